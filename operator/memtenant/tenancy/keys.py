@@ -1,0 +1,88 @@
+"""The names of everything that memtenant keeps in Redis (DATA.md, Keys).
+
+All keys of a tenant share the hash tag ``{<tenantId>}``: one slot of a Cluster. Ids of users,
+sessions and contexts enter a name only as keyed hashes, made by `memtenant.crypto`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from memtenant.tenancy.identity import TenantId
+
+__all__ = [
+    "STORE_EPOCH",
+    "STORE_OWNER",
+    "access",
+    "audit_queue",
+    "conversations",
+    "dek",
+    "limits",
+    "prefix",
+    "records",
+    "subject_index",
+    "tenant_of",
+    "usage",
+]
+
+STORE_OWNER = "mt:store:owner"
+"""HASH: which installation of memtenant provisions this store, and since when."""
+
+STORE_EPOCH = "mt:store:epoch"
+"""STRING: the term of the leading operator; writes of an earlier term are fenced off."""
+
+_TENANT_KEY = re.compile(rb"mt:\{([a-z0-9-]{1,63}\.[a-z0-9-]{1,40})\}:")
+
+
+def prefix(tenant: TenantId) -> str:
+    """What every key of the tenant starts with."""
+    return f"mt:{{{tenant}}}:"
+
+
+def records(tenant: TenantId) -> str:
+    """What every key of the tenant's content (conversations, contexts) starts with."""
+    return f"{prefix(tenant)}r:"
+
+
+def dek(tenant: TenantId, alias: str) -> str:
+    """HASH: one subject's wrapped data key and audit alias."""
+    return f"{prefix(tenant)}k:{alias}"
+
+
+def subject_index(tenant: TenantId, alias: str) -> str:
+    """LIST: where one subject's records are."""
+    return f"{prefix(tenant)}i:{alias}"
+
+
+def conversations(tenant: TenantId) -> str:
+    """ZSET: conversation → time of its oldest record (advisory)."""
+    return f"{prefix(tenant)}x"
+
+
+def usage(tenant: TenantId) -> str:
+    """HASH: usage counters (advisory; measurement corrects them)."""
+    return f"{prefix(tenant)}u"
+
+
+def audit_queue(tenant: TenantId) -> str:
+    """LIST: audit events that await the sealer; agents may only RPUSH."""
+    return f"{prefix(tenant)}q"
+
+
+def limits(tenant: TenantId) -> str:
+    """HASH: what the operator allows; agents may read it, only the operator writes."""
+    return f"{prefix(tenant)}o:limits"
+
+
+def access(tenant: TenantId) -> str:
+    """HASH: the access state that the tenant's ACL is rendered from; the operator's alone."""
+    return f"{prefix(tenant)}o:access"
+
+
+def tenant_of(key: bytes) -> TenantId | None:
+    """The tenant that a key belongs to, or None for a key that memtenant did not name."""
+    found = _TENANT_KEY.match(key)
+    if found is None:
+        return None
+    namespace, _, name = found.group(1).decode().partition(".")
+    return TenantId(namespace, name)
