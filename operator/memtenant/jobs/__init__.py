@@ -1,0 +1,1 @@
+"""Bounded, resumable steps over a whole store: measure, repair, purge."""

@@ -1,0 +1,63 @@
+"""What a reconcile tells its worker, and what a worker may ask of a reconcile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from memtenant.errors import MemtenantError
+from memtenant.resources.port import ObjectKey
+
+__all__ = ["Lane", "Outcome", "Reconciler"]
+
+
+class Lane(IntEnum):
+    """Which work goes first: lower before higher (a new tenant never waits for a resync)."""
+
+    DELETION = 0
+    FIRST = 1
+    CHANGE = 2
+    REFRESH = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of one reconcile that did not fail.
+
+    ``requeue_after`` is in seconds from now (None: at the next event or resync); ``enqueue`` names
+    the objects whose state depends on what was just done; ``changed`` says whether anything was
+    written anywhere.
+    """
+
+    requeue_after: float | None = None
+    enqueue: tuple[ObjectKey, ...] = ()
+    changed: bool = False
+
+
+class Reconciler(Protocol):
+    """The port between the controller's workers and the reconciles of all kinds."""
+
+    async def reconcile(self, key: ObjectKey, reconcile_id: str) -> Outcome:
+        """Bring one object to what is declared; raises `MemtenantError` when it cannot."""
+        ...
+
+    async def record_failure(self, key: ObjectKey, error: MemtenantError) -> None:
+        """Say in the object's status why its last reconcile failed (stable text, no-op if told)."""
+        ...
+
+    async def repair(self, store: ObjectKey) -> Outcome:
+        """Find users that drifted on any node of the store and put them back."""
+        ...
+
+    async def measure(self, store: ObjectKey) -> Outcome:
+        """Measure the memory of all tenants of the store in one paced scan."""
+        ...
+
+    def lane(self, key: ObjectKey) -> Lane:
+        """Which lane the object's next reconcile belongs to, as the mirror knows it."""
+        ...
+
+    def store_of(self, key: ObjectKey) -> ObjectKey | None:
+        """The store whose concurrency limit and circuit breaker the object's work counts on."""
+        ...
