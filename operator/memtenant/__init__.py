@@ -1,1 +1,1 @@
-"""memtenant: isolated, encrypted, quota-bound, auditable memory for AI agents in Redis or Valkey."""
+"""memtenant: isolated, encrypted, quota-bound, auditable memory for AI agents."""

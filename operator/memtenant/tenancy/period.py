@@ -1,4 +1,4 @@
-"""Periods as people and laws state them: ``90s``, ``10m``, ``12h``, ``30d``, ``2w``, ``12mo``, ``7y``.
+"""Periods as people and laws state them: ``90s``, ``10m``, ``30d``, ``2w``, ``12mo``, ``7y``.
 
 Months and years are calendar months and years, not 30 or 365 days: seven years from a leap day is
 the 28th of February (45 CFR 164.316(b)(2)(i) and 17 CFR 210.2-06 count years).
@@ -84,7 +84,7 @@ class Period:
         return self._shift(moment, -1)
 
     def _shift(self, moment: datetime, sign: int) -> datetime:
-        limit = datetime.max if sign > 0 else datetime.min
+        limit = (datetime.max if sign > 0 else datetime.min).replace(tzinfo=moment.tzinfo)  # noqa: DTZ901
         try:
             if self.unit not in _MONTHS:
                 return moment + sign * timedelta(seconds=self.count * _SECONDS[self.unit])
@@ -93,4 +93,4 @@ class Period:
             last = calendar.monthrange(year, month + 1)[1]
             return moment.replace(year=year, month=month + 1, day=min(moment.day, last))
         except (OverflowError, ValueError, calendar.IllegalMonthError):
-            return limit.replace(tzinfo=moment.tzinfo)
+            return limit
