@@ -1,0 +1,113 @@
+"""Fixtures that every test may ask for, and the tier that a test belongs to.
+
+A test's tier follows from what it asks for: `cluster` if it needs the API server, `redis` if it
+needs a real server, otherwise `unit`. tests/run.py runs one tier after the other.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support import servers, tiers
+from tests.support.processes import Unavailable
+from tests.support.servers import Flavour, Options, Server
+
+StartServer = Callable[..., Server]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    tiers.register_markers(config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    tiers.mark(items)
+
+
+@pytest.fixture(scope="session")
+def session_servers() -> Iterator[Callable[[Flavour], Server]]:
+    """One server a flavour for the whole run, started at its first use."""
+    with ExitStack() as stack:
+        running: dict[Flavour, Server] = {}
+
+        def get(flavour: Flavour) -> Server:
+            if flavour not in running:
+                running[flavour] = _started(stack, flavour)
+            elif not running[flavour].alive:
+                running[flavour].start()
+            running[flavour].wipe()
+            return running[flavour]
+
+        yield get
+
+
+@pytest.fixture(scope="session")
+def session_replicas(
+    session_servers: Callable[[Flavour], Server],
+) -> Iterator[Callable[[Flavour], tuple[Server, Server]]]:
+    """One primary with a replica a flavour for the whole run, started at its first use."""
+    with ExitStack() as stack:
+        running: dict[Flavour, tuple[Server, Server]] = {}
+
+        def get(flavour: Flavour) -> tuple[Server, Server]:
+            if flavour not in running:
+                primary = _started(stack, flavour)
+                running[flavour] = primary, _started(stack, flavour, replica_of=primary)
+            for server in running[flavour]:
+                server.wipe()
+            return running[flavour]
+
+        yield get
+
+
+@pytest.fixture(params=list(Flavour), ids=lambda flavour: flavour.value)
+def flavour(request: pytest.FixtureRequest) -> Flavour:
+    """Each flavour of server in turn."""
+    assert isinstance(request.param, Flavour)
+    return request.param
+
+
+@pytest.fixture
+def redis_server(flavour: Flavour, session_servers: Callable[[Flavour], Server]) -> Server:
+    """An empty server of each flavour in turn. Shared: do not stop it or change its settings."""
+    return session_servers(flavour)
+
+
+@pytest.fixture
+def redis_replicated(
+    flavour: Flavour, session_replicas: Callable[[Flavour], tuple[Server, Server]]
+) -> tuple[Server, Server]:
+    """An empty primary and its replica, of each flavour in turn. Shared, as `redis_server`."""
+    return session_replicas(flavour)
+
+
+@pytest.fixture
+def valkey(session_servers: Callable[[Flavour], Server]) -> Server:
+    """An empty Valkey, where one flavour proves the point. Shared, as `redis_server`."""
+    return session_servers(Flavour.VALKEY_9)
+
+
+@pytest.fixture
+def start_server() -> Iterator[StartServer]:
+    """`start_server(flavour, options=None, replica_of=None)`: servers of a test's own."""
+    with ExitStack() as stack:
+
+        def start(
+            flavour: Flavour, options: Options | None = None, *, replica_of: Server | None = None
+        ) -> Server:
+            return _started(stack, flavour, options, replica_of=replica_of)
+
+        yield start
+
+
+def _started(
+    stack: ExitStack,
+    flavour: Flavour,
+    options: Options | None = None,
+    *,
+    replica_of: Server | None = None,
+) -> Server:
+    try:
+        return stack.enter_context(servers.running(flavour, options, replica_of=replica_of))
+    except Unavailable as missing:
+        tiers.cannot_run(str(missing))

@@ -1,0 +1,1 @@
+"""Real servers, a real control plane and a small kubelet, for the tests and the demos."""
