@@ -9,7 +9,9 @@ asynchronous tests use them alike:
 """
 
 import asyncio
+import socket
 import ssl
+import struct
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from tests.support.certificates import Authority
 from tests.support.loop import LoopThread
 
 _CHUNK = 64 * 1024
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger {on, 0 s}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:
-            writer.transport.abort()
+            _Connection(reader, writer).abort()
             return
         connection = _Connection(reader, writer)
         self._connections.add(connection)
@@ -130,7 +133,7 @@ class Proxy:
             pass  # a side went away, or `cut`: in both cases both sides end here
         finally:
             self._connections.discard(connection)
-            connection.reset()
+            connection.close()
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while chunk := await source.read(_CHUNK):
@@ -160,17 +163,24 @@ class _Connection:
         assert self._target is not None
         return [(self._client[0], self._target[1]), (self._target[0], self._client[1])]
 
+    def close(self) -> None:
+        """Close both sides; what was already written still arrives."""
+        for writer in self._writers():
+            writer.close()
+
     def abort(self) -> "asyncio.Task[Any]":
         """Reset both sides and end the task that serves them, even a frozen one."""
-        self.reset()
+        for writer in self._writers():
+            writer.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE
+            )
+            writer.transport.abort()
         assert self._task is not None
         self._task.cancel()
         return self._task
 
-    def reset(self) -> None:
-        for side in (self._client, self._target):
-            if side is not None:
-                side[1].transport.abort()
+    def _writers(self) -> list[asyncio.StreamWriter]:
+        return [side[1] for side in (self._client, self._target) if side is not None]
 
 
 class TlsRelay(Proxy):
