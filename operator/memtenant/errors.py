@@ -9,12 +9,17 @@ from __future__ import annotations
 __all__ = [
     "BindingInvalid",
     "FencedOut",
+    "FrameworkInvalid",
     "InvalidResource",
     "KeyInvalid",
     "KeyUnavailable",
     "MemtenantError",
     "NotProven",
+    "PlaintextRefused",
     "RecordInvalid",
+    "RecordKeyMismatch",
+    "RecordMalformed",
+    "RecordTampered",
     "ResourceConflict",
     "ResourceForbidden",
     "ResourceNotFound",
@@ -70,10 +75,40 @@ class KeyUnavailable(MemtenantError):
     reason = "KeyUnavailable"
 
 
+class FrameworkInvalid(MemtenantError):
+    """A framework's data file cannot be used; the message names the file and the field."""
+
+    reason = "FrameworkInvalid"
+
+
 class RecordInvalid(MemtenantError):
     """A stored record is not what it claims to be: foreign, moved, edited or not encrypted."""
 
     reason = "RecordInvalid"
+
+
+class RecordMalformed(RecordInvalid):
+    """The bytes are no record of a format that this version reads."""
+
+    reason = "RecordMalformed"
+
+
+class PlaintextRefused(RecordInvalid):
+    """A record that is not encrypted, in a tenant whose encryption is Enabled."""
+
+    reason = "PlaintextRefused"
+
+
+class RecordKeyMismatch(RecordInvalid):
+    """The record names another key: it comes from another conversation, subject or tenant."""
+
+    reason = "RecordKeyMismatch"
+
+
+class RecordTampered(RecordInvalid):
+    """The key is right and the tag is not: the record was edited or moved."""
+
+    reason = "RecordTampered"
 
 
 class BindingInvalid(MemtenantError):
