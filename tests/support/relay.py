@@ -120,7 +120,7 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:
-            _Connection(reader, writer).abort()
+            _Connection(reader, writer).reset()
             return
         connection = _Connection(reader, writer)
         self._connections.add(connection)
@@ -168,13 +168,16 @@ class _Connection:
         for writer in self._writers():
             writer.close()
 
+    def reset(self) -> None:
+        """End both sides with a TCP reset; what was not sent yet is lost."""
+        for writer in self._writers():
+            if (raw := writer.get_extra_info("socket")) is not None:  # None: it is closed already
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            writer.transport.abort()
+
     def abort(self) -> "asyncio.Task[Any]":
         """Reset both sides and end the task that serves them, even a frozen one."""
-        for writer in self._writers():
-            writer.get_extra_info("socket").setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE
-            )
-            writer.transport.abort()
+        self.reset()
         assert self._task is not None
         self._task.cancel()
         return self._task
