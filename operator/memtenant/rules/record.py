@@ -68,6 +68,8 @@ class TenantRecord:
     keyring: bytes = field(default=b"", repr=False)
     rotate_token: str = ""
     deletion_policy: str = "Retain"
+    isolation: str = "Moderate"
+    encryption: str = "Enabled"
     quota_bytes: int = 0
     left: str = ""
 
@@ -83,6 +85,8 @@ class TenantRecord:
             "since": rfc3339(self.since),
             "rotateToken": self.rotate_token,
             "deletionPolicy": self.deletion_policy,
+            "isolation": self.isolation,
+            "encryption": self.encryption,
             "quotaBytes": self.quota_bytes,
             "left": self.left,
         }
@@ -124,14 +128,16 @@ class TenantRecord:
                 keyring=data["keyring.json"],
                 rotate_token=record["rotateToken"],
                 deletion_policy=record["deletionPolicy"],
+                isolation=record["isolation"],
+                encryption=record["encryption"],
                 quota_bytes=int(record["quotaBytes"]),
                 left=record["left"],
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise KeyUnavailable(
-                f"The tenant record {name} in the home namespace is damaged ({type(error).__name__})"
-                ": restore the Secret from a backup. Nothing new is made in its place, because that "
-                "would make the tenant's data unreadable",
+                f"The tenant record {name} in the home namespace is damaged "
+                f"({type(error).__name__}): restore the Secret from a backup. Nothing new is made "
+                "in its place, because that would make the tenant's data unreadable",
                 reason="RecordDamaged",
             ) from None
 
