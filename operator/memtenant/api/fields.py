@@ -1,0 +1,357 @@
+"""The kinds of field that more than one resource has: names, periods, quantities, references."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+)
+from pydantic.alias_generators import to_camel
+
+from memtenant.api.quantity import Quantity
+from memtenant.api.rule import VALIDATIONS, Rule, ruled
+from memtenant.clock import rfc3339, utc_from_rfc3339
+from memtenant.tenancy.identity import MAX_NAME
+from memtenant.tenancy.period import PERIOD_PATTERN, Period
+
+__all__ = [
+    "AllowedNamespaces",
+    "DeletionPolicy",
+    "EnforcementMode",
+    "Isolation",
+    "LabelSelector",
+    "MeasuredBytes",
+    "Model",
+    "Name",
+    "NameRef",
+    "NamespacesFrom",
+    "PeriodField",
+    "QuantityField",
+    "Residency",
+    "SecretKey",
+    "SecretKeyRef",
+    "SecretName",
+    "SelectorOperator",
+    "SelectorRequirement",
+    "Timestamp",
+    "cel_seconds",
+    "map_list",
+    "seconds",
+    "set_list",
+]
+
+NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+_SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+_DATA_KEY_PATTERN = r"^[-._a-zA-Z0-9]+$"
+_LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+_LABEL_KEY_PATTERN = (
+    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
+    r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+)
+QUANTITY_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|Pi|Ei|m|k|M|G|T|P|E|[eE][0-9]{1,2})?$"
+_TIMESTAMP_PATTERN = (
+    r"^[12][0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?"
+    r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+)
+
+
+class Model(BaseModel):
+    """What all models share: immutable, camelCase in YAML, deaf to fields that it does not know.
+
+    Unknown fields are refused where a person writes them (`memtenant.api.validate`, and the API
+    server under strict field validation), not where the operator reads them: an operator that is
+    one version behind its CRDs must still read every object.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+
+class Isolation(StrEnum):
+    """How far a tenant is kept apart from its neighbours."""
+
+    MODERATE = "Moderate"
+    MINIMAL = "Minimal"
+
+
+class DeletionPolicy(StrEnum):
+    """What becomes of a tenant's data and keys when the tenant is deleted."""
+
+    RETAIN = "Retain"
+    DELETE = "Delete"
+    SHRED = "Shred"
+
+
+class EnforcementMode(StrEnum):
+    """Whether a policy insists on a feature."""
+
+    REQUIRED = "Required"
+    OPTIONAL = "Optional"
+
+
+class NamespacesFrom(StrEnum):
+    """Which namespaces may refer to a cluster-scoped object."""
+
+    ALL = "All"
+    SELECTOR = "Selector"
+
+
+class SelectorOperator(StrEnum):
+    """How a selector requirement relates a label to its values."""
+
+    IN = "In"
+    NOT_IN = "NotIn"
+    EXISTS = "Exists"
+    DOES_NOT_EXIST = "DoesNotExist"
+
+
+def set_list(most: int) -> Any:
+    """Field keywords of a list whose items are unique; server-side apply merges it by item."""
+    return {"max_length": most, "json_schema_extra": ruled(**{"x-kubernetes-list-type": "set"})}
+
+
+def map_list(key: str, most: int) -> Any:
+    """Field keywords of a list that is a map keyed by ``key``; server-side apply merges it so."""
+    extra = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+    return {"max_length": most, "json_schema_extra": ruled(**extra)}
+
+
+# Periods. A CEL `duration` knows no days: lengths are compared in seconds of the mean year, the
+# order of `tenancy.period.Period`; a month of 365.2425/12 days is a whole number of seconds.
+
+_UNIT_SECONDS = {
+    "s": 1,
+    "m": 60,
+    "h": 3600,
+    "d": 86_400,
+    "w": 604_800,
+    "mo": 2_629_746,
+    "y": 31_556_952,
+}
+_LONGEST = 1000 * 366 * 86_400
+
+
+def cel_seconds(value: str) -> str:
+    """CEL for the mean length in seconds of the period that the expression ``value`` holds."""
+    units = ", ".join(f"'{unit}': {length}" for unit, length in _UNIT_SECONDS.items())
+    return f"int({value}.find('^[0-9]+')) * {{{units}}}[{value}.find('[a-z]+$')]"
+
+
+def seconds(period: str) -> int:
+    """The same offline: the mean length of a well-formed period in seconds."""
+    digits = period.rstrip("smhdwoy")
+    return int(digits) * _UNIT_SECONDS[period[len(digits) :]]
+
+
+_NOT_TOO_LONG = Rule(
+    cel=f"{cel_seconds('self')} <= {_LONGEST}",
+    message="is longer than 1000 years: write a shorter period, as 30d, 12mo or 7y",
+    check=lambda it, _: seconds(it) <= _LONGEST,
+)
+
+PeriodField = Annotated[
+    Period,
+    PlainValidator(lambda it: it if isinstance(it, Period) else Period.parse(str(it))),
+    PlainSerializer(str),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": PERIOD_PATTERN,
+            "maxLength": 9,
+            VALIDATIONS: [_NOT_TOO_LONG],
+        }
+    ),
+]
+"""A `Period`; in YAML a whole number and one unit: 90s, 10m, 12h, 30d, 2w, 12mo, 7y."""
+
+_SMALLEST = Quantity.parse("1Mi")
+
+_AT_LEAST_A_MEBIBYTE = Rule(
+    cel="quantity(string(self)).compareTo(quantity('1Mi')) >= 0",
+    message="is less than 1Mi: write at least 1Mi, as 64Mi, 512Mi or 2Gi",
+    check=lambda it, _: Quantity.parse(it) >= _SMALLEST,
+)
+
+QuantityField = Annotated[
+    Quantity,
+    PlainValidator(lambda it: it if isinstance(it, Quantity) else Quantity.parse(it)),
+    PlainSerializer(str),
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "pattern": QUANTITY_PATTERN,
+            "maxLength": 32,
+            VALIDATIONS: [_AT_LEAST_A_MEBIBYTE],
+        }
+    ),
+]
+"""A `Quantity` of bytes that a person asks for: at least 1Mi."""
+
+MeasuredBytes = Annotated[
+    Quantity,
+    PlainValidator(lambda it: it if isinstance(it, Quantity) else Quantity.parse(it)),
+    PlainSerializer(str),
+    WithJsonSchema({"x-kubernetes-int-or-string": True}),
+]
+"""A `Quantity` of bytes that the operator reports in a status."""
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_length=MAX_NAME)]
+"""A DNS label of at most 40 characters: the name of a store, policy, tenant or agent."""
+
+Residency = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_length=63)]
+"""Where data may lie, in the platform's own words: a DNS label, as eu-west."""
+
+Timestamp = Annotated[
+    datetime,
+    PlainValidator(lambda it: it if isinstance(it, datetime) else utc_from_rfc3339(it)),
+    PlainSerializer(rfc3339),
+    WithJsonSchema(
+        {"type": "string", "format": "date-time", "pattern": _TIMESTAMP_PATTERN, "maxLength": 35}
+    ),
+]
+"""A moment; in YAML as RFC 3339 writes it, 2026-01-31T09:30:00Z."""
+
+_LabelValue = Annotated[str, StringConstraints(pattern=_LABEL_VALUE_PATTERN, max_length=63)]
+
+
+SecretName = Annotated[
+    str, StringConstraints(pattern=_SUBDOMAIN_PATTERN, min_length=1, max_length=253)
+]
+"""The name of a Secret: a DNS subdomain."""
+
+SecretKey = Annotated[
+    str, StringConstraints(pattern=_DATA_KEY_PATTERN, min_length=1, max_length=253)
+]
+"""A key in the data of a Secret."""
+
+
+class SecretKeyRef(Model):
+    """One key of one Secret."""
+
+    name: SecretName = Field(description="Name of the Secret.")
+    key: SecretKey = Field(description="Key in the Secret's data.")
+
+
+class NameRef(Model):
+    """A cluster-scoped object, by name."""
+
+    name: Name = Field(description="Name of the object.")
+
+
+class SelectorRequirement(Model):
+    """One requirement on one label."""
+
+    model_config = ConfigDict(
+        json_schema_extra=ruled(
+            Rule(
+                cel="(self.operator in ['In', 'NotIn'])"
+                " == (has(self.values) && self.values.size() > 0)",
+                message="operator In or NotIn needs at least one of values; "
+                "Exists and DoesNotExist take none",
+                check=lambda it, _: (it["operator"] in ("In", "NotIn")) == bool(it.get("values")),
+                field=".values",
+            )
+        )
+    )
+
+    key: Annotated[
+        str, StringConstraints(pattern=_LABEL_KEY_PATTERN, min_length=1, max_length=317)
+    ] = Field(description="Label key, as team or example.com/team.")
+    operator: SelectorOperator = Field(
+        description="In and NotIn compare with values; Exists and DoesNotExist look for the key."
+    )
+    values: tuple[_LabelValue, ...] = Field(
+        default=(),
+        description="Label values for In and NotIn.",
+        max_length=32,
+        json_schema_extra=ruled(**{"x-kubernetes-list-type": "atomic"}),
+    )
+
+
+class LabelSelector(Model):
+    """Objects by their labels, as everywhere in Kubernetes; an empty selector matches all."""
+
+    match_labels: dict[str, _LabelValue] = Field(
+        default_factory=dict,
+        description="Labels that must all be there with these values.",
+        max_length=16,
+        json_schema_extra=ruled(
+            Rule(
+                cel=f"self.all(k, k.size() <= 317 && k.matches(r'{_LABEL_KEY_PATTERN}'))",
+                message="each key must be a label key, as team or example.com/team",
+                check=lambda it, _: all(
+                    len(key) <= 317 and re.search(_LABEL_KEY_PATTERN[:-1] + r"\Z", key)
+                    for key in it
+                ),
+            )
+        ),
+    )
+    match_expressions: tuple[SelectorRequirement, ...] = Field(
+        default=(),
+        description="Requirements that must all hold.",
+        max_length=16,
+        json_schema_extra=ruled(**{"x-kubernetes-list-type": "atomic"}),
+    )
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether an object with these labels is selected."""
+        return all(labels.get(key) == value for key, value in self.match_labels.items()) and all(
+            _holds(requirement, labels) for requirement in self.match_expressions
+        )
+
+
+def _holds(requirement: SelectorRequirement, labels: Mapping[str, str]) -> bool:
+    match requirement.operator:
+        case SelectorOperator.IN:
+            return labels.get(requirement.key) in requirement.values
+        case SelectorOperator.NOT_IN:
+            return labels.get(requirement.key) not in requirement.values
+        case SelectorOperator.EXISTS:
+            return requirement.key in labels
+        case SelectorOperator.DOES_NOT_EXIST:
+            return requirement.key not in labels
+
+
+class AllowedNamespaces(Model):
+    """Which namespaces' tenants may use this object."""
+
+    model_config = ConfigDict(
+        json_schema_extra=ruled(
+            Rule(
+                cel="(self.from == 'Selector') == has(self.selector)",
+                message="from: Selector needs a selector; with from: All leave selector out",
+                check=lambda it, _: (it["from"] == "Selector") == ("selector" in it),
+                field=".selector",
+            )
+        )
+    )
+
+    from_: NamespacesFrom = Field(
+        default=NamespacesFrom.ALL,
+        alias="from",
+        description="All: tenants of every namespace. Selector: tenants of the namespaces whose "
+        "labels the selector matches.",
+    )
+    selector: LabelSelector | None = Field(
+        default=None, description="The namespaces, by their labels. Only with from: Selector."
+    )
+
+    def admit(self, namespace_labels: Mapping[str, str]) -> bool:
+        """Whether a tenant in a namespace with these labels may use the object."""
+        return self.selector is None or self.selector.matches(namespace_labels)

@@ -1,0 +1,403 @@
+"""MemoryStore: a Redis or Valkey server that tenants share, and what tenants may ask of it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from memtenant.api.fields import (
+    AllowedNamespaces,
+    DeletionPolicy,
+    Isolation,
+    MeasuredBytes,
+    Model,
+    Name,
+    QuantityField,
+    Residency,
+    SecretKey,
+    SecretKeyRef,
+    SecretName,
+    Timestamp,
+    map_list,
+    set_list,
+)
+from memtenant.api.quantity import Quantity
+from memtenant.api.resource import NAMED_AS_A_LABEL, Column, Names, Resource, Status
+from memtenant.api.rule import Rule, ruled
+
+__all__ = [
+    "AclState",
+    "Capacity",
+    "ClientCertificateRef",
+    "Durable",
+    "IsolationProof",
+    "MemoryStore",
+    "MemoryStoreSpec",
+    "MemoryStoreStatus",
+    "NodeRole",
+    "NodeStatus",
+    "Orphan",
+    "Standalone",
+    "StoreFlavour",
+    "StoreTls",
+    "TenantPolicy",
+    "UserPersistence",
+]
+
+_ENDPOINT_PATTERN = (
+    r"^([a-zA-Z0-9]([-a-zA-Z0-9.]{0,251}[a-zA-Z0-9])?|\[[0-9a-fA-F:.]{2,45}\]):[1-9][0-9]{0,4}$"
+)
+_USERNAME_PATTERN = r"^[A-Za-z0-9][-A-Za-z0-9_.]*$"
+_SERVER_NAME_PATTERN = r"^[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?$"
+
+
+class StoreFlavour(StrEnum):
+    """What shape of installation the store is."""
+
+    STANDALONE = "Standalone"
+
+
+class NodeRole(StrEnum):
+    """What a server is to the others."""
+
+    PRIMARY = "Primary"
+    REPLICA = "Replica"
+
+
+class AclState(StrEnum):
+    """Whether a server's users are those that the tenants call for."""
+
+    IN_SYNC = "InSync"
+    REPAIRING = "Repairing"
+    UNREACHABLE = "Unreachable"
+
+
+class UserPersistence(StrEnum):
+    """How a server's users survive its restart."""
+
+    ACL_FILE = "ACLFile"
+    REPROVISIONED = "Reprovisioned"
+
+
+class Standalone(Model):
+    """One primary, with or without replicas, which the operator finds by itself."""
+
+    endpoint: Annotated[
+        str, StringConstraints(pattern=_ENDPOINT_PATTERN, min_length=3, max_length=260)
+    ] = Field(
+        description="host:port of the primary, as valkey.redis.svc:6379 or [fd00::1]:6379. Agents "
+        "connect to the same address: use one that their pods resolve."
+    )
+
+
+class ClientCertificateRef(Model):
+    """A client certificate and its private key: a Secret as of type kubernetes.io/tls."""
+
+    name: SecretName = Field(description="Name of the Secret.")
+    key: SecretKey = Field(
+        default="tls.crt", description="Key that holds the certificate chain (PEM)."
+    )
+    private_key: SecretKey = Field(
+        default="tls.key", description="Key that holds the private key (PEM)."
+    )
+
+
+class StoreTls(Model):
+    """How the store's connections are protected. An empty object: TLS under the system's CAs."""
+
+    ca_secret_ref: SecretKeyRef | None = Field(
+        default=None,
+        description="The CA certificates (PEM) that sign the servers' certificates: a Secret in "
+        "the operator's namespace. Copied into bindings as ca.crt. Left out: the system's CAs.",
+    )
+    client_secret_ref: ClientCertificateRef | None = Field(
+        default=None,
+        description="The operator's client certificate, for servers that ask for one: a Secret in "
+        "the operator's namespace. Never given to agents.",
+    )
+    server_name: (
+        Annotated[
+            str, StringConstraints(pattern=_SERVER_NAME_PATTERN, min_length=1, max_length=253)
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="The name to expect in the servers' certificates. Left out: the endpoint's "
+        "host.",
+    )
+
+
+class TenantPolicy(Model):
+    """What tenants may ask of this store. What is left out is not restricted."""
+
+    model_config = ConfigDict(
+        json_schema_extra=ruled(
+            Rule(
+                cel="!has(self.maxMemoryPerTenant) || !has(self.maxMemoryPerNamespace) || "
+                "quantity(string(self.maxMemoryPerTenant))"
+                ".compareTo(quantity(string(self.maxMemoryPerNamespace))) <= 0",
+                message="maxMemoryPerTenant is more than maxMemoryPerNamespace, so no tenant could "
+                "reach it: lower it, or raise maxMemoryPerNamespace",
+                check=lambda it, _: (
+                    not {"maxMemoryPerTenant", "maxMemoryPerNamespace"} <= it.keys()
+                    or Quantity.parse(it["maxMemoryPerTenant"])
+                    <= Quantity.parse(it["maxMemoryPerNamespace"])
+                ),
+                field=".maxMemoryPerTenant",
+            )
+        )
+    )
+
+    allowed_retention_policies: tuple[Name, ...] | None = Field(
+        default=None,
+        description="Names of the RetentionPolicies that tenants here may be under. Left out: any.",
+        min_length=1,
+        **set_list(64),
+    )
+    min_isolation: Isolation | None = Field(
+        default=None,
+        description="The least isolation that tenants here must have: Moderate refuses Minimal. "
+        "Left out: Minimal.",
+    )
+    max_memory_per_tenant: QuantityField | None = Field(
+        default=None, description="The largest quota.memory of one tenant. Left out: no bound."
+    )
+    max_memory_per_namespace: QuantityField | None = Field(
+        default=None,
+        description="The largest sum of quota.memory over a namespace's tenants on this store. "
+        "Left out: no bound.",
+    )
+    allowed_deletion_policies: tuple[DeletionPolicy, ...] | None = Field(
+        default=None,
+        description="The deletionPolicy values that tenants here may have. Left out: any.",
+        min_length=1,
+        **set_list(3),
+    )
+
+
+class Capacity(Model):
+    """How much the store has to give."""
+
+    memory: QuantityField | None = Field(
+        default=None,
+        description="The largest sum of quota.memory over all tenants on this store: a tenant "
+        "that does not fit is not placed. Left out: no bound.",
+    )
+
+
+class MemoryStoreSpec(Model):
+    """Where the memory lies, how the operator gets in, and who may use it."""
+
+    model_config = ConfigDict(
+        json_schema_extra=ruled(
+            Rule(
+                cel="[has(self.standalone)].filter(given, given).size() == 1",
+                message="say what the store is: set exactly one of standalone",
+                check=lambda it, _: len({"standalone"} & it.keys()) == 1,
+            )
+        )
+    )
+
+    standalone: Standalone | None = Field(
+        default=None,
+        description="A Redis or Valkey server with or without replicas. Exactly one flavour of "
+        "store must be given; this is the one there is.",
+    )
+    admin_username: Annotated[
+        str, StringConstraints(pattern=_USERNAME_PATTERN, min_length=1, max_length=128)
+    ] = Field(
+        default="memtenant",
+        description="The ACL user that the operator logs in as on every server. `memtenant store "
+        "acl` prints the least that it needs.",
+    )
+    admin_secret_ref: SecretKeyRef = Field(
+        description="The password of adminUsername: a Secret in the operator's namespace."
+    )
+    tls: StoreTls | None = Field(
+        default=None,
+        description="Connect by TLS, the operator and the agents. Left out: in clear.",
+    )
+    residencies: tuple[Residency, ...] = Field(
+        default=(),
+        description="Where the store's data lies, as eu-west. A tenant with a residency is only "
+        "placed on a store that lists it.",
+        **set_list(32),
+    )
+    default: bool = Field(
+        default=False,
+        description="Prefer this store for tenants that name none. With several defaults the "
+        "first by name that fits is taken.",
+    )
+    allowed_namespaces: AllowedNamespaces = Field(
+        default_factory=AllowedNamespaces,
+        description="Which namespaces' tenants may use this store.",
+    )
+    tenant_policy: TenantPolicy = Field(
+        default_factory=TenantPolicy, description="What tenants may ask of this store."
+    )
+    capacity: Capacity = Field(
+        default_factory=Capacity, description="How much the store has to give."
+    )
+
+
+class NodeStatus(Model):
+    """One server of the store."""
+
+    address: str = Field(description="host:port of the server.", max_length=260)
+    role: NodeRole = Field(description="Primary or Replica.")
+    acl: AclState = Field(
+        description="InSync: its users are those that the tenants call for. Repairing: they are "
+        "being put back. Unreachable: the server does not answer."
+    )
+    users: int = Field(default=0, description="memtenant's users on this server.", ge=0)
+    acl_file: bool = Field(
+        default=False, description="Whether the server keeps its users in an aclfile."
+    )
+
+
+class Durable(Model):
+    """What the primary's configuration promises about data."""
+
+    aof: bool = Field(description="Whether the append-only file is on: writes survive a restart.")
+    noeviction: bool = Field(
+        description="Whether maxmemory-policy is noeviction: a full server refuses, it does not "
+        "drop memories."
+    )
+    aclfile: bool = Field(description="Whether users survive a restart by themselves.")
+
+
+class IsolationProof(Model):
+    """The last proof that a tenant's user reaches its own keys and nobody else's."""
+
+    server_version: str = Field(description="The server that was asked.", max_length=64)
+    rule_template: str = Field(
+        description="Digest of the ACL rule template that was proven.", max_length=64
+    )
+    commands: int = Field(description="How many commands the server lists.", ge=0)
+    verified_at: Timestamp = Field(description="When the proof was made.")
+
+
+class Orphan(Model):
+    """A tenant's data whose MemoryTenant is gone: retained, or left behind by a lost store."""
+
+    tenant_id: str = Field(description="<namespace>.<name> of the tenant.", max_length=104)
+    namespace_uid: str = Field(
+        default="",
+        description="UID of the namespace that it belonged to: only a tenant there adopts it.",
+        max_length=64,
+    )
+    since: Timestamp = Field(description="When its MemoryTenant was deleted.")
+
+
+class MemoryStoreStatus(Status):
+    """What the operator found on the servers."""
+
+    flavour: StoreFlavour | None = Field(
+        default=None, description="The shape of the installation: Standalone."
+    )
+    server: str = Field(
+        default="", description="What the servers run, as Valkey or Redis.", max_length=64
+    )
+    version: str = Field(default="", description="The primary's version.", max_length=64)
+    owner: str = Field(
+        default="",
+        description="The installation of memtenant in the store's owner record.",
+        max_length=253,
+    )
+    nodes: tuple[NodeStatus, ...] = Field(
+        default=(), description="The servers.", **map_list("address", 64)
+    )
+    durable: Durable | None = Field(
+        default=None, description="What the primary's configuration promises about data."
+    )
+    user_persistence: UserPersistence | None = Field(
+        default=None,
+        description="ACLFile: every server keeps its users in a file. Reprovisioned: the operator "
+        "puts them back after a restart.",
+    )
+    tenants: int = Field(default=0, description="Tenants placed on this store.", ge=0)
+    committed_memory: MeasuredBytes | None = Field(
+        default=None, description="The sum of their quota.memory."
+    )
+    orphan_count: int = Field(
+        default=0, description="Tenants whose data is here but whose MemoryTenant is gone.", ge=0
+    )
+    orphans: tuple[Orphan, ...] = Field(
+        default=(),
+        description="The first 100 of them by tenantId.",
+        **map_list("tenantId", 100),
+    )
+    isolation: IsolationProof | None = Field(
+        default=None, description="The last proof of isolation on this store."
+    )
+
+
+class MemoryStore(Resource):
+    """A Redis or Valkey server in which tenants' memory lies, and what tenants may ask of it."""
+
+    model_config = ConfigDict(json_schema_extra=ruled(NAMED_AS_A_LABEL))
+
+    NAMES: ClassVar[Names] = Names(
+        plural="memorystores", singular="memorystore", short="mstore", namespaced=False
+    )
+    COLUMNS: ClassVar[tuple[Column, ...]] = (
+        Column(name="Flavour", path=".status.flavour", description="Shape of the installation"),
+        Column(name="Version", path=".status.version", description="The primary's version"),
+        Column(
+            name="Tenants",
+            path=".status.tenants",
+            type="integer",
+            description="Tenants placed here",
+        ),
+        Column(
+            name="Committed",
+            path=".status.committedMemory",
+            description="The sum of their memory quotas",
+        ),
+        Column(
+            name="Default",
+            path=".spec.default",
+            type="boolean",
+            description="Preferred for tenants that name no store",
+        ),
+        Column(
+            name="Ready",
+            path='.status.conditions[?(@.type=="Ready")].status',
+            description="Whether tenants can be placed and repaired",
+        ),
+        Column(
+            name="Reason",
+            path='.status.conditions[?(@.type=="Ready")].reason',
+            description="Why Ready is what it is",
+        ),
+        Column(
+            name="Endpoint",
+            path=".spec.standalone.endpoint",
+            description="Address of the primary",
+            wide=True,
+        ),
+        Column(
+            name="Users",
+            path=".status.userPersistence",
+            description="How users survive a restart",
+            wide=True,
+        ),
+        Column(
+            name="Orphans",
+            path=".status.orphanCount",
+            type="integer",
+            description="Tenants' data without a MemoryTenant",
+            wide=True,
+        ),
+        Column(name="Age", path=".metadata.creationTimestamp", type="date", description="Age"),
+    )
+
+    kind: Literal["MemoryStore"] = "MemoryStore"
+    spec: MemoryStoreSpec = Field(
+        description="Where the memory lies, how the operator gets in, and who may use it."
+    )
+    status: MemoryStoreStatus = Field(
+        default_factory=MemoryStoreStatus, description="What the operator found on the servers."
+    )
