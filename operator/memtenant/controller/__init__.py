@@ -1,0 +1,1 @@
+"""The process: kopf brings events, a queue orders them, workers reconcile, one Lease leads."""
