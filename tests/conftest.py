@@ -4,12 +4,15 @@ A test's tier follows from what it asks for: `cluster` if it needs the API serve
 needs a real server, otherwise `unit`. tests/run.py runs one tier after the other.
 """
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
 
 from tests.support import servers, tiers
+from tests.support.controlplane import cluster as control_plane
+from tests.support.controlplane.cluster import Cluster
 from tests.support.processes import Unavailable
 from tests.support.servers import Flavour, Options, Server
 
@@ -98,6 +101,26 @@ def start_server() -> Iterator[StartServer]:
             return _started(stack, flavour, options, replica_of=replica_of)
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A Kubernetes control plane for the whole run. Shared: keep to namespaces of your own."""
+    try:
+        running = control_plane.start()
+    except Unavailable as missing:
+        tiers.cannot_run(str(missing))
+    yield running
+    control_plane.discard(running)
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """An empty namespace of a test's own, deleted in the background afterwards."""
+    name = f"test-{secrets.token_hex(4)}"
+    cluster.create_namespace(name)
+    yield name
+    cluster.try_kubectl("delete", "namespace", name, "--wait=false")
 
 
 def _started(

@@ -150,14 +150,17 @@ def test_no_password_is_in_the_process_list(start_server: StartServer) -> None:
     assert server.admin_password.encode() not in argv
 
 
-def test_a_killed_test_run_leaves_no_server_behind() -> None:
+def test_a_killed_test_run_leaves_no_server_behind(tmp_path: Path) -> None:
     script = (
         "import signal\n"
         "from tests.support.servers import Flavour, start\n"
         "print(start(Flavour.VALKEY_9).pid, flush=True)\n"
         "signal.pause()\n"
     )
-    run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    env = os.environ | {"TMPDIR": str(tmp_path)}
+    run = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=env
+    )
     assert run.stdout is not None
     pid = int(run.stdout.readline())
     assert processes.exists(pid)
