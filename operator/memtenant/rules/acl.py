@@ -1,0 +1,542 @@
+"""What an agent may do in Redis, as a pure function of (access, over quota, held, off).
+
+The rules are an explicit allowlist, never categories: Redis 8 puts module commands into ``@read``
+and ``@write``, and a category lets SCAN, CLIENT TRACKING or FUNCTION DUMP show a neighbour's names.
+A plain Redis client gets strings, lists, hashes and sorted sets under its own prefix. What is left
+out on purpose: everything that names no key but shows or changes the whole server (SCAN, KEYS,
+DBSIZE, INFO, EVAL, SCRIPT, FUNCTION, PUBLISH), what leaves the accounted keyspace (COPY, MOVE,
+SELECT of another database), what writes although it is flagged as a read (XREADGROUP, PFDEBUG) and
+SORT, which reads keys that it does not name. HELLO, AUTH, RESET and QUIT cannot be denied by any
+rule, so they are not in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import product
+from types import MappingProxyType
+
+from memtenant.errors import InvalidResource
+from memtenant.tenancy import keys
+from memtenant.tenancy.identity import (
+    USER_PREFIX,
+    AgentName,
+    Slot,
+    TenantId,
+    agent_user,
+)
+
+__all__ = [
+    "AccessMode",
+    "AccessState",
+    "AclUser",
+    "AgentAccess",
+    "UserName",
+    "differences",
+    "parse_user",
+    "render_user",
+    "setuser_args",
+    "template_digest",
+]
+
+
+class AgentAccess(StrEnum):
+    """What a tenant lets one of its agents do.
+
+    ``Steward`` may ask for erasure and export. Redis sees no difference to ``ReadWrite``: the
+    agent queues the request like any audit event, and the operator alone completes it.
+    """
+
+    READ_ONLY = "ReadOnly"
+    READ_WRITE = "ReadWrite"
+    STEWARD = "Steward"
+
+
+class AccessMode(StrEnum):
+    """The name of an access state, as status shows it."""
+
+    NORMAL = "Normal"
+    OVER_QUOTA = "OverQuota"
+    HELD = "Held"
+    HELD_OVER_QUOTA = "HeldOverQuota"
+    OFF = "Off"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessState:
+    """What restricts a tenant now, beyond the access of each agent.
+
+    over_quota: content may be read and deleted, not written.
+    held: a legal hold or a content minimum stands: content may be read and appended to; nothing
+        overwrites, removes or expires it.
+    off: bookkeeping was flooded, or access is revoked: nobody gets in.
+    """
+
+    over_quota: bool = False
+    held: bool = False
+    off: bool = False
+
+    @property
+    def mode(self) -> AccessMode:
+        """The state's name; held and over quota together mean read-only."""
+        if self.off:
+            return AccessMode.OFF
+        if self.held and self.over_quota:
+            return AccessMode.HELD_OVER_QUOTA
+        if self.held:
+            return AccessMode.HELD
+        return AccessMode.OVER_QUOTA if self.over_quota else AccessMode.NORMAL
+
+
+@dataclass(frozen=True, slots=True)
+class AclUser:
+    """One ACL user as it should be on every node.
+
+    password_hashes: SHA-256 in lower-case hex, without ``#``; the repr does not show them.
+    rules: the arguments of ACL SETUSER after the passwords, selectors in parentheses.
+    """
+
+    name: str
+    enabled: bool
+    password_hashes: tuple[str, ...] = field(repr=False)
+    rules: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class UserName:
+    """Whose user an ACL username is."""
+
+    tenant: TenantId
+    agent: AgentName
+    slot: Slot
+
+    def __str__(self) -> str:
+        return agent_user(self.tenant, self.agent, self.slot)
+
+
+_AGENT = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def parse_user(name: str) -> UserName | None:
+    """Whose user it is, or None for a user that memtenant did not name and never touches."""
+    parts = name.removeprefix(USER_PREFIX).split(".")
+    if not name.startswith(USER_PREFIX) or len(parts) != 4:
+        return None
+    namespace, tenant, agent, slot = parts
+    if slot not in ("a", "b") or not _AGENT.fullmatch(agent):
+        return None
+    try:
+        return UserName(TenantId(namespace, tenant), agent, slot)
+    except InvalidResource:
+        return None
+
+
+# Without a key. redis-py sends CLIENT SETINFO at each connect, and a denial fills the ACL LOG;
+# WAIT is what `durability: Replicated` sends. SELECT 0 is what other clients send.
+_SESSION = (
+    "acl|whoami",
+    "client|setinfo",
+    "client|setname",
+    "discard",
+    "echo",
+    "exec",
+    "multi",
+    "ping",
+    "select|0",
+    "time",
+    "unwatch",
+    "wait",
+    "watch",
+)
+_READS = (
+    "exists",
+    "expiretime",
+    "get",
+    "getrange",
+    "hexists",
+    "hget",
+    "hgetall",
+    "hkeys",
+    "hlen",
+    "hmget",
+    "hscan",
+    "hstrlen",
+    "hvals",
+    "lindex",
+    "llen",
+    "lpos",
+    "lrange",
+    "mget",
+    "pexpiretime",
+    "pttl",
+    "strlen",
+    "ttl",
+    "type",
+    "zcard",
+    "zcount",
+    "zmscore",
+    "zrange",
+    "zrangebyscore",
+    "zrank",
+    "zrevrange",
+    "zscan",
+    "zscore",
+)
+# Cannot make a key larger. No LSET: over quota it wrote 50 MB (measured).
+_REMOVALS = (
+    "del",
+    "expire",
+    "expireat",
+    "getdel",
+    "hdel",
+    "lpop",
+    "lrem",
+    "ltrim",
+    "pexpire",
+    "pexpireat",
+    "rpop",
+    "unlink",
+    "zrem",
+    "zremrangebyrank",
+    "zremrangebyscore",
+)
+_WRITES = (
+    "append",
+    "hincrby",
+    "hset",
+    "hsetnx",
+    "incrby",
+    "lpush",
+    "lset",
+    "persist",
+    "rpush",
+    "set",
+    "setnx",
+    "zadd",
+    "zincrby",
+)
+
+
+def render_user(
+    tenant: TenantId,
+    agent: AgentName,
+    slot: Slot,
+    *,
+    access: AgentAccess,
+    state: AccessState,
+    password_hashes: tuple[str, ...],
+    commands: frozenset[str],
+) -> AclUser:
+    """The ACL user of one slot of an agent in this state.
+
+    ``commands`` is the server's COMMAND LIST in lower case: SETUSER fails as a whole at a command
+    that the server does not know (``client|setinfo`` on Redis 7.0). Raises ``ValueError`` where a
+    password hash is not 64 lower-case hex digits.
+    """
+    if not all(_SHA256.fullmatch(digest) for digest in password_hashes):
+        raise ValueError(f"a password hash of {agent_user(tenant, agent, slot)} is not SHA-256 hex")
+    return AclUser(
+        name=agent_user(tenant, agent, slot),
+        enabled=not state.off,
+        password_hashes=password_hashes,
+        rules=_rules(tenant, access, state, commands),
+    )
+
+
+def _rules(
+    tenant: TenantId, access: AgentAccess, state: AccessState, commands: frozenset[str]
+) -> tuple[str, ...]:
+    if state.mode is AccessMode.OFF:
+        # Open connections outlive `off` until they are killed; without commands they do nothing.
+        return ("-@all",)
+    mode = AccessMode.HELD_OVER_QUOTA if access is AgentAccess.READ_ONLY else state.mode
+    rules = _RulesFor(tenant, commands)
+    match mode:
+        case AccessMode.NORMAL:
+            return rules.normal()
+        case AccessMode.OVER_QUOTA:
+            return rules.over_quota()
+        case AccessMode.HELD:
+            return rules.held()
+        case _:
+            return rules.read_only()
+
+
+@dataclass(frozen=True, slots=True)
+class _RulesFor:
+    """The rule forms of one tenant on one server (DATA.md, ACL)."""
+
+    tenant: TenantId
+    commands: frozenset[str]
+
+    def normal(self) -> tuple[str, ...]:
+        return (
+            *self._root("~", (*_SESSION, *_READS, *_REMOVALS, *_WRITES)),
+            *self._appendable_bookkeeping(),
+            *self._always(),
+        )
+
+    def over_quota(self) -> tuple[str, ...]:
+        """Readable and deletable; the deleting Function still keeps its books.
+
+        No new DEK and no new index entry: HSETNX pushed 60 MB past a quota (measured).
+        """
+        return (
+            *self._root("~", (*_SESSION, *_READS, *_REMOVALS)),
+            *self._bookkeeping_of_conversations(),
+            *self._readable_bookkeeping(),
+            *self._always(),
+        )
+
+    def held(self) -> tuple[str, ...]:
+        """Appends only: LSET, LPOP and EXPIRE destroy as well as DEL does."""
+        return (
+            *self._root("%R~", (*_SESSION, *_READS)),
+            self._selector(("rpush",), f"~{keys.records(self.tenant)}*:l"),
+            *self._bookkeeping_of_conversations(),
+            *self._appendable_bookkeeping(),
+            *self._always(),
+        )
+
+    def read_only(self) -> tuple[str, ...]:
+        return (
+            *self._root("%R~", (*_SESSION, *_READS)),
+            *self._readable_bookkeeping(),
+            *self._always(),
+        )
+
+    def _root(self, permission: str, commands: Sequence[str]) -> tuple[str, ...]:
+        patterns = (
+            f"{keys.records(self.tenant)}*",
+            keys.conversations(self.tenant),
+            keys.usage(self.tenant),
+        )
+        return (
+            "-@all",
+            *(f"{permission}{pattern}" for pattern in patterns),
+            *(f"+{command}" for command in commands if self._known(command)),
+        )
+
+    def _bookkeeping_of_conversations(self) -> tuple[str, ...]:
+        heads = f"~{keys.records(self.tenant)}*:h"
+        return (
+            self._selector(("hset", "hincrby"), heads, f"~{keys.usage(self.tenant)}"),
+            self._selector(("zadd",), f"~{keys.conversations(self.tenant)}"),
+        )
+
+    def _appendable_bookkeeping(self) -> tuple[str, ...]:
+        return (
+            self._selector(("hsetnx", "hget"), f"~{keys.dek(self.tenant, '*')}"),
+            self._selector(("rpush", "lrange"), f"~{keys.subject_index(self.tenant, '*')}"),
+        )
+
+    def _readable_bookkeeping(self) -> tuple[str, ...]:
+        return (
+            self._selector(("hget",), f"%R~{keys.dek(self.tenant, '*')}"),
+            self._selector(("lrange",), f"%R~{keys.subject_index(self.tenant, '*')}"),
+        )
+
+    def _always(self) -> tuple[str, ...]:
+        """Reading is audited and bounded, so these stay in every state.
+
+        FCALL needs full permission on the keys that it declares; what the Function then does is
+        checked command by command against the other rules.
+        """
+        return (
+            self._selector(("rpush",), f"%W~{keys.audit_queue(self.tenant)}"),
+            self._selector(("hget", "hmget"), f"%R~{keys.limits(self.tenant)}"),
+            self._selector(("fcall", "fcall_ro"), f"~{keys.prefix(self.tenant)}*"),
+        )
+
+    def _selector(self, commands: Sequence[str], *patterns: str) -> str:
+        return f"({' '.join((*(f'+{command}' for command in commands), *patterns))})"
+
+    def _known(self, command: str) -> bool:
+        return command in self.commands or command == "select|0"
+
+
+def setuser_args(user: AclUser) -> tuple[str, ...]:
+    """The arguments of ACL SETUSER that make the user exactly so, whatever it was before.
+
+    One SETUSER is atomic, and repeating it keeps the user's connections (measured).
+    """
+    return (
+        user.name,
+        "reset",
+        "on" if user.enabled else "off",
+        *(f"#{digest}" for digest in user.password_hashes),
+        *user.rules,
+    )
+
+
+def template_digest(commands: frozenset[str]) -> str:
+    """A digest of what `render_user` makes of these commands: a proof holds for one digest.
+
+    Two releases, or two servers, that render the same rules have the same digest (hex SHA-256).
+    """
+    sample = TenantId("sample-namespace", "sample-tenant")
+    digest = hashlib.sha256()
+    flags = (False, True)
+    for access, over_quota, held, off in product(AgentAccess, flags, flags, flags):
+        state = AccessState(over_quota, held, off)
+        rules = "\n".join(_rules(sample, access, state, commands))
+        digest.update(f"{access}/{state.mode}\n{rules}\n\n".encode())
+    return digest.hexdigest()
+
+
+GetUserReply = Sequence[object] | Mapping[object, object] | None
+"""What ACL GETUSER answers: a flat list in RESP2, a map in RESP3, nil for an unknown user."""
+
+
+Categories = Mapping[str, frozenset[str]]
+"""The commands of each ACL category, without ``@`` and in lower case (ACL CAT)."""
+
+
+def differences(
+    user: AclUser, reply: GetUserReply, categories: Categories = MappingProxyType({})
+) -> tuple[str, ...]:
+    """What of the user on the server is not as it should be, in words; empty if nothing.
+
+    Compares as sets: servers order commands as they like, Redis tells ``sanitize-payload`` and
+    Valkey ``databases``. Redis 7.0 does not keep rules but describes their effect in categories
+    (``+@hash -hset …``), which ``categories`` of that server resolves; an unknown category is a
+    difference. Password hashes are compared but never shown.
+    """
+    if reply is None:
+        return ("user is missing",)
+    actual = _fields(reply)
+    wanted = _permissions_of_rules(user.rules)
+    found = tuple(
+        _permissions(fields, categories)
+        for fields in (actual, *map(_fields, _items(actual, "selectors")))
+    )
+    return (
+        *_flag_differences(user, {_text(flag) for flag in _items(actual, "flags")}),
+        *_password_differences(user, {_text(digest) for digest in _items(actual, "passwords")}),
+        *_permission_differences("root", {wanted[0]}, {found[0]}),
+        *_permission_differences("selector", set(wanted[1:]), set(found[1:])),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Permissions:
+    commands: frozenset[str]
+    patterns: frozenset[str]
+    channels: frozenset[str]
+    databases: str
+
+    def __str__(self) -> str:
+        return " ".join([*sorted(self.patterns), *sorted(self.channels), *sorted(self.commands)])
+
+
+_ALL_DATABASES = "alldbs"
+
+
+def _permissions(fields: Mapping[str, object], categories: Categories) -> _Permissions:
+    return _Permissions(
+        commands=_effect(_text(fields.get("commands", "")).lower().split(), categories),
+        patterns=frozenset(map(_pattern, _words(fields.get("keys", "")))),
+        channels=frozenset(_words(fields.get("channels", ""))),
+        databases=_text(fields.get("databases", _ALL_DATABASES)),
+    )
+
+
+def _permissions_of_rules(rules: Sequence[str]) -> tuple[_Permissions, ...]:
+    root = [rule for rule in rules if not rule.startswith("(")]
+    selectors = [rule.strip("()").split() for rule in rules if rule.startswith("(")]
+    return tuple(
+        _Permissions(
+            commands=frozenset(rule for rule in part if rule[0] == "+"),
+            patterns=frozenset(_pattern(rule) for rule in part if rule[0] in "~%"),
+            channels=frozenset(rule for rule in part if rule[0] == "&"),
+            databases=_ALL_DATABASES,
+        )
+        for part in (root, *selectors)
+    )
+
+
+def _effect(rules: Sequence[str], categories: Categories) -> frozenset[str]:
+    """The allowed commands, as ``+command``, after these rules in their order."""
+    allowed: set[str] = set()
+    for rule in rules:
+        if rule in ("-@all", "nocommands"):
+            allowed.clear()
+            continue
+        names = _named_by(rule[1:], categories)
+        if names is None:
+            allowed.add(rule)
+        elif rule[0] == "+":
+            allowed |= {f"+{name}" for name in names}
+        else:
+            allowed -= {f"+{name}" for name in names}
+    return frozenset(allowed)
+
+
+def _named_by(name: str, categories: Categories) -> frozenset[str] | None:
+    if name.startswith("@"):
+        return categories.get(name[1:])
+    if "|" in name:
+        return frozenset({name})
+    whole = {c for members in categories.values() for c in members if c.startswith(f"{name}|")}
+    return frozenset({name, *whole})
+
+
+def _pattern(pattern: str) -> str:
+    return pattern.removeprefix("%RW").removeprefix("%WR")
+
+
+def _flag_differences(user: AclUser, flags: set[str]) -> Iterable[str]:
+    if ("on" in flags) != user.enabled:
+        yield f"user is {'off' if user.enabled else 'on'}"
+    if "nopass" in flags:
+        yield "user needs no password"
+    if "skip-sanitize-payload" in flags:
+        yield "user skips the checks of RESTORE"
+
+
+def _password_differences(user: AclUser, found: set[str]) -> Iterable[str]:
+    wanted = set(user.password_hashes)
+    if missing := len(wanted - found):
+        yield f"{missing} password(s) missing"
+    if unknown := len(found - wanted):
+        yield f"{unknown} password(s) that memtenant did not set"
+
+
+def _permission_differences(
+    what: str, wanted: set[_Permissions], found: set[_Permissions]
+) -> Iterable[str]:
+    for lacking in sorted(map(str, wanted - found)):
+        yield f"{what} missing: {lacking}"
+    for extra in sorted(map(str, found - wanted)):
+        yield f"{what} not wanted: {extra}"
+
+
+def _fields(reply: object) -> Mapping[str, object]:
+    if isinstance(reply, Mapping):
+        return {_text(key): value for key, value in reply.items()}
+    if not isinstance(reply, Sequence) or isinstance(reply, (str, bytes)):
+        raise TypeError("ACL GETUSER answered neither a list nor a map")
+    return {_text(reply[i]): reply[i + 1] for i in range(0, len(reply) - 1, 2)}
+
+
+def _items(fields: Mapping[str, object], name: str) -> Sequence[object]:
+    value = fields.get(name, ())
+    if isinstance(value, (set, frozenset)):
+        return tuple(value)
+    return value if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else ()
+
+
+def _words(value: object) -> Sequence[str]:
+    """Patterns come as one string since Redis 7.0, and as a list from some clients."""
+    if isinstance(value, (list, tuple)):
+        return [word for item in value for word in _text(item).split()]
+    return _text(value).split()
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
