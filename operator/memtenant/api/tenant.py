@@ -266,7 +266,8 @@ _MINIMAL_HAS_ONE_ACCESS = Rule(
     message="under isolation Minimal all agents share one user of the store: give them the same "
     "access, or use isolation Moderate",
     check=lambda it, _: (
-        it["isolation"] != "Minimal" or len({agent["access"] for agent in it["agents"]}) <= 1
+        it["isolation"] != "Minimal"
+        or len({agent["access"] for agent in it.get("agents", ())}) <= 1
     ),
     field=".agents",
 )
@@ -331,7 +332,7 @@ class MemoryTenantSpec(Model):
         default=DeletionPolicy.RETAIN,
         description="What becomes of the data when this object is deleted. Retain: access ends, "
         "data and keys stay for a tenant of the same name in the same namespace. Delete: the data "
-        "goes. Shred: data and keys go, and no backup can be read again.",
+        "goes. Shred: data and keys go, so a backup of the store alone can no longer be read.",
     )
 
     def agents_or_default(self) -> tuple[Agent, ...]:
