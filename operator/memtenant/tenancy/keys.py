@@ -31,7 +31,9 @@ STORE_OWNER = "mt:store:owner"
 STORE_EPOCH = "mt:store:epoch"
 """STRING: the term of the leading operator; writes of an earlier term are fenced off."""
 
-_TENANT_KEY = re.compile(rb"mt:\{([a-z0-9-]{1,63}\.[a-z0-9-]{1,40})\}:")
+_TENANT_KEY = re.compile(
+    rb"mt:\{([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?)\}:"
+)
 
 
 def prefix(tenant: TenantId) -> str:

@@ -41,7 +41,7 @@ class Period:
     @classmethod
     def parse(cls, text: str) -> Period:
         """Read ``30d``; raises `InvalidResource` that shows the accepted forms."""
-        found = re.match(PERIOD_PATTERN, text)
+        found = re.fullmatch(PERIOD_PATTERN, text)
         if found is None:
             raise InvalidResource(
                 f"{text!r} is not a period: write a whole number and one unit, as 90s, 10m, 12h, "

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memtenant.errors import BindingInvalid
+from memtenant.tenancy.policy import Durability, EncryptionMode, Isolation, Quota, TenantPolicy
+
+limits = st.none() | st.integers(0, 2**53 - 1)
+policies = st.builds(
+    TenantPolicy,
+    st.sampled_from(Isolation),
+    st.sampled_from(EncryptionMode),
+    st.sampled_from(Durability),
+    st.builds(Quota, limits, limits, limits),
+)
+PLAIN = TenantPolicy(quota=Quota(memory=536870912, conversations=10000, writes_per_second=500))
+
+
+def test_the_document_is_canonical() -> None:
+    assert PLAIN.to_json() == (
+        b'{"durability":"Async","encryption":"Enabled","format":1,"isolation":"Moderate",'
+        b'"quota":{"conversations":10000,"memory":536870912,"writesPerSecond":500}}'
+    )
+
+
+@given(policies)
+def test_a_policy_reads_back(policy: TenantPolicy) -> None:
+    assert TenantPolicy.from_json(policy.to_json()) == policy
+
+
+def test_a_field_of_a_newer_operator_is_ignored() -> None:
+    document = json.loads(PLAIN.to_json()) | {"masking": {"mode": "Enabled"}}
+    assert TenantPolicy.from_json(json.dumps(document).encode()) == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"format": 2}, "format"),
+        ({"isolation": "Loose"}, "isolation is not one of Strict, Moderate, Minimal"),
+        ({"encryption": None}, "encryption"),
+        ({"durability": 1}, "durability"),
+        ({"quota": []}, "quota is not an object"),
+        ({"quota": {"memory": -1}}, "quota.memory"),
+        ({"quota": {"memory": True}}, "quota.memory"),
+        ({"quota": {"conversations": 1.0}}, "quota.conversations"),
+    ],
+)
+def test_a_field_that_cannot_be_used_is_named(change: dict[str, object], named: str) -> None:
+    document = json.loads(PLAIN.to_json()) | change
+    with pytest.raises(BindingInvalid, match=named):
+        TenantPolicy.from_json(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("field", ["format", "isolation", "encryption", "durability", "quota"])
+def test_a_missing_field_is_named(field: str) -> None:
+    document = json.loads(PLAIN.to_json())
+    del document[field]
+    with pytest.raises(BindingInvalid, match=f"{field} is missing"):
+        TenantPolicy.from_json(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"[]", "not a JSON object"),
+        (b"null", "not a JSON object"),
+        (b"[" * 8000, "not JSON"),
+        (b'{"format":1,"format":1}', "the same field twice"),
+        (b'{"format":NaN}', "NaN, which is not JSON"),
+        (b" " * 20_000, "larger than 16384 bytes"),
+    ],
+)
+def test_what_is_no_document_is_refused(data: bytes, why: str) -> None:
+    with pytest.raises(BindingInvalid, match=why):
+        TenantPolicy.from_json(data)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_make_it_crash(data: bytes) -> None:
+    with pytest.raises(BindingInvalid):
+        TenantPolicy.from_json(data)
