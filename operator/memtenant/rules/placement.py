@@ -1,0 +1,265 @@
+"""On which store a tenant's memory lies, and whether store and policy allow what it asks for.
+
+A team may only tighten what the platform said. Every refusal names the field to change and the
+limit that it met. A store once placed stays: data is not moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from memtenant.api.fields import DeletionPolicy, EnforcementMode, Isolation
+from memtenant.api.policy import RetentionPolicySpec
+from memtenant.api.quantity import Quantity, quantity_of_bytes
+from memtenant.api.store import MemoryStoreSpec
+from memtenant.api.tenant import EncryptionMode, MemoryTenantSpec
+from memtenant.tenancy.identity import TenantId
+
+__all__ = [
+    "Applicant",
+    "Placement",
+    "PolicyView",
+    "Refusal",
+    "StoreView",
+    "place",
+    "policy_refusals",
+    "refusals",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a tenant cannot be as declared. ``retryable``: time or somebody else may mend it."""
+
+    reason: str
+    field: str
+    message: str
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Applicant:
+    """The tenant that asks. ``labels`` are its namespace's."""
+
+    tenant: TenantId
+    spec: MemoryTenantSpec
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyView:
+    """A RetentionPolicy and the features that its frameworks switch on (feature → clause)."""
+
+    name: str
+    spec: RetentionPolicySpec
+    features: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreView:
+    """A MemoryStore and the quotas of the tenants that lie on it, in bytes."""
+
+    name: str
+    spec: MemoryStoreSpec
+    ready: bool
+    committed: Mapping[TenantId, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The store, or why there is none."""
+
+    store: StoreView | None
+    refusal: Refusal | None = None
+
+
+def place(
+    applicant: Applicant, policy: PolicyView, stores: Sequence[StoreView], placed: str
+) -> Placement:
+    """Choose among the stores, or keep ``placed`` (empty: not placed yet).
+
+    With ``storeRef`` that store or a refusal; without one, of the stores that admit the tenant
+    the ready ones first, then defaults, then by name.
+    """
+    by_name = {store.name: store for store in stores}
+    wanted = placed or (applicant.spec.store_ref.name if applicant.spec.store_ref else "")
+    if wanted:
+        return _named(applicant, policy, by_name.get(wanted), wanted, bool(placed))
+    admitting = [store for store in stores if not next(refusals(applicant, policy, store), None)]
+    if not admitting:
+        return Placement(None, _none_fits(applicant, policy, stores))
+    best = min(admitting, key=lambda store: (not store.ready, not store.spec.default, store.name))
+    return Placement(best)
+
+
+def _named(
+    applicant: Applicant, policy: PolicyView, store: StoreView | None, name: str, placed: bool
+) -> Placement:
+    if store is None:
+        what = "holds this tenant's memory but does not exist" if placed else "does not exist"
+        return Placement(
+            None,
+            Refusal(
+                "StoreNotFound",
+                "spec.storeRef.name",
+                f"MemoryStore {name!r} {what}: create it, or name one that exists",
+                retryable=True,
+            ),
+        )
+    return Placement(store, next(refusals(applicant, policy, store), None))
+
+
+def _none_fits(applicant: Applicant, policy: PolicyView, stores: Sequence[StoreView]) -> Refusal:
+    if not stores:
+        return Refusal(
+            "NoStore",
+            "spec.storeRef",
+            "There is no MemoryStore yet: a platform admin creates one",
+            retryable=True,
+        )
+    reasons = [
+        f"{store.name}: {refusal.message}"
+        for store in sorted(stores, key=lambda store: store.name)[:3]
+        if (refusal := next(refusals(applicant, policy, store), None))
+    ]
+    return Refusal(
+        "NoStoreFits",
+        "spec.storeRef",
+        f"None of {len(stores)} MemoryStores takes this tenant. {' '.join(reasons)}",
+    )
+
+
+def refusals(applicant: Applicant, policy: PolicyView, store: StoreView) -> Iterator[Refusal]:
+    """Everything that keeps the tenant from being as declared on this store, gravest first."""
+    yield from policy_refusals(applicant, policy)
+    yield from _store_refusals(applicant, policy.name, store)
+
+
+def policy_refusals(applicant: Applicant, policy: PolicyView) -> Iterator[Refusal]:
+    """What the retention policy says against the tenant, whatever the store."""
+    spec = applicant.spec
+    if not policy.spec.allowed_namespaces.admit(applicant.labels):
+        yield Refusal(
+            "NamespaceNotAllowed",
+            "spec.retentionPolicyRef.name",
+            f"RetentionPolicy {policy.name!r} does not allow namespace "
+            f"{applicant.tenant.namespace!r} (allowedNamespaces): name another policy, or have "
+            "the namespace labelled",
+        )
+    allowed = policy.spec.allowed_deletion_policies
+    if allowed is not None and spec.deletion_policy not in allowed:
+        yield _deletion_refusal(spec.deletion_policy, allowed, f"RetentionPolicy {policy.name!r}")
+    required = _required_by(policy, "encryption", policy.spec.encryption.mode)
+    if required and spec.encryption.mode is EncryptionMode.DISABLED:
+        yield Refusal(
+            "EncryptionRequired",
+            "spec.encryption.mode",
+            f"{required} requires encryption: set spec.encryption.mode to Enabled",
+        )
+    if spec.isolation is Isolation.MINIMAL:
+        too_weak = _required_by(policy, "erasure", policy.spec.erasure.mode) or _required_by(
+            policy, "isolation", EnforcementMode.OPTIONAL
+        )
+        if too_weak:
+            yield Refusal(
+                "IsolationTooWeak",
+                "spec.isolation",
+                f"{too_weak} asks for a key per person, which isolation Minimal does not have: "
+                "use isolation Moderate (in a new tenant, as isolation cannot change)",
+            )
+
+
+def _required_by(policy: PolicyView, feature: str, mode: EnforcementMode) -> str:
+    if mode is EnforcementMode.REQUIRED:
+        return f"RetentionPolicy {policy.name!r}"
+    clause = policy.features.get(feature)
+    return f"RetentionPolicy {policy.name!r} ({clause})" if clause else ""
+
+
+def _store_refusals(applicant: Applicant, policy: str, store: StoreView) -> Iterator[Refusal]:
+    spec, rules, name = applicant.spec, store.spec.tenant_policy, f"MemoryStore {store.name!r}"
+    if not store.spec.allowed_namespaces.admit(applicant.labels):
+        yield Refusal(
+            "NamespaceNotAllowed",
+            "spec.storeRef.name",
+            f"{name} does not allow namespace {applicant.tenant.namespace!r} (allowedNamespaces): "
+            "name another store, or have the namespace labelled",
+        )
+    if spec.residency and spec.residency not in store.spec.residencies:
+        listed = ", ".join(store.spec.residencies) or "none"
+        yield Refusal(
+            "ResidencyNotOffered",
+            "spec.residency",
+            f"{name} does not keep data in {spec.residency!r} (residencies: {listed})",
+        )
+    if rules.allowed_retention_policies and policy not in rules.allowed_retention_policies:
+        yield Refusal(
+            "RetentionPolicyNotAllowed",
+            "spec.retentionPolicyRef.name",
+            f"{name} allows the RetentionPolicies {', '.join(rules.allowed_retention_policies)}, "
+            f"not {policy!r}",
+        )
+    if rules.min_isolation is Isolation.MODERATE and spec.isolation is Isolation.MINIMAL:
+        yield Refusal(
+            "IsolationTooWeak",
+            "spec.isolation",
+            f"{name} asks for isolation Moderate at least (tenantPolicy.minIsolation)",
+        )
+    allowed = rules.allowed_deletion_policies
+    if allowed is not None and spec.deletion_policy not in allowed:
+        yield _deletion_refusal(spec.deletion_policy, allowed, name)
+    yield from _memory_refusals(applicant, store, name)
+
+
+def _memory_refusals(applicant: Applicant, store: StoreView, name: str) -> Iterator[Refusal]:
+    asked = applicant.spec.quota.memory
+    rules = store.spec.tenant_policy
+    others = {t: b for t, b in store.committed.items() if t != applicant.tenant}
+    in_namespace = sum(b for t, b in others.items() if t.namespace == applicant.tenant.namespace)
+    if rules.max_memory_per_tenant is not None and asked > rules.max_memory_per_tenant:
+        yield Refusal(
+            "QuotaTooLarge",
+            "spec.quota.memory",
+            f"{asked} is more than {name} gives one tenant "
+            f"(tenantPolicy.maxMemoryPerTenant: {rules.max_memory_per_tenant})",
+        )
+    yield from _sum_refusal(
+        asked,
+        in_namespace,
+        rules.max_memory_per_namespace,
+        "NamespaceQuotaExceeded",
+        f"the other tenants of namespace {applicant.tenant.namespace!r} on {name}",
+        "tenantPolicy.maxMemoryPerNamespace",
+    )
+    yield from _sum_refusal(
+        asked,
+        sum(others.values()),
+        store.spec.capacity.memory,
+        "CapacityExceeded",
+        f"the other tenants of {name}",
+        "capacity.memory",
+    )
+
+
+def _sum_refusal(
+    asked: Quantity, others: int, most: Quantity | None, reason: str, whose: str, limit: str
+) -> Iterator[Refusal]:
+    if most is None or asked.bytes + others <= most.bytes:
+        return
+    yield Refusal(
+        reason,
+        "spec.quota.memory",
+        f"{asked} and the {quantity_of_bytes(others)} of {whose} are more than {limit}: {most}",
+        retryable=True,
+    )
+
+
+def _deletion_refusal(
+    asked: DeletionPolicy, allowed: Sequence[DeletionPolicy], whose: str
+) -> Refusal:
+    return Refusal(
+        "DeletionPolicyNotAllowed",
+        "spec.deletionPolicy",
+        f"{whose} allows deletionPolicy {', '.join(allowed)}, not {asked}",
+    )
