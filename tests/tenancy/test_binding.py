@@ -229,8 +229,9 @@ def test_no_reader_sees_half_of_a_rotation(tmp_path: Path) -> None:
     turn(versions[0])
     kubelet = threading.Thread(target=turn_for_ever)
     kubelet.start()
+    read = 0
     try:
-        for _ in range(200):
+        while read < 300:
             try:
                 seen = Binding.from_folder(folder)
             except BindingInvalid as error:
@@ -238,6 +239,7 @@ def test_no_reader_sees_half_of_a_rotation(tmp_path: Path) -> None:
                     raise
             else:
                 assert seen in versions
+                read += 1
     finally:
         stop.set()
         kubelet.join()
