@@ -1,0 +1,59 @@
+"""What has to change for a Secret to become what a draft says, decided alike for every adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from memtenant.errors import InvalidResource, ResourceConflict
+from memtenant.resources.port import FOREIGN_SECRET, SecretDraft, StoredSecret
+
+__all__ = ["SecretChange", "change_towards"]
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class SecretChange:
+    """The entries to set and the keys of ``data`` to remove. ``owner_uid`` None: leave owners."""
+
+    data: Mapping[str, bytes] = field(repr=False)
+    removed: tuple[str, ...]
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    owner_uid: str | None
+
+    def __bool__(self) -> bool:
+        return bool(self.data or self.removed or self.labels or self.annotations or self.owner_uid)
+
+
+def change_towards(draft: SecretDraft, current: StoredSecret) -> SecretChange:
+    """The change from ``current`` to ``draft``; empty (falsy) if it is that already.
+
+    `ResourceConflict` with reason `FOREIGN_SECRET` if somebody else made ``current`` or it was made
+    for another owner; `InvalidResource` if its type would have to change, which no API allows.
+    """
+    where = f"Secret {draft.namespace}/{draft.name}"
+    if current.owner != draft.owner:
+        whose = "not made by memtenant" if current.owner is None else f"for {current.owner!r}"
+        raise ResourceConflict(
+            f"{where} exists and is {whose}: it is left alone; rename or delete it",
+            reason=FOREIGN_SECRET,
+        )
+    if current.type != draft.type:
+        raise InvalidResource(
+            f"{where} has type {current.type!r}, which cannot become {draft.type!r}: delete it"
+        )
+    owner_uid = None if draft.owned_by is None else draft.owned_by.uid
+    return SecretChange(
+        data=_differing(draft.data, current.data),
+        removed=tuple(sorted(current.data.keys() - draft.data.keys())),
+        labels=_differing(draft.all_labels, current.labels),
+        annotations=_differing(draft.annotations, current.annotations),
+        owner_uid=None if owner_uid in current.owner_uids else owner_uid,
+    )
+
+
+def _differing(wanted: Mapping[str, Value], present: Mapping[str, Value]) -> dict[str, Value]:
+    return {name: value for name, value in wanted.items() if present.get(name) != value}
