@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -33,6 +34,7 @@ __all__ = [
     "LabelSelector",
     "MeasuredBytes",
     "Model",
+    "Moment",
     "Name",
     "NameRef",
     "NamespacesFrom",
@@ -60,8 +62,9 @@ _LABEL_KEY_PATTERN = (
     r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 )
 QUANTITY_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|Pi|Ei|m|k|M|G|T|P|E|[eE][0-9]{1,2})?$"
-_TIMESTAMP_PATTERN = (
-    r"^[12][0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?"
+_MOMENT_PATTERN = (
+    r"^[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?"
     r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
 )
 
@@ -221,11 +224,34 @@ Timestamp = Annotated[
     datetime,
     PlainValidator(lambda it: it if isinstance(it, datetime) else utc_from_rfc3339(it)),
     PlainSerializer(rfc3339),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""A moment that the operator reports in a status, as RFC 3339 writes it."""
+
+_THE_MONTH_HAS_THE_DAY = Rule(
+    cel="int(self.substring(8, 10)) <= "
+    "(self.substring(5, 7) in ['04', '06', '09', '11'] ? 30 : self.substring(5, 7) != '02' ? 31 : "
+    "int(self.substring(0, 4)) % 4 != 0 ? 28 : int(self.substring(0, 4)) % 100 != 0 ? 29 : "
+    "int(self.substring(0, 4)) % 400 != 0 ? 28 : 29)",
+    message="the month does not have that day: write a date of the calendar",
+    check=lambda it, _: int(it[8:10]) <= monthrange(int(it[:4]), int(it[5:7]))[1],
+)
+
+Moment = Annotated[
+    datetime,
+    PlainValidator(lambda it: it if isinstance(it, datetime) else utc_from_rfc3339(it)),
+    PlainSerializer(rfc3339),
+    # No `format`: with one, the API server takes a list where a string belongs.
     WithJsonSchema(
-        {"type": "string", "format": "date-time", "pattern": _TIMESTAMP_PATTERN, "maxLength": 35}
+        {
+            "type": "string",
+            "pattern": _MOMENT_PATTERN,
+            "maxLength": 35,
+            VALIDATIONS: [_THE_MONTH_HAS_THE_DAY],
+        }
     ),
 ]
-"""A moment; in YAML as RFC 3339 writes it, 2026-01-31T09:30:00Z."""
+"""A moment that a person writes: 2026-01-31T09:30:00Z."""
 
 _LabelValue = Annotated[str, StringConstraints(pattern=_LABEL_VALUE_PATTERN, max_length=63)]
 

@@ -12,8 +12,8 @@ from memtenant.api.fields import (
     EnforcementMode,
     LabelSelector,
     Model,
+    Moment,
     PeriodField,
-    Timestamp,
     cel_seconds,
     map_list,
     seconds,
@@ -106,7 +106,7 @@ class LegalHold(Model):
         description="The tenants under this policy that are held, by their labels. An empty "
         "selector holds all of them."
     )
-    since: Timestamp = Field(description="From when the hold stands, as 2026-01-31T09:30:00Z.")
+    since: Moment = Field(description="From when the hold stands, as 2026-01-31T09:30:00Z.")
 
 
 class EncryptionRequirement(Model):

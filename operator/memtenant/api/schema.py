@@ -98,8 +98,10 @@ def _structural(node: Mapping[str, Any], definitions: Any, path: tuple[str, ...]
     unknown = schema.keys() - set(_ORDER)
     if unknown:
         raise TypeError(f"{'.'.join(path)}: no structural form of {', '.join(sorted(unknown))}")
-    if schema.get("default") == {} and not _fills_in(schema):
-        del schema["default"]
+    if schema.get("default") == {}:
+        schema["default"] = _filled_in(schema)
+        if not schema["default"]:
+            del schema["default"]
     return {key: schema[key] for key in _ORDER if key in schema}
 
 
@@ -119,9 +121,10 @@ def _dereferenced(
     return node
 
 
-def _fills_in(schema: Mapping[str, Any]) -> bool:
-    """Whether an empty object at this place is filled by defaults below it."""
-    return any("default" in child for child in schema.get("properties", {}).values())
+def _filled_in(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What an empty object becomes: the rules see a default before those below it are filled in."""
+    children = schema.get("properties", {}).items()
+    return {name: child["default"] for name, child in children if "default" in child}
 
 
 def _without_defaults(schema: Mapping[str, Any]) -> dict[str, Any]:
