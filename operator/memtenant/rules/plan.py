@@ -1,0 +1,189 @@
+"""The way from what is to what should be, as a list of printable actions.
+
+A plan holds names and field names, never a secret: it is what ``memtenant plan`` prints and what
+the reconcile executes, step by step in this order. Credentials exist in the home namespace before
+any server knows them, on every server before they are proven, and are proven before a binding
+shows them. An empty plan writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from memtenant.rules.acl import AclUser, Categories, GetUserReply, differences
+
+__all__ = [
+    "Action",
+    "AddFinalizer",
+    "Disconnect",
+    "NodeUsers",
+    "Prove",
+    "RemoveBinding",
+    "Revoke",
+    "SaveRecord",
+    "SetState",
+    "SetUsers",
+    "WriteBinding",
+    "changed_fields",
+    "user_actions",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class AddFinalizer:
+    """Before anything exists outside the object, so that its deletion waits for us."""
+
+    def __str__(self) -> str:
+        return "add finalizer"
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Remove users from every node and cut their connections."""
+
+    users: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"revoke ACL user {', '.join(self.users)} on every node"
+
+
+@dataclass(frozen=True, slots=True)
+class SaveRecord:
+    """Create or update the tenant record in the home namespace."""
+
+    name: str
+    changes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"save tenant record {self.name}: {', '.join(self.changes)}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetState:
+    """Write fields of the operator's hashes on the store: (hash, field, before, after)."""
+
+    fields: tuple[tuple[str, str, str | None, str | None], ...]
+
+    def __str__(self) -> str:
+        shown = (
+            f"{name}.{field}: {_shown(before)} → {_shown(after)}"
+            for name, field, before, after in self.fields
+        )
+        return f"set {'; '.join(shown)}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetUsers:
+    """Make users on every node what they should be; ``differences`` are (node, user, what)."""
+
+    users: tuple[str, ...]
+    differences: tuple[tuple[str, str, str], ...]
+
+    def __str__(self) -> str:
+        shown = "; ".join(f"{user} on {node}: {what}" for node, user, what in self.differences[:6])
+        more = len(self.differences) - 6
+        return f"set ACL user {shown}" + (f" (and {more} more)" if more > 0 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """Cut the open connections of users that were switched off: `off` alone lets them go on."""
+
+    users: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"disconnect ACL user {', '.join(self.users)} on every node"
+
+
+@dataclass(frozen=True, slots=True)
+class Prove:
+    """Show on every node that the users reach their own keys and nobody else's."""
+
+    users: tuple[str, ...]
+    live: bool
+
+    def __str__(self) -> str:
+        how = "by ACL and with live connections" if self.live else "by ACL"
+        return f"prove isolation of {', '.join(self.users)} {how}"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteBinding:
+    """Create or update an agent's binding Secret; ``fields`` are the data keys that change."""
+
+    name: str
+    agent: str
+    fields: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"write binding {self.name} of agent {self.agent}: {', '.join(self.fields)}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveBinding:
+    """Delete the binding Secret of an agent that is no longer declared."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"remove binding {self.name}"
+
+
+Action = (
+    AddFinalizer
+    | Revoke
+    | SaveRecord
+    | SetState
+    | SetUsers
+    | Disconnect
+    | Prove
+    | WriteBinding
+    | RemoveBinding
+)
+"""The closed union of what a tenant's reconcile does."""
+
+NodeUsers = Mapping[str, Mapping[str, GetUserReply]]
+"""By node address, what each server says of each of the tenant's users."""
+
+
+def user_actions(
+    users: Sequence[AclUser], nodes: NodeUsers, categories: Mapping[str, Categories], live: bool
+) -> tuple[Action, ...]:
+    """What makes the users so on every node: nothing where nothing differs.
+
+    ``categories`` are each node's ACL categories; ``live`` asks for probes with the users' own
+    credentials, not only for a look at the rules.
+    """
+    found = tuple(
+        (node, user.name, what)
+        for node, replies in sorted(nodes.items())
+        for user in users
+        for what in differences(user, replies.get(user.name), categories[node])
+    )
+    touched = tuple(sorted({user for _, user, _ in found}))
+    off = tuple(user.name for user in users if not user.enabled and user.name in touched)
+    on = tuple(user.name for user in users if user.enabled and (live or user.name in touched))
+    actions: list[Action] = []
+    if touched:
+        actions.append(SetUsers(touched, found))
+    if off:
+        actions.append(Disconnect(off))
+    if on:
+        actions.append(Prove(on, live))
+    return tuple(actions)
+
+
+def changed_fields(
+    name: str, before: Mapping[str, str], after: Mapping[str, str]
+) -> tuple[tuple[str, str, str | None, str | None], ...]:
+    """The fields of a hash that differ; a field that is not in ``after`` goes."""
+    return tuple(
+        (name, field, before.get(field), after.get(field))
+        for field in sorted(before.keys() | after.keys())
+        if before.get(field) != after.get(field)
+    )
+
+
+def _shown(value: str | None) -> str:
+    return "none" if value is None else value
