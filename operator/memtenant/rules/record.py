@@ -54,18 +54,22 @@ class TenantRecord:
     """The record's content. ``keyring`` is opaque here (`memtenant.crypto.keyring` reads it); it is
     empty once the keys were destroyed.
 
+    ``incarnation`` is the uid of the MemoryTenant that first made it: the store's access hash names
+    it too, so that data is never taken for another's. ``agents`` are those that have bindings.
     ``since`` is when ``phase`` began; ``rotate_token`` the last rotation request that was
     honoured; ``left`` says in words what an Orphaned tenant left behind.
     """
 
     tenant: TenantId
     uid: str
+    incarnation: str
     namespace_uid: str
     store: str
     phase: Phase
     since: datetime
     principals: Mapping[AgentName, Principal] = field(default_factory=dict, repr=False)
     keyring: bytes = field(default=b"", repr=False)
+    agents: tuple[AgentName, ...] = ()
     rotate_token: str = ""
     deletion_policy: str = "Retain"
     isolation: str = "Moderate"
@@ -79,10 +83,12 @@ class TenantRecord:
             "format": _FORMAT,
             "tenantId": str(self.tenant),
             "uid": self.uid,
+            "incarnation": self.incarnation,
             "namespaceUid": self.namespace_uid,
             "store": self.store,
             "phase": self.phase.value,
             "since": rfc3339(self.since),
+            "agents": list(self.agents),
             "rotateToken": self.rotate_token,
             "deletionPolicy": self.deletion_policy,
             "isolation": self.isolation,
@@ -114,6 +120,7 @@ class TenantRecord:
             return cls(
                 tenant=TenantId.parse(record["tenantId"]),
                 uid=record["uid"],
+                incarnation=record["incarnation"],
                 namespace_uid=record["namespaceUid"],
                 store=record["store"],
                 phase=Phase(record["phase"]),
@@ -126,6 +133,7 @@ class TenantRecord:
                     for agent, entry in credentials.items()
                 },
                 keyring=data["keyring.json"],
+                agents=tuple(record["agents"]),
                 rotate_token=record["rotateToken"],
                 deletion_policy=record["deletionPolicy"],
                 isolation=record["isolation"],

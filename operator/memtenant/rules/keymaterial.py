@@ -1,0 +1,89 @@
+"""Which keys a tenant works with now: made once, rewrapped when its root changes, never remade.
+
+The root is the user's Secret, or derived from the installation's own root. A user who replaces
+the bytes of the Secret takes the old root away; the keys are then taken from the bindings, which
+hold them, and wrapped under the new root together with a new version. A Secret that vanished
+changes nothing: agents go on with the bindings they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from memtenant.crypto.agent_keyring import AgentKeyring
+from memtenant.crypto.keyring import (
+    Keyring,
+    OpenKeyring,
+    new_keyring,
+    open_keyring,
+    recover,
+    rotate,
+)
+from memtenant.crypto.primitives import SecretKey, derive
+from memtenant.errors import KeyUnavailable
+from memtenant.tenancy.identity import TenantId
+
+__all__ = ["KeyState", "Roots", "operator_made_root", "settle_keys"]
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """The roots at hand. ``declared`` is the one that the tenant should be under now: None while
+    the Secret that its spec names is not there. ``operator_made`` may still open what was wrapped
+    before the spec named a Secret. ``secret`` names the Secret in messages."""
+
+    declared: SecretKey | None
+    operator_made: SecretKey
+    secret: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """The open keyring, what changed in words (empty: nothing), and whether the declared root is
+    there."""
+
+    opened: OpenKeyring
+    change: str
+    root_available: bool
+
+
+def operator_made_root(installation_root: SecretKey, incarnation: str) -> SecretKey:
+    """The root of a tenant that brings none: destroying its keyring destroys its keys, because
+    the KEKs in there are random."""
+    return derive(installation_root, "memtenant/1/tenant-root", incarnation.encode())
+
+
+def settle_keys(
+    tenant: TenantId,
+    stored: bytes,
+    roots: Roots,
+    bindings: Iterable[AgentKeyring],
+    now: datetime,
+) -> KeyState:
+    """Open, make, or rewrap the tenant's keyring.
+
+    ``stored`` is the record's keyring, empty for a tenant that never had one. Raises
+    `KeyUnavailable` where keys exist that nothing at hand opens, or where the Secret for the first
+    keys is not there; `KeyInvalid` where the record was changed.
+    """
+    if not stored:
+        if roots.declared is None:
+            raise KeyUnavailable(
+                f"{roots.secret} does not exist: create it with 32 random bytes, or remove "
+                "spec.encryption.keySecretRef",
+                reason="KeySecretMissing",
+            )
+        return KeyState(new_keyring(tenant, roots.declared, now=now), "new keys", True)
+    keyring = Keyring.from_json(stored, tenant)
+    if roots.declared is None:
+        return KeyState(recover(keyring, bindings), "", False)
+    if keyring.opens_with(roots.declared):
+        return KeyState(open_keyring(keyring, roots.declared), "", True)
+    if keyring.opens_with(roots.operator_made):
+        former = open_keyring(keyring, roots.operator_made)
+    else:
+        former = recover(keyring, bindings)
+    rewrapped = rotate(former, roots.declared, now=now)
+    return KeyState(rewrapped, f"key version {rewrapped.active.version} under a new root", True)
