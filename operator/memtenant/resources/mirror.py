@@ -1,0 +1,320 @@
+"""Every declared object in memory, kept true by watch events and periodic lists.
+
+A watch can miss deletions across a relist and repeat what was known, and a list can be older than
+the events that arrived while it was read. So nothing goes back in time here: an object changes only
+to a newer resourceVersion (comparable as numbers, as Kubernetes specifies since 1.35 and etcd has
+always had it), a deletion is remembered until a list is newer than it, and what such a list lacked
+comes back only as something newer than the list.
+
+Each change returns the keys to reconcile: the object's own, unless only its status changed, and of
+those that depend on it. Objects are kept as JSON bytes, about a sixth of what dicts take.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from sys import intern
+from typing import Any
+
+from memtenant.resources.port import Declared, Kind, Listing, NamespaceInfo, ObjectKey
+from memtenant.resources.reading import declared_from, namespace_from
+
+__all__ = ["Mirror"]
+
+Keys = frozenset[ObjectKey]
+_NOTHING: Keys = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One object, packed. ``identity`` is a hash of all but status and resourceVersion; the spec
+    is in it by its generation.
+    """
+
+    version: int
+    identity: int
+    deleting: bool
+    policy: str | None
+    stores: tuple[str, ...]
+    packed: bytes
+
+
+class Mirror:
+    """The operator's picture of what is declared. Synchronous; one event loop, no locks."""
+
+    def __init__(self) -> None:
+        self._objects: dict[Kind, dict[ObjectKey, _Entry]] = {kind: {} for kind in Kind}
+        self._buried: dict[Kind, dict[ObjectKey, int]] = {kind: {} for kind in Kind}
+        self._listed_at: dict[Kind, int] = dict.fromkeys(Kind, -1)
+        self._namespaces: dict[str, NamespaceInfo] = {}
+        self._buried_namespaces: dict[str, int] = {}
+        self._namespaces_listed_at = -1
+        self._of_policy: defaultdict[str, set[ObjectKey]] = defaultdict(set)
+        self._of_store: defaultdict[str, set[ObjectKey]] = defaultdict(set)
+        self._in_namespace: defaultdict[str, set[ObjectKey]] = defaultdict(set)
+        self._unplaced: set[ObjectKey] = set()
+
+    @property
+    def synced(self) -> bool:
+        """Whether each kind and the namespaces were listed once: before that, absence says
+        nothing.
+        """
+        return min(self._namespaces_listed_at, *self._listed_at.values()) >= 0
+
+    def observe(self, kind: Kind, event_type: str | None, raw: Mapping[str, Any]) -> Keys:
+        """A watch event in Kubernetes' JSON: ADDED, MODIFIED, DELETED, or None for "it exists"."""
+        declared = declared_from(kind, raw)
+        if event_type == "DELETED":
+            return self._bury(declared.key, int(declared.resource_version))
+        return self.put(declared)
+
+    def put(self, declared: Declared) -> Keys:
+        """An object as it was read or written by ourselves."""
+        key = declared.key
+        version = int(declared.resource_version)
+        known = self._objects[key.kind].get(key)
+        if known is not None and known.version >= version:
+            return _NOTHING
+        if known is None and self._gone_since(key, version):
+            return _NOTHING
+        self._buried[key.kind].pop(key, None)
+        entry = _packed(declared)
+        self._objects[key.kind][key] = entry
+        if key.kind is Kind.TENANT:
+            self._reindex(key, known, entry)
+        if known is not None and known.identity == entry.identity:
+            return _NOTHING
+        return self._touched(key, known, entry)
+
+    def replace(self, kind: Kind, listing: Listing[Declared]) -> Keys:
+        """A whole list: what is not in it and not newer than it is gone. Returns what changed."""
+        changed: set[ObjectKey] = set()
+        at = int(listing.resource_version)
+        listed = {declared.key for declared in listing}
+        for key, entry in tuple(self._objects[kind].items()):
+            if key not in listed and entry.version <= at:
+                changed |= self._bury(key, at)
+        for declared in listing:
+            changed |= self.put(declared)
+        self._listed_at[kind] = max(at, self._listed_at[kind])
+        buried = self._buried[kind]
+        self._buried[kind] = {key: version for key, version in buried.items() if version > at}
+        return frozenset(changed)
+
+    def observe_namespace(self, event_type: str | None, raw: Mapping[str, Any]) -> Keys:
+        """A watch event of a namespace; its tenants are to be reconciled if it matters to them."""
+        namespace = namespace_from(raw)
+        if event_type == "DELETED":
+            return self._bury_namespace(namespace.name, int(namespace.resource_version))
+        return self.put_namespace(namespace)
+
+    def put_namespace(self, namespace: NamespaceInfo) -> Keys:
+        """A namespace as it was read."""
+        version = int(namespace.resource_version)
+        known = self._namespaces.get(namespace.name)
+        if known is not None and int(known.resource_version) >= version:
+            return _NOTHING
+        buried_at = self._buried_namespaces.get(namespace.name, -1)
+        gone_at = max(buried_at, self._namespaces_listed_at)
+        if known is None and gone_at >= version:
+            return _NOTHING
+        self._buried_namespaces.pop(namespace.name, None)
+        self._namespaces[namespace.name] = namespace
+        if known is not None and _matters(known) == _matters(namespace):
+            return _NOTHING
+        return self.tenants_in(namespace.name)
+
+    def replace_namespaces(self, listing: Listing[NamespaceInfo]) -> Keys:
+        """The whole list of namespaces; returns the tenants of those that changed."""
+        changed: set[ObjectKey] = set()
+        at = int(listing.resource_version)
+        listed = {namespace.name for namespace in listing}
+        for name, known in tuple(self._namespaces.items()):
+            if name not in listed and int(known.resource_version) <= at:
+                changed |= self._bury_namespace(name, at)
+        for namespace in listing:
+            changed |= self.put_namespace(namespace)
+        self._namespaces_listed_at = max(at, self._namespaces_listed_at)
+        self._buried_namespaces = {
+            name: version for name, version in self._buried_namespaces.items() if version > at
+        }
+        return frozenset(changed)
+
+    def get(self, key: ObjectKey) -> Declared | None:
+        """The object as last seen, unpacked anew at each call."""
+        entry = self._objects[key.kind].get(key)
+        return None if entry is None else _unpacked(key, entry)
+
+    def keys(self, kind: Kind) -> Keys:
+        """The keys of all objects of a kind."""
+        return frozenset(self._objects[kind])
+
+    def count(self, kind: Kind) -> int:
+        """How many objects of a kind there are."""
+        return len(self._objects[kind])
+
+    def namespace(self, name: str) -> NamespaceInfo | None:
+        """The namespace as last seen."""
+        return self._namespaces.get(name)
+
+    def tenants_of_policy(self, name: str) -> Keys:
+        """The tenants whose spec names this RetentionPolicy."""
+        return frozenset(self._of_policy.get(name, ()))
+
+    def tenants_of_store(self, name: str) -> Keys:
+        """The tenants whose spec asks for this MemoryStore or whose status says they are on it."""
+        return frozenset(self._of_store.get(name, ()))
+
+    def tenants_in(self, namespace: str) -> Keys:
+        """The tenants of a namespace."""
+        return frozenset(self._in_namespace.get(namespace, ()))
+
+    def unplaced_tenants(self) -> Keys:
+        """The tenants that ask for no store by name and have none yet: any store may take them."""
+        return frozenset(self._unplaced)
+
+    def _gone_since(self, key: ObjectKey, version: int) -> bool:
+        """Whether an object that is not here was deleted after ``version``: it was seen to be, or a
+        list newer than that lacked it.
+        """
+        return max(self._buried[key.kind].get(key, -1), self._listed_at[key.kind]) >= version
+
+    def _bury(self, key: ObjectKey, version: int) -> Keys:
+        known = self._objects[key.kind].get(key)
+        if known is not None and known.version > version:
+            return _NOTHING
+        self._buried[key.kind][key] = max(version, self._buried[key.kind].get(key, -1))
+        if known is None:
+            return _NOTHING
+        del self._objects[key.kind][key]
+        if key.kind is Kind.TENANT:
+            self._reindex(key, known, None)
+        return self._touched(key, known, None)
+
+    def _bury_namespace(self, name: str, version: int) -> Keys:
+        known = self._namespaces.get(name)
+        if known is not None and int(known.resource_version) > version:
+            return _NOTHING
+        self._buried_namespaces[name] = max(version, self._buried_namespaces.get(name, -1))
+        if self._namespaces.pop(name, None) is None:
+            return _NOTHING
+        return self.tenants_in(name)
+
+    def _touched(self, key: ObjectKey, known: _Entry | None, entry: _Entry | None) -> Keys:
+        """The object itself and what has to look at it again."""
+        match key.kind:
+            case Kind.POLICY:
+                return self.tenants_of_policy(key.name) | {key}
+            case Kind.STORE:
+                return self.tenants_of_store(key.name) | self._unplaced | {key}
+            case Kind.TENANT:
+                return self._waiting_for(known, entry) | {key}
+
+    def _waiting_for(self, known: _Entry | None, entry: _Entry | None) -> Keys:
+        """The policy and stores in deletion that a tenant just left: they may go now."""
+        if known is None:
+            return _NOTHING
+        left = {ObjectKey.store(name) for name in known.stores}
+        if known.policy is not None:
+            left.add(ObjectKey.policy(known.policy))
+        if entry is not None:
+            left -= {ObjectKey.store(name) for name in entry.stores}
+            left -= {ObjectKey.policy(entry.policy)} if entry.policy is not None else set()
+        return frozenset(
+            key
+            for key in left
+            if (there := self._objects[key.kind].get(key)) is not None and there.deleting
+        )
+
+    def _reindex(self, key: ObjectKey, known: _Entry | None, entry: _Entry | None) -> None:
+        if known is not None:
+            _discard(self._of_policy, known.policy, key)
+            for store in known.stores:
+                _discard(self._of_store, store, key)
+            _discard(self._in_namespace, key.namespace, key)
+            self._unplaced.discard(key)
+        if entry is None:
+            return
+        if entry.policy is not None:
+            self._of_policy[entry.policy].add(key)
+        for store in entry.stores:
+            self._of_store[store].add(key)
+        if not entry.stores:
+            self._unplaced.add(key)
+        self._in_namespace[key.namespace].add(key)
+
+
+def _discard(index: defaultdict[str, set[ObjectKey]], name: str | None, key: ObjectKey) -> None:
+    if name is None:
+        return
+    index[name].discard(key)
+    if not index[name]:
+        del index[name]
+
+
+def _matters(namespace: NamespaceInfo) -> tuple[str, bool, Mapping[str, str]]:
+    return namespace.uid, namespace.terminating, namespace.labels
+
+
+def _packed(declared: Declared) -> _Entry:
+    identity = [
+        declared.uid,
+        declared.generation,
+        declared.creation_timestamp.isoformat(),
+        declared.deletion_timestamp.isoformat() if declared.deletion_timestamp else None,
+        declared.labels,
+        declared.annotations,
+        declared.finalizers,
+        declared.spec,
+    ]
+    is_tenant = declared.key.kind is Kind.TENANT
+    return _Entry(
+        version=int(declared.resource_version),
+        identity=hash(_dumped([*identity[:-1], None])),
+        deleting=declared.deleting,
+        policy=_name(declared.spec.get("retentionPolicyRef")) if is_tenant else None,
+        stores=_stores(declared) if is_tenant else (),
+        packed=_dumped([*identity, declared.status]),
+    )
+
+
+def _unpacked(key: ObjectKey, entry: _Entry) -> Declared:
+    uid, generation, created, deleted, labels, annotations, finalizers, spec, status = json.loads(
+        entry.packed
+    )
+    return Declared(
+        key=key,
+        uid=uid,
+        resource_version=str(entry.version),
+        generation=generation,
+        creation_timestamp=datetime.fromisoformat(created),
+        deletion_timestamp=datetime.fromisoformat(deleted) if deleted else None,
+        labels=labels,
+        annotations=annotations,
+        finalizers=tuple(finalizers),
+        spec=spec,
+        status=status,
+    )
+
+
+def _dumped(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _stores(tenant: Declared) -> tuple[str, ...]:
+    """The store that the spec asks for and the one that the status says it has."""
+    asked = _name(tenant.spec.get("storeRef"))
+    placed = _text(tenant.status.get("store"))
+    return tuple(sorted({name for name in (asked, placed) if name}))
+
+
+def _name(reference: Any) -> str | None:
+    return _text(reference.get("name")) if isinstance(reference, Mapping) else None
+
+
+def _text(value: Any) -> str | None:
+    return intern(value) if isinstance(value, str) and value else None

@@ -1,0 +1,333 @@
+"""The mirror shows what is declared, whatever a watch misses, repeats or delivers late."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from memtenant.resources.mirror import Mirror
+from memtenant.resources.port import Declared, Kind, Listing, NamespaceInfo, ObjectKey
+from memtenant.resources.reading import declared_from, namespace_from
+from tests.resources.objects import raw_namespace, raw_object
+
+ACME = ObjectKey.tenant("support", "acme")
+OTHER = ObjectKey.tenant("sales", "other")
+POLICY = ObjectKey.policy("gdpr")
+STORE = ObjectKey.store("eu")
+ON_EU = {"retentionPolicyRef": {"name": "gdpr"}, "storeRef": {"name": "eu"}}
+
+
+def listing(version: int, *raws: dict[str, object], kind: Kind = Kind.TENANT) -> Listing[Declared]:
+    return Listing(tuple(declared_from(kind, raw) for raw in raws), str(version))
+
+
+def test_a_new_object_is_to_be_reconciled_and_reads_as_declared() -> None:
+    mirror = Mirror()
+    raw = raw_object(ACME, 5, spec=ON_EU, status={"store": "eu"}, finalizers=["a/b"])
+    assert mirror.observe(Kind.TENANT, "ADDED", raw) == {ACME}
+    assert mirror.get(ACME) == declared_from(Kind.TENANT, raw)
+
+
+def test_a_change_of_status_alone_is_seen_but_not_reconciled() -> None:
+    mirror = Mirror()
+    mirror.observe(Kind.TENANT, "ADDED", raw_object(ACME, 5))
+    changed = mirror.observe(Kind.TENANT, "MODIFIED", raw_object(ACME, 6, status={"store": "eu"}))
+    assert changed == frozenset()
+    seen = mirror.get(ACME)
+    assert seen is not None
+    assert seen.status == {"store": "eu"}
+    assert mirror.tenants_of_store("eu") == {ACME}
+
+
+def test_generation_labels_annotations_finalizers_deletion_and_uid_are_each_a_change() -> None:
+    mirror = Mirror()
+    mirror.observe(Kind.TENANT, "ADDED", raw_object(ACME, 1))
+    different = [
+        raw_object(ACME, 2, generation=2),
+        raw_object(ACME, 3, generation=2, labels={"a": "b"}),
+        raw_object(ACME, 4, generation=2, annotations={"memtenant.dev/rotate": "now"}),
+        raw_object(ACME, 5, generation=2, finalizers=["memtenant.dev/tenant"]),
+        raw_object(ACME, 6, generation=2, deletionTimestamp="2026-02-01T00:00:00Z"),
+        raw_object(ACME, 7, generation=2, uid="u2"),
+    ]
+    for raw in different:
+        assert mirror.observe(Kind.TENANT, "MODIFIED", raw) == {ACME}, raw["metadata"]
+
+
+def test_what_kubectl_and_the_server_keep_for_themselves_is_dropped() -> None:
+    mirror = Mirror()
+    last_applied = {"kubectl.kubernetes.io/last-applied-configuration": "x" * 4096, "kept": "yes"}
+    mirror.observe(Kind.TENANT, "ADDED", raw_object(ACME, 1, annotations=last_applied))
+    seen = mirror.get(ACME)
+    assert seen is not None
+    assert seen.annotations == {"kept": "yes"}
+
+
+def test_a_changed_policy_store_or_namespace_brings_its_tenants() -> None:
+    mirror = Mirror()
+    mirror.observe(Kind.TENANT, "ADDED", raw_object(ACME, 1, spec=ON_EU))
+    mirror.observe(
+        Kind.TENANT, "ADDED", raw_object(OTHER, 2, spec={"storeRef": {"name": "elsewhere"}})
+    )
+    assert mirror.observe(Kind.POLICY, "ADDED", raw_object(POLICY, 3)) == {POLICY, ACME}
+    assert mirror.observe(Kind.STORE, "ADDED", raw_object(STORE, 4)) == {STORE, ACME}
+    assert mirror.observe_namespace("ADDED", raw_namespace("sales", 5)) == {OTHER}
+    relabelled = raw_namespace("sales", 6, labels={"team": "sales"})
+    assert mirror.observe_namespace("MODIFIED", relabelled) == {OTHER}
+    assert mirror.observe_namespace("MODIFIED", raw_namespace("sales", 7)) == {OTHER}
+    assert mirror.observe_namespace("MODIFIED", raw_namespace("sales", 8)) == frozenset()
+    assert mirror.observe_namespace("DELETED", raw_namespace("sales", 9)) == {OTHER}
+
+
+def test_a_new_store_brings_the_tenants_that_have_none() -> None:
+    mirror = Mirror()
+    mirror.observe(Kind.TENANT, "ADDED", raw_object(ACME, 1))
+    assert mirror.unplaced_tenants() == {ACME}
+    assert mirror.observe(Kind.STORE, "ADDED", raw_object(STORE, 2)) == {STORE, ACME}
+    mirror.observe(Kind.TENANT, "MODIFIED", raw_object(ACME, 3, status={"store": "eu"}))
+    assert mirror.unplaced_tenants() == frozenset()
+
+
+def test_the_last_tenant_to_leave_brings_a_policy_and_store_that_wait_for_it() -> None:
+    mirror = Mirror()
+    gone = "2026-02-01T00:00:00Z"
+    mirror.observe(Kind.TENANT, "ADDED", raw_object(ACME, 1, spec=ON_EU))
+    mirror.observe(Kind.POLICY, "ADDED", raw_object(POLICY, 2, deletionTimestamp=gone))
+    mirror.observe(Kind.STORE, "ADDED", raw_object(STORE, 3, deletionTimestamp=gone))
+    left = mirror.observe(Kind.TENANT, "DELETED", raw_object(ACME, 4, spec=ON_EU))
+    assert left == {ACME, POLICY, STORE}
+
+
+def test_a_list_ends_what_it_lacks_and_yields_only_what_changed() -> None:
+    mirror = Mirror()
+    mirror.observe(Kind.TENANT, "ADDED", raw_object(ACME, 1))
+    mirror.observe(Kind.TENANT, "ADDED", raw_object(OTHER, 2))
+    assert mirror.replace(Kind.TENANT, listing(9, raw_object(OTHER, 2))) == {ACME}
+    assert mirror.get(ACME) is None
+    assert mirror.replace(Kind.TENANT, listing(10, raw_object(OTHER, 2))) == frozenset()
+
+
+def test_a_list_older_than_the_watch_takes_nothing_back() -> None:
+    mirror = Mirror()
+    mirror.observe(Kind.TENANT, "ADDED", raw_object(ACME, 5))
+    mirror.observe(Kind.TENANT, "DELETED", raw_object(ACME, 7))
+    mirror.observe(Kind.TENANT, "ADDED", raw_object(OTHER, 8))
+    assert mirror.replace(Kind.TENANT, listing(6, raw_object(ACME, 5))) == frozenset()
+    assert mirror.keys(Kind.TENANT) == {OTHER}
+
+
+def test_an_event_from_before_a_list_brings_nothing_back() -> None:
+    mirror = Mirror()
+    mirror.replace(Kind.TENANT, listing(6))
+    assert mirror.observe(Kind.TENANT, "ADDED", raw_object(ACME, 5)) == frozenset()
+    assert mirror.observe(Kind.TENANT, "ADDED", raw_object(ACME, 7)) == {ACME}
+
+
+def test_it_is_synced_only_when_all_was_listed() -> None:
+    mirror = Mirror()
+    for kind in Kind:
+        mirror.replace(kind, Listing((), "1"))
+    assert not mirror.synced
+    mirror.replace_namespaces(Listing((), "1"))
+    assert mirror.synced
+
+
+@dataclass
+class Server:
+    """What is true, and all that was ever told about it."""
+
+    version: int = 0
+    tenants: dict[ObjectKey, dict[str, object]] = field(default_factory=dict)
+    namespaces: dict[str, dict[str, object]] = field(default_factory=dict)
+    history: list[tuple[str, str, dict[str, object]]] = field(default_factory=list)
+
+    def next(self) -> int:
+        self.version += 1
+        return self.version
+
+
+KEYS = st.builds(ObjectKey.tenant, st.sampled_from("mn"), st.sampled_from("abc"))
+SPECS = st.fixed_dictionaries(
+    {},
+    optional={
+        "storeRef": st.builds(lambda name: {"name": name}, st.sampled_from("xy")),
+        "retentionPolicyRef": st.builds(lambda name: {"name": name}, st.sampled_from("pq")),
+    },
+)
+
+
+class MirrorFollowsTheServer(RuleBasedStateMachine):
+    """Changes, a watch that loses and repeats, and lists that arrive late, in any order.
+
+    ``owed`` are the keys whose last reconcile may be out of date; the mirror must have returned
+    each of them once it shows the truth.
+    """
+
+    lists = Bundle("lists")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server = Server()
+        self.mirror = Mirror()
+        self.delivered = 0
+        self.listed_at = -1
+        self.reconciled: dict[ObjectKey, object] = {}
+
+    @rule(key=KEYS, spec=SPECS, status=st.sampled_from(["", "x", "y"]))
+    def declare(self, key: ObjectKey, spec: dict[str, object], status: str) -> None:
+        version = self.server.next()
+        known = self.server.tenants.get(key)
+        raw = raw_object(
+            key,
+            version,
+            uid=known["metadata"]["uid"] if known else f"u{version}",  # type: ignore[index]
+            generation=version,
+            spec=spec,
+            status={"store": status} if status else {},
+        )
+        self.server.tenants[key] = raw
+        self.server.history.append(("tenant", "MODIFIED" if known else "ADDED", raw))
+
+    @rule(key=KEYS)
+    def delete(self, key: ObjectKey) -> None:
+        known = self.server.tenants.pop(key, None)
+        if known is not None:
+            metadata = {**known["metadata"], "resourceVersion": str(self.server.next())}  # type: ignore[dict-item]
+            self.server.history.append(("tenant", "DELETED", {**known, "metadata": metadata}))
+
+    @rule(name=st.sampled_from("mn"), label=st.sampled_from("12"))
+    def label_namespace(self, name: str, label: str) -> None:
+        raw = raw_namespace(name, self.server.next(), labels={"l": label})
+        self.server.namespaces[name] = raw
+        self.server.history.append(("namespace", "MODIFIED", raw))
+
+    @rule(name=st.sampled_from("mn"))
+    def delete_namespace(self, name: str) -> None:
+        if self.server.namespaces.pop(name, None) is not None:
+            gone = raw_namespace(name, self.server.next())
+            self.server.history.append(("namespace", "DELETED", gone))
+
+    @rule(count=st.integers(1, 5))
+    def deliver(self, count: int) -> None:
+        for _ in range(count):
+            if self.delivered < len(self.server.history):
+                self._observe(*self.server.history[self.delivered])
+                self.delivered += 1
+
+    @rule()
+    def lose_everything_up_to_now(self) -> None:
+        self.delivered = len(self.server.history)
+
+    @rule(back=st.integers(1, 5))
+    def repeat(self, back: int) -> None:
+        self.delivered = max(0, self.delivered - back)
+
+    @rule(target=lists)
+    def begin_list(self) -> tuple[Listing[Declared], Listing[NamespaceInfo]]:
+        version = str(self.server.version)
+        tenants = (declared_from(Kind.TENANT, raw) for raw in self.server.tenants.values())
+        namespaces = (namespace_from(raw) for raw in self.server.namespaces.values())
+        return Listing(tuple(tenants), version), Listing(tuple(namespaces), version)
+
+    @rule(lists=lists)
+    def end_list(self, lists: tuple[Listing[Declared], Listing[NamespaceInfo]]) -> None:
+        tenants, namespaces = lists
+        self.listed_at = max(self.listed_at, int(tenants.resource_version))
+        self._reconcile(self.mirror.replace(Kind.TENANT, tenants))
+        self._reconcile(self.mirror.replace_namespaces(namespaces))
+
+    @rule()
+    def list_at_once(self) -> None:
+        self.end_list(self.begin_list())
+        assert self._shown() == {
+            key: declared_from(Kind.TENANT, raw) for key, raw in self.server.tenants.items()
+        }
+        for name in "mn":
+            raw = self.server.namespaces.get(name)
+            assert self.mirror.namespace(name) == (raw and namespace_from(raw))
+
+    @invariant()
+    def indexes_agree_with_the_objects(self) -> None:
+        shown = self._shown()
+        for name in "pq":
+            assert self.mirror.tenants_of_policy(name) == {
+                key
+                for key, tenant in shown.items()
+                if tenant.spec.get("retentionPolicyRef") == {"name": name}
+            }
+        stores = {
+            key: {tenant.spec.get("storeRef", {}).get("name"), tenant.status.get("store")} - {None}
+            for key, tenant in shown.items()
+        }
+        for name in "xy":
+            assert self.mirror.tenants_of_store(name) == {
+                key for key, names in stores.items() if name in names
+            }
+        assert self.mirror.unplaced_tenants() == {k for k, names in stores.items() if not names}
+        for name in "mn":
+            assert self.mirror.tenants_in(name) == {k for k in shown if k.namespace == name}
+
+    @invariant()
+    def nothing_is_older_than_the_newest_list(self) -> None:
+        """What is shown (or not) of each key was true at some time since that list."""
+        shown = self._shown()
+        for key in {ObjectKey.tenant(namespace, name) for namespace in "mn" for name in "abc"}:
+            then: int | None = None
+            since: set[int | None] = set()
+            for version, alive in self._life_of(key):
+                if version > self.listed_at:
+                    since.add(then)
+                then = version if alive else None
+            since.add(then)
+            here = shown.get(key)
+            if self.listed_at >= 0:
+                assert (int(here.resource_version) if here else None) in since
+
+    def _life_of(self, key: ObjectKey) -> list[tuple[int, bool]]:
+        life = []
+        for what, event_type, raw in self.server.history:
+            metadata = raw["metadata"]
+            assert isinstance(metadata, dict)
+            if what == "tenant" and (metadata["namespace"], metadata["name"]) == (
+                key.namespace,
+                key.name,
+            ):
+                life.append((int(metadata["resourceVersion"]), event_type != "DELETED"))
+        return life
+
+    @invariant()
+    def no_change_was_kept_from_the_reconcile(self) -> None:
+        for key in self.mirror.keys(Kind.TENANT) | self.reconciled.keys():
+            assert self.reconciled.get(key) == self._input_of(key)
+
+    def _observe(self, what: str, event_type: str, raw: dict[str, object]) -> None:
+        if what == "tenant":
+            self._reconcile(self.mirror.observe(Kind.TENANT, event_type, raw))
+        else:
+            self._reconcile(self.mirror.observe_namespace(event_type, raw))
+
+    def _reconcile(self, keys: frozenset[ObjectKey]) -> None:
+        for key in keys:
+            self.reconciled[key] = self._input_of(key)
+
+    def _input_of(self, key: ObjectKey) -> object:
+        """What a reconcile would read: the object without its status, and its namespace."""
+        seen = self.mirror.get(key)
+        if seen is None:
+            return None
+        namespace = self.mirror.namespace(key.namespace)
+        labels = None if namespace is None else dict(namespace.labels)
+        return seen.uid, seen.generation, seen.spec, labels
+
+    def _shown(self) -> dict[ObjectKey, Declared]:
+        shown = {key: self.mirror.get(key) for key in self.mirror.keys(Kind.TENANT)}
+        return {key: tenant for key, tenant in shown.items() if tenant is not None}
+
+
+TestMirrorFollowsTheServer = MirrorFollowsTheServer.TestCase
+TestMirrorFollowsTheServer.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None
+)
