@@ -54,10 +54,10 @@ __all__ = [
 ]
 
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-_SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 _DATA_KEY_PATTERN = r"^[-._a-zA-Z0-9]+$"
-_LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
-_LABEL_KEY_PATTERN = (
+LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+LABEL_KEY_PATTERN = (
     r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
     r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 )
@@ -253,11 +253,11 @@ Moment = Annotated[
 ]
 """A moment that a person writes: 2026-01-31T09:30:00Z."""
 
-_LabelValue = Annotated[str, StringConstraints(pattern=_LABEL_VALUE_PATTERN, max_length=63)]
+_LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN, max_length=63)]
 
 
 SecretName = Annotated[
-    str, StringConstraints(pattern=_SUBDOMAIN_PATTERN, min_length=1, max_length=253)
+    str, StringConstraints(pattern=SUBDOMAIN_PATTERN, min_length=1, max_length=253)
 ]
 """The name of a Secret: a DNS subdomain."""
 
@@ -297,7 +297,7 @@ class SelectorRequirement(Model):
     )
 
     key: Annotated[
-        str, StringConstraints(pattern=_LABEL_KEY_PATTERN, min_length=1, max_length=317)
+        str, StringConstraints(pattern=LABEL_KEY_PATTERN, min_length=1, max_length=317)
     ] = Field(description="Label key, as team or example.com/team.")
     operator: SelectorOperator = Field(
         description="In and NotIn compare with values; Exists and DoesNotExist look for the key."
@@ -319,11 +319,10 @@ class LabelSelector(Model):
         max_length=16,
         json_schema_extra=ruled(
             Rule(
-                cel=f"self.all(k, k.size() <= 317 && k.matches(r'{_LABEL_KEY_PATTERN}'))",
+                cel=f"self.all(k, k.size() <= 317 && k.matches(r'{LABEL_KEY_PATTERN}'))",
                 message="each key must be a label key, as team or example.com/team",
                 check=lambda it, _: all(
-                    len(key) <= 317 and re.search(_LABEL_KEY_PATTERN[:-1] + r"\Z", key)
-                    for key in it
+                    len(key) <= 317 and re.search(LABEL_KEY_PATTERN[:-1] + r"\Z", key) for key in it
                 ),
             )
         ),

@@ -262,7 +262,8 @@ _ENCRYPTION_STAYS = Rule(
 )
 
 _MINIMAL_HAS_ONE_ACCESS = Rule(
-    cel="self.isolation != 'Minimal' || self.agents.all(one, one.access == self.agents[0].access)",
+    cel="self.isolation != 'Minimal' || !has(self.agents) || "
+    "self.agents.all(one, one.access == self.agents[0].access)",
     message="under isolation Minimal all agents share one user of the store: give them the same "
     "access, or use isolation Moderate",
     check=lambda it, _: (

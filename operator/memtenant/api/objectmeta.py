@@ -1,0 +1,111 @@
+"""What an API server asks of ``metadata``, offline (k8s.io/apimachinery, ObjectMeta)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from memtenant.api.fields import LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN, SUBDOMAIN_PATTERN
+from memtenant.api.structural import Violation
+
+__all__ = ["metadata_violations"]
+
+_STRINGS = ("name", "generateName", "namespace", "selfLink", "uid", "resourceVersion")
+_KNOWN = frozenset(
+    {
+        *_STRINGS,
+        *("generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"),
+        *("labels", "annotations", "ownerReferences", "finalizers", "managedFields"),
+    }
+)
+_MAX_ANNOTATIONS = 256 * 1024
+_SUBDOMAIN = re.compile(SUBDOMAIN_PATTERN[:-1] + r"\Z")
+_LABEL = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")
+_LABEL_KEY = re.compile(LABEL_KEY_PATTERN[:-1] + r"\Z")
+_LABEL_VALUE = re.compile(LABEL_VALUE_PATTERN[:-1] + r"\Z")
+
+
+def metadata_violations(metadata: Any, *, namespaced: bool) -> Iterator[Violation]:
+    """Where ``metadata`` is not what the API server takes.
+
+    Looked at are the fields that a person writes: names, labels, annotations and finalizers; the
+    server's own (uid, timestamps, managedFields, ownerReferences) are taken as they are.
+    """
+    if not isinstance(metadata, dict):
+        yield Violation("metadata", "must be an object: give it at least a name")
+        return
+    for key in metadata.keys() - _KNOWN:
+        yield Violation(f"metadata.{key}", "unknown field: correct or remove it")
+    for key in _STRINGS:
+        if not isinstance(metadata.get(key), str | None):
+            yield Violation(f"metadata.{key}", "must be a string")
+            return
+    yield from _names(metadata, namespaced=namespaced)
+    yield from _texts(metadata, "labels", _label)
+    yield from _texts(metadata, "annotations", _annotation)
+    yield from _finalizers(metadata.get("finalizers"))
+
+
+def _names(metadata: Mapping[str, Any], *, namespaced: bool) -> Iterator[Violation]:
+    name = metadata.get("name") or ""
+    if not name:
+        yield Violation("metadata.name", "is required: give the object a name")
+    elif len(name) > 253 or not _SUBDOMAIN.search(name):
+        yield Violation(
+            "metadata.name",
+            "must be a DNS label: use lower-case letters, digits and inner hyphens",
+        )
+    namespace = metadata.get("namespace") or ""
+    if namespace and not namespaced:
+        yield Violation("metadata.namespace", "the kind has no namespace: remove it")
+    if namespaced and namespace and (len(namespace) > 63 or not _LABEL.search(namespace)):
+        yield Violation(
+            "metadata.namespace",
+            "must be a DNS label: use lower-case letters, digits and inner hyphens",
+        )
+
+
+def _texts(metadata: Mapping[str, Any], field: str, check: Any) -> Iterator[Violation]:
+    texts = metadata.get(field)
+    if texts is None:
+        return
+    if not isinstance(texts, dict):
+        yield Violation(f"metadata.{field}", "must be an object of strings")
+        return
+    for key, value in texts.items():
+        if not isinstance(value, str | None):
+            yield Violation(f"metadata.{field}.{key}", "must be a string: put it in quotes")
+        else:
+            yield from check(f"metadata.{field}.{key}", key, value or "")
+    size = sum(len(key.encode()) + len(str(value).encode()) for key, value in texts.items())
+    if field == "annotations" and size > _MAX_ANNOTATIONS:
+        yield Violation("metadata.annotations", "are more than 256 KiB: shorten them")
+
+
+def _label(path: str, key: str, value: str) -> Iterator[Violation]:
+    if not _is_qualified(key):
+        yield Violation(path, "is no label key: write team or example.com/team")
+    if len(value) > 63 or not _LABEL_VALUE.search(value):
+        yield Violation(path, "is no label value: at most 63 letters, digits and inner - _ .")
+
+
+def _annotation(path: str, key: str, value: str) -> Iterator[Violation]:
+    if not _is_qualified(key.lower()):
+        yield Violation(path, "is no annotation key: write note or example.com/note")
+
+
+def _finalizers(finalizers: Any) -> Iterator[Violation]:
+    if finalizers is None:
+        return
+    if not isinstance(finalizers, list) or not all(isinstance(one, str) for one in finalizers):
+        yield Violation("metadata.finalizers", "must be a list of strings")
+        return
+    for one in finalizers:
+        if not _is_qualified(one):
+            yield Violation("metadata.finalizers", f"{one!r} is no qualified name")
+
+
+def _is_qualified(key: str) -> bool:
+    prefix, slash, _ = key.rpartition("/")
+    return _LABEL_KEY.search(key) is not None and len(prefix) <= 253 and (bool(prefix) or not slash)
