@@ -8,6 +8,9 @@ DBSIZE, INFO, EVAL, SCRIPT, FUNCTION, PUBLISH), what leaves the accounted keyspa
 SELECT of another database), what writes although it is flagged as a read (XREADGROUP, PFDEBUG) and
 SORT, which reads keys that it does not name. HELLO, AUTH, RESET and QUIT cannot be denied by any
 rule, so they are not in it.
+
+A Steward may ask for erasure and export; Redis sees no difference to ReadWrite: the agent queues
+the request like any audit event, and the operator alone completes it.
 """
 
 from __future__ import annotations
@@ -16,10 +19,10 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import product
 from types import MappingProxyType
 
+from memtenant.api.tenant import AccessMode, AgentAccess
 from memtenant.errors import InvalidResource
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import (
@@ -42,28 +45,6 @@ __all__ = [
     "setuser_args",
     "template_digest",
 ]
-
-
-class AgentAccess(StrEnum):
-    """What a tenant lets one of its agents do.
-
-    ``Steward`` may ask for erasure and export. Redis sees no difference to ``ReadWrite``: the
-    agent queues the request like any audit event, and the operator alone completes it.
-    """
-
-    READ_ONLY = "ReadOnly"
-    READ_WRITE = "ReadWrite"
-    STEWARD = "Steward"
-
-
-class AccessMode(StrEnum):
-    """The name of an access state, as status shows it."""
-
-    NORMAL = "Normal"
-    OVER_QUOTA = "OverQuota"
-    HELD = "Held"
-    HELD_OVER_QUOTA = "HeldOverQuota"
-    OFF = "Off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +70,7 @@ class AccessState:
             return AccessMode.HELD_OVER_QUOTA
         if self.held:
             return AccessMode.HELD
-        return AccessMode.OVER_QUOTA if self.over_quota else AccessMode.NORMAL
+        return AccessMode.OVER_QUOTA if self.over_quota else AccessMode.READ_WRITE
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +238,7 @@ def _rules(
     mode = AccessMode.HELD_OVER_QUOTA if access is AgentAccess.READ_ONLY else state.mode
     rules = _RulesFor(tenant, commands)
     match mode:
-        case AccessMode.NORMAL:
+        case AccessMode.READ_WRITE:
             return rules.normal()
         case AccessMode.OVER_QUOTA:
             return rules.over_quota()

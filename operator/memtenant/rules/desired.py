@@ -1,0 +1,245 @@
+"""What should exist of a tenant, computed from what is declared and what was found.
+
+Pure: the same situation gives the same users, hashes, bindings and record. Access is a function of
+(access, over quota, held, flooded) alone, so that repair, rotation and a new node render the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from memtenant.api.fields import Isolation
+from memtenant.api.tenant import AgentAccess, MemoryTenantSpec
+from memtenant.crypto.agent_keyring import audit_mac_key
+from memtenant.crypto.keyring import OpenKeyring, agent_keyring
+from memtenant.crypto.primitives import SecretKey
+from memtenant.rules.acl import AccessState, AclUser, render_user
+from memtenant.rules.credentials import Advance, Principal, RotationRules, advance
+from memtenant.rules.quota import QuotaState
+from memtenant.rules.record import Phase, TenantRecord
+from memtenant.tenancy.binding import Binding
+from memtenant.tenancy.identity import AgentName, Slot, TenantId, agent_user
+from memtenant.tenancy.policy import Durability, EncryptionMode, Quota, TenantPolicy
+from memtenant.tenancy.policy import Isolation as BoundIsolation
+
+__all__ = ["SHARED_PRINCIPAL", "Desired", "Endpoint", "Identity", "Situation", "desired"]
+
+SHARED_PRINCIPAL = "shared"
+"""The one principal of a tenant under Minimal isolation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which MemoryTenant this is, among all that ever had or will have its name."""
+
+    tenant: TenantId
+    uid: str
+    namespace_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The store as agents reach it, and the commands that all its nodes know."""
+
+    store: str
+    host: str
+    port: int
+    commands: frozenset[str]
+    tls: bool = False
+    ca_crt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Everything that decides what should be.
+
+    ``matters`` are the legal holds that stand, ``content_minimum`` whether content is under one;
+    ``shown`` and ``idle`` as in `memtenant.rules.credentials.advance`; ``rotate_token`` is the
+    rotation that was last asked for.
+    """
+
+    identity: Identity
+    spec: MemoryTenantSpec
+    endpoint: Endpoint
+    record: TenantRecord | None
+    keys: OpenKeyring
+    keyring: bytes = field(repr=False)
+    installation_root: SecretKey
+    quota_state: QuotaState
+    matters: tuple[str, ...]
+    content_minimum: bool
+    rotation: RotationRules
+    rotate_token: str
+    shown: Mapping[AgentName, Slot | None]
+    idle: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What should be. ``bindings`` are by agent, ``users`` those of every live credential."""
+
+    record: TenantRecord
+    users: tuple[AclUser, ...]
+    revoke: tuple[str, ...]
+    limits: Mapping[str, str]
+    access: Mapping[str, str]
+    bindings: Mapping[AgentName, Binding]
+    state: AccessState
+    advance: Advance
+
+
+def desired(situation: Situation, now: datetime, mint: Callable[[], str]) -> Desired:
+    """The whole of what should be; ``mint`` makes a password where a new one is due."""
+    spec, tenant = situation.spec, situation.identity.tenant
+    agents = spec.agents_or_default()
+    principals = _principals(spec)
+    record = situation.record
+    step = advance(
+        tenant,
+        record.principals if record else {},
+        tuple(principals),
+        situation.rotation,
+        now=now,
+        rotate=_rotation_asked(situation),
+        shown=situation.shown,
+        idle=situation.idle,
+        mint=mint,
+    )
+    state = AccessState(
+        over_quota=bool(situation.quota_state.over),
+        held=bool(situation.matters) or situation.content_minimum,
+        off=situation.quota_state.flooded,
+    )
+    after = _record(situation, step, now)
+    return Desired(
+        record=after,
+        users=tuple(
+            render_user(
+                tenant,
+                name,
+                slot,
+                access=access,
+                state=state,
+                password_hashes=(hashlib.sha256(credential.password.encode()).hexdigest(),),
+                commands=situation.endpoint.commands,
+            )
+            for name, access in principals.items()
+            for slot, credential in sorted(step.principals[name].slots.items())
+        ),
+        revoke=step.revoke,
+        limits=_limits(situation, state),
+        access=_access(situation, after),
+        bindings={
+            agent.name: _binding(
+                situation, agent.name, step.principals[_principal(spec, agent.name)]
+            )
+            for agent in agents
+        },
+        state=state,
+        advance=step,
+    )
+
+
+def _rotation_asked(situation: Situation) -> bool:
+    """A new token, once no principal is in the middle of an earlier rotation: all turn together."""
+    record = situation.record
+    return (
+        record is not None
+        and bool(situation.rotate_token)
+        and situation.rotate_token != record.rotate_token
+        and all(len(principal.slots) == 1 for principal in record.principals.values())
+    )
+
+
+def _principals(spec: MemoryTenantSpec) -> dict[AgentName, AgentAccess]:
+    """Who logs in, and with which access. Minimal has one access for all (a rule of the API)."""
+    agents = spec.agents_or_default()
+    if spec.isolation is Isolation.MINIMAL:
+        return {SHARED_PRINCIPAL: agents[0].access}
+    return {agent.name: agent.access for agent in agents}
+
+
+def _principal(spec: MemoryTenantSpec, agent: AgentName) -> AgentName:
+    return SHARED_PRINCIPAL if spec.isolation is Isolation.MINIMAL else agent
+
+
+def _record(situation: Situation, step: Advance, now: datetime) -> TenantRecord:
+    identity, spec, before = situation.identity, situation.spec, situation.record
+    active = before is not None and before.phase is Phase.ACTIVE
+    honoured = before is None or _rotation_asked(situation)
+    return TenantRecord(
+        tenant=identity.tenant,
+        uid=identity.uid,
+        incarnation=before.incarnation if before else identity.uid,
+        namespace_uid=identity.namespace_uid,
+        store=situation.endpoint.store,
+        phase=Phase.ACTIVE,
+        since=before.since if before and active else now.replace(microsecond=0),
+        principals=step.principals,
+        keyring=situation.keyring,
+        agents=tuple(agent.name for agent in spec.agents_or_default()),
+        rotate_token=situation.rotate_token
+        if honoured
+        else (before.rotate_token if before else ""),
+        deletion_policy=spec.deletion_policy.value,
+        isolation=spec.isolation.value,
+        encryption=spec.encryption.mode.value,
+        quota_bytes=spec.quota.memory.bytes,
+    )
+
+
+def _limits(situation: Situation, state: AccessState) -> dict[str, str]:
+    """What agents may read of their own limits (DATA.md, ``o:limits``)."""
+    quota = situation.spec.quota
+    return {
+        "format": "1",
+        "memory": str(quota.memory.bytes),
+        "conversations": str(quota.conversations),
+        "writes_per_second": str(quota.writes_per_second),
+        "held": "1" if state.held else "0",
+        "least_kek": str(min(kek.version for kek in situation.keys.keks)),
+    }
+
+
+def _access(situation: Situation, record: TenantRecord) -> dict[str, str]:
+    return {
+        "incarnation": record.incarnation,
+        "matters": json.dumps(sorted(situation.matters)),
+        "minimum": "1" if situation.content_minimum else "0",
+        **situation.quota_state.to_fields(),
+    }
+
+
+def _binding(situation: Situation, agent: AgentName, principal: Principal) -> Binding:
+    identity, spec, endpoint = situation.identity, situation.spec, situation.endpoint
+    credential = principal.slots[principal.shown]
+    name = SHARED_PRINCIPAL if spec.isolation is Isolation.MINIMAL else agent
+    audit_key = audit_mac_key(
+        situation.installation_root, identity.tenant, agent, credential.version
+    )
+    return Binding(
+        tenant=identity.tenant,
+        agent=agent,
+        version=credential.version,
+        host=endpoint.host,
+        port=endpoint.port,
+        username=agent_user(identity.tenant, name, principal.shown),
+        password=credential.password,
+        keyring=agent_keyring(situation.keys, agent, audit_key).to_json(),
+        policy=TenantPolicy(
+            isolation=BoundIsolation(spec.isolation.value),
+            encryption=EncryptionMode(spec.encryption.mode.value),
+            durability=Durability(spec.durability.value),
+            quota=Quota(
+                memory=spec.quota.memory.bytes,
+                conversations=spec.quota.conversations,
+                writes_per_second=spec.quota.writes_per_second,
+            ),
+        ),
+        tls=endpoint.tls,
+        ca_crt=endpoint.ca_crt,
+    )
