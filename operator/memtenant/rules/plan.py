@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from memtenant.rules.acl import AclUser, Categories, GetUserReply, differences
+from memtenant.rules.acl import AclUser
 
 __all__ = [
     "Action",
     "AddFinalizer",
+    "Differences",
     "Disconnect",
-    "NodeUsers",
     "Prove",
     "RemoveBinding",
     "Revoke",
@@ -143,23 +143,22 @@ Action = (
 )
 """The closed union of what a tenant's reconcile does."""
 
-NodeUsers = Mapping[str, Mapping[str, GetUserReply]]
-"""By node address, what each server says of each of the tenant's users."""
+Differences = Mapping[str, Mapping[str, tuple[str, ...]]]
+"""By node address and username, in words, what differs from the wanted users."""
 
 
 def user_actions(
-    users: Sequence[AclUser], nodes: NodeUsers, categories: Mapping[str, Categories], live: bool
+    users: Sequence[AclUser], differing: Differences, live: bool
 ) -> tuple[Action, ...]:
     """What makes the users so on every node: nothing where nothing differs.
 
-    ``categories`` are each node's ACL categories; ``live`` asks for probes with the users' own
-    credentials, not only for a look at the rules.
+    ``live`` asks for probes with the users' own credentials, not only for a look at the rules.
     """
     found = tuple(
-        (node, user.name, what)
-        for node, replies in sorted(nodes.items())
-        for user in users
-        for what in differences(user, replies.get(user.name), categories[node])
+        (node, user, what)
+        for node, by_user in sorted(differing.items())
+        for user, differences in sorted(by_user.items())
+        for what in differences
     )
     touched = tuple(sorted({user for _, user, _ in found}))
     off = tuple(user.name for user in users if not user.enabled and user.name in touched)
