@@ -445,26 +445,20 @@ def _effect(rules: Sequence[str], categories: Categories) -> frozenset[str]:
     """The allowed commands, as ``+command``, after these rules in their order."""
     allowed: set[str] = set()
     for rule in rules:
-        if rule in ("-@all", "nocommands"):
+        name = rule[1:]
+        members = categories.get(name[1:]) if name.startswith("@") else None
+        if rule == "-@all":
             allowed.clear()
-            continue
-        names = _named_by(rule[1:], categories)
-        if names is None:
-            allowed.add(rule)
         elif rule[0] == "+":
-            allowed |= {f"+{name}" for name in names}
+            allowed |= {rule} if members is None else {f"+{member}" for member in members}
+        elif members is not None:
+            allowed -= {f"+{member}" for member in members}
+        elif name.startswith("@"):
+            allowed.add(rule)
         else:
-            allowed -= {f"+{name}" for name in names}
+            allowed -= {one for one in allowed if one[1:].partition("|")[0] == name}
+            allowed.discard(f"+{name}")
     return frozenset(allowed)
-
-
-def _named_by(name: str, categories: Categories) -> frozenset[str] | None:
-    if name.startswith("@"):
-        return categories.get(name[1:])
-    if "|" in name:
-        return frozenset({name})
-    whole = {c for members in categories.values() for c in members if c.startswith(f"{name}|")}
-    return frozenset({name, *whole})
 
 
 def _pattern(pattern: str) -> str:

@@ -1,0 +1,36 @@
+"""Administration of Redis and Valkey stores: nodes, ACL users, fencing, usage, proof."""
+
+from memtenant.stores.acl import Saved, UsersSet
+from memtenant.stores.admin import Fence, StoreAdmin
+from memtenant.stores.admin_acl import admin_rules
+from memtenant.stores.connection import Address, StoreSettings, StoreTls
+from memtenant.stores.fence import Term
+from memtenant.stores.nodes import Flavour, NodeFacts, NodeResults, Role, StoreFacts
+from memtenant.stores.owner import StoreOwner
+from memtenant.stores.purge import LatestRecord
+from memtenant.stores.scan import Pace
+from memtenant.stores.tenant_state import StateChange, TenantState
+from memtenant.stores.usage import UsageScan
+
+__all__ = [
+    "Address",
+    "Fence",
+    "Flavour",
+    "LatestRecord",
+    "NodeFacts",
+    "NodeResults",
+    "Pace",
+    "Role",
+    "Saved",
+    "StateChange",
+    "StoreAdmin",
+    "StoreFacts",
+    "StoreOwner",
+    "StoreSettings",
+    "StoreTls",
+    "TenantState",
+    "Term",
+    "UsageScan",
+    "UsersSet",
+    "admin_rules",
+]

@@ -1,0 +1,272 @@
+"""`StoreAdmin`: everything that the operator does to one store, on the right nodes, fenced."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from types import TracebackType
+from typing import TypeVar
+
+from memtenant.clock import Clock, system_clock
+from memtenant.errors import FencedOut, MemtenantError, StoreUnavailable
+from memtenant.rules.acl import AclUser
+from memtenant.rules.quota import Usage
+from memtenant.stores import acl, fence, owner, purge, tenant_state, usage
+from memtenant.stores.connection import Address, NodeClient, Reply, StoreSettings
+from memtenant.stores.fence import Term
+from memtenant.stores.nodes import (
+    NodeFacts,
+    NodeResults,
+    Role,
+    StoreFacts,
+    inspect_node,
+    on_every_node,
+)
+from memtenant.stores.owner import StoreOwner
+from memtenant.stores.purge import LatestRecord, Progress
+from memtenant.stores.scan import Pace
+from memtenant.stores.tenant_state import StateChange, TenantState
+from memtenant.stores.usage import UsageScan
+from memtenant.tenancy.identity import TenantId
+
+__all__ = ["Fence", "StoreAdmin"]
+
+T = TypeVar("T")
+
+Fence = Callable[[], int]
+"""The number of the current leadership; raises `FencedOut` where this process does not lead."""
+
+REPLICATION_PATIENCE = 2.0
+"""Seconds that a replica may take to learn of a new term before a write to it is given up."""
+
+
+class StoreAdmin:
+    """One store, as the operator's ACL user sees it.
+
+        async with StoreAdmin(settings, installation="…", fence=lease.term) as store:
+            facts = await store.discover()
+            await store.lead()
+            await store.set_users(users)
+
+    Reading needs no lead. Every write is fenced by the term that ``fence`` tells at that moment:
+    `FencedOut` means that another operator leads. After ``EpochBehind`` or a changed run id of
+    the primary (it lost its data, or another node was promoted), `discover` and `lead` again.
+    One instance belongs to one event loop; its methods may run concurrently.
+    """
+
+    def __init__(
+        self,
+        settings: StoreSettings,
+        *,
+        installation: str,
+        fence: Fence,
+        clock: Clock = system_clock,
+        pace: Pace | None = None,
+        replication_patience: float = REPLICATION_PATIENCE,
+    ) -> None:
+        self._settings = settings
+        self._installation = installation
+        self._fence = fence
+        self._clock = clock
+        self._pace = pace or Pace(clock=clock)
+        self._patience = replication_patience
+        self._facts: StoreFacts | None = None
+        self._clients: dict[Address, NodeClient] = {}
+
+    async def __aenter__(self) -> StoreAdmin:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
+            await client.close()
+
+    # --- nodes -----------------------------------------------------------------------------
+
+    @property
+    def facts(self) -> StoreFacts:
+        """What `discover` found last; `StoreUnavailable` before the first time."""
+        if self._facts is None:
+            raise StoreUnavailable(f"{self._settings.endpoint} has not been looked at yet")
+        return self._facts
+
+    async def discover(self) -> StoreFacts:
+        """Find the primary and every replica, also replicas of replicas.
+
+        Raises what `inspect_node` raises for the primary, and `StoreUnavailable` (``NotPrimary``)
+        where the endpoint is a replica. Replicas that fail are in the facts as unreachable.
+        """
+        primary = await inspect_node(self._client(self._settings.endpoint))
+        if primary.role is not Role.PRIMARY:
+            raise StoreUnavailable(
+                f"{primary.address} is a replica: the store's endpoint must be the primary's",
+                reason="NotPrimary",
+            )
+        replicas: dict[Address, NodeFacts] = {}
+        unreachable: dict[Address, MemtenantError] = {}
+        layer = primary.replicas
+        while layer:
+            found = await on_every_node(layer, self._inspect)
+            replicas |= found.results
+            unreachable |= found.failures
+            known = replicas.keys() | unreachable.keys()
+            below = (address for node in found.results.values() for address in node.replicas)
+            layer = tuple(address for address in below if address not in known)
+        self._facts = StoreFacts(primary, tuple(replicas.values()), unreachable)
+        await self._forget_all_but({self._settings.endpoint, *replicas})
+        return self._facts
+
+    async def _inspect(self, address: Address) -> NodeFacts:
+        return await inspect_node(self._client(address))
+
+    async def _forget_all_but(self, addresses: Collection[Address]) -> None:
+        for address in self._clients.keys() - set(addresses):
+            await self._clients.pop(address).close()
+
+    def _client(self, address: Address) -> NodeClient:
+        if address not in self._clients:
+            self._clients[address] = NodeClient(address, self._settings)
+        return self._clients[address]
+
+    @property
+    def _primary(self) -> NodeClient:
+        return self._client(self._settings.endpoint)
+
+    async def _everywhere(self, operation: Callable[[NodeClient], Awaitable[T]]) -> NodeResults[T]:
+        """The operation on every node; replicas known as unreachable are failures at once.
+
+        A fence is the whole store's affair: where one node holds it, `FencedOut` is raised.
+        """
+        facts = self.facts
+        found = await on_every_node(
+            (node.address for node in facts.nodes),
+            lambda address: operation(self._client(address)),
+        )
+        failures = {**facts.unreachable, **found.failures}
+        for failure in failures.values():
+            if isinstance(failure, FencedOut):
+                raise failure
+        return NodeResults(found.results, failures)
+
+    # --- leading ---------------------------------------------------------------------------
+
+    def _term(self) -> Term:
+        return Term(self._fence(), self._installation)
+
+    async def owner(self) -> StoreOwner | None:
+        """Which installation owns the store, if any."""
+        return await owner.owner_of(self._primary)
+
+    async def lead(self) -> StoreOwner:
+        """Claim the store for this installation, and make the current term the one that writes.
+
+        Raises `StoreRefused` (``StoreOwnedElsewhere``) or `FencedOut`; changes nothing then.
+        """
+        term = self._term()
+        record = await owner.claim(self._primary, self._installation, self._clock.now())
+        await fence.raise_epoch(self._primary, term)
+        return record
+
+    async def stored_term(self) -> Term | None:
+        """The term that may write now, as the primary holds it."""
+        return await fence.stored_term(self._primary)
+
+    async def release(self) -> bool:
+        """Give the store up, for another installation to claim; whether it was ours."""
+        self._term()
+        return await owner.release(self._primary, self._installation)
+
+    # --- users -----------------------------------------------------------------------------
+
+    async def user_names(self) -> NodeResults[frozenset[str]]:
+        """The names of memtenant's users on each node; others are not told."""
+        return await self._everywhere(acl.user_names)
+
+    async def get_users(self, names: Collection[str]) -> NodeResults[dict[str, Reply]]:
+        """ACL GETUSER (RESP2) of the names on each node, None for a user that does not exist."""
+        return await self._everywhere(lambda node: acl.get_users(node, names))
+
+    async def differing_users(
+        self, users: Collection[AclUser]
+    ) -> NodeResults[dict[str, tuple[str, ...]]]:
+        """What differs from the wanted users on each node, by name; see `rules.acl.differences`."""
+        categories = {node.address: node.categories for node in self.facts.nodes}
+        return await self._everywhere(
+            lambda node: acl.differing_users(node, users, categories[node.address])
+        )
+
+    async def set_users(self, users: Collection[AclUser]) -> NodeResults[acl.UsersSet]:
+        """Make the users exactly so on the primary and on every replica."""
+        term = self._term()
+        return await self._everywhere(
+            lambda node: acl.set_users(node, term, users, patience=self._patience)
+        )
+
+    async def drop_users(self, names: Collection[str]) -> NodeResults[int]:
+        """Revoke the users on every node: off, connections closed, user removed."""
+        term = self._term()
+        return await self._everywhere(
+            lambda node: acl.drop_users(node, term, names, patience=self._patience)
+        )
+
+    async def kill_users(self, names: Collection[str]) -> NodeResults[int]:
+        """Close the users' connections on every node; how many there were."""
+        term = self._term()
+        return await self._everywhere(
+            lambda node: acl.kill_users(node, term, names, patience=self._patience)
+        )
+
+    async def idle_users(self, names: Iterable[str]) -> frozenset[str]:
+        """Those of the names that have no connection to any node.
+
+        Empty where a node does not answer: a connection to it could not be seen.
+        """
+        busy = await self._everywhere(acl.busy_users)
+        if not busy.complete:
+            return frozenset()
+        return frozenset(names).difference(*busy.results.values())
+
+    async def save_users(self) -> NodeResults[acl.Saved]:
+        """ACL SAVE on every node that has an aclfile. Redis 7.0 blocks while it saves many users
+        (10,000 users: 44 s at first): save once after a batch, not after each change."""
+        self._term()
+        return await self._everywhere(acl.save_users)
+
+    # --- tenants ---------------------------------------------------------------------------
+
+    async def read_states(self, tenants: Collection[TenantId]) -> dict[TenantId, TenantState]:
+        """``o:limits`` and ``o:access`` of the tenants."""
+        return await tenant_state.read_states(self._primary, tenants)
+
+    async def write_states(self, changes: Mapping[TenantId, StateChange]) -> None:
+        """Change ``o:limits`` and ``o:access``, each tenant's atomically."""
+        await tenant_state.write_states(self._primary, self._term(), changes)
+
+    async def remove_states(self, tenants: Collection[TenantId]) -> None:
+        """Remove ``o:limits`` and ``o:access`` of the tenants."""
+        await tenant_state.remove_states(self._primary, self._term(), tenants)
+
+    async def measure(self, scan: UsageScan | None = None) -> dict[TenantId, Usage]:
+        """What every tenant uses, by one paced pass. Hand in the scan of a pass that was cut off
+        to go on with it (while the primary's run id is the same)."""
+        return await usage.measure(self._primary, scan, self._pace)
+
+    async def purge(
+        self, tenants: Collection[TenantId], *, progress: Progress | None = None
+    ) -> dict[TenantId, int]:
+        """Remove every key of the tenants in bounded batches; how many of each."""
+        return await purge.purge(
+            self._primary, self._term(), tenants, pace=self._pace, progress=progress
+        )
+
+    def latest_records(self, tenants: Collection[TenantId]) -> AsyncIterator[LatestRecord]:
+        """The start of the last record of each of the tenants' conversations."""
+        return purge.latest_records(self._primary, tenants, pace=self._pace)

@@ -1,0 +1,97 @@
+"""The least-privileged ACL user that the operator needs, and what a given user lacks of it.
+
+Whoever may run ACL SETUSER can make itself anything, so this user is an administrator of users in
+the end. It still cannot read or write keys outside ``mt:*``, flush, script, reconfigure, replicate
+or shut down by a slip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
+
+from memtenant.stores.connection import Command, NodeClient
+from memtenant.tenancy.keys import STORE_EPOCH, STORE_OWNER
+
+__all__ = ["Lacking", "admin_rules", "missing_permissions"]
+
+_SAMPLE_KEY = "mt:{store.permissions}:o:limits"
+_SAMPLE_USER = "mt.store.permissions.check.a"
+
+# Each command that the operator sends, as a call that is queued, judged and discarded.
+_USED: tuple[tuple[str, Command], ...] = (
+    ("acl|cat", ("ACL", "CAT")),
+    ("acl|deluser", ("ACL", "DELUSER", _SAMPLE_USER)),
+    ("acl|dryrun", ("ACL", "DRYRUN", _SAMPLE_USER, "PING")),
+    ("acl|getuser", ("ACL", "GETUSER", _SAMPLE_USER)),
+    ("acl|save", ("ACL", "SAVE")),
+    ("acl|setuser", ("ACL", "SETUSER", _SAMPLE_USER)),
+    ("acl|users", ("ACL", "USERS")),
+    ("client|kill", ("CLIENT", "KILL", "USER", _SAMPLE_USER)),
+    ("client|list", ("CLIENT", "LIST")),
+    ("command|docs", ("COMMAND", "DOCS", "get")),
+    ("command|info", ("COMMAND", "INFO", "get")),
+    ("command|list", ("COMMAND", "LIST")),
+    ("del", ("DEL", STORE_EPOCH)),
+    ("eval_ro", ("EVAL_RO", "return 1", "1", _SAMPLE_KEY)),
+    ("get", ("GET", STORE_EPOCH)),
+    ("hdel", ("HDEL", _SAMPLE_KEY, "field")),
+    ("hgetall", ("HGETALL", STORE_OWNER)),
+    ("hset", ("HSET", _SAMPLE_KEY, "field", "value")),
+    ("hsetnx", ("HSETNX", STORE_OWNER, "field", "value")),
+    ("info", ("INFO", "server")),
+    ("lindex", ("LINDEX", _SAMPLE_KEY, "-1")),
+    ("llen", ("LLEN", _SAMPLE_KEY)),
+    ("memory|usage", ("MEMORY", "USAGE", _SAMPLE_KEY)),
+    ("ping", ("PING",)),
+    ("scan", ("SCAN", "0")),
+    ("set", ("SET", STORE_EPOCH, "value")),
+    ("type", ("TYPE", _SAMPLE_KEY)),
+    ("unlink", ("UNLINK", _SAMPLE_KEY)),
+)
+_FRAME = ("client|setinfo", "discard", "exec", "multi", "unwatch", "watch")
+_OPTIONAL = ("config|get",)
+_MANAGED = frozenset({"acl|deluser", "acl|getuser", "acl|setuser", "acl|users"})
+
+
+def admin_rules(commands: frozenset[str] | None = None) -> tuple[str, ...]:
+    """ACL SETUSER rules of the operator's user, without flags and passwords.
+
+    ``commands`` is the server's COMMAND LIST; None leaves out what Redis 7.0 does not know.
+    """
+    names = sorted({name for name, _ in _USED} | {*_FRAME, *_OPTIONAL})
+    known = [
+        name
+        for name in names
+        if (name != "client|setinfo" if commands is None else name in commands)
+    ]
+    return ("resetkeys", "resetchannels", "-@all", "~mt:*", *(f"+{name}" for name in known))
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """Commands that the operator's user may not run (``denied``), and those among the user
+    management that the server does not offer to anybody (``withheld``)."""
+
+    denied: tuple[str, ...]
+    withheld: tuple[str, ...]
+
+
+async def missing_permissions(node: NodeClient) -> Lacking:
+    """Ask the server about every command, without an effect: queued in MULTI, then discarded."""
+    async with node.session() as session:
+        first = (await session.run([("MULTI",)]))[0]
+        if isinstance(first, NoPermissionError):
+            return Lacking(("multi",), ())
+        replies = await session.run([*(command for _, command in _USED), ("DISCARD",)])
+    denied: list[str] = []
+    withheld: list[str] = []
+    for (name, _), reply in zip(_USED, replies, strict=False):
+        if not isinstance(reply, ResponseError) or isinstance(reply, ReadOnlyError):
+            continue
+        if isinstance(reply, NoPermissionError):
+            denied.append(name)
+        elif name in _MANAGED:
+            withheld.append(name)
+    return Lacking(tuple(denied), tuple(withheld))

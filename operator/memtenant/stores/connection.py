@@ -1,0 +1,224 @@
+"""One node of a store: a bounded pool of connections, raw commands in, raw replies out.
+
+redis-py carries the bytes (connect, AUTH, TLS, RESP); its client layer is not used. Its retries
+would send a write twice (one RPUSH over a stalled server was stored twice: measured) and its reply
+callbacks differ between versions, so replies here are RESP2 as the server sent them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis.exceptions
+from redis.asyncio.connection import (
+    AbstractConnection,
+    BlockingConnectionPool,
+    Connection,
+    SSLConnection,
+)
+from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
+from redis.retry import Retry
+
+from memtenant.stores.refusals import translated
+
+__all__ = ["Address", "Command", "NodeClient", "Reply", "Session", "StoreSettings", "StoreTls"]
+
+Argument = str | bytes | int
+Command = Sequence[Argument]
+Reply = object
+"""What a RESP2 server answers: bytes, int, None, a list of these, or a `ResponseError`."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """Where a node listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreTls:
+    """TLS to a store, as PEM text.
+
+    ca: whom to trust; None trusts what the machine trusts. client_certificate, client_key: shown
+    to servers that ask for one.
+    """
+
+    ca: str | None = None
+    client_certificate: str | None = field(default=None, repr=False)
+    client_key: str | None = field(default=None, repr=False)
+
+    def context(self) -> ssl.SSLContext:
+        """A context that verifies the chain and the name; `ValueError` for unusable PEM."""
+        try:
+            context = ssl.create_default_context(cadata=self.ca)
+            if self.client_certificate is not None:
+                _load_client_certificate(context, self.client_certificate, self.client_key or "")
+        except ssl.SSLError as error:
+            raise ValueError(f"the store's TLS certificates are not usable PEM: {error}") from None
+        return context
+
+
+def _load_client_certificate(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    # ssl reads a chain from files only; the file is private and gone at once.
+    with tempfile.TemporaryDirectory(prefix="memtenant-tls-") as folder:
+        chain = Path(folder) / "chain.pem"
+        chain.touch(mode=0o600)
+        chain.write_text(f"{certificate.rstrip()}\n{key}")
+        context.load_cert_chain(chain)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """How to reach a store's nodes.
+
+    endpoint: the primary's address. password is asked at each connect, so that a rotated Secret
+    is honoured without a restart. connect_timeout and timeout (for one reply) are in seconds.
+    """
+
+    endpoint: Address
+    username: str
+    password: Callable[[], str] = field(repr=False)
+    tls: StoreTls | None = None
+    connect_timeout: float = 3.0
+    timeout: float = 5.0
+    connections_per_node: int = 4
+
+
+class NodeClient:
+    """Commands to one node over a few pooled connections.
+
+    ``wait`` is the longest time for one reply, in seconds.
+    Every method raises `StoreUnavailable` when the node does not answer (what was sent may have
+    been executed) and `StoreRefused` when it refuses the login.
+    """
+
+    def __init__(self, address: Address, settings: StoreSettings) -> None:
+        self.address = address
+        self._timeout = settings.timeout
+        options: dict[str, Any] = {
+            "host": address.host,
+            "port": address.port,
+            "credential_provider": _Login(settings),
+            "protocol": 2,
+            "decode_responses": False,
+            "socket_connect_timeout": settings.connect_timeout,
+            "socket_timeout": settings.timeout,
+            "socket_keepalive": True,
+            "health_check_interval": 0,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        connection: type[AbstractConnection] = Connection
+        if settings.tls is not None:
+            connection = _TlsConnection
+            options["context"] = settings.tls.context()
+            options["verified_name"] = settings.endpoint.host
+        self._pool = BlockingConnectionPool(
+            max_connections=settings.connections_per_node,
+            timeout=settings.timeout,
+            connection_class=connection,
+            **options,
+        )
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """One connection for the block, for what belongs together (WATCH … EXEC).
+
+        A block that ends in any exception closes the connection: nothing half-read, no open
+        transaction and no watched key goes back to the pool.
+        """
+        try:
+            connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise translated(error, str(self.address)) from None
+        clean = False
+        try:
+            yield Session(connection, self.address, self._timeout)
+            clean = True
+        finally:
+            if not clean:
+                await connection.disconnect(nowait=True)
+            await self._pool.release(connection)
+
+    async def run(self, commands: Iterable[Command], *, wait: float | None = None) -> list[Reply]:
+        """Pipeline the commands; a command's own error is its reply (a `ResponseError`)."""
+        async with self.session() as session:
+            return await session.run(commands, wait=wait)
+
+    async def call(self, *command: Argument, wait: float | None = None) -> Reply:
+        """One command; its error is raised as `StoreRefused` or `StoreUnavailable`."""
+        reply = (await self.run([command], wait=wait))[0]
+        if isinstance(reply, redis.exceptions.ResponseError):
+            raise translated(reply, str(self.address))
+        return reply
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pool.aclose()
+
+
+class Session:
+    """One connection, held by `NodeClient.session`."""
+
+    def __init__(self, connection: AbstractConnection, address: Address, timeout: float) -> None:
+        self.address = address
+        self._connection = connection
+        self._timeout = timeout
+
+    async def run(self, commands: Iterable[Command], *, wait: float | None = None) -> list[Reply]:
+        """Pipeline the commands in one write; see `NodeClient.run`."""
+        batch = [tuple(command) for command in commands]
+        wait = self._timeout if wait is None else wait
+        try:
+            packed = self._connection.pack_commands(batch)
+            async with asyncio.timeout(wait):
+                await self._connection.send_packed_command(packed)
+            return [await self._read(wait) for _ in batch]
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise translated(error, str(self.address)) from None
+
+    async def _read(self, wait: float) -> Reply:
+        try:
+            reply: Reply = await self._connection.read_response(timeout=wait)
+        except redis.exceptions.ResponseError as refusal:
+            return refusal
+        return reply
+
+
+class _Login(CredentialProvider):
+    def __init__(self, settings: StoreSettings) -> None:
+        self._settings = settings
+
+    def get_credentials(self) -> tuple[str, str]:
+        return self._settings.username, self._settings.password()
+
+    async def get_credentials_async(self) -> tuple[str, str]:
+        return self.get_credentials()
+
+
+class _TlsConnection(SSLConnection):
+    """TLS with a ready context.
+
+    A replica is known by the IP address that INFO tells, which its certificate rarely names; it
+    must be valid for the name under which the store was declared.
+    """
+
+    def __init__(self, *, context: ssl.SSLContext, verified_name: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.ssl_context.context = context
+        self._verified_name = verified_name
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        return {**super()._connection_arguments(), "server_hostname": self._verified_name}

@@ -1,0 +1,172 @@
+"""One writer per node: the term of the leading operator, kept in the store itself.
+
+A leader's Lease can move while the old leader stands still (SIGSTOP, a long pause of the machine)
+between its last look at the Lease and its write. So every batch of writes goes
+
+    WATCH epoch; GET epoch; compare; MULTI; …; EXEC
+
+on one connection, and runs only where the node itself holds exactly the writer's own term.
+Replicas take part: they accept ACL SETUSER in MULTI, and a replicated SET aborts an EXEC that
+watched. A replica may lag behind its primary, so the compare is for equality: a new leader, whose
+higher term has not arrived there yet, waits; from the moment it may write, the old one may not.
+At no moment can two terms write to one node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from redis.exceptions import ResponseError
+
+from memtenant.errors import FencedOut, StoreRefused, StoreUnavailable
+from memtenant.stores.connection import Command, NodeClient, Reply, Session
+from memtenant.stores.owner import check_owner
+from memtenant.stores.refusals import translated
+from memtenant.tenancy.keys import STORE_EPOCH, STORE_OWNER
+
+__all__ = ["Term", "raise_epoch", "run_fenced", "stored_term"]
+
+_POLL = 0.02
+_TRIES = 20
+
+
+class _Order(Enum):
+    BEHIND = "behind"
+    EQUAL = "equal"
+    AHEAD = "ahead"
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One leadership: ``number`` grows with every change of leader within an installation."""
+
+    number: int
+    installation: str
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.installation}"
+
+    @classmethod
+    def parse(cls, stored: Reply) -> Term | None:
+        """The term that a store holds, or None where there is none."""
+        if not isinstance(stored, bytes):
+            return None
+        number, _, installation = stored.decode("utf-8", "replace").partition(" ")
+        return cls(int(number), installation) if number.isdecimal() else None
+
+    def _order_of(self, stored: Term | None) -> _Order:
+        """Where the stored term stands; another installation's counts as ahead."""
+        if stored is None:
+            return _Order.BEHIND
+        if stored.installation != self.installation or stored.number > self.number:
+            return _Order.AHEAD
+        return _Order.EQUAL if stored.number == self.number else _Order.BEHIND
+
+    def fenced_out_by(self, stored: Term | None) -> bool:
+        """Whether the stored term forbids this one to write, now and later."""
+        return self._order_of(stored) is _Order.AHEAD
+
+    def holds(self, stored: Term | None) -> bool:
+        """Whether this term may write where ``stored`` is the epoch."""
+        return self._order_of(stored) is _Order.EQUAL
+
+
+async def stored_term(node: NodeClient) -> Term | None:
+    """The term that the node holds now."""
+    return Term.parse(await node.call("GET", STORE_EPOCH))
+
+
+async def raise_epoch(primary: NodeClient, term: Term) -> None:
+    """Make ``term`` the one that may write; a no-op where it already is.
+
+    Raises `FencedOut` where a later term of this installation leads, and `StoreRefused`
+    (``StoreOwnedElsewhere``) where the store belongs to another installation.
+    """
+    async with primary.session() as session:
+        for _ in range(_TRIES):
+            replies = await _all(
+                session,
+                [
+                    ("WATCH", STORE_EPOCH, STORE_OWNER),
+                    ("GET", STORE_EPOCH),
+                    ("HGETALL", STORE_OWNER),
+                ],
+            )
+            check_owner(replies[2], term.installation, str(session.address))
+            stored = Term.parse(replies[1])
+            if term.holds(stored):
+                await _all(session, [("UNWATCH",)])
+                return
+            # A term that an earlier owner of the store left behind fences nobody.
+            own = stored is not None and stored.installation == term.installation
+            if own and term.fenced_out_by(stored):
+                raise _fenced_out(session, term, stored)
+            if await _transaction(session, [("SET", STORE_EPOCH, str(term))]) is not None:
+                return
+    raise StoreUnavailable(
+        f"{primary.address}: the store's epoch changes all the time", reason="EpochUnsettled"
+    )
+
+
+async def run_fenced(
+    node: NodeClient, term: Term, commands: Sequence[Command], *, patience: float = 2.0
+) -> list[Reply]:
+    """Run the commands in one transaction, if ``term`` is the node's; the replies of EXEC.
+
+    A command that fails in the transaction has its `ResponseError` as reply; one that the server
+    refuses to queue fails the whole batch (`StoreRefused`) and nothing is written. ``patience`` is
+    how long, in seconds, a replica may take to learn of the term.
+    Raises `FencedOut` where another term leads.
+    """
+    if not commands:
+        return []
+    deadline = asyncio.get_running_loop().time() + patience
+    async with node.session() as session:
+        while True:
+            replies = await _all(session, [("WATCH", STORE_EPOCH), ("GET", STORE_EPOCH)])
+            stored = Term.parse(replies[1])
+            if term.fenced_out_by(stored):
+                raise _fenced_out(session, term, stored)
+            if term.holds(stored):
+                outcome = await _transaction(session, commands)
+                if outcome is not None:
+                    return outcome
+            if asyncio.get_running_loop().time() > deadline:
+                raise StoreUnavailable(
+                    f"{node.address} does not hold the operator's term yet: replication to it "
+                    "lags or is interrupted, or the store lost its data",
+                    reason="EpochBehind",
+                )
+            await _all(session, [("UNWATCH",)])
+            await asyncio.sleep(_POLL)
+
+
+def _fenced_out(session: Session, term: Term, stored: Term | None) -> FencedOut:
+    return FencedOut(
+        f"{session.address}: term {stored} leads this store, not {term}; nothing was written"
+    )
+
+
+async def _transaction(session: Session, commands: Sequence[Command]) -> list[Reply] | None:
+    """EXEC's replies, or None where a watched key changed."""
+    replies = await session.run([("MULTI",), *commands, ("EXEC",)])
+    outcome = replies[-1]
+    if outcome is None:
+        return None
+    if isinstance(outcome, list):
+        return outcome
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            raise translated(reply, str(session.address))
+    raise StoreRefused(f"{session.address} answered EXEC in a way that is not understood")
+
+
+async def _all(session: Session, commands: Sequence[Command]) -> list[Reply]:
+    replies = await session.run(commands)
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            raise translated(reply, str(session.address))
+    return replies

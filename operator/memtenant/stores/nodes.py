@@ -1,0 +1,291 @@
+"""What a store's nodes are: the primary, every replica, and what each of them can do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+from redis.exceptions import ResponseError
+
+from memtenant.errors import MemtenantError, StoreRefused, StoreUnavailable
+from memtenant.stores.admin_acl import missing_permissions
+from memtenant.stores.connection import Address, NodeClient, Reply
+from memtenant.stores.refusals import translated
+
+__all__ = [
+    "Flavour",
+    "NodeFacts",
+    "NodeResults",
+    "Role",
+    "StoreFacts",
+    "inspect_node",
+    "on_every_node",
+]
+
+T = TypeVar("T")
+
+
+class Flavour(StrEnum):
+    """Whose server it is. Valkey also reports a ``redis_version``, always 7.2.4."""
+
+    REDIS = "Redis"
+    VALKEY = "Valkey"
+
+
+class Role(StrEnum):
+    """A node's part in replication."""
+
+    PRIMARY = "Primary"
+    REPLICA = "Replica"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """One node as it described itself; None where its configuration may not be read.
+
+    commands: COMMAND LIST in lower case. categories: ACL CAT, to understand GETUSER of Redis 7.0.
+    replicas: addresses of the replicas that follow this node and are online; syncing: of those
+    that are not (yet). users_persist: whether users survive a restart (an aclfile).
+    default_user_open: whether anybody may come in without a password.
+    """
+
+    address: Address
+    role: Role
+    flavour: Flavour
+    version: str
+    run_id: str
+    commands: frozenset[str] = field(repr=False)
+    categories: Mapping[str, frozenset[str]] = field(repr=False)
+    replicas: tuple[Address, ...] = ()
+    syncing: tuple[Address, ...] = ()
+    link_up: bool = True
+    append_only: bool = False
+    maxmemory: int = 0
+    maxmemory_policy: str = "unknown"
+    used_memory: int = 0
+    users_persist: bool | None = None
+    default_user_open: bool | None = None
+
+    @property
+    def evicts(self) -> bool:
+        """Whether the server may drop keys of its own accord."""
+        return self.maxmemory_policy not in ("noeviction", "unknown")
+
+    @property
+    def durable(self) -> bool:
+        """Whether data survives a restart and is never evicted."""
+        return self.append_only and not self.evicts
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """A store's nodes. ``unreachable`` are replicas that the primary names and that did not
+    answer as they should; they are not provisioned until they do."""
+
+    primary: NodeFacts
+    replicas: tuple[NodeFacts, ...] = ()
+    unreachable: Mapping[Address, MemtenantError] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+
+    @property
+    def nodes(self) -> tuple[NodeFacts, ...]:
+        """The primary, then the replicas."""
+        return (self.primary, *self.replicas)
+
+    @property
+    def commands(self) -> frozenset[str]:
+        """The commands that every node knows: rules rendered with them fit each."""
+        return frozenset.intersection(*(node.commands for node in self.nodes))
+
+    @property
+    def durable(self) -> bool:
+        """Whether the primary is durable."""
+        return self.primary.durable
+
+    @property
+    def users_persist(self) -> bool:
+        """Whether users survive a restart of any node, as far as the nodes tell."""
+        return all(node.users_persist is True for node in self.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResults(Generic[T]):
+    """What an operation came to on each node: one node down does not hide the others."""
+
+    results: Mapping[Address, T]
+    failures: Mapping[Address, MemtenantError]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every node did it."""
+        return not self.failures
+
+    def require_all(self) -> Mapping[Address, T]:
+        """The results; raises the first failure (by address) if there is one."""
+        for address in sorted(self.failures):
+            raise self.failures[address]
+        return self.results
+
+
+async def on_every_node(
+    nodes: Iterable[Address], operation: Callable[[Address], Awaitable[T]]
+) -> NodeResults[T]:
+    """Run the operation on all nodes at once and keep what each came to."""
+    addresses = list(nodes)
+
+    async def attempt(address: Address) -> T | MemtenantError:
+        try:
+            return await operation(address)
+        except MemtenantError as error:
+            return error
+
+    outcomes = await asyncio.gather(*(attempt(address) for address in addresses))
+    results: dict[Address, T] = {}
+    failures: dict[Address, MemtenantError] = {}
+    for address, outcome in zip(addresses, outcomes, strict=True):
+        if isinstance(outcome, MemtenantError):
+            failures[address] = outcome
+        else:
+            results[address] = outcome
+    return NodeResults(results, failures)
+
+
+async def inspect_node(node: NodeClient) -> NodeFacts:
+    """Ask a node what it is.
+
+    Raises `StoreUnavailable`, or `StoreRefused` with the reason ``ACLManagedElsewhere`` (ACL
+    SETUSER is renamed or withheld, as managed services do), ``StorePermissionMissing`` (all that
+    the operator's user lacks), ``StoreTooOld`` or ``StoreModeUnsupported``.
+    """
+    replies = await node.run(
+        [
+            ("INFO", "server"),
+            ("INFO", "replication"),
+            ("INFO", "persistence"),
+            ("INFO", "memory"),
+            ("COMMAND", "LIST"),
+            ("ACL", "GETUSER", "default"),
+            ("CONFIG", "GET", "aclfile"),
+            ("ACL", "CAT"),
+        ]
+    )
+    server, replication, persistence, memory = (_info(node, reply) for reply in replies[:4])
+    _check_kind(node, server)
+    await _check_permissions(node)
+    role = Role.PRIMARY if replication.get("role") == "master" else Role.REPLICA
+    online, syncing = _replicas(replication)
+    return NodeFacts(
+        address=node.address,
+        role=role,
+        flavour=Flavour.VALKEY if "valkey_version" in server else Flavour.REDIS,
+        version=server.get("valkey_version") or server["redis_version"],
+        run_id=server.get("run_id", ""),
+        commands=frozenset(name.lower() for name in _texts(_required(node, replies[4]))),
+        categories=await _categories(node, _texts(_required(node, replies[7]))),
+        replicas=online,
+        syncing=syncing,
+        link_up=role is Role.PRIMARY or replication.get("master_link_status") == "up",
+        append_only=persistence.get("aof_enabled") == "1",
+        maxmemory=int(memory.get("maxmemory", "0")),
+        maxmemory_policy=memory.get("maxmemory_policy", "unknown"),
+        used_memory=int(memory.get("used_memory", "0")),
+        users_persist=_aclfile_is_set(replies[6]),
+        default_user_open=_is_open(replies[5]),
+    )
+
+
+def _check_kind(node: NodeClient, server: Mapping[str, str]) -> None:
+    version = server.get("redis_version", "0")
+    if int(version.partition(".")[0]) < 7:
+        raise StoreRefused(
+            f"{node.address} runs {version}: ACL selectors and Functions need Redis 7.0, Valkey 8 "
+            "or later",
+            reason="StoreTooOld",
+        )
+    mode = server.get("redis_mode") or server.get("server_mode", "standalone")
+    if mode != "standalone":
+        raise StoreRefused(
+            f"{node.address} runs in {mode} mode, but the store is declared as standalone",
+            reason="StoreModeUnsupported",
+        )
+
+
+async def _check_permissions(node: NodeClient) -> None:
+    lacking = await missing_permissions(node)
+    if lacking.withheld:
+        raise StoreRefused(
+            f"{node.address} does not let its clients manage users "
+            f"({', '.join(lacking.withheld)}): a service that manages users by its own API "
+            "cannot be a shared store",
+            reason="ACLManagedElsewhere",
+        )
+    if lacking.denied:
+        raise StoreRefused(
+            f"{node.address}: the operator's user may not run {', '.join(lacking.denied)}. "
+            "`memtenant store acl` prints the user that the operator needs",
+            reason="StorePermissionMissing",
+        )
+
+
+async def _categories(node: NodeClient, names: Iterable[str]) -> Mapping[str, frozenset[str]]:
+    wanted = list(names)
+    replies = await node.run([("ACL", "CAT", name) for name in wanted])
+    return {
+        name: frozenset(command.lower() for command in _texts(_required(node, reply)))
+        for name, reply in zip(wanted, replies, strict=True)
+    }
+
+
+def _replicas(
+    replication: Mapping[str, str],
+) -> tuple[tuple[Address, ...], tuple[Address, ...]]:
+    online: list[Address] = []
+    syncing: list[Address] = []
+    for number in range(int(replication.get("connected_slaves", "0"))):
+        entry = replication.get(f"slave{number}", "")
+        fields = dict(part.partition("=")[::2] for part in entry.split(","))
+        if not fields.get("ip") or not fields.get("port", "").isdecimal():
+            continue
+        address = Address(fields["ip"], int(fields["port"]))
+        (online if fields.get("state") == "online" else syncing).append(address)
+    return tuple(online), tuple(syncing)
+
+
+def _info(node: NodeClient, reply: Reply) -> dict[str, str]:
+    raw = _required(node, reply)
+    if not isinstance(raw, bytes):
+        raise StoreUnavailable(f"{node.address} answered INFO in a way that is not understood")
+    lines = raw.decode("utf-8", "replace").splitlines()
+    return dict(line.partition(":")[::2] for line in lines if ":" in line)
+
+
+def _required(node: NodeClient, reply: Reply) -> Reply:
+    if isinstance(reply, ResponseError):
+        raise translated(reply, str(node.address))
+    return reply
+
+
+def _texts(reply: Reply) -> list[str]:
+    if not isinstance(reply, list):
+        return []
+    return [item.decode("utf-8", "replace") for item in reply if isinstance(item, bytes)]
+
+
+def _aclfile_is_set(reply: Reply) -> bool | None:
+    """None where CONFIG GET is denied or withheld."""
+    if not isinstance(reply, list) or len(reply) != 2:
+        return None
+    return bool(reply[1])
+
+
+def _is_open(reply: Reply) -> bool | None:
+    if not isinstance(reply, list):
+        return None
+    fields = dict(zip(reply[::2], reply[1::2], strict=False))
+    flags = fields.get(b"flags", ())
+    return isinstance(flags, list) and b"on" in flags and b"nopass" in flags

@@ -1,0 +1,100 @@
+"""One paced pass over a store's keys, shared by everything that must see them all.
+
+A pass works for a share of the time and sleeps the rest, so that other clients hardly notice it.
+SCAN may return a key twice while the server's hash table shrinks; each key is seen once here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from memtenant.clock import Clock, system_clock
+from memtenant.errors import StoreUnavailable
+from memtenant.stores.connection import NodeClient
+
+__all__ = ["Pace", "ScanPosition", "scan_tenant_keys"]
+
+SCAN_COUNT = 500
+
+# Keys outside memtenant are filtered by the server; `{` is no glob character.
+_PATTERN = "mt:{*"
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much of the time a pass may work: ``duty`` of the wall clock, 1.0 for no pause."""
+
+    duty: float = 0.2
+    clock: Clock = system_clock
+
+    async def rest(self, busy: float) -> None:
+        """Sleep as long as ``busy`` seconds of work ask for."""
+        await asyncio.sleep(busy * (1 / self.duty - 1))
+
+
+class _Seen:
+    """A set of 64-bit digests in 8 to 16 bytes each: a million keys are no burden."""
+
+    def __init__(self) -> None:
+        self._slots = array("Q", bytes(8 * 1024))
+        self._count = 0
+
+    def add(self, key: bytes) -> bool:
+        """Whether the key is new."""
+        if self._count * 2 >= len(self._slots):
+            self._grow()
+        if not self._put(hash(key) & 0xFFFF_FFFF_FFFF_FFFF or 1):
+            return False
+        self._count += 1
+        return True
+
+    def _put(self, digest: int) -> bool:
+        slots, mask = self._slots, len(self._slots) - 1
+        at = digest & mask
+        while slots[at]:
+            if slots[at] == digest:
+                return False
+            at = (at + 1) & mask
+        slots[at] = digest
+        return True
+
+    def _grow(self) -> None:
+        old, self._slots = self._slots, array("Q", bytes(16 * len(self._slots)))
+        for digest in old:
+            if digest:
+                self._put(digest)
+
+
+@dataclass(slots=True)
+class ScanPosition:
+    """Where a pass stands; hand it in again to go on after an interruption."""
+
+    cursor: bytes = b"0"
+    done: bool = False
+    _seen: _Seen = field(default_factory=_Seen, repr=False)
+
+    def unseen(self, keys: list[bytes]) -> list[bytes]:
+        """The keys that the pass has not handled before."""
+        return [key for key in keys if self._seen.add(key)]
+
+
+async def scan_tenant_keys(
+    node: NodeClient, position: ScanPosition, pace: Pace
+) -> AsyncIterator[list[bytes]]:
+    """Batches of keys of all tenants from ``position`` on; what the consumer does between two
+    batches counts as work. The position moves on when the next batch is asked for."""
+    while not position.done:
+        started = pace.clock.monotonic()
+        reply = await node.call("SCAN", position.cursor, "MATCH", _PATTERN, "COUNT", SCAN_COUNT)
+        if not isinstance(reply, list) or len(reply) != 2:
+            raise StoreUnavailable(f"{node.address} answered SCAN in a way that is not understood")
+        cursor, keys = reply
+        fresh = position.unseen(keys)
+        if fresh:
+            yield fresh
+        position.cursor, position.done = cursor, cursor == b"0"
+        if not position.done:
+            await pace.rest(pace.clock.monotonic() - started)

@@ -1,0 +1,83 @@
+"""What every tenant uses, by one shared pass over the store.
+
+MEMORY USAGE counts each key exactly (``SAMPLES 0``): with samples, a tenant could put small
+elements where they are looked at and large ones behind them. A conversation is a record list
+(``r:…:l``). The audit queue is drained by the operator, so it counts by itself and not as memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from memtenant.rules.quota import Usage
+from memtenant.stores.connection import NodeClient
+from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
+from memtenant.tenancy import keys
+from memtenant.tenancy.identity import TenantId
+
+__all__ = ["UsageScan", "measure"]
+
+
+@dataclass(slots=True)
+class _Sums:
+    memory: int = 0
+    conversations: int = 0
+    queue: int = 0
+    index: int = 0
+    keys: int = 0
+
+    def add(self, part: bytes, size: int) -> None:
+        """Count a key by what follows the tenant's prefix."""
+        if part.startswith(b"o:"):
+            return
+        if part == b"q":
+            self.queue += size
+            return
+        self.memory += size
+        if part.startswith(b"i:"):
+            self.index += size
+        elif part.startswith(b"k:"):
+            self.keys += size
+        elif part.startswith(b"r:") and part.endswith(b":l"):
+            self.conversations += 1
+
+
+@dataclass(slots=True)
+class UsageScan:
+    """A pass under way. One that was cut off goes on where it stood when handed in again."""
+
+    position: ScanPosition = field(default_factory=ScanPosition)
+    _sums: dict[TenantId, _Sums] = field(default_factory=dict)
+
+    def count(self, sizes: dict[bytes, int]) -> None:
+        """Add keys with their bytes."""
+        for key, size in sizes.items():
+            tenant = keys.tenant_of(key)
+            if tenant is not None:
+                part = key[len(keys.prefix(tenant)) :]
+                self._sums.setdefault(tenant, _Sums()).add(part, size)
+
+    def result(self) -> dict[TenantId, Usage]:
+        """What was counted so far, of every tenant that has a key."""
+        return {
+            tenant: Usage(sums.memory, sums.conversations, sums.queue, sums.index, sums.keys)
+            for tenant, sums in self._sums.items()
+        }
+
+
+async def measure(
+    node: NodeClient, scan: UsageScan | None = None, pace: Pace | None = None
+) -> dict[TenantId, Usage]:
+    """Bytes and conversations of all tenants that have a key on the node."""
+    scan = scan or UsageScan()
+    async for batch in scan_tenant_keys(node, scan.position, pace or Pace()):
+        replies = await node.run([("MEMORY", "USAGE", key, "SAMPLES", "0") for key in batch])
+        scan.count(
+            {
+                key: size
+                for key, size in zip(batch, replies, strict=True)
+                # None: the key went away since SCAN saw it.
+                if isinstance(size, int)
+            }
+        )
+    return scan.result()
