@@ -114,14 +114,12 @@ def values(schema: Mapping[str, Any], broken: int) -> st.SearchStrategy[Json]:
     if not broken:
         return made
 
-    chance = happens(broken)
+    often = happens(broken)
 
     @st.composite
     def perhaps_broken(draw: st.DrawFn) -> Json:
-        if draw(chance):
-            return draw(HOSTILE)
-        value = draw(made)
-        if isinstance(value, dict) and draw(chance):
+        value: Json = draw(HOSTILE if draw(often) else made)
+        if isinstance(value, dict) and draw(often):
             value = dict(value)
             if value and draw(st.booleans()):
                 del value[draw(st.sampled_from(sorted(value)))]

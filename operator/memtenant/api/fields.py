@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -23,6 +23,7 @@ from pydantic.alias_generators import to_camel
 from memtenant.api.quantity import Quantity
 from memtenant.api.rule import VALIDATIONS, Rule, ruled
 from memtenant.clock import rfc3339, utc_from_rfc3339
+from memtenant.errors import InvalidResource
 from memtenant.tenancy.identity import MAX_NAME
 from memtenant.tenancy.period import PERIOD_PATTERN, Period
 
@@ -135,6 +136,23 @@ def map_list(key: str, most: int) -> Any:
     return {"max_length": most, "json_schema_extra": ruled(**extra)}
 
 
+def _reading(kind: type, read: Callable[[Any], Any], *written: type) -> Callable[[Any], Any]:
+    """A validator that takes a ``kind`` as it is and reads it from what may be ``written``."""
+
+    def validate(value: Any) -> Any:
+        if isinstance(value, kind):
+            return value
+        if isinstance(value, bool) or not isinstance(value, written):
+            raise ValueError(f"cannot be {type(value).__name__}: write a text")  # noqa: TRY004
+        try:
+            return read(value)
+        except (InvalidResource, OverflowError) as error:
+            # Pydantic adds the field's path to a ValueError, and to nothing else.
+            raise ValueError(str(error)) from None
+
+    return validate
+
+
 # Periods. A CEL `duration` knows no days: lengths are compared in seconds of the mean year, the
 # order of `tenancy.period.Period`; a month of 365.2425/12 days is a whole number of seconds.
 
@@ -170,7 +188,7 @@ _NOT_TOO_LONG = Rule(
 
 PeriodField = Annotated[
     Period,
-    PlainValidator(lambda it: it if isinstance(it, Period) else Period.parse(str(it))),
+    PlainValidator(_reading(Period, Period.parse, str)),
     PlainSerializer(str),
     WithJsonSchema(
         {
@@ -193,7 +211,7 @@ _AT_LEAST_A_MEBIBYTE = Rule(
 
 QuantityField = Annotated[
     Quantity,
-    PlainValidator(lambda it: it if isinstance(it, Quantity) else Quantity.parse(it)),
+    PlainValidator(_reading(Quantity, Quantity.parse, str, int, float)),
     PlainSerializer(str),
     WithJsonSchema(
         {
@@ -208,7 +226,7 @@ QuantityField = Annotated[
 
 MeasuredBytes = Annotated[
     Quantity,
-    PlainValidator(lambda it: it if isinstance(it, Quantity) else Quantity.parse(it)),
+    PlainValidator(_reading(Quantity, Quantity.parse, str, int, float)),
     PlainSerializer(str),
     WithJsonSchema({"x-kubernetes-int-or-string": True}),
 ]
@@ -222,7 +240,7 @@ Residency = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1,
 
 Timestamp = Annotated[
     datetime,
-    PlainValidator(lambda it: it if isinstance(it, datetime) else utc_from_rfc3339(it)),
+    PlainValidator(_reading(datetime, utc_from_rfc3339, str)),
     PlainSerializer(rfc3339),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
@@ -239,7 +257,7 @@ _THE_MONTH_HAS_THE_DAY = Rule(
 
 Moment = Annotated[
     datetime,
-    PlainValidator(lambda it: it if isinstance(it, datetime) else utc_from_rfc3339(it)),
+    PlainValidator(_reading(datetime, utc_from_rfc3339, str)),
     PlainSerializer(rfc3339),
     # No `format`: with one, the API server takes a list where a string belongs.
     WithJsonSchema(

@@ -57,9 +57,10 @@ def _as_invalid(
     name = metadata.get("name", "?") if isinstance(metadata, Mapping) else "?"
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     path = ".".join(str(step) for step in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
     more = error.error_count() - 1
     return InvalidResource(
-        f"{model.kind_name()} {name!r}: {path}: {first['msg']}"
+        f"{model.kind_name()} {name!r}: {path}: {message}"
         + (f" (and {more} more)" if more else ""),
         field=path,
     )

@@ -39,8 +39,8 @@ class Quantity:
     amount: Fraction = field(repr=False)
 
     @classmethod
-    def parse(cls, text: str | int) -> Quantity:
-        """Read ``512Mi`` or a plain integer; `InvalidResource` shows the accepted forms."""
+    def parse(cls, text: str | float) -> Quantity:
+        """Read ``512Mi`` or a plain number; `InvalidResource` shows the accepted forms."""
         written = str(text)
         found = _NUMBER.fullmatch(written)
         scale = _scale(found.group(3)) if found else None
