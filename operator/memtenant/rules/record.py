@@ -22,6 +22,8 @@ __all__ = [
     "LABEL_NAME",
     "LABEL_NAMESPACE",
     "LABEL_PHASE",
+    "RECORD_COMPONENT",
+    "RECORD_LABEL",
     "RELEASE_ANNOTATION",
     "Phase",
     "TenantRecord",
@@ -32,6 +34,8 @@ __all__ = [
 LABEL_NAMESPACE = "memtenant.dev/tenant-namespace"
 LABEL_NAME = "memtenant.dev/tenant"
 LABEL_PHASE = "memtenant.dev/phase"
+RECORD_LABEL = "memtenant.dev/component"
+RECORD_COMPONENT = "tenant-record"
 
 RELEASE_ANNOTATION = "memtenant.dev/release-to"
 """Set by a platform admin on a retained tenant's record: the uid of the namespace that may adopt
@@ -158,6 +162,7 @@ def record_name(tenant: TenantId) -> str:
 def record_labels(record: TenantRecord) -> dict[str, str]:
     """Labels by which records are found: of a namespace, of a tenant, in a phase."""
     return {
+        RECORD_LABEL: RECORD_COMPONENT,
         LABEL_NAMESPACE: record.tenant.namespace,
         LABEL_NAME: record.tenant.name,
         LABEL_PHASE: record.phase.value,

@@ -1,0 +1,78 @@
+"""One store while the operator runs: its connections, what was found, who should be on it.
+
+Nothing here is the truth of anything: it is rebuilt from the store, the declared objects and the
+records after a restart. Password hashes and rules stay in memory so that a node that lost its
+users is whole again without reading a single Secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from memtenant.errors import MemtenantError
+from memtenant.rules.acl import AclUser
+from memtenant.rules.quota import Limits, QuotaState, Usage, percent
+from memtenant.stores import Address, StoreAdmin, StoreFacts
+from memtenant.stores.probe import MatrixProof
+from memtenant.tenancy.identity import TenantId
+
+__all__ = ["LiveTenant", "StoreLink"]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTenant:
+    """A tenant as its last reconcile left it on the store."""
+
+    users: tuple[AclUser, ...]
+    limits: Limits
+    state: QuotaState
+    shown_percent: int = 0
+
+
+@dataclass(slots=True)
+class StoreLink:
+    """The live side of one MemoryStore.
+
+    ``digest`` tells whether the declaration or a Secret changed since it was made; ``failure`` is
+    why the store cannot be used now; ``unsaved`` that users changed since the last ACL SAVE.
+    """
+
+    name: str
+    digest: str
+    admin: StoreAdmin
+    endpoint: Address
+    tls: bool = False
+    ca_crt: str = ""
+    facts: StoreFacts | None = None
+    proof: MatrixProof | None = None
+    failure: MemtenantError | None = None
+    tenants: dict[TenantId, LiveTenant] = field(default_factory=dict)
+    usage: dict[TenantId, Usage] | None = None
+    measured_at: datetime | None = None
+    unsaved: bool = False
+    compared: int = 0
+    repairing: frozenset[Address] = frozenset()
+
+    @property
+    def ready(self) -> bool:
+        """Whether tenants may be provisioned now."""
+        return self.facts is not None and self.proof is not None and self.failure is None
+
+    def users(self) -> list[AclUser]:
+        """Every user that should be on every node."""
+        return [user for tenant in self.tenants.values() for user in tenant.users]
+
+    def usage_of(self, tenant: TenantId) -> Usage | None:
+        """The last measurement; a measured store without a key of the tenant is zero."""
+        return None if self.usage is None else self.usage.get(tenant, Usage())
+
+    def moved(self, points: int) -> Iterable[tuple[TenantId, LiveTenant]]:
+        """Tenants whose share of memory moved by at least that many points since it was shown."""
+        for tenant, live in self.tenants.items():
+            usage = self.usage_of(tenant)
+            if usage is None:
+                continue
+            if abs(percent(usage.memory, live.limits.memory) - live.shown_percent) >= points:
+                yield tenant, live

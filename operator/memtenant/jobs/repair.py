@@ -1,0 +1,90 @@
+"""Put back what drifted on any node of a store: users lost, edited, or left over.
+
+A node that restarted without an aclfile, a new replica, a promoted one, and a user that somebody
+deleted by hand are one case: the node lacks a user that should be there. Names are compared on
+every pass (one cheap command a node); rules and password hashes in slices, so that a pass over
+10,000 users costs the servers little each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from memtenant.errors import StoreRefused
+from memtenant.jobs.link import StoreLink
+from memtenant.stores import Address, StoreFacts, UsersSet
+
+__all__ = ["Repair", "repair"]
+
+SLICE = 500
+"""Users whose rules are compared in one pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What one pass did: usernames put back, removed, and whether the nodes changed."""
+
+    restored: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    nodes_changed: bool = False
+    whole: bool = True
+
+
+async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
+    """One pass over all nodes.
+
+    ``is_stranger`` says of a username of ours that no live tenant has whether it may go. Raises
+    `StoreUnavailable` where the primary does not answer.
+    """
+    before = link.facts
+    facts = await link.admin.discover()
+    changed = before is None or _shape(before) != _shape(facts)
+    link.facts = facts
+    if changed:
+        await link.admin.lead()
+    wanted = {user.name: user for user in link.users()}
+    names = await link.admin.user_names()
+    present = names.results.values()
+    lost = {name for there in present for name in wanted.keys() - there}
+    drifted = await _drifted(link, sorted(wanted.keys() - lost))
+    restored = sorted(lost | drifted)
+    if restored:
+        link.repairing = frozenset(names.results)
+        results = await link.admin.set_users([wanted[name] for name in restored])
+        link.unsaved = True
+        _raise_refusal(results.results)
+        link.repairing = frozenset()
+    strangers = sorted(
+        name for name in frozenset().union(*present) - wanted.keys() if is_stranger(name)
+    )
+    if strangers:
+        await link.admin.drop_users(strangers)
+        link.unsaved = True
+    if link.unsaved and facts.users_persist:
+        await link.admin.save_users()
+    link.unsaved = False
+    return Repair(tuple(restored), tuple(strangers), changed, not facts.unreachable)
+
+
+async def _drifted(link: StoreLink, names: list[str]) -> set[str]:
+    """The next slice of users whose rules or passwords are not as they should be on some node."""
+    if not names:
+        return set()
+    start = link.compared % len(names)
+    part = (names[start:] + names[:start])[:SLICE]
+    link.compared = start + len(part)
+    wanted = {user.name: user for user in link.users()}
+    found = await link.admin.differing_users([wanted[name] for name in part if name in wanted])
+    return {name for by_name in found.results.values() for name in by_name}
+
+
+def _shape(facts: StoreFacts) -> tuple[object, ...]:
+    """What must not change unnoticed: which processes, in which roles, at which addresses."""
+    return tuple((node.address, node.role, node.run_id) for node in facts.nodes)
+
+
+def _raise_refusal(results: Mapping[Address, UsersSet]) -> None:
+    for address, outcome in results.items():
+        for user, words in outcome.refused.items():
+            raise StoreRefused(f"{address} refused to set ACL user {user}: {words}")

@@ -1,0 +1,135 @@
+"""What all reconciles share: the port to declared objects, the mirror, the stores, and time."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from memtenant.api.quantity import Quantity
+from memtenant.clock import Clock, system_clock
+from memtenant.crypto.primitives import KEY_BYTES, SecretKey
+from memtenant.errors import InvalidResource, KeyUnavailable, ResourceConflict
+from memtenant.jobs.link import StoreLink
+from memtenant.reconcile.ledger import Ledger
+from memtenant.resources.mirror import Mirror
+from memtenant.resources.port import Kind, ObjectKey, Resources, SecretDraft
+from memtenant.rules.record import RECORD_COMPONENT, RECORD_LABEL
+from memtenant.stores import Fence, Pace
+from memtenant.tenancy.identity import TenantId
+
+__all__ = ["FINALIZER", "ROOT_SECRET", "Timing", "World", "mint_password"]
+
+FINALIZER = "memtenant.dev/cleanup"
+"""Ours on every declared kind: a tenant's deletion waits for its cleanup, a store's and a policy's
+until no tenant uses them."""
+
+ROOT_SECRET = "memtenant-root"  # noqa: S105 - a Secret's name
+"""In the home namespace: the installation's root key, made once."""
+
+_ROOT_KEY = "root"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long the operator waits for what."""
+
+    kubelet_lag: timedelta = timedelta(minutes=3)
+    credential_grace: timedelta = timedelta(days=1)
+    store_gone_grace: timedelta = timedelta(minutes=10)
+
+
+@dataclass(slots=True)
+class World:
+    """One leadership's shared state. It is rebuilt from the API server and the stores at each
+    start; losing it loses nothing.
+
+    ``fence`` tells the term of this leadership; ``settled`` holds the tenants that were reconciled
+    since the start, so that a user without a tenant is told from one not looked at yet.
+    """
+
+    resources: Resources
+    mirror: Mirror
+    installation: str
+    fence: Fence
+    clock: Clock = system_clock
+    timing: Timing = field(default_factory=Timing)
+    pace: Callable[[], Pace] = Pace
+    links: dict[str, StoreLink] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
+    settled: set[TenantId] = field(default_factory=set)
+    _root: SecretKey | None = None
+    _counted: bool = False
+
+    def committed_ledger(self) -> Ledger:
+        """The ledger, filled from the mirror at its first use."""
+        if not self._counted:
+            for key in self.mirror.keys(Kind.TENANT):
+                self._count(key)
+            self._counted = True
+        return self.ledger
+
+    def _count(self, key: ObjectKey) -> None:
+        declared = self.mirror.get(key)
+        store = declared.status.get("store") if declared else None
+        if declared is None or not store:
+            return
+        quota = declared.spec.get("quota", {})
+        try:
+            memory = Quantity.parse(quota.get("memory", "256Mi")).bytes
+            self.ledger.enter(store, TenantId(key.namespace, key.name), memory)
+        except (InvalidResource, AttributeError):
+            return
+
+    async def installation_root(self) -> SecretKey:
+        """The installation's root key, made when there is none and nothing depends on one.
+
+        Raises `KeyUnavailable` where it is gone although tenants were made under it.
+        """
+        if self._root is None:
+            self._root = await self._read_root() or await self._make_root()
+        return self._root
+
+    async def _read_root(self) -> SecretKey | None:
+        home = self.resources.home
+        stored = await self.resources.get_secret(home, ROOT_SECRET)
+        if stored is None:
+            return None
+        data = stored.data.get(_ROOT_KEY, b"")
+        if len(data) != KEY_BYTES:
+            raise KeyUnavailable(
+                f"Secret {home}/{ROOT_SECRET} does not hold {KEY_BYTES} bytes under {_ROOT_KEY}: "
+                "restore it from a backup",
+                reason="RootKeyDamaged",
+            )
+        return SecretKey(data)
+
+    async def _make_root(self) -> SecretKey:
+        home = self.resources.home
+        records = await self.resources.list_secrets(home, {RECORD_LABEL: RECORD_COMPONENT})
+        if records:
+            raise KeyUnavailable(
+                f"Secret {home}/{ROOT_SECRET} is gone, and {len(records)} tenants' keys are under "
+                "it: restore it from a backup. No new one is made in its place",
+                reason="RootKeyLost",
+            )
+        draft = SecretDraft(
+            namespace=home,
+            name=ROOT_SECRET,
+            owner="installation-root",
+            data={_ROOT_KEY: secrets.token_bytes(KEY_BYTES)},
+        )
+        try:
+            stored = await self.resources.create_secret(draft)
+        except ResourceConflict:
+            root = await self._read_root()
+            if root is None:
+                raise
+            return root
+        return SecretKey(stored.data[_ROOT_KEY])
+
+
+def mint_password() -> str:
+    """A new ACL password: 256 random bits, URL-safe."""
+    return secrets.token_urlsafe(32)
