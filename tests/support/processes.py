@@ -89,6 +89,13 @@ def kill(child: subprocess.Popen[bytes]) -> None:
     _children.discard(child)
 
 
+def kill_group(child: subprocess.Popen[bytes]) -> None:
+    """Kill `child`, which leads a session, and what it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    kill(child)
+
+
 @atexit.register
 def _stop_all() -> None:
     for child in list(_children):
