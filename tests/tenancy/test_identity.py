@@ -9,6 +9,7 @@ from memtenant.tenancy import keys
 from memtenant.tenancy.identity import (
     MAX_NAME,
     TenantId,
+    agent_name,
     agent_user,
     binding_name,
     child_name,
@@ -57,6 +58,14 @@ def test_no_two_agents_share_a_username(
     same = one == other
     assert (agent_user(*one, "a") == agent_user(*other, "a")) is same
     assert agent_user(*one, "a") != agent_user(*one, "b")
+
+
+def test_an_agent_is_named_as_a_tenant_is() -> None:
+    assert agent_name("triage") == "triage"
+    for text in ("", "Triage", "a.b", "a" * (MAX_NAME + 1)):
+        with pytest.raises(InvalidResource) as caught:
+            agent_name(text)
+        assert caught.value.field == "agent"
 
 
 def test_slots_alternate() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from memtenant.errors import BindingInvalid, InvalidResource
-from memtenant.tenancy.identity import AgentName, TenantId
+from memtenant.tenancy.identity import AgentName, TenantId, agent_name
 from memtenant.tenancy.policy import MAX_POLICY_BYTES, TenantPolicy
 
 __all__ = ["BINDING_PROVIDER", "BINDING_SECRET_TYPE", "BINDING_TYPE", "Binding"]
@@ -219,9 +219,7 @@ def _tenant(data: Mapping[str, bytes]) -> TenantId:
 
 
 def _agent(data: Mapping[str, bytes]) -> AgentName:
-    name = _line(data, "agent")
     try:
-        TenantId("agent", name)
+        return agent_name(_line(data, "agent"))
     except InvalidResource:
         raise _invalid("agent", "is not a DNS label of at most 40 characters") from None
-    return name

@@ -134,8 +134,9 @@ class Fields:
 
     def octets(self, name: str, length: int) -> bytes:
         """Exactly ``length`` bytes, written as base64."""
+        text = self.text(name)
         try:
-            data = from_base64(self.text(name, 4 * length + 8))
+            data = from_base64(text)
         except ValueError:
             raise self.wrong(name, "base64") from None
         if len(data) != length:

@@ -19,6 +19,7 @@ __all__ = [
     "AgentName",
     "Slot",
     "TenantId",
+    "agent_name",
     "agent_user",
     "binding_name",
     "child_name",
@@ -72,6 +73,12 @@ def _check_label(what: str, text: str, longest: int) -> None:
             "letters, digits and inner hyphens",
             field=what,
         )
+
+
+def agent_name(text: str) -> AgentName:
+    """The text, if it can name an agent; `InvalidResource` otherwise."""
+    _check_label("agent", text, MAX_NAME)
+    return text
 
 
 def agent_user(tenant: TenantId, agent: AgentName, slot: Slot) -> str:

@@ -1,0 +1,414 @@
+"""A tenant's keyring: the operator's full record of its keys, in the home namespace.
+
+A root key (the user's Secret, or one that the operator made) wraps random versions of the tenant's
+key-encryption key (KEK), its name key and its token key. The KEK wraps the data keys of subjects,
+which are in Redis (`memtenant.crypto.datakey`). What the operator may do with it are the functions
+here; all are pure. None makes a new key in place of a lost one: that would turn an outage into a
+loss of data.
+
+Each wrapping key is derived from the root with the tenant and the role, and the whole document is
+under a MAC of the root: a wrapped key cannot be moved to another tenant, role or version, and
+neither a version's state nor its key id can be edited by someone who lacks the root.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+
+from memtenant.clock import rfc3339
+from memtenant.crypto.agent_keyring import MAX_KEKS, MAX_KEYRING_BYTES, AgentKeyring, Kek
+from memtenant.crypto.primitives import (
+    COMMITMENT_BYTES,
+    WRAPPED_BYTES,
+    Random,
+    SecretKey,
+    WrongKey,
+    commitment,
+    derive,
+    equal,
+    mac,
+    new_key,
+    unwrap,
+    wrap,
+)
+from memtenant.errors import KeyInvalid, KeyUnavailable
+from memtenant.tenancy.document import (
+    DocumentInvalid,
+    Fields,
+    canonical_json,
+    read_json,
+    to_base64,
+)
+from memtenant.tenancy.identity import AgentName, TenantId
+
+__all__ = [
+    "KekState",
+    "KekVersion",
+    "Keyring",
+    "OpenKeyring",
+    "WrappedKey",
+    "agent_keyring",
+    "destroy",
+    "new_keyring",
+    "open_keyring",
+    "recover",
+    "rotate",
+]
+
+_FORMAT = 1
+_MAC_BYTES = 32
+_MAX_VERSION = 2**32 - 1
+
+
+class KekState(StrEnum):
+    """Whether a version wraps new data keys, or only unwraps old ones until none is left."""
+
+    ACTIVE = "Active"
+    RETIRING = "Retiring"
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """A key under the root: ``key_id`` is its commitment, ``wrapped`` 40 bytes of AES-KW."""
+
+    key_id: bytes
+    wrapped: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KekVersion:
+    """One version of the KEK, wrapped."""
+
+    version: int
+    state: KekState
+    created: datetime
+    key: WrappedKey
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """The record as it is stored: no key in it can be read without the root.
+
+    ``root_id`` is the commitment to the root; ``minted`` the highest version that ever was, so
+    that the number of a destroyed version is not used again; ``keks`` ascend by version.
+    """
+
+    tenant: TenantId
+    root_id: bytes
+    minted: int
+    keks: tuple[KekVersion, ...]
+    name_key: WrappedKey
+    token_key: WrappedKey
+    seal: bytes = field(default=b"", repr=False)
+
+    @property
+    def active(self) -> KekVersion:
+        """The version that wraps new data keys."""
+        return next(kek for kek in self.keks if kek.state is KekState.ACTIVE)
+
+    def opens_with(self, root: SecretKey) -> bool:
+        """Whether this root wrapped the keyring; no means that the user's Secret has changed."""
+        return equal(self.root_id, commitment(root))
+
+    def to_json(self) -> bytes:
+        """Canonical bytes for the tenant's record; at most 64 KiB."""
+        return canonical_json(self._body() | {"seal": to_base64(self.seal)})
+
+    def sealed(self, root: SecretKey) -> Keyring:
+        """This keyring under the root's MAC."""
+        return replace(self, seal=self._mac(root))
+
+    def is_sealed_by(self, root: SecretKey) -> bool:
+        """Whether the MAC is the root's over exactly this keyring."""
+        return equal(self.seal, self._mac(root))
+
+    @classmethod
+    def from_json(cls, data: bytes, tenant: TenantId) -> Keyring:
+        """Read what `to_json` wrote for this tenant; `KeyInvalid` names what is wrong.
+
+        Strict about unknown fields: an operator that dropped a newer one's would lose keys.
+        """
+        try:
+            return _keyring(read_json(data, limit=MAX_KEYRING_BYTES), tenant)
+        except DocumentInvalid as error:
+            raise KeyInvalid(
+                f"The keyring of tenant {tenant} cannot be read: {error}. Restore its Secret in "
+                "the home namespace from a backup; where a newer memtenant wrote it, update this "
+                "one",
+                reason="KeyringDamaged",
+            ) from None
+
+    def _mac(self, root: SecretKey) -> bytes:
+        key = derive(root, "memtenant/1/keyring-seal", str(self.tenant).encode())
+        return mac(key, canonical_json(self._body()))
+
+    def _body(self) -> dict[str, object]:
+        return {
+            "format": _FORMAT,
+            "tenantId": str(self.tenant),
+            "rootId": to_base64(self.root_id),
+            "minted": self.minted,
+            "keks": [
+                {
+                    "version": kek.version,
+                    "state": kek.state.value,
+                    "created": rfc3339(kek.created),
+                    **_body_of(kek.key),
+                }
+                for kek in self.keks
+            ],
+            "nameKey": _body_of(self.name_key),
+            "tokenKey": _body_of(self.token_key),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class OpenKeyring:
+    """A keyring and the keys in it; ``keks`` has the same versions in the same order."""
+
+    keyring: Keyring
+    keks: tuple[Kek, ...]
+    name_key: SecretKey
+    token_key: SecretKey
+
+    @property
+    def active(self) -> Kek:
+        """The version that wraps new data keys."""
+        version = self.keyring.active.version
+        return next(kek for kek in self.keks if kek.version == version)
+
+
+def new_keyring(
+    tenant: TenantId, root: SecretKey, *, now: datetime, random: Random = secrets.token_bytes
+) -> OpenKeyring:
+    """The keyring of a tenant that never had one: version 1 and fresh name and token keys."""
+    first = Kek(1, new_key(random))
+    name_key, token_key = new_key(random), new_key(random)
+    version = KekVersion(1, KekState.ACTIVE, _whole_second(now), _UNWRAPPED)
+    blank = Keyring(tenant, b"", 1, (version,), _UNWRAPPED, _UNWRAPPED)
+    return _wrapped(OpenKeyring(blank, (first,), name_key, token_key), root)
+
+
+def open_keyring(keyring: Keyring, root: SecretKey) -> OpenKeyring:
+    """Unwrap every key.
+
+    Raises `KeyUnavailable` (reason ``KeyChanged``) when another root wrapped it: see `recover`.
+    Raises `KeyInvalid` (reason ``KeyringDamaged``) when the root is right and the record was
+    changed.
+    """
+    if not keyring.opens_with(root):
+        raise KeyUnavailable(
+            f"The root key of tenant {keyring.tenant} is not the one that wrapped its keyring: put "
+            "the former key back, or keep a binding of the tenant in place so that its keys can be "
+            "taken over under the new one",
+            reason="KeyChanged",
+        )
+    if not keyring.is_sealed_by(root):
+        raise _damaged(keyring.tenant)
+    return OpenKeyring(
+        keyring,
+        tuple(
+            Kek(kek.version, _unwrapped(keyring, root, _kek_role(kek.version), kek.key))
+            for kek in keyring.keks
+        ),
+        _unwrapped(keyring, root, "name", keyring.name_key),
+        _unwrapped(keyring, root, "token", keyring.token_key),
+    )
+
+
+def rotate(
+    opened: OpenKeyring, root: SecretKey, *, now: datetime, random: Random = secrets.token_bytes
+) -> OpenKeyring:
+    """A new version becomes active, the others retire, and all are wrapped under ``root``.
+
+    With the same root this is a rotation; with another one it answers a changed Secret. Name and
+    token keys stay: a new name key would rename every key in Redis. Raises `KeyInvalid` (reason
+    ``TooManyKeyVersions``) at 64 live versions.
+    """
+    keyring = opened.keyring
+    if len(keyring.keks) >= MAX_KEKS:
+        raise KeyInvalid(
+            f"Tenant {keyring.tenant} has {MAX_KEKS} versions of its key that are still in use: "
+            "let the rewrapping of its data keys finish before the next rotation",
+            reason="TooManyKeyVersions",
+        )
+    minted = keyring.minted + 1
+    retiring = tuple(replace(kek, state=KekState.RETIRING) for kek in keyring.keks)
+    active = KekVersion(minted, KekState.ACTIVE, _whole_second(now), _UNWRAPPED)
+    grown = replace(keyring, minted=minted, keks=(*retiring, active))
+    return _wrapped(
+        replace(opened, keyring=grown, keks=(*opened.keks, Kek(minted, new_key(random)))), root
+    )
+
+
+def destroy(opened: OpenKeyring, version: int, root: SecretKey) -> OpenKeyring:
+    """The keyring without one retiring version; unchanged where that is already gone.
+
+    Whatever the version still wraps is unreadable from then on, so the caller has shown that
+    nothing is left under it. Raises ``ValueError`` for the active version.
+    """
+    if version == opened.keyring.active.version:
+        raise ValueError(f"version {version} of {opened.keyring.tenant}'s key is active")
+    kept = replace(
+        opened.keyring, keks=tuple(kek for kek in opened.keyring.keks if kek.version != version)
+    )
+    keks = tuple(kek for kek in opened.keks if kek.version != version)
+    return _wrapped(replace(opened, keyring=kept, keks=keks), root)
+
+
+def recover(keyring: Keyring, bindings: Iterable[AgentKeyring]) -> OpenKeyring:
+    """The keys of a keyring whose root is gone, taken from the bindings that hold them.
+
+    A user who replaces the bytes in a key Secret takes the old root away. The bindings have the
+    keys themselves; each is taken only if it matches the commitment in the keyring. `rotate` then
+    wraps them under the new root. Raises `KeyUnavailable` when one of them is nowhere to be found.
+    """
+    held = [binding for binding in bindings if binding.tenant == keyring.tenant]
+    keks = [kek for binding in held for kek in binding.keks]
+    return OpenKeyring(
+        keyring,
+        tuple(
+            Kek(
+                kek.version,
+                _found(
+                    keyring,
+                    kek.key,
+                    [one.key for one in keks if one.version == kek.version],
+                    f"version {kek.version} of the tenant's key",
+                ),
+            )
+            for kek in keyring.keks
+        ),
+        _found(keyring, keyring.name_key, [b.name_key for b in held], "the name key"),
+        _found(keyring, keyring.token_key, [b.token_key for b in held], "the token key"),
+    )
+
+
+def agent_keyring(opened: OpenKeyring, agent: AgentName, audit_key: SecretKey) -> AgentKeyring:
+    """What an agent's binding holds: all live versions, to read what any of them wraps.
+
+    A ReadOnly agent's too: AES-KW is symmetric, its ACL stops its writes.
+    """
+    return AgentKeyring(
+        tenant=opened.keyring.tenant,
+        agent=agent,
+        active=opened.active.version,
+        keks=opened.keks,
+        name_key=opened.name_key,
+        token_key=opened.token_key,
+        audit_key=audit_key,
+    )
+
+
+_UNWRAPPED = WrappedKey(b"", b"")
+
+
+def _whole_second(now: datetime) -> datetime:
+    return now.replace(microsecond=0)
+
+
+def _kek_role(version: int) -> str:
+    return f"kek/{version}"
+
+
+def _wrapping_key(tenant: TenantId, root: SecretKey, role: str) -> SecretKey:
+    return derive(root, "memtenant/1/keyring", str(tenant).encode(), role.encode())
+
+
+def _wrapped(opened: OpenKeyring, root: SecretKey) -> OpenKeyring:
+    """The same keys, all under ``root``."""
+    tenant = opened.keyring.tenant
+
+    def under_root(role: str, key: SecretKey) -> WrappedKey:
+        return WrappedKey(commitment(key), wrap(_wrapping_key(tenant, root, role), key))
+
+    keyring = replace(
+        opened.keyring,
+        root_id=commitment(root),
+        keks=tuple(
+            replace(version, key=under_root(_kek_role(kek.version), kek.key))
+            for version, kek in zip(opened.keyring.keks, opened.keks, strict=True)
+        ),
+        name_key=under_root("name", opened.name_key),
+        token_key=under_root("token", opened.token_key),
+    )
+    return replace(opened, keyring=keyring.sealed(root))
+
+
+def _unwrapped(keyring: Keyring, root: SecretKey, role: str, key: WrappedKey) -> SecretKey:
+    try:
+        found = unwrap(_wrapping_key(keyring.tenant, root, role), key.wrapped)
+    except WrongKey:
+        raise _damaged(keyring.tenant) from None
+    if not equal(commitment(found), key.key_id):
+        raise _damaged(keyring.tenant)
+    return found
+
+
+def _damaged(tenant: TenantId) -> KeyInvalid:
+    return KeyInvalid(
+        f"The keyring of tenant {tenant} was changed by someone without its root key: restore its "
+        "Secret in the home namespace from a backup. Nothing new is made in its place",
+        reason="KeyringDamaged",
+    )
+
+
+def _found(
+    keyring: Keyring, wanted: WrappedKey, candidates: Iterable[SecretKey], what: str
+) -> SecretKey:
+    for key in candidates:
+        if equal(commitment(key), wanted.key_id):
+            return key
+    raise KeyUnavailable(
+        f"The root key of tenant {keyring.tenant} has changed, and no binding of the tenant holds "
+        f"{what}: put the former root key back. No new key is made in place of a lost one",
+        reason="KeyChanged",
+    )
+
+
+def _body_of(key: WrappedKey) -> dict[str, object]:
+    return {"keyId": to_base64(key.key_id), "wrapped": to_base64(key.wrapped)}
+
+
+def _keyring(fields: Fields, tenant: TenantId) -> Keyring:
+    fields.integer("format", _FORMAT, _FORMAT)
+    if fields.text("tenantId") != str(tenant):
+        raise fields.wrong("tenantId", str(tenant))
+    keyring = Keyring(
+        tenant=tenant,
+        root_id=fields.octets("rootId", COMMITMENT_BYTES),
+        minted=fields.integer("minted", 1, _MAX_VERSION),
+        keks=tuple(_kek_version(kek) for kek in fields.each("keks", MAX_KEKS)),
+        name_key=_wrapped_key(fields.inner("nameKey")),
+        token_key=_wrapped_key(fields.inner("tokenKey")),
+        seal=fields.octets("seal", _MAC_BYTES),
+    )
+    fields.no_more()
+    versions = [kek.version for kek in keyring.keks]
+    if versions != sorted(set(versions)) or keyring.minted < max(versions, default=0):
+        raise fields.wrong("keks", "in ascending order of version, none above minted")
+    if [kek.state for kek in keyring.keks].count(KekState.ACTIVE) != 1:
+        raise fields.wrong("keks", "a list with one active version")
+    return keyring
+
+
+def _kek_version(fields: Fields) -> KekVersion:
+    return KekVersion(
+        version=fields.integer("version", 1, _MAX_VERSION),
+        state=fields.choice("state", KekState),
+        created=fields.moment("created"),
+        key=_wrapped_key(fields),
+    )
+
+
+def _wrapped_key(fields: Fields) -> WrappedKey:
+    key = WrappedKey(
+        key_id=fields.octets("keyId", COMMITMENT_BYTES),
+        wrapped=fields.octets("wrapped", WRAPPED_BYTES),
+    )
+    fields.no_more()
+    return key
