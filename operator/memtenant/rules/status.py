@@ -1,0 +1,269 @@
+"""A tenant's status from what was found and done: kstatus-clean, stable from try to try.
+
+The findings of one reconcile replace the conditions that they speak of; everything else of a
+status stays as it was, so that a tenant that is refused a change goes on showing what it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from memtenant.api.conditions import ConditionStatus, ConditionType, Finding, find, merge
+from memtenant.api.quantity import quantity_of_bytes
+from memtenant.api.resource import Status
+from memtenant.api.tenant import (
+    AccessMode,
+    AccessStatus,
+    BindingRef,
+    BindingStatus,
+    MemoryTenantSpec,
+    MemoryTenantStatus,
+    RetentionStatus,
+    Usage,
+)
+from memtenant.rules.desired import Desired
+from memtenant.rules.placement import Refusal
+from memtenant.rules.quota import Pressure, QuotaState, percent
+from memtenant.rules.quota import Usage as Measured
+from memtenant.tenancy.identity import binding_name
+
+__all__ = [
+    "SHOW_AGAIN_AT",
+    "Provisioned",
+    "as_json",
+    "deletion_blocked",
+    "ready_status",
+    "refused",
+    "waiting",
+    "with_findings",
+]
+
+SHOW_AGAIN_AT = 5
+"""Points of a quota by which usage must move before a status is written again."""
+
+_TRUE, _FALSE, _UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioned:
+    """What a reconcile that reached its end has to say."""
+
+    spec: MemoryTenantSpec
+    desired: Desired
+    quota_state: QuotaState
+    key_version: int
+    key_available: bool
+    key_secret: str
+    retention: RetentionStatus
+    retention_findings: tuple[Finding, ...]
+    usage: Measured | None
+    measured_at: datetime | None
+
+
+def ready_status(
+    before: MemoryTenantStatus, found: Provisioned, *, now: datetime, generation: int
+) -> MemoryTenantStatus:
+    """The status of a tenant whose agents can work."""
+    record = found.desired.record
+    agents = [agent.name for agent in found.spec.agents_or_default()]
+    bindings = tuple(
+        BindingStatus(
+            agent=agent,
+            name=binding_name(record.tenant, agent),
+            username=found.desired.bindings[agent].username,
+            version=found.desired.bindings[agent].version,
+            rotated_at=_rotated_at(found.desired, agent),
+        )
+        for agent in agents
+    )
+    status = before.model_copy(
+        update={
+            "tenant_id": str(record.tenant),
+            "store": record.store,
+            "key_version": found.key_version,
+            "access": _access(before.access, found.desired.state.mode, now),
+            "retention": found.retention,
+            "usage": _usage(before.usage, found),
+            "binding": BindingRef(name=bindings[0].name),
+            "bindings": bindings,
+        }
+    )
+    return with_findings(status, _findings(found, len(agents)), now=now, generation=generation)
+
+
+def _rotated_at(desired: Desired, agent: str) -> datetime:
+    binding = desired.bindings[agent]
+    for principal in desired.record.principals.values():
+        for credential in principal.slots.values():
+            if credential.password == binding.password:
+                return credential.created
+    raise LookupError(f"the credential in the binding of agent {agent} is in no slot")
+
+
+def _access(before: AccessStatus | None, mode: AccessMode, now: datetime) -> AccessStatus:
+    if before is not None and before.mode is mode:
+        return before
+    return AccessStatus(mode=mode, since=now.replace(microsecond=0))
+
+
+def _usage(before: Usage | None, found: Provisioned) -> Usage | None:
+    """Written again on a change of state or of 5 points; live figures are metrics."""
+    if found.usage is None or found.measured_at is None:
+        return before
+    quota = found.spec.quota
+    usage = Usage(
+        memory=quantity_of_bytes(found.usage.memory),
+        memory_limit=quantity_of_bytes(quota.memory.bytes),
+        memory_percent=percent(found.usage.memory, quota.memory.bytes),
+        conversations=found.usage.conversations,
+        conversations_limit=quota.conversations,
+        conversations_percent=percent(found.usage.conversations, quota.conversations),
+        since=found.measured_at.replace(microsecond=0),
+    )
+    return before if before is not None and not _worth_showing(before, usage) else usage
+
+
+def _worth_showing(before: Usage, after: Usage) -> bool:
+    moved = max(
+        abs(before.memory_percent - after.memory_percent),
+        abs(before.conversations_percent - after.conversations_percent),
+    )
+    limits = (before.memory_limit, before.conversations_limit)
+    return (
+        moved >= SHOW_AGAIN_AT
+        or limits != (after.memory_limit, after.conversations_limit)
+        or _band(before) != _band(after)
+    )
+
+
+def _band(usage: Usage) -> int:
+    share = max(usage.memory_percent, usage.conversations_percent)
+    return sum(share >= bound for bound in (80, 95, 100))
+
+
+def _findings(found: Provisioned, agents: int) -> tuple[Finding, ...]:
+    record = found.desired.record
+    many = "1 agent" if agents == 1 else f"{agents} agents"
+    return (
+        Finding(
+            ConditionType.READY, _TRUE, "Provisioned", f"{many} can work on store {record.store}"
+        ),
+        Finding(
+            ConditionType.ISOLATION_VERIFIED,
+            _TRUE,
+            "Proven",
+            "The agents' users reach the tenant's own keys and no others, on every node",
+        ),
+        _key_finding(found),
+        _quota_finding(found.quota_state),
+        Finding(ConditionType.RECONCILING, _FALSE, "Done"),
+        Finding(ConditionType.STALLED, _FALSE, "Done"),
+        Finding(ConditionType.DELETION_BLOCKED, _FALSE, "Done"),
+        *found.retention_findings,
+    )
+
+
+def _key_finding(found: Provisioned) -> Finding:
+    if found.key_available:
+        return Finding(
+            ConditionType.KEY_AVAILABLE,
+            _TRUE,
+            "KeyAvailable",
+            f"Key version {found.key_version} is in use",
+        )
+    return Finding(
+        ConditionType.KEY_AVAILABLE,
+        _FALSE,
+        "KeySecretMissing",
+        f"{found.key_secret} is gone: put it back. Agents go on with their bindings; no new key is "
+        "made in its place",
+    )
+
+
+def _quota_finding(state: QuotaState) -> Finding:
+    kind = ConditionType.WITHIN_QUOTA
+    if state.flooded:
+        return Finding(
+            kind,
+            _FALSE,
+            "Flooded",
+            "The audit queue or the subject index outgrew its limit, so the agents' users are off: "
+            "find the agent that floods it, then trim the queue (LTRIM) as the store's admin",
+        )
+    if state.pressure is Pressure.OVER:
+        what = " and ".join(state.over)
+        return Finding(
+            kind,
+            _FALSE,
+            "QuotaExceeded",
+            f"The quota of {what} is used up: agents can read and delete; writing returns under "
+            "95 %. Delete conversations, or raise spec.quota",
+        )
+    if state.pressure is Pressure.WARNING:
+        return Finding(kind, _TRUE, "QuotaNearlyUsed", "80 % of a quota or more is in use")
+    return Finding(kind, _TRUE, "WithinQuota", "Less than 80 % of each quota is in use")
+
+
+def refused(
+    before: MemoryTenantStatus, refusal: Refusal, *, now: datetime, generation: int
+) -> MemoryTenantStatus:
+    """The status of a tenant that cannot be as declared; what it already has stays."""
+    message = f"{refusal.field}: {refusal.message}" if refusal.field else refusal.message
+    return with_findings(
+        before,
+        (
+            Finding(ConditionType.READY, _FALSE, refusal.reason, message),
+            Finding(ConditionType.STALLED, _TRUE, refusal.reason, message),
+            Finding(ConditionType.RECONCILING, _FALSE, "Stalled"),
+        ),
+        now=now,
+        generation=generation,
+    )
+
+
+def waiting(
+    before: MemoryTenantStatus, reason: str, message: str, *, now: datetime, generation: int
+) -> MemoryTenantStatus:
+    """The status while something passes that nobody has to mend: a tenant that was Ready for this
+    generation stays so.
+    """
+    ready = find(before.conditions, ConditionType.READY)
+    findings = [
+        Finding(ConditionType.RECONCILING, _TRUE, reason, message),
+        Finding(ConditionType.STALLED, _FALSE, reason),
+    ]
+    if ready is None or ready.status is not _TRUE:
+        findings.append(Finding(ConditionType.READY, _UNKNOWN, reason, message))
+    return with_findings(before, findings, now=now, generation=generation)
+
+
+def deletion_blocked(
+    before: MemoryTenantStatus, reason: str, message: str, *, now: datetime, generation: int
+) -> MemoryTenantStatus:
+    """The status of a tenant in deletion whose data may not go yet."""
+    return with_findings(
+        before,
+        (
+            Finding(ConditionType.READY, _FALSE, reason, message),
+            Finding(ConditionType.DELETION_BLOCKED, _TRUE, reason, message),
+        ),
+        now=now,
+        generation=generation,
+    )
+
+
+def with_findings(
+    before: MemoryTenantStatus, findings: Iterable[Finding], *, now: datetime, generation: int
+) -> MemoryTenantStatus:
+    """The status with these findings merged into its conditions."""
+    conditions = merge(before.conditions, findings, now=now, generation=generation)
+    return before.model_copy(update={"conditions": conditions, "observed_generation": generation})
+
+
+def as_json(status: Status) -> Mapping[str, Any]:
+    """The status as it is written: what is not known is left out."""
+    dumped: Mapping[str, Any] = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {name: value for name, value in dumped.items() if value not in ("", [], {})}
