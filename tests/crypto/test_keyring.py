@@ -304,7 +304,8 @@ def test_a_field_that_is_missing_or_wrong_is_named(which: str, name: str) -> Non
     without = {key: value for key, value in document.items() if key != name}
     with pytest.raises(KeyInvalid, match=f"{name} is missing"):
         read(which, without)
-    for wrong in (None, -1, True, "?", "AAAA", [], {}, [1], "x" * 70_000):
+    wrongs: list[object] = [None, -1, True, "?", "AAAA", [], {}, [1], "x" * 70_000]
+    for wrong in wrongs:
         with pytest.raises(KeyInvalid):
             read(which, document | {name: wrong})
 
