@@ -1,0 +1,63 @@
+{{/* Names are cut to 40 characters: the longest suffix below makes 63. */}}
+{{- define "memtenant.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "memtenant.fullname" -}}
+{{- $name := include "memtenant.name" . -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "memtenant.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "memtenant.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "memtenant.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "memtenant.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: memtenant
+{{- end }}
+
+{{- define "memtenant.image" -}}
+{{- with .Values.image -}}
+{{- $tag := default $.Chart.AppVersion .tag -}}
+{{- if .digest }}{{ .repository }}:{{ $tag }}@{{ .digest }}{{ else }}{{ .repository }}:{{ $tag }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* Whole seconds of a period ("20s", "2m", "20", "0.25"), rounded up. */}}
+{{- define "memtenant.seconds" -}}
+{{- $unit := dict "s" 1.0 "m" 60.0 "h" 3600.0 "d" 86400.0 "w" 604800.0 -}}
+{{- $text := toString . -}}
+{{- $number := regexFind "^[0-9.]+" $text | float64 -}}
+{{- mulf $number (get $unit (regexFind "[a-z]+$" $text | default "s")) | ceil | int64 -}}
+{{- end }}
+
+{{/* What the operator may do with Secrets, wherever it may touch them. */}}
+{{- define "memtenant.secretRule" -}}
+apiGroups: [""]
+resources: [secrets]
+verbs: [create, delete, get, list, patch, watch]
+{{- end }}
+
+{{- define "memtenant.serviceAccountSubject" -}}
+kind: ServiceAccount
+name: {{ include "memtenant.fullname" . }}
+namespace: {{ .Release.Namespace }}
+{{- end }}
+
+{{/* Annotations of an object that lives only while the release is being uninstalled. */}}
+{{- define "memtenant.uninstallHook" -}}
+helm.sh/hook: pre-delete
+helm.sh/hook-weight: {{ .weight | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
