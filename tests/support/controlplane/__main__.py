@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from typing import NoReturn
 
 from tests.support.controlplane import build
@@ -18,6 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.support.controlplane")
     commands = parser.add_subparsers(dest="command", required=True)
     make = commands.add_parser("build", help="build what is missing")
+    make.add_argument("only", nargs="*", metavar="NAME", help="etcd, kubernetes, helm")
     make.add_argument("--background-nice", action="store_true", help="leave the CPU to others")
     commands.add_parser("helm", help="print where Helm is")
     commands.add_parser("kubectl", help="print where kubectl is")
@@ -29,7 +31,7 @@ def main() -> int:
             case "build":
                 if options.background_nice:
                     os.nice(_LOWEST_PRIORITY)
-                _build()
+                _build(options.only)
             case "helm":
                 print(build.helm())
             case "kubectl":
@@ -45,13 +47,13 @@ def main() -> int:
     return 0
 
 
-def _build() -> None:
+def _build(only: Sequence[str]) -> None:
     began = time.monotonic()
 
     def report(line: str) -> None:
         print(f"control plane [{time.monotonic() - began:4.0f} s]: {line}", flush=True)
 
-    build.build_all(report)
+    build.build_all(report, names=only)
     report(f"ready in {build.default_cache()}")
 
 

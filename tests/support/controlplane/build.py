@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,10 +131,18 @@ def program(name: str, cache: Path | None = None) -> Path:
     return path
 
 
-def build_all(report: Report, cache: Path | None = None) -> None:
+def is_complete() -> bool:
+    """Whether every program is there."""
+    try:
+        return all(program(name) for component in COMPONENTS for name in component.programs)
+    except Unavailable:
+        return False
+
+
+def build_all(report: Report, cache: Path | None = None, names: Sequence[str] = ()) -> None:
     """Build what is neither built nor ready-made. Raises Unavailable or StartFailed."""
     cache = cache or default_cache()
-    for component in COMPONENTS:
+    for component in (c for c in COMPONENTS if not names or c.name in names):
         if all(_ready_made(name) for name in component.programs):
             report(f"{component.name}: from KUBEBUILDER_ASSETS")
         else:

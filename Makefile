@@ -1,0 +1,71 @@
+# Everything runs in .venv, made on demand from requirements.lock with nothing but Python and make.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CANDIDATES := python3 python3.13 python3.12 python3.11 python3.14
+PYTHON ?= $(shell for p in $(CANDIDATES); do \
+	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	echo $$p; break; fi; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --retries 5 --timeout 60
+TYPED := operator tests/support tests/support_tests tests/conftest.py tests/run.py \
+	$(sort $(dir $(wildcard examples/*/*.py)))
+
+.PHONY: help demo demo-cluster test lint lint-python lint-types lint-imports lint-chart lint-shell \
+	generate bench control-plane
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY) ## tenants on an embedded Valkey, told as a story (no cluster needed)
+	@$(BIN)/python examples/demo/local.py
+
+demo-cluster: control-plane ## the same through helm install and kubectl on a real API server
+	@$(BIN)/python examples/demo/cluster.py
+
+test: $(READY) ## every test, tier by tier (TEST_ARGS="--tier unit" for one of them)
+	@$(BIN)/python -m tests.run $(TEST_ARGS)
+
+lint: lint-python lint-types lint-imports lint-chart lint-shell ## style, types, layers, chart, shell
+
+lint-python: $(READY)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+lint-types: $(READY)
+	@$(BIN)/mypy $(TYPED)
+
+lint-imports: $(READY)
+	@$(BIN)/lint-imports
+
+lint-chart: $(READY)
+	@$(BIN)/python -m tests.support.controlplane build helm
+	@helm="$$($(BIN)/python -m tests.support.controlplane helm)" && \
+	"$$helm" lint --strict charts/memtenant
+
+lint-shell: $(READY)
+	@$(BIN)/shellcheck .ci/run $$(git ls-files '*.sh')
+
+generate: $(READY) ## write what is generated: CRDs, the chart's copy of them
+	@$(BIN)/python -m memtenant.api.generate
+
+bench: control-plane ## measure the limits that the design sets
+	@$(BIN)/python -m tests.bench
+
+control-plane: $(READY) ## build kube-apiserver, etcd and Helm into the user's cache (minutes, once)
+	@$(BIN)/python -m tests.support.controlplane build
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "memtenant needs Python 3.11 or later; tried: $(CANDIDATES)." \
+	"Install one, or say which: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv --clear $(VENV); }
+	@echo "Installing the locked packages into $(VENV) (a minute at first)"
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,159 @@
+"""Run the test suite tier by tier: `python -m tests.run [--tier NAME …] [pytest arguments]`.
+
+The control plane takes minutes to build the first time, so its build starts at once, at low
+priority, while the tiers that need none run. Each tier's result is printed as it ends; the last
+line is `N passed, N failed` (and `, N skipped`) over all of them.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support import processes
+from tests.support.controlplane import build
+from tests.support.processes import Unavailable
+from tests.support.servers import Flavour
+from tests.support.tiers import Tier, everything_required
+
+_BUILD = [sys.executable, "-u", "-m", "tests.support.controlplane", "build", "--background-nice"]
+_NOTHING_COLLECTED = 5  # pytest's exit codes
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How many tests of a tier (or of all) ended how."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: "Result") -> "Result":
+        return Result(
+            self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped
+        )
+
+    def __str__(self) -> str:
+        skipped = f", {self.skipped} skipped" if self.skipped else ""
+        return f"{self.passed} passed, {self.failed} failed{skipped}"
+
+
+class Build:
+    """The control plane's build as a background process that writes to a log."""
+
+    def __init__(self, folder: Path) -> None:
+        self._log = folder / "control-plane.log"
+        self._process = processes.spawn(_BUILD, log=self._log)
+
+    def finish(self) -> bool:
+        """Show what it does until it ends; whether everything is there now."""
+        with self._log.open() as log:
+            while self._process.poll() is None:
+                _show(log.read())
+                time.sleep(0.5)
+            _show(log.read())
+        return self._process.returncode == 0
+
+    def stop(self) -> None:
+        """End it if it still runs; another run goes on from Go's own cache."""
+        processes.stop(self._process)
+
+
+def main() -> int:
+    """Returns 0 if nothing failed, and under MEMTENANT_REQUIRE=all only if nothing was missing."""
+    parser = argparse.ArgumentParser(prog="python -m tests.run")
+    names = [tier.value for tier in Tier]
+    parser.add_argument("--tier", action="append", choices=names, help="only this one (repeatable)")
+    options, pytest_arguments = parser.parse_known_args()
+    tiers = [tier for tier in Tier if options.tier is None or tier.value in options.tier]
+    total = Result()
+    with _scratch() as folder, _building(folder, wanted=Tier.CLUSTER in tiers) as control_plane:
+        for tier in tiers:
+            if tier is Tier.CLUSTER and control_plane is not None and not control_plane.finish():
+                total += _cannot_run(tier)
+                continue
+            if tier is Tier.REDIS:
+                _name_missing_servers()
+            total += _run(tier, folder, pytest_arguments)
+    _say("")
+    _say(str(total))
+    return 1 if total.failed else 0
+
+
+def _run(tier: Tier, folder: Path, arguments: list[str]) -> Result:
+    _say(f"\n== {tier.value} tier")
+    report = folder / f"{tier.value}.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-m", tier.value, f"--junitxml={report}"]
+    began = time.monotonic()
+    code = subprocess.run([*command, *arguments], check=False).returncode
+    result = _read(report)
+    if code not in {0, _NOTHING_COLLECTED} and not result.failed:
+        result += Result(failed=1)  # pytest itself did not get through
+    _say(f"== {tier.value} tier: {result} in {time.monotonic() - began:.0f} s")
+    return result
+
+
+def _read(report: Path) -> Result:
+    if not report.exists():
+        return Result()
+    total = Result()
+    for suite in ET.parse(report).getroot().iter("testsuite"):  # noqa: S314 - pytest's own file
+        count = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
+        failed = count["failures"] + count["errors"]
+        total += Result(count["tests"] - failed - count["skipped"], failed, count["skipped"])
+    return total
+
+
+def _cannot_run(tier: Tier) -> Result:
+    required = everything_required()
+    consequence = "which fails this run" if required else "skipped"
+    _say(f"\n== {tier.value} tier: cannot run without the control plane, {consequence}: see above")
+    _say(f"== {tier.value} tier: build it with `make control-plane`, or set KUBEBUILDER_ASSETS")
+    return Result(failed=1) if required else Result(skipped=1)
+
+
+def _name_missing_servers() -> None:
+    for flavour in Flavour:
+        try:
+            flavour.binary()
+        except Unavailable as missing:
+            _say(f"== redis tier, {flavour.value}: {missing}")
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="memtenant-tests-") as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _building(folder: Path, *, wanted: bool) -> Iterator[Build | None]:
+    if not wanted:
+        yield None
+        return
+    if not build.is_complete():
+        _say("control plane: not built yet, building it in the background (minutes, once)")
+    background = Build(folder)
+    try:
+        yield background
+    finally:
+        background.stop()
+
+
+def _show(text: str) -> None:
+    if text:
+        print(text, end="", flush=True)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
