@@ -174,6 +174,7 @@ class MirrorFollowsTheServer(RuleBasedStateMachine):
         self.mirror = Mirror()
         self.delivered = 0
         self.listed_at = -1
+        self.floors: dict[ObjectKey, int] = {}
         self.reconciled: dict[ObjectKey, object] = {}
 
     @rule(key=KEYS, spec=SPECS, status=st.sampled_from(["", "x", "y"]))
@@ -271,20 +272,29 @@ class MirrorFollowsTheServer(RuleBasedStateMachine):
             assert self.mirror.tenants_in(name) == {k for k in shown if k.namespace == name}
 
     @invariant()
-    def nothing_is_older_than_the_newest_list(self) -> None:
-        """What is shown (or not) of each key was true at some time since that list."""
+    def nothing_goes_back_in_time(self) -> None:
+        """What is shown (or not) of each key was true since the newest list, and since what was
+        shown before.
+        """
         shown = self._shown()
         for key in {ObjectKey.tenant(namespace, name) for namespace in "mn" for name in "abc"}:
-            then: int | None = None
-            since: set[int | None] = set()
-            for version, alive in self._life_of(key):
-                if version > self.listed_at:
-                    since.add(then)
-                then = version if alive else None
-            since.add(then)
-            here = shown.get(key)
-            if self.listed_at >= 0:
-                assert (int(here.resource_version) if here else None) in since
+            here = int(shown[key].resource_version) if key in shown else None
+            floor = self.floors.get(key, -1)
+            begins = [
+                begin
+                for begin, end, version in self._states_of(key)
+                if version == here and end > max(floor, self.listed_at)
+            ]
+            assert begins
+            self.floors[key] = max(floor, begins[0])
+
+    def _states_of(self, key: ObjectKey) -> list[tuple[int, float, int | None]]:
+        """From when to before when each version (None: absent) was the truth."""
+        life = self._life_of(key)
+        ends: list[float] = [version for version, _ in life]
+        begins = [-1, *(version for version, _ in life)]
+        states = [None, *(version if alive else None for version, alive in life)]
+        return list(zip(begins, [*ends, float("inf")], states, strict=True))
 
     def _life_of(self, key: ObjectKey) -> list[tuple[int, bool]]:
         life = []
@@ -329,5 +339,5 @@ class MirrorFollowsTheServer(RuleBasedStateMachine):
 
 TestMirrorFollowsTheServer = MirrorFollowsTheServer.TestCase
 TestMirrorFollowsTheServer.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None
+    max_examples=200, stateful_step_count=40, deadline=None
 )

@@ -95,9 +95,8 @@ class Mirror:
         changed: set[ObjectKey] = set()
         at = int(listing.resource_version)
         listed = {declared.key for declared in listing}
-        for key, entry in tuple(self._objects[kind].items()):
-            if key not in listed and entry.version <= at:
-                changed |= self._bury(key, at)
+        for key in self._objects[kind].keys() - listed:
+            changed |= self._bury(key, at)
         for declared in listing:
             changed |= self.put(declared)
         self._listed_at[kind] = max(at, self._listed_at[kind])
@@ -133,9 +132,8 @@ class Mirror:
         changed: set[ObjectKey] = set()
         at = int(listing.resource_version)
         listed = {namespace.name for namespace in listing}
-        for name, known in tuple(self._namespaces.items()):
-            if name not in listed and int(known.resource_version) <= at:
-                changed |= self._bury_namespace(name, at)
+        for name in self._namespaces.keys() - listed:
+            changed |= self._bury_namespace(name, at)
         for namespace in listing:
             changed |= self.put_namespace(namespace)
         self._namespaces_listed_at = max(at, self._namespaces_listed_at)
