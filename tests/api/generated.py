@@ -3,7 +3,8 @@
 The strategies read the structural schemas, so that a new field is covered the day it is added.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hypothesis import strategies as st
@@ -179,3 +180,48 @@ def objects(kind: str, broken: int) -> st.SearchStrategy[dict[str, Json]]:
         specs(kind, broken),
         happens(broken).flatmap(lambda it: surprises if it else st.just({})),
     )
+
+
+def full(schema: Mapping[str, Any]) -> Json:
+    """One valid value with every field in it."""
+    if schema.get("x-kubernetes-int-or-string"):
+        return "512Mi"
+    if "enum" in schema:
+        return "Selector" if "Selector" in schema["enum"] else schema["enum"][0]
+    match schema["type"]:
+        case "object" if "additionalProperties" in schema:
+            return {"team": "blue"}
+        case "object":
+            return {name: full(child) for name, child in schema["properties"].items()}
+        case "array":
+            return [full(schema["items"])]
+        case "integer":
+            return schema.get("minimum", 1)
+        case "boolean":
+            return True
+        case _:
+            return schema.get("default") or _example(schema.get("pattern", ""))
+
+
+def _example(pattern: str) -> str:
+    """The first of some ordinary texts that fits."""
+    ordinary = ["30d", "acme", "GDPR", "a.example:6379", "2026-01-31T09:30:00Z"]
+    return next(text for text in ordinary if re.search(pattern, text))
+
+
+def each_part(value: Json, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The path of every value below this one."""
+    if path:
+        yield path
+    children = enumerate(value) if isinstance(value, list) else ()
+    for step, child in value.items() if isinstance(value, dict) else children:
+        yield from each_part(child, (*path, step))
+
+
+def with_part(value: Json, path: tuple[str | int, ...], part: Json) -> Json:
+    """A copy of the value in which the part at the path is another."""
+    if not path:
+        return part
+    copy = value.copy()
+    copy[path[0]] = with_part(value[path[0]], path[1:], part)
+    return copy

@@ -108,6 +108,9 @@ _A = {
 }
 
 
+_INT64 = 2**63
+
+
 def _type(schema: Schema) -> str:
     return "int-or-string" if schema.get("x-kubernetes-int-or-string") else str(schema["type"])
 
@@ -119,10 +122,10 @@ def _is_of_type(value: Any, wanted: str) -> bool:
         case str():
             return wanted in ("string", "int-or-string")
         case int():
-            return wanted in ("integer", "int-or-string")
+            return wanted == "integer" or (wanted == "int-or-string" and -_INT64 <= value < _INT64)
         case float():
-            # JSON knows one kind of number: 10.0 is whole.
-            return wanted in ("integer", "int-or-string") and value.is_integer()
+            # JSON knows one kind of number, so 10.0 is whole; CEL takes no such int-or-string.
+            return wanted == "integer" and value.is_integer()
         case list():
             return wanted == "array"
         case dict():
