@@ -89,7 +89,16 @@ def main() -> int:
 def _run(tier: Tier, folder: Path, arguments: list[str]) -> Result:
     _say(f"\n== {tier.value} tier")
     report = folder / f"{tier.value}.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-m", tier.value, f"--junitxml={report}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-ra",
+        "-m",
+        tier.value,
+        f"--junitxml={report}",
+    ]
     began = time.monotonic()
     code = subprocess.run([*command, *arguments], check=False).returncode
     result = _read(report)

@@ -152,10 +152,13 @@ def build_all(report: Report, cache: Path | None = None, names: Sequence[str] = 
 def build(component: Component, report: Report, cache: Path) -> Path:
     """Build one component, or find it built; returns its folder."""
     folder = component.folder(cache)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(f"no cache folder ({error}): set XDG_CACHE_HOME to another") from error
     if folder.exists():
         report(f"{component.name} {component.version}: already built")
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
     with _only_one(cache / f"{component.name}.lock", component, report):
         if folder.exists():
             report(f"{component.name} {component.version}: built meanwhile")

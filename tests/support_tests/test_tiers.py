@@ -1,0 +1,102 @@
+"""A test's tier follows from what it asks for, and a missing piece is said in one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TESTS = """
+import pytest
+from tests.support import tiers
+
+def test_plain(): pass
+def test_server(start_server): pass
+@pytest.mark.cluster
+def test_marked(): pass
+def test_namespace(namespace): pass
+def test_missing(): tiers.cannot_run("the moon is not here: `apt-get install moon`")
+def test_broken(): assert False
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """A small suite that uses the real conftest.py."""
+    (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
+    path = tmp_path / "test_suite.py"
+    path.write_text(TESTS)
+    return path
+
+
+def run(module: str, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "MEMTENANT"))}
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments, "-p", "no:cacheprovider"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=clean | env,
+    )
+
+
+@pytest.mark.parametrize(
+    ("tier", "names"),
+    [
+        ("unit", {"test_plain", "test_missing", "test_broken"}),
+        ("redis", {"test_server"}),
+        ("cluster", {"test_marked", "test_namespace"}),
+    ],
+)
+def test_a_tier_is_what_a_test_needs(suite: Path, tier: str, names: set[str]) -> None:
+    listed = run("pytest", "--collect-only", "-q", "-m", tier, str(suite)).stdout
+    assert {line.rsplit("::", 1)[1] for line in listed.splitlines() if "::" in line} == names
+
+
+def test_the_last_line_says_how_it_ended(suite: Path) -> None:
+    ended = run("tests.run", "--tier", "unit", "--tier", "redis", str(suite))
+    assert ended.stdout.splitlines()[-1] == "2 passed, 1 failed, 1 skipped"
+    assert "== redis tier: 1 passed, 0 failed in" in ended.stdout
+    assert ended.returncode == 1
+
+
+def test_what_is_missing_is_a_skip_with_one_line(suite: Path) -> None:
+    ended = run("tests.run", "--tier", "unit", str(suite), "-k", "missing")
+    assert "the moon is not here: `apt-get install moon`" in ended.stdout
+    assert ended.stdout.splitlines()[-1] == "0 passed, 0 failed, 1 skipped"
+    assert ended.returncode == 0
+
+
+def test_what_is_missing_fails_where_all_is_required(suite: Path) -> None:
+    ended = run("tests.run", "--tier", "unit", str(suite), "-k", "missing", MEMTENANT_REQUIRE="all")
+    assert ended.stdout.splitlines()[-1] == "0 passed, 1 failed"
+    assert ended.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("require", "last"), [("", "0 passed, 0 failed, 1 skipped"), ("all", "0 passed, 1 failed")]
+)
+def test_a_cluster_tier_without_a_control_plane_says_how_to_get_it(
+    suite: Path, tmp_path: Path, require: str, last: str
+) -> None:
+    blocked = tmp_path / "a file where the cache should be"
+    blocked.touch()
+    ended = run(
+        "tests.run",
+        *("--tier", "cluster", str(suite)),
+        XDG_CACHE_HOME=str(blocked),
+        MEMTENANT_REQUIRE=require,
+    )
+    assert "set XDG_CACHE_HOME to another" in ended.stdout
+    assert "build it with `make control-plane`" in ended.stdout
+    assert ended.stdout.splitlines()[-1] == last
+
+
+def test_a_suite_that_cannot_be_collected_is_a_failure(suite: Path) -> None:
+    suite.write_text("import nothing_of_that_name\n")
+    ended = run("tests.run", "--tier", "unit", str(suite))
+    assert ended.stdout.splitlines()[-1] == "0 passed, 1 failed"
+    assert ended.returncode == 1
