@@ -8,11 +8,12 @@ from typing import TypeVar
 
 from memtenant.clock import Clock, system_clock
 from memtenant.errors import FencedOut, MemtenantError, StoreUnavailable
-from memtenant.rules.acl import AclUser
+from memtenant.rules.acl import AclUser, template_digest
 from memtenant.rules.quota import Usage
-from memtenant.stores import acl, fence, owner, purge, tenant_state, usage
+from memtenant.stores import acl, fence, owner, probe, purge, tenant_state, usage
 from memtenant.stores.connection import Address, NodeClient, Reply, StoreSettings
 from memtenant.stores.fence import Term
+from memtenant.stores.matrix import MatrixProof, prove_matrix
 from memtenant.stores.nodes import (
     NodeFacts,
     NodeResults,
@@ -71,6 +72,7 @@ class StoreAdmin:
         self._patience = replication_patience
         self._facts: StoreFacts | None = None
         self._clients: dict[Address, NodeClient] = {}
+        self._proofs: dict[tuple[str, str], MatrixProof] = {}
 
     async def __aenter__(self) -> StoreAdmin:
         return self
@@ -239,6 +241,44 @@ class StoreAdmin:
         (10,000 users: 44 s at first): save once after a batch, not after each change."""
         self._term()
         return await self._everywhere(acl.save_users)
+
+    # --- proof -----------------------------------------------------------------------------
+
+    async def prove_matrix(self) -> MatrixProof:
+        """The full DRYRUN matrix on one node of each server version; see `stores.matrix`.
+
+        The answer holds for a version and a rule template, so it is kept as long as both stay.
+        """
+        facts, term = self.facts, self._term()
+        versions = {f"{node.flavour} {node.version}": node for node in facts.nodes}
+        template = template_digest(facts.commands)
+        proofs = []
+        for version, node in sorted(versions.items()):
+            if (version, template) not in self._proofs:
+                self._proofs[version, template] = await prove_matrix(
+                    self._client(node.address), node, facts.commands, term
+                )
+            proofs.append(self._proofs[version, template])
+        return MatrixProof.of_all(proofs)
+
+    async def prove_users(self, users: Collection[AclUser]) -> tuple[str, ...]:
+        """What is wrong with the users on any node, in words; empty if all are as they should be
+        and a few DRYRUNs of each agree. Raises where a node does not answer."""
+        categories = {node.address: node.categories for node in self.facts.nodes}
+        found = await self._everywhere(
+            lambda node: probe.prove_users(node, users, categories[node.address])
+        )
+        return tuple(failure for failures in found.require_all().values() for failure in failures)
+
+    async def probe(self, username: str, password: str) -> None:
+        """Log in to every node as the user and hear what is allowed and what is denied.
+
+        Leaves nothing behind but the denials in the server's ACL LOG. Raises `NotProven`.
+        """
+        found = await self._everywhere(
+            lambda node: probe.probe(node, self._settings, username, password)
+        )
+        found.require_all()
 
     # --- tenants ---------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ _USED: tuple[tuple[str, Command], ...] = (
     ("client|kill", ("CLIENT", "KILL", "USER", _SAMPLE_USER)),
     ("client|list", ("CLIENT", "LIST")),
     ("command|docs", ("COMMAND", "DOCS", "get")),
+    ("command|getkeys", ("COMMAND", "GETKEYS", "get", _SAMPLE_KEY)),
     ("command|info", ("COMMAND", "INFO", "get")),
     ("command|list", ("COMMAND", "LIST")),
     ("del", ("DEL", STORE_EPOCH)),

@@ -1,0 +1,336 @@
+"""The full matrix: every command that the server lists, on keys of every kind, in every state.
+
+ACL DRYRUN asks the server itself, so the matrix holds for a (server version, rule template) and is
+run once for each. What a user may do is stated here a second time, by kind of key and independent
+of the rules in `memtenant.rules.acl`: whatever the server allows beyond it is a leak.
+
+FCALL is allowed on every key of the tenant that it declares; what the Function then does is
+checked by the server command by command. DRYRUN cannot show that, so it is no leak here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+from redis.exceptions import ResponseError
+
+from memtenant.rules.acl import (
+    AccessMode,
+    AccessState,
+    AclUser,
+    AgentAccess,
+    render_user,
+    setuser_args,
+    template_digest,
+)
+from memtenant.stores.arguments import CallForm, CommandDescription, describe_commands
+from memtenant.stores.connection import Command, NodeClient, Reply
+from memtenant.stores.fence import Term, run_fenced
+from memtenant.stores.nodes import NodeFacts
+from memtenant.stores.refusals import translated
+from memtenant.tenancy import keys
+from memtenant.tenancy.identity import TenantId
+
+__all__ = ["REVIEWED_KEYLESS", "MatrixProof", "prove_matrix"]
+
+PROOF_USER = "mt.proof"
+"""The user that the matrix is asked about: without a password and off. Not a tenant's name."""
+
+_OWN = TenantId("memtenant-proof", "own")
+_FOREIGN = TenantId("memtenant-proof", "own2")
+
+REVIEWED_KEYLESS = frozenset(
+    {
+        "acl|whoami",  # the own name
+        "auth",  # no rule can deny these four
+        "hello",
+        "quit",
+        "reset",
+        "client|setinfo",  # the own connection
+        "client|setname",
+        "discard",
+        "echo",
+        "exec",
+        "fcall",  # a Function's own commands are checked one by one
+        "fcall_ro",
+        "multi",
+        "ping",
+        "time",
+        "unwatch",
+        "wait",  # the number of replicas, which is nobody's secret
+    }
+)
+"""Commands that a tenant may send without a key; each was read for what it shows of others."""
+
+# A Steward has the rules of ReadWrite, and whoever is off has none, whatever else holds.
+_RENDERINGS = tuple(
+    (access, state)
+    for access in (AgentAccess.READ_ONLY, AgentAccess.READ_WRITE)
+    for state in (
+        AccessState(),
+        AccessState(over_quota=True),
+        AccessState(held=True),
+        AccessState(over_quota=True, held=True),
+        AccessState(off=True),
+    )
+)
+
+_NEEDED = frozenset({"fcall", "get", "hget", "lrange", "rpush"})
+_FCALLS = frozenset({"fcall", "fcall_ro"})
+_REMOVALS = frozenset(
+    {
+        *("del", "unlink", "getdel", "expire", "expireat", "pexpire", "pexpireat"),
+        *("lpop", "rpop", "ltrim", "lrem"),
+        *("hdel", "zrem", "zremrangebyscore", "zremrangebyrank"),
+    }
+)
+_HEAD_WRITES = frozenset({"hset", "hincrby"})
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixProof:
+    """What the server answered. ``leaks`` and ``not_proven`` say command, state and key."""
+
+    server: str
+    template: str
+    checked: int
+    denied: int
+    not_proven: tuple[str, ...] = ()
+    leaks: tuple[str, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything was asked, understood and as it should be."""
+        return not self.leaks and not self.not_proven
+
+    @classmethod
+    def of_all(cls, proofs: Sequence[MatrixProof]) -> MatrixProof:
+        """One proof for a store whose nodes run different versions; at least one proof."""
+        return cls(
+            server=", ".join(proof.server for proof in proofs),
+            template=proofs[0].template,
+            checked=sum(proof.checked for proof in proofs),
+            denied=sum(proof.denied for proof in proofs),
+            not_proven=tuple(text for proof in proofs for text in proof.not_proven),
+            leaks=tuple(text for proof in proofs for text in proof.leaks),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One DRYRUN: the command's words, the keys among them, whether the server may allow it."""
+
+    label: str
+    words: tuple[str, ...]
+    keys: tuple[str, ...]
+    allowed: bool
+
+
+@dataclass(slots=True)
+class _Findings:
+    checked: int = 0
+    denied: int = 0
+    not_proven: list[str] = field(default_factory=list)
+    leaks: list[str] = field(default_factory=list)
+
+
+async def prove_matrix(
+    node: NodeClient, facts: NodeFacts, commands: frozenset[str], term: Term
+) -> MatrixProof:
+    """Ask the node about every command that it knows, in every state of every access.
+
+    ``commands`` are those that the rules are rendered with: those that all nodes of the store know.
+    Leaves nothing behind. Raises `StoreUnavailable`, `StoreRefused` or `FencedOut`.
+    """
+    described = await describe_commands(node, facts.commands)
+    findings = _Findings()
+    for name in sorted(facts.commands - described.keys()):
+        findings.not_proven.append(f"{name}: the server lists it but does not describe it")
+    try:
+        for access, state in _RENDERINGS:
+            user = _sample_user(access, state, commands)
+            await _set(node, term, user)
+            read_only = access is AgentAccess.READ_ONLY and not state.off
+            mode = AccessMode.HELD_OVER_QUOTA if read_only else state.mode
+            await _ask_everything(node, described, mode, f"{access}, {state.mode}", findings)
+    finally:
+        await run_fenced(node, term, [("ACL", "DELUSER", PROOF_USER)])
+    return MatrixProof(
+        server=f"{facts.flavour} {facts.version}",
+        template=template_digest(commands),
+        checked=findings.checked,
+        denied=findings.denied,
+        not_proven=tuple(findings.not_proven),
+        leaks=tuple(findings.leaks),
+    )
+
+
+def _sample_user(access: AgentAccess, state: AccessState, commands: frozenset[str]) -> AclUser:
+    user = render_user(
+        _OWN, "agent", "a", access=access, state=state, password_hashes=(), commands=commands
+    )
+    return replace(user, name=PROOF_USER, enabled=False)
+
+
+async def _set(node: NodeClient, term: Term, user: AclUser) -> None:
+    reply = (await run_fenced(node, term, [("ACL", "SETUSER", *setuser_args(user))]))[0]
+    if isinstance(reply, ResponseError):
+        raise translated(reply, str(node.address))
+
+
+async def _ask_everything(
+    node: NodeClient,
+    described: dict[str, CommandDescription],
+    mode: AccessMode,
+    label: str,
+    findings: _Findings,
+) -> None:
+    """First which commands are denied outright, whatever their arguments; then, for the others,
+    every form with every kind of key."""
+    first = {name: one.forms[0] for name, one in described.items()}
+    answers = await _dryrun(node, [_filled(form, _own_content(mode)) for form in first.values()])
+    open_commands: list[CommandDescription] = []
+    containers = {name.partition("|")[0] for name in described if "|" in name}
+    for name, answer in zip(first, answers, strict=True):
+        if name in containers and "not found" in str(answer):
+            continue  # cannot be called without a subcommand, and each of those is asked about
+        findings.checked += 1
+        if _denies_command(answer):
+            findings.denied += 1
+        elif isinstance(answer, ResponseError):
+            findings.not_proven.append(f"{name} ({label}): {answer}")
+        else:
+            open_commands.append(described[name])
+    if mode is not AccessMode.OFF:
+        # Else a server that denies everything, or a broken rendering, would look like isolation.
+        for name in sorted(_NEEDED - {command.name for command in open_commands}):
+            findings.not_proven.append(f"{name} ({label}): denied, but every agent needs it")
+    for command in open_commands:
+        await _ask_open_command(node, command, mode, label, findings)
+
+
+async def _ask_open_command(
+    node: NodeClient,
+    command: CommandDescription,
+    mode: AccessMode,
+    label: str,
+    findings: _Findings,
+) -> None:
+    if not command.keyed:
+        await _ask_keyless(node, command, label, findings)
+        return
+    questions = [
+        question for form in command.forms for question in _questions(command, form, mode, label)
+    ]
+    seen = await node.run([("COMMAND", "GETKEYS", *question.words) for question in questions])
+    answers = await _dryrun(node, [question.words for question in questions])
+    for question, server_keys, answer in zip(questions, seen, answers, strict=True):
+        findings.checked += 1
+        what = f"{' '.join(question.words)} ({question.label})"
+        understood = isinstance(server_keys, list) and {
+            key.decode("utf-8", "replace") for key in server_keys
+        } == set(question.keys)
+        if isinstance(answer, ResponseError) or not understood:
+            findings.not_proven.append(f"{what}: the server did not understand the call")
+        elif answer != b"OK":
+            findings.denied += 1
+        elif not question.allowed:
+            findings.leaks.append(f"{what}: allowed")
+
+
+async def _ask_keyless(
+    node: NodeClient, command: CommandDescription, label: str, findings: _Findings
+) -> None:
+    if command.name == "select":
+        answers = await _dryrun(node, [("SELECT", "0"), ("SELECT", "1")])
+        findings.checked += 2
+        if _denies_command(answers[1]):
+            findings.denied += 1
+        else:
+            findings.leaks.append(f"SELECT 1 ({label}): allowed")
+    elif command.name not in REVIEWED_KEYLESS:
+        findings.leaks.append(f"{command.name} ({label}): allowed without a key and not reviewed")
+
+
+def _questions(
+    command: CommandDescription, form: CallForm, mode: AccessMode, label: str
+) -> Iterator[_Question]:
+    """The form with each kind of key in all places, and with a foreign key in each place while
+    the others hold own ones."""
+    own = _own_content(mode)
+    for kind, key, allowed in _kinds(command, mode):
+        chosen = (key,) * form.places
+        yield _Question(f"{label}, {kind}", form.call(chosen), chosen, allowed)
+    if form.places > 1:
+        for place in range(form.places):
+            for key in (keys.records(_FOREIGN) + "s:c:l", keys.access(_OWN)):
+                mixed = tuple(key if at == place else own for at in range(form.places))
+                allowed = command.name in _FCALLS and key == keys.access(_OWN)
+                yield _Question(f"{label}, mixed", form.call(mixed), mixed, allowed)
+
+
+def _kinds(command: CommandDescription, mode: AccessMode) -> Iterator[tuple[str, str, bool]]:
+    """Kinds of keys: a name, a key of the kind, and whether the command may touch it."""
+    name = command.name
+    calls = name in _FCALLS
+    off = mode is AccessMode.OFF
+    appends = mode in (AccessMode.READ_WRITE, AccessMode.HELD)
+    for foreign in (
+        keys.records(_FOREIGN) + "s:c:l",
+        keys.audit_queue(_FOREIGN),
+        keys.dek(_FOREIGN, "x"),
+        keys.limits(_FOREIGN),
+        keys.STORE_EPOCH,
+        keys.STORE_OWNER,
+        "somebody-elses-key",
+    ):
+        yield "foreign", foreign, False
+    yield "o:limits", keys.limits(_OWN), not off and (calls or name in ("hget", "hmget"))
+    yield "o:access", keys.access(_OWN), not off and calls
+    yield "queue", keys.audit_queue(_OWN), not off and (calls or name == "rpush")
+    index = {"lrange", "rpush"} if appends else {"lrange"}
+    yield "index", keys.subject_index(_OWN, "x"), not off and (calls or name in index)
+    wrapped = {"hget", "hsetnx"} if appends else {"hget"}
+    yield "dek", keys.dek(_OWN, "x"), not off and (calls or name in wrapped)
+    for part in ("l", "h", "s"):
+        key = f"{keys.records(_OWN)}s:c:{part}"
+        yield f"content :{part}", key, calls or _may_touch_content(command, mode, part)
+
+
+def _may_touch_content(command: CommandDescription, mode: AccessMode, part: str) -> bool:
+    name = command.name
+    if mode is AccessMode.OFF:
+        return False
+    if not command.writes or mode is AccessMode.READ_WRITE:
+        return True
+    if mode is AccessMode.OVER_QUOTA:
+        return name in _REMOVALS or (part == "h" and name in _HEAD_WRITES)
+    if mode is AccessMode.HELD:
+        return (part == "l" and name == "rpush") or (part == "h" and name in _HEAD_WRITES)
+    return False
+
+
+def _own_content(mode: AccessMode) -> str:
+    return f"{keys.records(_OWN)}s:c:{'h' if mode is AccessMode.HELD else 'l'}"
+
+
+def _filled(form: CallForm, key: str) -> tuple[str, ...]:
+    return form.call((key,) * form.places)
+
+
+def _denies_command(answer: Reply) -> bool:
+    return isinstance(answer, bytes) and b"permissions to run the" in answer
+
+
+_BATCH = 1000
+
+
+async def _dryrun(node: NodeClient, calls: Sequence[Sequence[str]]) -> list[Reply]:
+    answers: list[Reply] = []
+    remaining = iter(calls)
+    while batch := list(islice(remaining, _BATCH)):
+        commands: list[Command] = [("ACL", "DRYRUN", PROOF_USER, *words) for words in batch]
+        answers += await node.run(commands)
+    return answers

@@ -1,0 +1,168 @@
+"""Proof of one tenant's isolation: its rules as they stand on the node, and its own connection.
+
+The rules are compared and asked about by ACL DRYRUN without the tenant's credentials. A probe logs
+in as the tenant and hears the denials itself; what would write is queued in MULTI, where the server
+judges it, and discarded, so that nothing stays behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
+
+from memtenant.errors import NotProven, StoreRefused
+from memtenant.rules.acl import AclUser, Categories, UserName, parse_user
+from memtenant.stores.acl import differing_users
+from memtenant.stores.connection import Command, NodeClient, Reply, StoreSettings
+from memtenant.stores.refusals import shown, translated
+from memtenant.tenancy import keys
+from memtenant.tenancy.identity import TenantId
+
+__all__ = ["NEIGHBOUR", "probe", "prove_users"]
+
+NEIGHBOUR = TenantId("memtenant-proof", "neighbour")
+"""A tenant that stands for all others; its keys need not exist to be denied."""
+
+_BATCH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """A call, and whether the user may make it."""
+
+    words: tuple[str, ...]
+    allowed: bool
+
+
+def _checks(owner: UserName, enabled: bool) -> tuple[_Check, ...]:
+    own, other = owner.tenant, NEIGHBOUR
+    return (
+        _Check(("GET", f"{keys.records(own)}probe"), enabled),
+        _Check(("HGET", keys.limits(own), "field"), enabled),
+        _Check(("GET", f"{keys.records(other)}probe"), False),
+        _Check(("RPUSH", keys.audit_queue(other), "value"), False),
+        _Check(("HGET", keys.limits(other), "field"), False),
+        _Check(("HSET", keys.limits(own), "field", "value"), False),
+        _Check(("HGET", keys.access(own), "field"), False),
+        _Check(("LRANGE", keys.audit_queue(own), "0", "-1"), False),
+        _Check(("DEL", keys.dek(own, "probe")), False),
+        _Check(("GET", keys.STORE_EPOCH), False),
+        _Check(("SCAN", "0"), False),
+        _Check(("EVAL", "return 1", "0"), False),
+    )
+
+
+async def prove_users(
+    node: NodeClient, users: Collection[AclUser], categories: Categories
+) -> tuple[str, ...]:
+    """What is wrong with the users on the node, in words; empty if they are proven."""
+    failures = [
+        f"{node.address}: {name}: {difference}"
+        for name, found in (await differing_users(node, users, categories)).items()
+        for difference in found
+    ]
+    owners = {user.name: parse_user(user.name) for user in users}
+    questions = [
+        (user.name, check)
+        for user in users
+        if (owner := owners[user.name]) is not None
+        for check in _checks(owner, user.enabled)
+    ]
+    for start in range(0, len(questions), _BATCH):
+        batch = questions[start : start + _BATCH]
+        commands: list[Command] = [("ACL", "DRYRUN", name, *check.words) for name, check in batch]
+        for (name, check), reply in zip(batch, await node.run(commands), strict=True):
+            failures += _dryrun_failures(f"{node.address}: {name}", check, reply)
+    failures += [
+        f"{node.address}: {name} is not a user that memtenant made"
+        for name, owner in owners.items()
+        if owner is None
+    ]
+    return tuple(failures)
+
+
+def _dryrun_failures(who: str, check: _Check, reply: Reply) -> Iterator[str]:
+    what = " ".join(check.words[:2])
+    if isinstance(reply, ResponseError):
+        yield f"{who}: {what} is not proven: {shown(reply)}"
+    elif (reply == b"OK") != check.allowed:
+        yield f"{who}: {what} is {'denied' if check.allowed else 'allowed'}"
+
+
+async def probe(node: NodeClient, settings: StoreSettings, name: str, password: str) -> None:
+    """Log in to the node as the user and try what it may and what it may not.
+
+    Whether it may write now is asked of the server beforehand, and must be what the user's own
+    connection sees. Raises `NotProven` with everything that is wrong, and `StoreUnavailable`.
+    """
+    owner = parse_user(name)
+    if owner is None:
+        raise NotProven(f"{name} is not a user that memtenant made")
+    reply = await node.call("ACL", "GETUSER", name)
+    enabled = isinstance(reply, list) and b"on" in reply[reply.index(b"flags") + 1]
+    content = f"{keys.records(owner.tenant)}probe"
+    writes = await _as_dryrun(
+        node,
+        name,
+        [("RPUSH", f"{content}:l", "x"), ("SET", content, "x"), ("DEL", content)],
+    )
+    user = NodeClient(
+        node.address,
+        replace(settings, username=name, password=lambda: password, connections_per_node=1),
+    )
+    try:
+        if not enabled:
+            await _expect_no_login(user, name)
+            return
+        checks = (*_checks(owner, enabled), *writes)
+        failures = await _live_failures(user, name, checks)
+    finally:
+        await user.close()
+    if failures:
+        raise NotProven(f"{node.address}: {name}: {'; '.join(failures)}")
+
+
+async def _as_dryrun(
+    node: NodeClient, name: str, calls: Sequence[tuple[str, ...]]
+) -> tuple[_Check, ...]:
+    replies = await node.run([("ACL", "DRYRUN", name, *words) for words in calls])
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            raise translated(reply, str(node.address))
+    return tuple(_Check(words, reply == b"OK") for words, reply in zip(calls, replies, strict=True))
+
+
+async def _expect_no_login(user: NodeClient, name: str) -> None:
+    try:
+        await user.call("PING")
+    except StoreRefused as refusal:
+        if refusal.reason == "StoreWrongPassword":
+            return
+        raise
+    raise NotProven(f"{user.address}: {name} is off but could log in")
+
+
+async def _live_failures(user: NodeClient, name: str, checks: Sequence[_Check]) -> list[str]:
+    reading = [("ACL", "WHOAMI"), checks[0].words, checks[1].words]
+    async with user.session() as session:
+        whoami, *read = await session.run(reading)
+        queued = await session.run([("MULTI",), *(check.words for check in checks), ("DISCARD",)])
+    failures = [] if whoami == name.encode() else ["the connection is somebody else's"]
+    failures += [
+        f"{' '.join(words[:2])} is denied"
+        for words, reply in zip(reading[1:], read, strict=True)
+        if isinstance(reply, NoPermissionError)
+    ]
+    for check, reply in zip(checks, queued[1:-1], strict=True):
+        what = " ".join(check.words[:2])
+        denied = isinstance(reply, NoPermissionError)
+        # A replica refuses writes only after it has judged the permission.
+        if isinstance(reply, ResponseError) and not isinstance(
+            reply, (NoPermissionError, ReadOnlyError)
+        ):
+            failures.append(f"{what} is not proven: {shown(reply)}")
+        elif denied == check.allowed:
+            failures.append(f"{what} is {'denied' if check.allowed else 'allowed'}")
+    return failures
