@@ -1,0 +1,223 @@
+"""kopf as the source of events, and as nothing else.
+
+Every handler is a low-level `on.event` that hands the object on. There is no `on.delete`, timer
+or daemon, so kopf adds no finalizer, keeps no progress and writes nothing (measured: 0 API writes
+for 1,200 objects, against two each and 0.3 MB of memory).
+
+kopf runs in a thread and an event loop of its own, for two reasons. When it ends, it cancels every
+task of its event loop that is younger than itself, and a watch that meets 5xx for longer than its
+backoffs ends it: in the same loop it would take running reconciles along. And a burst of events
+does not keep the workers from answering servers in time. An operator that ended is started again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import kopf
+
+from memtenant.controller.backoff import Backoff
+from memtenant.controller.login import session_for
+from memtenant.controller.watches import Watches
+from memtenant.resources.port import GROUP, VERSION, Kind
+
+__all__ = ["NAMESPACES", "SECRETS", "EventSource", "Seen", "cluster_source", "secret_source"]
+
+NAMESPACES = "namespaces"
+SECRETS = "secrets"
+
+_log = logging.getLogger(__name__)
+
+_FIRST_RESTART = 1.0
+_LONGEST_RESTART = 30.0
+_RAN_WELL = 60.0
+_BACKOFFS = (0.5, 1, 2, 4, 8, 15)
+"""Seconds between kopf's own tries; then its operator ends and is started again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One event as it came.
+
+    ``plural`` names the resource, ``type`` is ADDED, MODIFIED, DELETED, or None for what a list
+    found, and ``raw`` is the object's JSON: of namespaces and Secrets the metadata alone.
+    """
+
+    plural: str
+    type: str | None
+    raw: Mapping[str, Any]
+
+
+Sink = Callable[[Seen], None]
+
+
+class EventSource:
+    """One kopf operator in a thread of its own, started again whenever it ends by itself.
+
+    ``sink`` is called in the event loop that called `start`, one event after the other.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        resources: Iterable[tuple[str, str, str]],
+        *,
+        namespaces: tuple[str, ...],
+        watches: Watches,
+        expected: Iterable[str],
+    ) -> None:
+        self._name = name
+        self._resources = tuple(resources)
+        self._namespaces = namespaces
+        self._watches = watches
+        self._expected = tuple(expected)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._own_loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._stopping = threading.Event()
+
+    def start(self, sink: Sink) -> None:
+        """Begin to watch. From now on each watch must be heard of."""
+        self._loop = asyncio.get_running_loop()
+        self._watches.expect(self._expected)
+        self._thread = threading.Thread(
+            target=self._run, args=(sink,), name=f"kopf-{self._name}", daemon=True
+        )
+        self._thread.start()
+
+    def alive(self) -> bool:
+        """Whether the thread that keeps kopf running is there."""
+        return self._thread is not None and self._thread.is_alive()
+
+    async def stop(self) -> None:
+        """End the watches and wait until their thread has ended."""
+        self._watches.dismiss(self._expected)
+        self.abandon()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    def abandon(self) -> None:
+        """End the watches without waiting."""
+        self._stopping.set()
+        own_loop, stop = self._own_loop, self._stop
+        if own_loop is not None and stop is not None and not own_loop.is_closed():
+            own_loop.call_soon_threadsafe(stop.set)
+
+    def _run(self, sink: Sink) -> None:
+        backoff: Backoff[str] = Backoff(first=_FIRST_RESTART, longest=_LONGEST_RESTART)
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            try:
+                asyncio.run(self._operate(sink))
+            except Exception as error:  # noqa: BLE001 -- whatever ended it, it is started again
+                _log.warning(
+                    "the watches of %s ended (%s: %s) and will be started again",
+                    self._name,
+                    type(error).__name__,
+                    error,
+                )
+            if time.monotonic() - started > _RAN_WELL:
+                backoff.forget(self._name)
+            self._stopping.wait(backoff.failed(self._name))
+
+    async def _operate(self, sink: Sink) -> None:
+        self._stop = asyncio.Event()
+        self._own_loop = asyncio.get_running_loop()
+        if self._stopping.is_set():
+            return
+        await kopf.operator(
+            registry=self._registry(sink),
+            settings=_settings(),
+            standalone=True,
+            clusterwide=not self._namespaces,
+            namespaces=self._namespaces,
+            stop_flag=self._stop,
+        )
+
+    def _registry(self, sink: Sink) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry)(session_for(self._watches))
+        for group, version, plural in self._resources:
+            kopf.on.event(group, version, plural, registry=registry)(self._handler(plural, sink))
+        return registry
+
+    def _handler(self, plural: str, sink: Sink) -> Callable[..., Any]:
+        loop = self._loop
+        if loop is None:
+            raise RuntimeError("start comes first")
+
+        async def seen(event: kopf.RawEvent, **_: Any) -> None:
+            loop.call_soon_threadsafe(sink, Seen(plural, event["type"], event["object"]))
+
+        return seen
+
+
+def cluster_source(watches: Watches) -> EventSource:
+    """The watches that the operator cannot do without: its own kinds, and namespaces."""
+    own = [(GROUP, VERSION, kind.plural) for kind in Kind]
+    return EventSource(
+        "declared objects",
+        [*own, ("", "v1", NAMESPACES)],
+        namespaces=(),
+        watches=watches,
+        expected=[*(kind.plural for kind in Kind), NAMESPACES],
+    )
+
+
+def secret_source(watches: Watches, namespaces: tuple[str, ...]) -> EventSource:
+    """Watches of Secrets in ``namespaces`` (none: in the whole cluster)."""
+    names = [f"{SECRETS}@{namespace}" for namespace in namespaces] or [SECRETS]
+    return EventSource(
+        "Secrets", [("", "v1", SECRETS)], namespaces=namespaces, watches=watches, expected=names
+    )
+
+
+class _NothingRemembered(kopf.DiffBaseStorage):
+    """kopf compares what it handled last with what it sees; with `on.event` alone nobody asks.
+
+    The default would copy every object twice an event for it.
+    """
+
+    _NOTHING: ClassVar[kopf.BodyEssence] = kopf.BodyEssence()
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return self._NOTHING
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    # Nothing of kopf's is ever written on an object. Should that change by accident, it is under
+    # names of our own, and none of them is the finalizer that the reconcile sets.
+    settings.persistence.finalizer = f"{GROUP}/kopf-never-used"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(
+        prefix=f"kopf.{GROUP}", v1=False
+    )
+    settings.persistence.diffbase_storage = _NothingRemembered()
+    settings.networking.connect_timeout = 10
+    settings.networking.request_timeout = 60
+    settings.networking.error_backoffs = _BACKOFFS
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 310
+    settings.watching.chunk_size = 500
+    settings.queueing.worker_limit = None
+    settings.queueing.exit_timeout = 5
+    settings.posting.enabled = False
+    settings.posting.level = logging.WARNING
+    settings.execution.default_backoff = 15
+    settings.process.ultimate_exiting_timeout = None
+    # Without it kopf wants to list and watch all CustomResourceDefinitions.
+    settings.scanning.disabled = True
+    return settings

@@ -1,0 +1,94 @@
+"""How kopf talks to the API server: our login, our session.
+
+kopf's own login for asynchronous clients looks for a package of another name, so the operator
+brings its own (reference: `@kopf.on.login`). The session takes each watch's pulse, and asks for
+the metadata alone where nothing else is wanted: no value of a Secret that is only watched ever
+enters this process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import kopf
+
+from memtenant.controller.watches import Watches, watch_name
+
+__all__ = ["session_for"]
+
+_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_METADATA_ONLY = {"secrets", "namespaces"}
+
+
+def session_for(watches: Watches) -> Callable[..., Awaitable[kopf.AiohttpSession]]:
+    """A login handler for kopf that reports to ``watches``.
+
+    kopf calls it at the start and after each 401: then a ServiceAccount's token is read anew.
+    """
+
+    async def pulse(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        watching = request.url.query.get("watch") == "true"
+        name = watch_name(request.url.path)
+        if name.partition("@")[0] in _METADATA_ONLY and request.url.path.startswith("/api/v1/"):
+            request.headers["Accept"] = _METADATA if watching else _METADATA_LIST
+        response = await handler(request)
+        if watching and response.ok:
+            heard = _Heard(response.content, lambda: watches.heard(name))
+            response.content = heard  # type: ignore[assignment]
+        return response
+
+    async def login(**kwargs: Any) -> kopf.AiohttpSession:
+        info = _connection_info(**kwargs)
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+            headers={**info.as_http_headers(), "User-Agent": "memtenant"},
+            middlewares=(pulse,),
+        )
+        return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
+
+    return login
+
+
+def _connection_info(**kwargs: Any) -> kopf.ConnectionInfo:
+    """Where and as whom, in the order that `memtenant.resources.connection` has too."""
+    host = os.environ.get("KUBERNETES_SERVICE_HOST")
+    if os.environ.get("KUBECONFIG") or not host:
+        info = kopf.login_with_kubeconfig(**kwargs)
+        if info is None:
+            raise kopf.LoginError(
+                "there is neither a kubeconfig nor a ServiceAccount to log in with"
+            )
+        return info
+    if ":" in host:
+        host = f"[{host}]"
+    port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    return kopf.ConnectionInfo(
+        server=f"https://{host}:{port}",
+        ca_path=str(_SERVICE_ACCOUNT / "ca.crt"),
+        token=(_SERVICE_ACCOUNT / "token").read_text().strip(),
+    )
+
+
+class _Heard:
+    """A response's body that tells of each piece that is read from it."""
+
+    def __init__(self, body: aiohttp.StreamReader, heard: Callable[[], None]) -> None:
+        self._body = body
+        self._heard = heard
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        """As `aiohttp.StreamReader.iter_chunked`: the one way in which kopf reads a watch."""
+        async for piece in self._body.iter_chunked(size):
+            self._heard()
+            yield piece
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._body, name)
