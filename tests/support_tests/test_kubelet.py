@@ -1,5 +1,7 @@
 """Pods run as the API describes them: a kubelet's promises, on a real API server."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -443,3 +445,34 @@ def test_pods_outlive_an_absent_api_server() -> None:
             wait_for(own, "away", "pod/pod", "phase=Succeeded")
         finally:
             kubelet.close()
+
+
+@pytest.mark.cluster
+def test_a_killed_kubelet_leaves_no_pod_behind(tmp_path: Path) -> None:
+    with control_plane.running() as own:
+        own.create_namespace("crash")
+        command = [
+            sys.executable,
+            "-m",
+            "tests.support.kubelet",
+            "--kubeconfig",
+            str(own.kubeconfig),
+        ]
+        images = ["--image", "example.org/shell=sh -c"]
+        env = os.environ | {"TMPDIR": str(tmp_path)}
+        run = subprocess.Popen([*command, *images], env=env, stdout=subprocess.PIPE)
+        assert run.stdout is not None
+        with run.stdout:
+            assert b"node local is ready" in run.stdout.readline()
+        pod_file = tmp_path / "pid"
+        args = [f"echo $$ > {pod_file}; exec sleep 1000"]
+        main = {"name": "main", "image": "example.org/shell:1", "args": args}
+        metadata = {"name": "pod", "namespace": "crash"}
+        spec = {"containers": [main]}
+        own.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        processes.wait_until(lambda: pod_file.exists() and pod_file.read_text() != "", what="a pod")
+        pid = int(pod_file.read_text())
+        assert processes.exists(pid)
+        run.kill()
+        run.wait()
+        processes.wait_until(lambda: not processes.exists(pid), what="the pod's end")

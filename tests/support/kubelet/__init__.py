@@ -6,9 +6,9 @@ downward API) and volumes (Secret, ConfigMap, projected with ServiceAccount toke
 emptyDir, hostPath, and a folder for a PersistentVolumeClaim) at the paths that the pod says, in a
 mount namespace of the container's own (unprivileged: with a user namespace); renews tokens and
 swaps changed Secrets and ConfigMaps atomically within a few seconds; `readOnlyRootFilesystem`;
-readiness, liveness and startup probes (httpGet, tcpSocket, exec); restarts by policy with a
-backoff; exit codes, phases and conditions, so that Jobs, Deployments and StatefulSets work;
-deletion with SIGTERM, grace period, SIGKILL; `kubectl logs`.
+readiness and liveness probes (httpGet, tcpSocket, exec); restarts by policy with a backoff; exit
+codes, phases and conditions, so that Jobs, Deployments and StatefulSets work; deletion with
+SIGTERM, grace period, SIGKILL; a log file a container (`Kubelet.logs`).
 
 What it leaves out, so that nobody is misled by a passing test:
 - **Images.** An image name stands for programs of this machine (`Image`). A pod sees the
@@ -21,9 +21,11 @@ What it leaves out, so that nobody is misled by a passing test:
   0.0.0.0 takes its port from all pods. Service names resolve, by /etc/hosts, to the addresses of
   the ready pods that this kubelet runs; a Service's port must therefore equal its targetPort.
   NetworkPolicies do nothing. Processes outside pods do not resolve Service names.
-- preStop and postStart hooks, sidecar (restartable init) containers, ephemeral containers, gRPC
-  probes, resourceFieldRef, volumes by CSI, `kubectl exec|attach|port-forward`, image pull policies,
-  priorities, eviction, node leases. A claim's PersistentVolume is not created: it stays Pending.
+- preStop and postStart hooks, sidecar (restartable init) containers, ephemeral containers, startup
+  and gRPC probes, resourceFieldRef, Service variables such as FOO_SERVICE_HOST, volumes by CSI,
+  `kubectl logs|exec|attach|port-forward`, image pull policies, eviction, node leases and
+  heartbeats. A claim gets a folder and no PersistentVolume: it stays Pending. A kubelet that is
+  killed takes its pods' processes along, though not processes that those started themselves.
 - Waiting is shorter: probes of a container that is not ready run every second at the latest, and
   the restart backoff is 0.5 s to 10 s instead of 10 s to 5 min.
 """

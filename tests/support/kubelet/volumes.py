@@ -2,7 +2,6 @@
 
 import base64
 import datetime
-import os
 import re
 import secrets
 import shutil
@@ -147,26 +146,25 @@ def _write_atomically(folder: Path, files: Mapping[str, bytes], mode: int) -> No
     """As the real kubelet: a new folder each time, and `..data` is swapped to it by a rename."""
     current = folder / "..data"
     old = current.resolve() if current.exists() else None
-    if old is not None and _read(old) == dict(files):
+    if old is not None and _read(old) == files:
         return
     new = folder / f"..{secrets.token_hex(8)}"
+    new.mkdir(parents=True)
     for name, content in files.items():
         path = new / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=mode)
         path.write_bytes(content)
         path.chmod(mode)
-    new.mkdir(parents=True, exist_ok=True)
     link = folder / "..data_tmp"
     link.symlink_to(new.name)
     link.rename(current)
-    tops = {Path(name).parts[0] for name in files}
-    for top in tops:
-        if not os.path.lexists(folder / top):
-            (folder / top).symlink_to(f"..data/{top}")
-    for entry in folder.iterdir():
-        if not entry.name.startswith("..") and entry.name not in tops:
-            entry.unlink()
+    wanted = {Path(name).parts[0] for name in files}
+    there = {entry.name for entry in folder.iterdir()}
+    for name in wanted - there:
+        (folder / name).symlink_to(f"..data/{name}")
+    for name in there - wanted:
+        if not name.startswith(".."):
+            (folder / name).unlink()
     if old is not None:
         shutil.rmtree(old)
 
