@@ -1,0 +1,57 @@
+"""The chart as Helm renders it, without a cluster."""
+
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support import tiers
+from tests.support.controlplane import build
+from tests.support.processes import Unavailable
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "memtenant"
+CI_VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
+HOME = "memtenant-system"
+RELEASE = "memtenant"
+
+Object = dict[str, Any]
+
+
+def try_helm(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    """Run Helm and return whatever came of it."""
+    try:
+        program = build.helm()
+    except Unavailable as missing:
+        tiers.cannot_run(str(missing))
+    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+
+
+def template(*arguments: str | Path) -> str:
+    """What `helm template` prints."""
+    answer = try_helm("template", RELEASE, CHART, "-n", HOME, *arguments)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def objects(*arguments: str | Path) -> list[Object]:
+    """Every object of the chart with these arguments of `helm template`."""
+    return [found for found in yaml.safe_load_all(template(*arguments)) if found]
+
+
+def one(found: Iterable[Object], kind: str, name: str = RELEASE) -> Object:
+    """The only object of this kind and name."""
+    (match,) = (each for each in found if each["kind"] == kind and each["metadata"]["name"] == name)
+    return match
+
+
+def of_kind(found: Iterable[Object], kind: str) -> list[Object]:
+    """All objects of this kind."""
+    return [each for each in found if each["kind"] == kind]
+
+
+def pod_templates(found: Iterable[Object]) -> list[Object]:
+    """The template of every pod that the chart would start."""
+    return [each["spec"]["template"] for each in found if "template" in each.get("spec", {})]
