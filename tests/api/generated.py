@@ -5,6 +5,7 @@ The strategies read the structural schemas, so that a new field is covered the d
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -136,6 +137,12 @@ def specs(kind: str, broken: int) -> st.SearchStrategy[Json]:
     return values(structural_schema(kind)["properties"]["spec"], broken)
 
 
+@cache
+def field(kind: str, name: str, broken: int) -> st.SearchStrategy[Json]:
+    """Values of one field of a kind's spec."""
+    return values(structural_schema(kind)["properties"]["spec"]["properties"][name], broken)
+
+
 def metadata(broken: int) -> st.SearchStrategy[Json]:
     """``metadata`` that a person might write."""
     names = st.sampled_from(["acme", "a", "a" * 40])
@@ -161,6 +168,7 @@ def metadata(broken: int) -> st.SearchStrategy[Json]:
     return happens(broken).flatmap(lambda it: hostile if it else fine)
 
 
+@cache
 def objects(kind: str, broken: int) -> st.SearchStrategy[dict[str, Json]]:
     """Whole objects of a kind."""
     surprises = st.dictionaries(

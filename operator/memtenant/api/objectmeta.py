@@ -9,7 +9,7 @@ from typing import Any
 from memtenant.api.fields import LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN, SUBDOMAIN_PATTERN
 from memtenant.api.structural import Violation
 
-__all__ = ["metadata_violations"]
+__all__ = ["metadata_violations", "stored_metadata"]
 
 _STRINGS = ("name", "generateName", "namespace", "selfLink", "uid", "resourceVersion")
 _KNOWN = frozenset(
@@ -45,6 +45,17 @@ def metadata_violations(metadata: Any, *, namespaced: bool) -> Iterator[Violatio
     yield from _texts(metadata, "labels", _label)
     yield from _texts(metadata, "annotations", _annotation)
     yield from _finalizers(metadata.get("finalizers"))
+
+
+def stored_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Valid metadata as the API server stores it: no nulls, the text of a null label is empty."""
+    return {
+        field: {key: text or "" for key, text in value.items()}
+        if field in ("labels", "annotations")
+        else value
+        for field, value in metadata.items()
+        if value is not None
+    }
 
 
 def _names(metadata: Mapping[str, Any], *, namespaced: bool) -> Iterator[Violation]:

@@ -239,7 +239,7 @@ class RetentionPolicy(Resource):
     model_config = ConfigDict(json_schema_extra=ruled(NAMED_AS_A_LABEL))
 
     NAMES: ClassVar[Names] = Names(
-        plural="retentionpolicies", singular="retentionpolicy", short="rp", namespaced=False
+        plural="retentionpolicies", singular="retentionpolicy", short=("rp",), namespaced=False
     )
     COLUMNS: ClassVar[tuple[Column, ...]] = (
         Column(name="Frameworks", path=".spec.frameworks", description="Regulations that apply"),

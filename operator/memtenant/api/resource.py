@@ -82,7 +82,7 @@ class Names(Model):
 
     plural: str
     singular: str
-    short: str
+    short: tuple[str, ...]
     namespaced: bool
 
 

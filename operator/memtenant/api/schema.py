@@ -160,7 +160,7 @@ def crd(kind: str) -> dict[str, Any]:
                 "listKind": f"{kind}List",
                 "plural": names.plural,
                 "singular": names.singular,
-                "shortNames": [names.short],
+                "shortNames": list(names.short),
                 "categories": [CATEGORY],
             },
             "versions": [

@@ -340,7 +340,7 @@ class MemoryStore(Resource):
     model_config = ConfigDict(json_schema_extra=ruled(NAMED_AS_A_LABEL))
 
     NAMES: ClassVar[Names] = Names(
-        plural="memorystores", singular="memorystore", short="mstore", namespaced=False
+        plural="memorystores", singular="memorystore", short=("mstore", "mstores"), namespaced=False
     )
     COLUMNS: ClassVar[tuple[Column, ...]] = (
         Column(name="Flavour", path=".status.flavour", description="Shape of the installation"),

@@ -460,7 +460,10 @@ class MemoryTenant(Resource):
     model_config = ConfigDict(json_schema_extra=ruled(NAMED_AS_A_LABEL, _PLACED_STORE_STAYS))
 
     NAMES: ClassVar[Names] = Names(
-        plural="memorytenants", singular="memorytenant", short="mtenant", namespaced=True
+        plural="memorytenants",
+        singular="memorytenant",
+        short=("mtenant", "mtenants"),
+        namespaced=True,
     )
     COLUMNS: ClassVar[tuple[Column, ...]] = (
         Column(name="Store", path=".status.store", description="Where the memory lies"),

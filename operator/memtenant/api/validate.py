@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from memtenant.api.objectmeta import metadata_violations
+from memtenant.api.objectmeta import metadata_violations, stored_metadata
 from memtenant.api.parse import KINDS, kind_of
 from memtenant.api.rule import VALIDATIONS, Rule
 from memtenant.api.schema import structural_schema
@@ -59,9 +59,14 @@ def require_valid(new: Mapping[str, Any], old: Mapping[str, Any] | None = None) 
 
 
 def defaulted(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The object as an API server would store it: nulls pruned, defaults filled in."""
-    filled: dict[str, Any] = filled_in(dict(raw), structural_schema(kind_of(raw).kind_name()))
-    return filled
+    """A valid new object as an API server would store it.
+
+    Nulls pruned, defaults filled in, and without a ``status``: that is the operator's to write.
+    """
+    given = {key: value for key, value in raw.items() if key != "status"}
+    schema = structural_schema(kind_of(raw).kind_name())
+    stored: dict[str, Any] = filled_in(given, schema)
+    return stored | {"metadata": stored_metadata(raw["metadata"])}
 
 
 def _unknown(raw: dict[str, Any], schema: Mapping[str, Any]) -> Iterator[Violation]:
