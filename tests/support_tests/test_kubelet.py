@@ -460,7 +460,7 @@ def test_a_killed_kubelet_leaves_no_pod_behind(tmp_path: Path) -> None:
         ]
         images = ["--image", "example.org/shell=sh -c"]
         env = os.environ | {"TMPDIR": str(tmp_path)}
-        run = subprocess.Popen([*command, *images], env=env, stdout=subprocess.PIPE)
+        run = subprocess.Popen(command, env=env, stdout=subprocess.PIPE)
         assert run.stdout is not None
         with run.stdout:
             assert b"node local is ready" in run.stdout.readline()

@@ -64,14 +64,16 @@ def test_the_last_line_says_how_it_ended(suite: Path) -> None:
 
 
 def test_what_is_missing_is_a_skip_with_one_line(suite: Path) -> None:
-    ended = run("tests.run", "--tier", "unit", str(suite), "-k", "missing")
+    ended = run("tests.run", "--tier", "unit", str(suite), "-k", "test_missing")
     assert "the moon is not here: `apt-get install moon`" in ended.stdout
     assert ended.stdout.splitlines()[-1] == "0 passed, 0 failed, 1 skipped"
     assert ended.returncode == 0
 
 
 def test_what_is_missing_fails_where_all_is_required(suite: Path) -> None:
-    ended = run("tests.run", "--tier", "unit", str(suite), "-k", "missing", MEMTENANT_REQUIRE="all")
+    ended = run(
+        "tests.run", "--tier", "unit", str(suite), "-k", "test_missing", MEMTENANT_REQUIRE="all"
+    )
     assert ended.stdout.splitlines()[-1] == "0 passed, 1 failed"
     assert ended.returncode == 1
 
