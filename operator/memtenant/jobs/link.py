@@ -15,7 +15,7 @@ from memtenant.errors import MemtenantError
 from memtenant.rules.acl import AclUser
 from memtenant.rules.quota import Limits, QuotaState, Usage, percent
 from memtenant.stores import Address, StoreAdmin, StoreFacts
-from memtenant.stores.probe import MatrixProof
+from memtenant.stores.matrix import MatrixProof
 from memtenant.tenancy.identity import TenantId
 
 __all__ = ["LiveTenant", "StoreLink"]

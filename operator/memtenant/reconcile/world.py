@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from memtenant.api.quantity import Quantity
+from memtenant.api.store import MemoryStoreSpec
 from memtenant.clock import Clock, system_clock
 from memtenant.crypto.primitives import KEY_BYTES, SecretKey
 from memtenant.errors import InvalidResource, KeyUnavailable, ResourceConflict
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.ledger import Ledger
 from memtenant.resources.mirror import Mirror
-from memtenant.resources.port import Kind, ObjectKey, Resources, SecretDraft
+from memtenant.resources.port import Declared, Kind, ObjectKey, Resources, SecretDraft
+from memtenant.rules.policy import PolicyFacts
 from memtenant.rules.record import RECORD_COMPONENT, RECORD_LABEL
 from memtenant.stores import Fence, Pace
 from memtenant.tenancy.identity import TenantId
@@ -27,6 +29,9 @@ until no tenant uses them."""
 
 ROOT_SECRET = "memtenant-root"  # noqa: S105 - a Secret's name
 """In the home namespace: the installation's root key, made once."""
+
+COUNT_EVERY = 5.0
+"""Seconds between two writes of a status for the sake of a count."""
 
 _ROOT_KEY = "root"
 
@@ -57,8 +62,11 @@ class World:
     timing: Timing = field(default_factory=Timing)
     pace: Callable[[], Pace] = Pace
     links: dict[str, StoreLink] = field(default_factory=dict)
+    stores_seen: dict[str, tuple[tuple[str, int], MemoryStoreSpec]] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     settled: set[TenantId] = field(default_factory=set)
+    policies: dict[str, tuple[tuple[str, int], PolicyFacts]] = field(default_factory=dict)
+    counted_at: dict[ObjectKey, float] = field(default_factory=dict)
     _root: SecretKey | None = None
     _counted: bool = False
 
@@ -81,6 +89,28 @@ class World:
             self.ledger.enter(store, TenantId(key.namespace, key.name), memory)
         except (InvalidResource, AttributeError):
             return
+
+    def declared_stores(self) -> Iterator[Declared]:
+        """Every MemoryStore as last seen, by name."""
+        for key in sorted(self.mirror.keys(Kind.STORE)):
+            declared = self.mirror.get(key)
+            if declared is not None:
+                yield declared
+
+    def counts_wait(self, key: ObjectKey, before: int, now: int) -> float | None:
+        """Seconds until a mere count in a status may be written again; None: write it now.
+
+        A thousand new tenants would write the status of their policy and store a thousand times.
+        The first tenant and the last one count at once: admission reads whether there are any.
+        """
+        if before == now:
+            return None
+        moment = self.clock.monotonic()
+        ready_at = self.counted_at.get(key, moment) + COUNT_EVERY
+        if bool(before) is bool(now) and key in self.counted_at and moment < ready_at:
+            return ready_at - moment
+        self.counted_at[key] = moment
+        return None
 
     async def installation_root(self) -> SecretKey:
         """The installation's root key, made when there is none and nothing depends on one.

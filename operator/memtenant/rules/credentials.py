@@ -20,7 +20,7 @@ __all__ = ["Advance", "Credential", "Principal", "RotationRules", "advance"]
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """One username's password; ``version`` counts the agent's credentials from 1."""
+    """One username's password; ``version`` never repeats within a tenant."""
 
     password: str = field(repr=False)
     version: int
@@ -95,13 +95,14 @@ def advance(
     rotate: bool,
     shown: Mapping[AgentName, Slot | None],
     idle: frozenset[str],
+    last_version: int,
     mint: Callable[[], str],
 ) -> Advance:
     """Decide each principal's next state.
 
     ``rotate`` asks for a rotation now; ``shown`` tells which slot all bindings of a principal
     show (None: not all the same, or one is missing); ``idle`` are usernames without a connection
-    on any node; ``mint`` makes a password.
+    on any node; ``last_version`` is the highest version so far; ``mint`` makes a password.
     """
     after: dict[AgentName, Principal] = {}
     revoke: list[str] = []
@@ -110,13 +111,13 @@ def advance(
     for name in wanted:
         principal = before.get(name)
         if principal is None:
-            principal = Principal("a", {"a": Credential(mint(), 1, now)})
+            principal = Principal("a", {"a": Credential(mint(), last_version + 1, now)})
         principal = _promote(principal, shown.get(name), now)
         principal, gone = _revoke(principal, tenant, name, rules, now, idle)
         revoke += gone
         due_rotation = _rotation_due(principal, rules)
         if len(principal.slots) == 1 and (rotate or (due_rotation and due_rotation <= now)):
-            principal = _begin(principal, now, mint())
+            principal = _begin(principal, now, mint(), last_version + 1)
             rotated.append(name)
         elif due_rotation:
             due.append(due_rotation)
@@ -134,8 +135,7 @@ def _promote(principal: Principal, shown: Slot | None, now: datetime) -> Princip
     return Principal(principal.pending, {**principal.slots, principal.active: old})
 
 
-def _begin(principal: Principal, now: datetime, password: str) -> Principal:
-    version = max(credential.version for credential in principal.slots.values()) + 1
+def _begin(principal: Principal, now: datetime, password: str, version: int) -> Principal:
     fresh = Credential(password, version, now)
     return replace(principal, slots={**principal.slots, other_slot(principal.active): fresh})
 

@@ -7,7 +7,6 @@ Pure: the same situation gives the same users, hashes, bindings and record. Acce
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +18,7 @@ from memtenant.crypto.keyring import OpenKeyring, agent_keyring
 from memtenant.crypto.primitives import SecretKey
 from memtenant.rules.acl import AccessState, AclUser, render_user
 from memtenant.rules.credentials import Advance, Principal, RotationRules, advance
+from memtenant.rules.policy import Matters, matters_to
 from memtenant.rules.quota import QuotaState
 from memtenant.rules.record import Phase, TenantRecord
 from memtenant.tenancy.binding import Binding
@@ -70,7 +70,8 @@ class Situation:
     keyring: bytes = field(repr=False)
     installation_root: SecretKey
     quota_state: QuotaState
-    matters: tuple[str, ...]
+    policy: str
+    matters: Matters
     content_minimum: bool
     rotation: RotationRules
     rotate_token: str
@@ -107,6 +108,7 @@ def desired(situation: Situation, now: datetime, mint: Callable[[], str]) -> Des
         rotate=_rotation_asked(situation),
         shown=situation.shown,
         idle=situation.idle,
+        last_version=record.last_version if record else 0,
         mint=mint,
     )
     state = AccessState(
@@ -182,6 +184,10 @@ def _record(situation: Situation, step: Advance, now: datetime) -> TenantRecord:
         principals=step.principals,
         keyring=situation.keyring,
         agents=tuple(agent.name for agent in spec.agents_or_default()),
+        last_version=max(
+            before.last_version if before else 0,
+            *(c.version for p in step.principals.values() for c in p.slots.values()),
+        ),
         rotate_token=situation.rotate_token
         if honoured
         else (before.rotate_token if before else ""),
@@ -208,7 +214,8 @@ def _limits(situation: Situation, state: AccessState) -> dict[str, str]:
 def _access(situation: Situation, record: TenantRecord) -> dict[str, str]:
     return {
         "incarnation": record.incarnation,
-        "matters": json.dumps(sorted(situation.matters)),
+        "policy": situation.policy,
+        "matters": matters_to(situation.matters),
         "minimum": "1" if situation.content_minimum else "0",
         **situation.quota_state.to_fields(),
     }

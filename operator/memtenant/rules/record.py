@@ -16,7 +16,7 @@ from enum import StrEnum
 from memtenant.clock import rfc3339, utc_from_rfc3339
 from memtenant.errors import KeyUnavailable
 from memtenant.rules.credentials import Credential, Principal
-from memtenant.tenancy.identity import AgentName, TenantId
+from memtenant.tenancy.identity import AgentName, TenantId, agent_user
 
 __all__ = [
     "LABEL_NAME",
@@ -59,7 +59,8 @@ class TenantRecord:
     empty once the keys were destroyed.
 
     ``incarnation`` is the uid of the MemoryTenant that first made it: the store's access hash names
-    it too, so that data is never taken for another's. ``agents`` are those that have bindings.
+    it too, so that data is never taken for another's. ``agents`` are those that have bindings;
+    ``last_version`` is the highest version of any credential that ever was, so that none repeats.
     ``since`` is when ``phase`` began; ``rotate_token`` the last rotation request that was
     honoured; ``left`` says in words what an Orphaned tenant left behind.
     """
@@ -74,12 +75,30 @@ class TenantRecord:
     principals: Mapping[AgentName, Principal] = field(default_factory=dict, repr=False)
     keyring: bytes = field(default=b"", repr=False)
     agents: tuple[AgentName, ...] = ()
+    last_version: int = 0
     rotate_token: str = ""
     deletion_policy: str = "Retain"
     isolation: str = "Moderate"
     encryption: str = "Enabled"
     quota_bytes: int = 0
     left: str = ""
+
+    def retiring_users(self) -> frozenset[str]:
+        """The usernames that wait to be revoked."""
+        return frozenset(
+            agent_user(self.tenant, name, slot)
+            for name, principal in self.principals.items()
+            for slot, credential in principal.slots.items()
+            if credential.retiring_since is not None
+        )
+
+    def all_users(self) -> tuple[str, ...]:
+        """Every username that exists or may exist on a node because of this record."""
+        return tuple(
+            agent_user(self.tenant, name, slot)
+            for name, principal in sorted(self.principals.items())
+            for slot in sorted(principal.slots)
+        )
 
     def to_data(self) -> dict[str, bytes]:
         """The Secret's data: ``record.json``, ``credentials.json`` and ``keyring.json``."""
@@ -93,6 +112,7 @@ class TenantRecord:
             "phase": self.phase.value,
             "since": rfc3339(self.since),
             "agents": list(self.agents),
+            "lastVersion": self.last_version,
             "rotateToken": self.rotate_token,
             "deletionPolicy": self.deletion_policy,
             "isolation": self.isolation,
@@ -138,6 +158,7 @@ class TenantRecord:
                 },
                 keyring=data["keyring.json"],
                 agents=tuple(record["agents"]),
+                last_version=int(record["lastVersion"]),
                 rotate_token=record["rotateToken"],
                 deletion_policy=record["deletionPolicy"],
                 isolation=record["isolation"],

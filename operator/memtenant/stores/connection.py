@@ -85,13 +85,15 @@ class StoreSettings:
     """How to reach a store's nodes.
 
     endpoint: the primary's address. password is asked at each connect, so that a rotated Secret
-    is honoured without a restart. connect_timeout and timeout (for one reply) are in seconds.
+    is honoured without a restart. server_name is the name to expect in certificates (None: the
+    endpoint's host). connect_timeout and timeout (for one reply) are in seconds.
     """
 
     endpoint: Address
     username: str
     password: Callable[[], str] = field(repr=False)
     tls: StoreTls | None = None
+    server_name: str | None = None
     connect_timeout: float = 3.0
     timeout: float = 5.0
     connections_per_node: int = 4
@@ -108,6 +110,7 @@ class NodeClient:
     def __init__(self, address: Address, settings: StoreSettings) -> None:
         self.address = address
         self._timeout = settings.timeout
+        self._connect_timeout = settings.connect_timeout + settings.timeout
         options: dict[str, Any] = {
             "host": address.host,
             "port": address.port,
@@ -115,7 +118,9 @@ class NodeClient:
             "protocol": 2,
             "decode_responses": False,
             "socket_connect_timeout": settings.connect_timeout,
-            "socket_timeout": settings.timeout,
+            # Timeouts are set here and not by redis-py, which answers nil for a reply that did
+            # not come in the time that its caller named.
+            "socket_timeout": None,
             "socket_keepalive": True,
             "health_check_interval": 0,
             "retry": Retry(NoBackoff(), 0),
@@ -124,7 +129,7 @@ class NodeClient:
         if settings.tls is not None:
             connection = _TlsConnection
             options["context"] = settings.tls.context()
-            options["verified_name"] = settings.endpoint.host
+            options["verified_name"] = settings.server_name or settings.endpoint.host
         self._pool = BlockingConnectionPool(
             max_connections=settings.connections_per_node,
             timeout=settings.timeout,
@@ -140,7 +145,8 @@ class NodeClient:
         transaction and no watched key goes back to the pool.
         """
         try:
-            connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(self._connect_timeout):
+                connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
         except (redis.exceptions.RedisError, OSError) as error:
             raise translated(error, str(self.address)) from None
         clean = False
@@ -191,7 +197,8 @@ class Session:
 
     async def _read(self, wait: float) -> Reply:
         try:
-            reply: Reply = await self._connection.read_response(timeout=wait)
+            async with asyncio.timeout(wait):
+                reply: Reply = await self._connection.read_response()
         except redis.exceptions.ResponseError as refusal:
             return refusal
         return reply

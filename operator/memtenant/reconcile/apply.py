@@ -1,0 +1,123 @@
+"""Execute a tenant's plan, step by step, in its order.
+
+Each step is idempotent and guarded; a step that fails ends the reconcile, and the next one plans
+anew from what is there then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from memtenant.errors import NotProven, StoreRefused
+from memtenant.jobs.link import LiveTenant, StoreLink
+from memtenant.reconcile.current import Current, binding_owner, record_draft
+from memtenant.reconcile.world import FINALIZER, World
+from memtenant.resources.port import Declared, SecretDraft
+from memtenant.rules.desired import Desired
+from memtenant.rules.plan import (
+    Action,
+    AddFinalizer,
+    Disconnect,
+    Prove,
+    RemoveBinding,
+    Revoke,
+    SaveRecord,
+    SetState,
+    SetUsers,
+    WriteBinding,
+)
+from memtenant.rules.record import LABEL_NAME
+from memtenant.stores import StateChange
+from memtenant.tenancy.binding import BINDING_SECRET_TYPE
+from memtenant.tenancy.identity import binding_name
+
+__all__ = ["Work", "apply"]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a plan is executed on."""
+
+    declared: Declared
+    current: Current
+    desired: Desired
+    link: StoreLink
+    live: LiveTenant
+
+
+async def apply(world: World, work: Work, plan: Sequence[Action]) -> None:
+    """Execute the actions. Raises the error of the first step that fails."""
+    for action in plan:
+        await _execute(world, work, action)
+
+
+async def _execute(world: World, work: Work, action: Action) -> None:
+    desired, link = work.desired, work.link
+    tenant = desired.record.tenant
+    match action:
+        case AddFinalizer():
+            world.mirror.put(await world.resources.add_finalizer(work.declared, FINALIZER))
+        case Revoke(users):
+            link.tenants[tenant] = work.live
+            (await link.admin.drop_users(users)).require_all()
+            link.unsaved = True
+        case SaveRecord():
+            draft = record_draft(world, desired.record)
+            await world.resources.apply_secret(draft, current=work.current.stored_record)
+        case SetState(fields):
+            limits = {field: after for name, field, _, after in fields if name == "limits"}
+            access = {field: after for name, field, _, after in fields if name == "access"}
+            await link.admin.write_states({tenant: StateChange(limits, access)})
+        case SetUsers(users):
+            await _set_users(work, users)
+        case Disconnect(users):
+            (await link.admin.kill_users(users)).require_all()
+        case Prove(users, live):
+            await _prove(work, users, live)
+        case WriteBinding(_, agent):
+            await world.resources.apply_secret(
+                _binding_draft(work, agent), current=work.current.bindings.get(agent)
+            )
+        case RemoveBinding(name):
+            for stored in work.current.bindings.values():
+                if stored.name == name:
+                    await world.resources.delete_secret(stored)
+
+
+async def _set_users(work: Work, names: Sequence[str]) -> None:
+    """On every node. The roster first: a node that fails now is made whole by the next repair."""
+    link = work.link
+    link.tenants[work.desired.record.tenant] = work.live
+    wanted = [user for user in work.desired.users if user.name in names]
+    outcome = (await link.admin.set_users(wanted)).require_all()
+    link.unsaved = True
+    for address, users in outcome.items():
+        for name, words in users.refused.items():
+            raise StoreRefused(f"{address} refused to set ACL user {name}: {words}")
+
+
+async def _prove(work: Work, names: Sequence[str], live: bool) -> None:
+    users = [user for user in work.desired.users if user.name in names]
+    proof = await work.link.admin.prove_users(users)
+    for failure in proof:
+        raise NotProven(failure)
+    if not live:
+        return
+    for binding in work.desired.bindings.values():
+        if binding.username in names:
+            await work.link.admin.probe(binding.username, binding.password)
+
+
+def _binding_draft(work: Work, agent: str) -> SecretDraft:
+    binding = work.desired.bindings[agent]
+    tenant = binding.tenant
+    return SecretDraft(
+        namespace=tenant.namespace,
+        name=binding_name(tenant, agent),
+        owner=binding_owner(tenant, agent),
+        data=binding.to_secret_data(),
+        type=BINDING_SECRET_TYPE,
+        labels={LABEL_NAME: tenant.name, "memtenant.dev/agent": agent},
+        owned_by=work.declared,
+    )

@@ -1,0 +1,147 @@
+"""What exists of a tenant now: its record, its bindings, its key Secret, its state on the store."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from memtenant.api.fields import Isolation
+from memtenant.api.tenant import EncryptionMode, MemoryTenantSpec
+from memtenant.crypto.agent_keyring import AgentKeyring
+from memtenant.crypto.material import read_root_key
+from memtenant.crypto.primitives import SecretKey
+from memtenant.errors import BindingInvalid, KeyInvalid
+from memtenant.reconcile.world import World
+from memtenant.resources.port import SecretDraft, StoredSecret
+from memtenant.rules.acl import parse_user
+from memtenant.rules.desired import SHARED_PRINCIPAL
+from memtenant.rules.keymaterial import Roots, operator_made_root
+from memtenant.rules.record import TenantRecord, record_labels, record_name
+from memtenant.tenancy.binding import Binding
+from memtenant.tenancy.identity import AgentName, Slot, TenantId, binding_name
+
+__all__ = ["Current", "binding_owner", "read_current", "read_record", "read_roots", "record_draft"]
+
+_RECORD_OWNER = "tenant-record"
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """The Secrets of a tenant as they are. ``bindings`` are by agent, only those that exist and
+    are ours; ``foreign`` are binding names that somebody else's Secret occupies."""
+
+    stored_record: StoredSecret | None
+    record: TenantRecord | None
+    bindings: Mapping[AgentName, StoredSecret] = field(default_factory=dict)
+    foreign: tuple[str, ...] = ()
+
+    def shown(self, spec: MemoryTenantSpec) -> dict[AgentName, Slot | None]:
+        """Which slot all bindings of each principal show; None where they differ or lack."""
+        agents = spec.agents_or_default()
+        if spec.isolation is Isolation.MINIMAL:
+            return {SHARED_PRINCIPAL: _common(self._slot(agent.name) for agent in agents)}
+        return {agent.name: self._slot(agent.name) for agent in agents}
+
+    def keyrings(self) -> list[AgentKeyring]:
+        """The keyrings in the bindings that can be read."""
+        found = []
+        for stored in self.bindings.values():
+            try:
+                found.append(AgentKeyring.from_json(stored.data.get("keyring.json", b"")))
+            except (BindingInvalid, KeyInvalid):
+                continue
+        return found
+
+    def _slot(self, agent: AgentName) -> Slot | None:
+        stored = self.bindings.get(agent)
+        if stored is None:
+            return None
+        try:
+            user = parse_user(Binding.from_mapping(stored.data).username)
+        except BindingInvalid:
+            return None
+        return user.slot if user else None
+
+
+def _common(slots: Iterable[Slot | None]) -> Slot | None:
+    distinct = set(slots)
+    return distinct.pop() if len(distinct) == 1 else None
+
+
+async def read_record(
+    world: World, tenant: TenantId
+) -> tuple[StoredSecret | None, TenantRecord | None]:
+    """The tenant's record in the home namespace; `KeyUnavailable` where it is damaged."""
+    stored = await world.resources.get_secret(world.resources.home, record_name(tenant))
+    if stored is None:
+        return None, None
+    return stored, TenantRecord.from_data(stored.data, stored.name)
+
+
+async def read_current(world: World, tenant: TenantId, agents: Iterable[AgentName]) -> Current:
+    """The record, and the bindings of these agents and of those that the record knows."""
+    stored, record = await read_record(world, tenant)
+    names = sorted({*agents, *(record.agents if record else ())})
+    secrets = await asyncio.gather(
+        *(world.resources.get_secret(tenant.namespace, binding_name(tenant, n)) for n in names)
+    )
+    bindings: dict[AgentName, StoredSecret] = {}
+    foreign: list[str] = []
+    for agent, secret in zip(names, secrets, strict=True):
+        if secret is None:
+            continue
+        if secret.owner == binding_owner(tenant, agent):
+            bindings[agent] = secret
+        else:
+            foreign.append(secret.name)
+    return Current(stored, record, bindings, tuple(foreign))
+
+
+async def read_roots(
+    world: World, tenant: TenantId, spec: MemoryTenantSpec, incarnation: str
+) -> Roots:
+    """The roots that the tenant's keys are, were or should be under.
+
+    Raises `KeyInvalid` where the user's Secret is there and holds no root key.
+    """
+    operator_made = operator_made_root(await world.installation_root(), incarnation)
+    ref = spec.encryption.key_secret_ref
+    if ref is None or spec.encryption.mode is EncryptionMode.DISABLED:
+        return Roots(operator_made, operator_made)
+    what = f"Secret {tenant.namespace}/{ref.name}"
+    secret = await world.resources.get_secret(tenant.namespace, ref.name)
+    declared = _declared_root(secret, ref.key, what)
+    return Roots(declared, operator_made, what)
+
+
+def _declared_root(secret: StoredSecret | None, key: str, what: str) -> SecretKey | None:
+    if secret is None:
+        return None
+    if key not in secret.data:
+        raise KeyInvalid(
+            f"{what} has no key {key!r}: add it, or correct spec.encryption.keySecretRef.key",
+            reason="KeySecretInvalid",
+        )
+    try:
+        return read_root_key(secret.data[key], f"{what}, key {key!r},")
+    except KeyInvalid as error:
+        raise KeyInvalid(str(error), reason="KeySecretInvalid") from None
+
+
+def record_draft(world: World, record: TenantRecord) -> SecretDraft:
+    """The record as a Secret of the home namespace."""
+    return SecretDraft(
+        namespace=world.resources.home,
+        name=record_name(record.tenant),
+        owner=_RECORD_OWNER,
+        data=record.to_data(),
+        labels=record_labels(record),
+    )
+
+
+def binding_owner(tenant: TenantId, agent: AgentName) -> str:
+    """Whose a binding Secret is: ``a`` with agent ``b-c`` and ``a-b`` with agent ``c`` would both
+    name it ``a-b-c``, and the second must not take it over."""
+    return "binding-" + hashlib.sha256(f"{tenant}/{agent}".encode()).hexdigest()[:32]

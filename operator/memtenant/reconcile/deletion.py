@@ -1,0 +1,262 @@
+"""The deletion of a MemoryTenant: revoke, then what its policy says, then let it go.
+
+Each step leaves a state from which the next try goes on: the record's phase says how far it came.
+A store that is gone does not hold the tenant for ever, and a namespace in deletion never hangs on
+a hold: the data then stays as a retained orphan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from memtenant.api.fields import DeletionPolicy
+from memtenant.api.tenant import MemoryTenantStatus
+from memtenant.crypto.header import peek_header
+from memtenant.errors import MemtenantError, RecordInvalid
+from memtenant.jobs.link import StoreLink
+from memtenant.reconcile.current import Current, read_current, record_draft
+from memtenant.reconcile.declared import save_status, status_before
+from memtenant.reconcile.outcome import Outcome
+from memtenant.reconcile.policy import read_policy
+from memtenant.reconcile.world import FINALIZER, World
+from memtenant.resources.port import Declared, EventType, ObjectKey, StoredSecret
+from memtenant.rules.deletion import Content, Obstacle, obstacle_to_deletion
+from memtenant.rules.policy import hold_labels, matters_from
+from memtenant.rules.record import Phase, TenantRecord
+from memtenant.rules.status import deletion_blocked
+from memtenant.tenancy.identity import TenantId
+
+__all__ = ["delete_tenant", "finish_orphan"]
+
+_LOOK_AGAIN = 60.0
+
+
+async def delete_tenant(world: World, declared: Declared) -> Outcome:
+    """Go as far towards the object's end as holds, minimums and the store allow."""
+    tenant = TenantId(declared.key.namespace, declared.key.name)
+    if FINALIZER not in declared.finalizers:
+        world.ledger.strike(tenant)
+        return Outcome()
+    current = await read_current(world, tenant, ())
+    record = current.record
+    if record is None or record.uid != declared.uid:
+        return await _let_go(world, declared, current, tenant)
+    policy = _deletion_policy(declared, record)
+    link = world.links.get(record.store)
+    if link is None or not link.ready:
+        return await _without_store(world, declared, current, record, policy)
+    obstacle = await _obstacle(world, declared, record, policy, link)
+    if obstacle is not None:
+        namespace = world.mirror.namespace(tenant.namespace)
+        if namespace is not None and not namespace.terminating:
+            return await _blocked(world, declared, obstacle)
+        policy = DeletionPolicy.RETAIN
+        record = replace(record, left=f"Not deleted with its namespace: {obstacle.message}")
+    await _revoke(world, link, tenant, record)
+    if policy is DeletionPolicy.RETAIN:
+        kept = _in_phase(record, Phase.RETAINED, world.clock.now())
+        await world.resources.apply_secret(record_draft(world, kept), current=current.stored_record)
+    else:
+        await _remove(world, link, record, current, policy)
+    await _tell(world, declared, policy, link.name)
+    return await _let_go(world, declared, current, tenant)
+
+
+def _deletion_policy(declared: Declared, record: TenantRecord) -> DeletionPolicy:
+    """As declared; what cannot be read is what the record remembers."""
+    declared_policy = declared.spec.get("deletionPolicy", record.deletion_policy)
+    try:
+        return DeletionPolicy(declared_policy)
+    except ValueError:
+        return DeletionPolicy(record.deletion_policy)
+
+
+async def _obstacle(
+    world: World,
+    declared: Declared,
+    record: TenantRecord,
+    policy: DeletionPolicy,
+    link: StoreLink,
+) -> Obstacle | None:
+    """What keeps the data, as the RetentionPolicy says now and as the store remembers."""
+    if policy is DeletionPolicy.RETAIN or record.phase is Phase.DELETING:
+        return None
+    tenant = record.tenant
+    state = (await link.admin.read_states([tenant]))[tenant]
+    ref = declared.spec.get("retentionPolicyRef", {})
+    name = ref.get("name", "") if isinstance(ref, dict) else ""
+    try:
+        facts = read_policy(world, name)
+    except MemtenantError as error:
+        return Obstacle(
+            "RetentionPolicyNotFound",
+            f"Deletion policy {policy} waits: whether a hold or a minimum stands is not known. "
+            f"{error}",
+        )
+    namespace = world.mirror.namespace(tenant.namespace)
+    labels = hold_labels(tenant, declared.labels, namespace.labels if namespace else {})
+    matters = facts.matters_of(labels, matters_from(state.access.get("matters", "")))
+    content = Content()
+    if facts.content_minimum is not None and not matters:
+        content = await _content(link, tenant)
+    return obstacle_to_deletion(policy, matters, facts.content_minimum, content, world.clock.now())
+
+
+async def _content(link: StoreLink, tenant: TenantId) -> Content:
+    """How many records there are and how young, by the clear header of each conversation's last."""
+    records = undated = 0
+    youngest: datetime | None = None
+    async for latest in link.admin.latest_records([tenant]):
+        records += latest.records
+        try:
+            written = peek_header(latest.header).written
+        except RecordInvalid:
+            undated += latest.records
+            continue
+        youngest = written if youngest is None else max(youngest, written)
+    return Content(records, youngest, undated)
+
+
+async def _blocked(world: World, declared: Declared, obstacle: Obstacle) -> Outcome:
+    now = world.clock.now()
+    status = deletion_blocked(
+        status_before(declared, MemoryTenantStatus),
+        obstacle.reason,
+        obstacle.message,
+        now=now,
+        generation=declared.generation,
+    )
+    changed = await save_status(world, declared, status)
+    await world.resources.emit_event(declared, EventType.WARNING, obstacle.reason, obstacle.message)
+    wait = _LOOK_AGAIN
+    if obstacle.until is not None:
+        wait = max(1.0, min((obstacle.until - now).total_seconds(), 86_400.0))
+    return Outcome(requeue_after=wait, changed=changed)
+
+
+async def _revoke(world: World, link: StoreLink, tenant: TenantId, record: TenantRecord) -> None:
+    """The users go first and from every node; only then is anything removed or kept for later."""
+    link.tenants.pop(tenant, None)
+    world.settled.discard(tenant)
+    users = record.all_users()
+    if users:
+        (await link.admin.drop_users(users)).require_all()
+        link.unsaved = True
+
+
+async def _remove(
+    world: World,
+    link: StoreLink,
+    record: TenantRecord,
+    current: Current,
+    policy: DeletionPolicy,
+) -> None:
+    """Delete or Shred. The record stays, without keys if they are shredded, until all is gone."""
+    doomed = _in_phase(record, Phase.DELETING, world.clock.now())
+    if policy is DeletionPolicy.SHRED:
+        doomed = replace(doomed, keyring=b"")
+    stored = await world.resources.apply_secret(
+        record_draft(world, doomed), current=current.stored_record
+    )
+    for binding in current.bindings.values():
+        await world.resources.delete_secret(binding)
+    await _purge(world, link, record.tenant, stored)
+
+
+async def _purge(world: World, link: StoreLink, tenant: TenantId, stored: StoredSecret) -> None:
+    await link.admin.purge([tenant])
+    await world.resources.delete_secret(stored)
+
+
+async def finish_orphan(
+    world: World, link: StoreLink, stored: StoredSecret, record: TenantRecord
+) -> bool:
+    """What a tenant that detached from an unreachable store left: its users, and where its policy
+    was Delete or Shred its data. Whether the record is gone now.
+    """
+    users = record.all_users()
+    if users:
+        (await link.admin.drop_users(users)).require_all()
+    if record.deletion_policy != DeletionPolicy.RETAIN.value:
+        await _purge(world, link, record.tenant, stored)
+        return True
+    kept = _in_phase(record, Phase.RETAINED, record.since)
+    await world.resources.apply_secret(record_draft(world, kept), current=stored)
+    return False
+
+
+def _in_phase(record: TenantRecord, phase: Phase, now: datetime) -> TenantRecord:
+    """The record in a later phase. Revoked credentials are forgotten, a Retained tenant's too."""
+    return replace(
+        record,
+        phase=phase,
+        since=record.since if record.phase is phase else now.replace(microsecond=0),
+        principals={} if phase is not Phase.ORPHANED else record.principals,
+        agents=() if phase is not Phase.ORPHANED else record.agents,
+    )
+
+
+async def _without_store(
+    world: World,
+    declared: Declared,
+    current: Current,
+    record: TenantRecord,
+    policy: DeletionPolicy,
+) -> Outcome:
+    """Wait for the store for a while, then detach: the record says what stays behind."""
+    now = world.clock.now()
+    deadline = (declared.deletion_timestamp or now) + world.timing.store_gone_grace
+    store = ObjectKey.store(record.store)
+    exists = world.mirror.get(store) is not None
+    if now < deadline:
+        message = (
+            f"MemoryStore {record.store} is not reachable: waiting until "
+            f"{deadline:%Y-%m-%dT%H:%M:%SZ} for it, then leaving an orphan record"
+            if exists
+            else f"MemoryStore {record.store} does not exist: waiting until "
+            f"{deadline:%Y-%m-%dT%H:%M:%SZ} for it, then leaving an orphan record"
+        )
+        obstacle = Obstacle("StoreGone", message, deadline)
+        return await _blocked(world, declared, obstacle)
+    left = replace(
+        _in_phase(record, Phase.ORPHANED, now),
+        deletion_policy=policy.value,
+        keyring=b"" if policy is DeletionPolicy.SHRED else record.keyring,
+        left=f"ACL users and data of {record.tenant} on store {record.store}",
+    )
+    await world.resources.apply_secret(record_draft(world, left), current=current.stored_record)
+    for binding in current.bindings.values():
+        await world.resources.delete_secret(binding)
+    await world.resources.emit_event(
+        declared,
+        EventType.WARNING,
+        "Detached",
+        f"MemoryStore {record.store} did not come back: the tenant is gone, its users and data "
+        "there are removed when it does",
+    )
+    return await _let_go(world, declared, replace(current, bindings={}), record.tenant)
+
+
+async def _tell(world: World, declared: Declared, policy: DeletionPolicy, store: str) -> None:
+    words = {
+        DeletionPolicy.RETAIN: f"Access is revoked; data and keys are retained on store {store}",
+        DeletionPolicy.DELETE: f"Access is revoked and the data on store {store} is deleted",
+        DeletionPolicy.SHRED: f"Access is revoked; keys are destroyed, data on store {store} is "
+        "deleted",
+    }
+    await world.resources.emit_event(
+        declared, EventType.NORMAL, f"{policy}Completed", words[policy]
+    )
+
+
+async def _let_go(world: World, declared: Declared, current: Current, tenant: TenantId) -> Outcome:
+    """Remove the bindings that are left and our finalizer."""
+    for binding in current.bindings.values():
+        await world.resources.delete_secret(binding)
+    store = world.ledger.store_of(tenant)
+    world.ledger.strike(tenant)
+    await world.resources.remove_finalizer(declared, FINALIZER)
+    waiting = world.mirror.unplaced_tenants()
+    keys = tuple(sorted(waiting)) + ((ObjectKey.store(store),) if store else ())
+    return Outcome(enqueue=keys, changed=True)

@@ -1,0 +1,123 @@
+"""The reconcile of a RetentionPolicy, and the way that tenants look one up."""
+
+from __future__ import annotations
+
+from memtenant.api.conditions import ConditionStatus, ConditionType, Finding
+from memtenant.api.policy import HeldMatter, RetentionPolicyStatus
+from memtenant.errors import InvalidResource
+from memtenant.reconcile.declared import policy_spec, save_status, status_before
+from memtenant.reconcile.outcome import Outcome
+from memtenant.reconcile.world import FINALIZER, World
+from memtenant.resources.port import Declared, ObjectKey
+from memtenant.rules.policy import PolicyFacts, hold_labels, policy_facts, retention_findings
+from memtenant.tenancy.identity import TenantId
+
+__all__ = ["read_policy", "reconcile_policy"]
+
+
+def read_policy(world: World, name: str) -> PolicyFacts:
+    """The policy's facts, resolved once per generation.
+
+    Raises `InvalidResource` where there is no such policy or it cannot be resolved.
+    """
+    declared = world.mirror.get(ObjectKey.policy(name))
+    if declared is None:
+        raise InvalidResource(
+            f"RetentionPolicy {name!r} does not exist: create it, or name one that exists",
+            field="spec.retentionPolicyRef.name",
+            reason="RetentionPolicyNotFound",
+        )
+    return _facts(world, declared)
+
+
+def _facts(world: World, declared: Declared) -> PolicyFacts:
+    name = declared.key.name
+    known = world.policies.get(name)
+    if known is None or known[0] != (declared.uid, declared.generation):
+        facts = policy_facts(name, policy_spec(declared))
+        known = ((declared.uid, declared.generation), facts)
+        world.policies[name] = known
+    return known[1]
+
+
+async def reconcile_policy(world: World, declared: Declared) -> Outcome:
+    """Resolve the policy, count its tenants, and say so; let it go when nobody uses it."""
+    tenants = world.mirror.tenants_of_policy(declared.key.name)
+    if declared.deleting:
+        return await _delete(world, declared, len(tenants))
+    if FINALIZER not in declared.finalizers:
+        declared = await world.resources.add_finalizer(declared, FINALIZER)
+        world.mirror.put(declared)
+    before = status_before(declared, RetentionPolicyStatus)
+    try:
+        facts = _facts(world, declared)
+    except InvalidResource as error:
+        stalled = (
+            Finding(ConditionType.READY, ConditionStatus.FALSE, error.reason, str(error)),
+            Finding(ConditionType.STALLED, ConditionStatus.TRUE, error.reason, str(error)),
+        )
+        status = before.model_copy(update={"tenants": len(tenants)})
+        return Outcome(changed=await save_status(world, declared, status, stalled))
+    status = before.model_copy(
+        update={
+            "tenants": len(tenants),
+            "frameworks": facts.framework_versions(),
+            "retention": facts.resolved_status(),
+            "held_matters": _held(world, facts, tenants),
+        }
+    )
+    findings = (
+        Finding(
+            ConditionType.READY,
+            ConditionStatus.TRUE,
+            "Resolved",
+            "Tenants may be under this policy",
+        ),
+        Finding(ConditionType.STALLED, ConditionStatus.FALSE, "Resolved"),
+        Finding(ConditionType.RECONCILING, ConditionStatus.FALSE, "Resolved"),
+        *retention_findings(facts.resolution),
+    )
+    wait = world.counts_wait(declared.key, before.tenants, len(tenants))
+    if wait and before.observed_generation == declared.generation:
+        return Outcome(requeue_after=wait)
+    return Outcome(changed=await save_status(world, declared, status, findings))
+
+
+def _held(
+    world: World, facts: PolicyFacts, tenants: frozenset[ObjectKey]
+) -> tuple[HeldMatter, ...]:
+    if not facts.spec.legal_holds:
+        return ()
+    counts = {hold.matter: 0 for hold in facts.spec.legal_holds}
+    for key in tenants:
+        declared = world.mirror.get(key)
+        if declared is None:
+            continue
+        namespace = world.mirror.namespace(key.namespace)
+        labels = hold_labels(
+            TenantId(key.namespace, key.name),
+            declared.labels,
+            namespace.labels if namespace else {},
+        )
+        for matter in facts.matters_of(labels, {}):
+            counts[matter] += 1
+    return tuple(HeldMatter(matter=m, tenants=count) for m, count in sorted(counts.items()))
+
+
+async def _delete(world: World, declared: Declared, tenants: int) -> Outcome:
+    """The ValidatingAdmissionPolicy refuses this while tenants use it; this is the backstop."""
+    if FINALIZER not in declared.finalizers:
+        return Outcome()
+    if tenants:
+        message = (
+            f"{tenants} MemoryTenants are under this policy: move them to another one, or delete "
+            "them first"
+        )
+        status = status_before(declared, RetentionPolicyStatus).model_copy(
+            update={"tenants": tenants}
+        )
+        finding = Finding(ConditionType.READY, ConditionStatus.FALSE, "InUse", message)
+        blocked = Finding(ConditionType.DELETION_BLOCKED, ConditionStatus.TRUE, "InUse", message)
+        return Outcome(changed=await save_status(world, declared, status, (finding, blocked)))
+    await world.resources.remove_finalizer(declared, FINALIZER)
+    return Outcome(changed=True)

@@ -1,0 +1,195 @@
+"""The one reconciler of all kinds: what the workers call."""
+
+from __future__ import annotations
+
+import logging
+
+from memtenant.api.conditions import ConditionStatus, ConditionType, Finding
+from memtenant.api.policy import RetentionPolicyStatus
+from memtenant.api.store import MemoryStoreStatus
+from memtenant.api.tenant import MemoryTenantStatus
+from memtenant.errors import MemtenantError, StoreUnavailable
+from memtenant.jobs.measure import measure
+from memtenant.jobs.repair import Repair, repair
+from memtenant.reconcile.declared import save_status, status_before
+from memtenant.reconcile.deletion import delete_tenant
+from memtenant.reconcile.outcome import Lane, Outcome
+from memtenant.reconcile.policy import reconcile_policy
+from memtenant.reconcile.store import forget_store, reconcile_store
+from memtenant.reconcile.tenant import reconcile_tenant
+from memtenant.reconcile.world import World
+from memtenant.resources.port import Declared, EventType, Kind, ObjectKey
+from memtenant.rules.acl import parse_user
+from memtenant.rules.placement import Refusal
+from memtenant.rules.status import refused, waiting
+from memtenant.tenancy.identity import TenantId
+
+__all__ = ["WorldReconciler"]
+
+_log = logging.getLogger(__name__)
+
+
+class WorldReconciler:
+    """`memtenant.reconcile.outcome.Reconciler` over one `World`."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def reconcile(self, key: ObjectKey, reconcile_id: str) -> Outcome:
+        """Bring one object to what is declared."""
+        declared = self.world.mirror.get(key)
+        if declared is None:
+            return await self._forget(key)
+        match key.kind:
+            case Kind.POLICY:
+                return await reconcile_policy(self.world, declared)
+            case Kind.STORE:
+                return await reconcile_store(self.world, declared)
+            case Kind.TENANT:
+                return await self._reconcile_tenant(declared)
+
+    async def _reconcile_tenant(self, declared: Declared) -> Outcome:
+        tenant = TenantId(declared.key.namespace, declared.key.name)
+        first = tenant not in self.world.settled
+        if declared.deleting:
+            outcome = await delete_tenant(self.world, declared)
+        else:
+            outcome = await reconcile_tenant(self.world, declared)
+        counted = () if not outcome.changed and not first else _counted_by(self.world, declared)
+        return Outcome(outcome.requeue_after, (*outcome.enqueue, *counted), outcome.changed)
+
+    async def _forget(self, key: ObjectKey) -> Outcome:
+        """The object is gone. A tenant whose finalizer was taken away by hand leaves its users to
+        the next repair of its store, which removes users without a tenant.
+        """
+        if key.kind is Kind.STORE:
+            await forget_store(self.world, key.name)
+        elif key.kind is Kind.POLICY:
+            self.world.policies.pop(key.name, None)
+        else:
+            tenant = TenantId(key.namespace, key.name)
+            store = self.world.ledger.store_of(tenant)
+            self.world.ledger.strike(tenant)
+            self.world.settled.discard(tenant)
+            if store is not None and store in self.world.links:
+                self.world.links[store].tenants.pop(tenant, None)
+                return Outcome(enqueue=(ObjectKey.store(store),))
+        return Outcome()
+
+    async def record_failure(self, key: ObjectKey, error: MemtenantError) -> None:
+        """Say why the last reconcile failed. The text is the error's own: it is the same from try
+        to try, so that a status is written once.
+        """
+        declared = self.world.mirror.get(key)
+        if declared is None:
+            return
+        if key.kind is Kind.TENANT:
+            await self._record_tenant_failure(declared, error)
+        elif key.kind is Kind.POLICY:
+            before = status_before(declared, RetentionPolicyStatus)
+            await save_status(self.world, declared, before, _failure(error))
+        elif not isinstance(error, StoreUnavailable):
+            store = status_before(declared, MemoryStoreStatus)
+            await save_status(self.world, declared, store, _failure(error))
+
+    async def _record_tenant_failure(self, declared: Declared, error: MemtenantError) -> None:
+        now, generation = self.world.clock.now(), declared.generation
+        before = status_before(declared, MemoryTenantStatus)
+        if error.retryable:
+            status = waiting(before, error.reason, str(error), now=now, generation=generation)
+        else:
+            refusal = Refusal(error.reason, getattr(error, "field", ""), str(error))
+            status = refused(before, refusal, now=now, generation=generation)
+        changed = await save_status(self.world, declared, status)
+        if changed and not error.retryable:
+            await self.world.resources.emit_event(
+                declared, EventType.WARNING, error.reason, str(error)
+            )
+
+    async def repair(self, store: ObjectKey) -> Outcome:
+        """Find users that drifted on any node of the store and put them back."""
+        link = self.world.links.get(store.name)
+        if link is None or not link.ready:
+            return Outcome()
+        try:
+            found = await repair(link, self._is_stranger)
+        except StoreUnavailable as error:
+            link.failure = error
+            return Outcome(enqueue=(store,))
+        await self._tell_repair(store, found)
+        enqueue = (store,) if found.nodes_changed or found.restored or found.removed else ()
+        return Outcome(enqueue=enqueue, changed=bool(found.restored or found.removed))
+
+    async def _tell_repair(self, store: ObjectKey, found: Repair) -> None:
+        declared = self.world.mirror.get(store)
+        if declared is None:
+            return
+        for words, users in (("Restored", found.restored), ("Removed", found.removed)):
+            if users:
+                shown = ", ".join(users[:5]) + (" …" if len(users) > 5 else "")
+                _log.info("%s ACL users on %s: %s", words.lower(), store.name, shown)
+                message = f"{words} {len(users)} ACL users: {shown}"
+                await self.world.resources.emit_event(
+                    declared, EventType.WARNING, f"Users{words}", message
+                )
+
+    def _is_stranger(self, name: str) -> bool:
+        """Whether a username of ours belongs to nobody. A tenant that was not reconciled since the
+        start, or is just being made, may have users that the roster does not know yet.
+        """
+        owner = parse_user(name)
+        if owner is None or not self.world.mirror.synced:
+            return False
+        key = ObjectKey.tenant(owner.tenant.namespace, owner.tenant.name)
+        return self.world.mirror.get(key) is None
+
+    async def measure(self, store: ObjectKey) -> Outcome:
+        """Measure the memory of all tenants of the store in one paced scan."""
+        link = self.world.links.get(store.name)
+        if link is None or not link.ready:
+            return Outcome()
+        found = await measure(link, self.world.clock)
+        keys = tuple(ObjectKey.tenant(t.namespace, t.name) for t in found.affected)
+        return Outcome(enqueue=keys)
+
+    def lane(self, key: ObjectKey) -> Lane:
+        """Deletions and what nobody has seen yet first, changes next, refreshes last."""
+        declared = self.world.mirror.get(key)
+        if declared is None or declared.deleting:
+            return Lane.DELETION
+        observed = declared.status.get("observedGeneration")
+        if observed is None:
+            return Lane.FIRST
+        if key.kind is not Kind.TENANT:
+            return Lane.FIRST
+        return Lane.REFRESH if observed == declared.generation else Lane.CHANGE
+
+    def store_of(self, key: ObjectKey) -> ObjectKey | None:
+        """The store that the object's work goes to; None where that is not known yet."""
+        if key.kind is Kind.STORE:
+            return key
+        if key.kind is Kind.POLICY:
+            return None
+        name = self.world.ledger.store_of(TenantId(key.namespace, key.name))
+        return ObjectKey.store(name) if name else None
+
+
+def _failure(error: MemtenantError) -> tuple[Finding, ...]:
+    text, false = str(error), ConditionStatus.FALSE
+    trouble = ConditionType.RECONCILING if error.retryable else ConditionType.STALLED
+    return (
+        Finding(ConditionType.READY, false, error.reason, text),
+        Finding(trouble, ConditionStatus.TRUE, error.reason, text),
+    )
+
+
+def _counted_by(world: World, declared: Declared) -> tuple[ObjectKey, ...]:
+    """Whose status counts this tenant."""
+    keys: list[ObjectKey] = []
+    ref = declared.spec.get("retentionPolicyRef")
+    if isinstance(ref, dict) and isinstance(ref.get("name"), str):
+        keys.append(ObjectKey.policy(ref["name"]))
+    store = world.ledger.store_of(TenantId(declared.key.namespace, declared.key.name))
+    if store is not None:
+        keys.append(ObjectKey.store(store))
+    return tuple(keys)
