@@ -451,14 +451,8 @@ def test_pods_outlive_an_absent_api_server() -> None:
 def test_a_killed_kubelet_leaves_no_pod_behind(tmp_path: Path) -> None:
     with control_plane.running() as own:
         own.create_namespace("crash")
-        command = [
-            sys.executable,
-            "-m",
-            "tests.support.kubelet",
-            "--kubeconfig",
-            str(own.kubeconfig),
-        ]
-        images = ["--image", "example.org/shell=sh -c"]
+        command = [sys.executable, "-m", "tests.support.kubelet"]
+        command += ["--kubeconfig", str(own.kubeconfig), "--image", "example.org/shell=sh -c"]
         env = os.environ | {"TMPDIR": str(tmp_path)}
         run = subprocess.Popen(command, env=env, stdout=subprocess.PIPE)
         assert run.stdout is not None
