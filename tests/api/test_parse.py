@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memtenant.api import KINDS, MemoryStore, MemoryTenant, Quantity, RetentionPolicy, parse
-from memtenant.api.fields import LabelSelector
+from memtenant.api.selector import LabelSelector
 from memtenant.api.validate import defaulted, require_valid, validate
 from memtenant.errors import InvalidResource
 from memtenant.tenancy.identity import TenantId

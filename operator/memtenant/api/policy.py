@@ -7,10 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from memtenant.api.fields import (
-    AllowedNamespaces,
     DeletionPolicy,
     EnforcementMode,
-    LabelSelector,
     Model,
     Moment,
     PeriodField,
@@ -21,6 +19,7 @@ from memtenant.api.fields import (
 )
 from memtenant.api.resource import NAMED_AS_A_LABEL, Column, Names, Resource, Status
 from memtenant.api.rule import Rule, ruled
+from memtenant.api.selector import AllowedNamespaces, LabelSelector
 
 __all__ = [
     "ClassBounds",
@@ -177,15 +176,15 @@ class ResolvedRetention(Model):
     floor: PeriodField | None = Field(
         default=None, description="The longest minimum. Left out: none."
     )
-    floor_clause: str = Field(default="", description="What set the floor.", max_length=512)
+    floor_clause: str = Field(default="", description="What set the floor.", max_length=2048)
     ceiling: PeriodField | None = Field(
         default=None, description="The shortest maximum. Left out: none."
     )
-    ceiling_clause: str = Field(default="", description="What set the ceiling.", max_length=512)
+    ceiling_clause: str = Field(default="", description="What set the ceiling.", max_length=2048)
     default: PeriodField | None = Field(
         default=None, description="For tenants that choose nothing."
     )
-    default_clause: str = Field(default="", description="What set the default.", max_length=512)
+    default_clause: str = Field(default="", description="What set the default.", max_length=2048)
 
 
 class ResolvedRetentionByClass(Model):

@@ -8,7 +8,6 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from memtenant.api.fields import (
-    AllowedNamespaces,
     DeletionPolicy,
     Isolation,
     MeasuredBytes,
@@ -26,6 +25,7 @@ from memtenant.api.fields import (
 from memtenant.api.quantity import Quantity
 from memtenant.api.resource import NAMED_AS_A_LABEL, Column, Names, Resource, Status
 from memtenant.api.rule import Rule, ruled
+from memtenant.api.selector import AllowedNamespaces
 
 __all__ = [
     "AclState",

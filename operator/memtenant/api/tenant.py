@@ -10,7 +10,6 @@ from pydantic import ConfigDict, Field
 from memtenant.api.fields import (
     DeletionPolicy,
     Isolation,
-    MeasuredBytes,
     Model,
     Name,
     NameRef,
@@ -18,14 +17,24 @@ from memtenant.api.fields import (
     QuantityField,
     Residency,
     SecretKeyRef,
-    Timestamp,
     cel_seconds,
     map_list,
     seconds,
 )
 from memtenant.api.quantity import Quantity
-from memtenant.api.resource import NAMED_AS_A_LABEL, Column, Names, Resource, Status
+from memtenant.api.resource import NAMED_AS_A_LABEL, Column, Names, Resource
 from memtenant.api.rule import Rule, ruled
+from memtenant.api.tenant_status import (
+    MAX_AGENTS,
+    AccessMode,
+    AccessStatus,
+    BindingRef,
+    BindingStatus,
+    MemoryTenantStatus,
+    RetentionInForce,
+    RetentionStatus,
+    Usage,
+)
 from memtenant.tenancy.identity import DEFAULT_AGENT, TenantId
 from memtenant.tenancy.period import Period
 
@@ -50,8 +59,6 @@ __all__ = [
     "Usage",
 ]
 
-MAX_AGENTS = 64
-
 
 class EncryptionMode(StrEnum):
     """Whether the tenant's records are encrypted, or only authenticated."""
@@ -73,16 +80,6 @@ class AgentAccess(StrEnum):
     READ_ONLY = "ReadOnly"
     READ_WRITE = "ReadWrite"
     STEWARD = "Steward"
-
-
-class AccessMode(StrEnum):
-    """What the store lets the tenant's agents do at this moment."""
-
-    READ_WRITE = "ReadWrite"
-    OVER_QUOTA = "OverQuota"
-    HELD = "Held"
-    HELD_OVER_QUOTA = "HeldOverQuota"
-    OFF = "Off"
 
 
 class Quota(Model):
@@ -339,116 +336,6 @@ class MemoryTenantSpec(Model):
     def agents_or_default(self) -> tuple[Agent, ...]:
         """The declared agents, or the one that a tenant without any has."""
         return self.agents or (Agent(name=DEFAULT_AGENT, access=AgentAccess.READ_WRITE),)
-
-
-class AccessStatus(Model):
-    """What the store lets the tenant's agents do at this moment."""
-
-    mode: AccessMode = Field(
-        description="ReadWrite; OverQuota: reads and deletions only; Held: reads and additions "
-        "only (legal hold or minimum retention); HeldOverQuota: reads only; Off: nothing."
-    )
-    since: Timestamp = Field(description="When this mode began.")
-
-
-class RetentionInForce(Model):
-    """How long one class of record is kept, and what says so."""
-
-    period: PeriodField = Field(description="How long, as 30d.")
-    clause: str = Field(
-        description="What set the period: the tenant's choice, the policy's default, or the "
-        "clause of a framework.",
-        max_length=512,
-    )
-    floor: PeriodField | None = Field(
-        default=None, description="The longest minimum that applies. Left out: none."
-    )
-    floor_clause: str = Field(default="", description="What set the floor.", max_length=512)
-    ceiling: PeriodField | None = Field(
-        default=None, description="The shortest maximum that applies. Left out: none."
-    )
-    ceiling_clause: str = Field(default="", description="What set the ceiling.", max_length=512)
-
-
-class RetentionStatus(Model):
-    """The retention in force, per class of record."""
-
-    content: RetentionInForce | None = Field(
-        default=None, description="Messages and shared contexts."
-    )
-    derived: RetentionInForce | None = Field(
-        default=None, description="Summaries and facts made from content."
-    )
-    audit: RetentionInForce | None = Field(default=None, description="Audit events.")
-    evidence: RetentionInForce | None = Field(default=None, description="Reports and receipts.")
-
-
-class Usage(Model):
-    """What the tenant used when it was last measured; live figures are metrics."""
-
-    memory: MeasuredBytes = Field(description="Bytes that the tenant's keys take in the store.")
-    memory_limit: MeasuredBytes = Field(description="The quota that memory is measured against.")
-    memory_percent: int = Field(description="memory as a percentage of its limit.", ge=0)
-    conversations: int = Field(description="Conversations that the tenant holds.", ge=0)
-    conversations_limit: int = Field(
-        description="The quota that conversations are measured against.", ge=0
-    )
-    conversations_percent: int = Field(
-        description="conversations as a percentage of their limit.", ge=0
-    )
-    since: Timestamp = Field(
-        description="When this was measured. Written again on a change of state or of 5 points."
-    )
-
-
-class BindingRef(Model):
-    """The binding Secret of the first agent, where the Service Binding specification looks."""
-
-    name: str = Field(description="Name of the Secret in the tenant's namespace.", max_length=253)
-
-
-class BindingStatus(Model):
-    """One agent's binding Secret and the credential in it."""
-
-    agent: str = Field(description="Name of the agent.", max_length=63)
-    name: str = Field(description="Name of the Secret in the tenant's namespace.", max_length=253)
-    username: str = Field(description="The store user in the binding.", max_length=253)
-    version: int = Field(description="Counts the rotations; part of the Secret.", ge=0)
-    rotated_at: Timestamp = Field(description="When this credential was made.")
-
-
-class MemoryTenantStatus(Status):
-    """What the operator made and found."""
-
-    tenant_id: str = Field(
-        default="",
-        description="<namespace>.<name>: the tenant's name in the store and in metrics.",
-        max_length=104,
-    )
-    store: str = Field(
-        default="", description="The MemoryStore that holds the tenant's memory.", max_length=40
-    )
-    key_version: int | None = Field(
-        default=None, description="The newest version of the tenant's key encryption key.", ge=0
-    )
-    access: AccessStatus | None = Field(
-        default=None, description="What the store lets the tenant's agents do at this moment."
-    )
-    retention: RetentionStatus | None = Field(
-        default=None, description="The retention in force, per class of record."
-    )
-    usage: Usage | None = Field(
-        default=None, description="What the tenant used when it was last measured."
-    )
-    binding: BindingRef | None = Field(
-        default=None,
-        description="The first agent's binding Secret (Service Binding specification).",
-    )
-    bindings: tuple[BindingStatus, ...] = Field(
-        default=(),
-        description="Every agent's binding Secret.",
-        **map_list("agent", MAX_AGENTS),
-    )
 
 
 class MemoryTenant(Resource):
