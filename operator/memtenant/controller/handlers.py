@@ -1,0 +1,87 @@
+"""From an event to the mirror, and from there to the queue.
+
+A status-only event enqueues nothing (the mirror sees to it), and an object that cannot be read is
+logged and left: it never stops the others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from memtenant.controller.events import NAMESPACES, SECRETS, Seen
+from memtenant.controller.schedule import Schedule
+from memtenant.resources.mirror import Mirror
+from memtenant.resources.port import MANAGED_BY_LABEL, MANAGED_BY_VALUE, Kind, ObjectKey
+
+__all__ = ["Handlers"]
+
+_log = logging.getLogger(__name__)
+
+_KINDS = {kind.plural: kind for kind in Kind}
+
+
+class Handlers:
+    """The sink of all event sources. ``home`` is the namespace that stores' Secrets are in."""
+
+    def __init__(self, mirror: Mirror, schedule: Schedule, *, home: str) -> None:
+        self._mirror = mirror
+        self._schedule = schedule
+        self._home = home
+
+    def seen(self, event: Seen) -> None:
+        """Take one event in."""
+        try:
+            keys = self._affected(event)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            _log.warning(
+                "an object among the %s cannot be read and is left alone (%s)",
+                event.plural,
+                type(error).__name__,
+            )
+            return
+        self._schedule.now(keys)
+
+    def _affected(self, event: Seen) -> Iterable[ObjectKey]:
+        if event.plural == SECRETS:
+            return self._of_secret(event)
+        if event.plural == NAMESPACES:
+            return self._mirror.observe_namespace(event.type, event.raw)
+        return self._mirror.observe(_KINDS[event.plural], event.type, event.raw)
+
+    def _of_secret(self, event: Seen) -> set[ObjectKey]:
+        """Whom a change of a Secret concerns. What the first list finds is no change."""
+        if event.type is None:
+            return set()
+        metadata = event.raw["metadata"]
+        namespace, name = metadata["namespace"], metadata["name"]
+        if (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGED_BY_VALUE:
+            # Each binding that we write is seen here too: only its loss needs a look. Other edits
+            # of it are found by the resync.
+            return self._bound_by(namespace, name) if event.type == "DELETED" else set()
+        candidates = set(self._mirror.tenants_in(namespace))
+        if namespace == self._home:
+            candidates |= self._mirror.keys(Kind.STORE)
+        return {key for key in candidates if self._refers(key, name)}
+
+    def _bound_by(self, namespace: str, secret: str) -> set[ObjectKey]:
+        """The tenants that a binding Secret ``<tenant>-<agent>`` can belong to, by name alone."""
+        return {
+            key for key in self._mirror.tenants_in(namespace) if secret.startswith(f"{key.name}-")
+        }
+
+    def _refers(self, key: ObjectKey, secret: str) -> bool:
+        declared = self._mirror.get(key)
+        return declared is not None and secret in _secret_names(declared.spec)
+
+
+def _secret_names(spec: Mapping[str, Any]) -> Iterable[str]:
+    """The names under every ``…SecretRef`` of a spec, at any depth."""
+    for field, value in spec.items():
+        if not isinstance(value, Mapping):
+            continue
+        if field.endswith("SecretRef"):
+            yield str(value.get("name"))
+        else:
+            yield from _secret_names(value)

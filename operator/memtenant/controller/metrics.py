@@ -1,0 +1,178 @@
+"""What Prometheus reads. The only place that records: lower layers return results.
+
+Names follow those that operators' users know (``…_reconciliations_total``, ``…_tenant_condition``),
+with the unit in the name. Labels are closed sets and the names of stores. Series per tenant are in
+`memtenant.controller.series`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from memtenant.controller.agenda import Agenda
+from memtenant.errors import MemtenantError
+from memtenant.reconcile.outcome import Lane, Outcome
+from memtenant.resources.port import Kind, ObjectKey
+
+__all__ = ["Metrics", "Round"]
+
+_DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class Round(StrEnum):
+    """What is done for a store again and again."""
+
+    REPAIR = "repair"
+    MEASURE = "measure"
+
+
+class Metrics:
+    """The operator's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._reconciliations = self._counter(
+            "reconciliations", "Reconciles that ended, by kind of object.", "kind"
+        )
+        self._successful = self._counter(
+            "reconciliations_successful", "Reconciles that brought what is declared.", "kind"
+        )
+        self._failed = self._counter(
+            "reconciliations_failed", "Reconciles that raised an error.", "kind", "reason"
+        )
+        self._changed = self._counter(
+            "reconciliations_changed", "Successful reconciles that wrote anything.", "kind"
+        )
+        self._stalled = self._counter(
+            "reconciliations_stalled", "Failed ones that wait for a change, not a retry.", "kind"
+        )
+        self._duration = Histogram(
+            "memtenant_reconcile_duration_seconds",
+            "How long reconciles took.",
+            ["kind"],
+            buckets=_DURATIONS,
+            registry=self.registry,
+        )
+        self._queue_depth = self._gauge(
+            "queue_depth", "Objects that are ready and wait for a worker, by lane.", "lane"
+        )
+        self._queue_delayed = self._gauge(
+            "queue_delayed", "Objects whose next reconcile has a time that is yet to come."
+        )
+        self._workers_busy = self._gauge("workers_busy", "Reconciles that run now.")
+        self._store_away = self._gauge(
+            "store_circuit_open", "1 while a store does not answer and its tenants wait.", "store"
+        )
+        self._rounds = self._counter(
+            "store_rounds", "Repairs and measurements that ended.", "store", "round", "result"
+        )
+        self._round_duration = self._gauge(
+            "store_round_duration_seconds", "How long the last one took.", "store", "round"
+        )
+        self._round_success = self._gauge(
+            "store_round_last_success_timestamp_seconds",
+            "When one last ended well, in Unix time.",
+            "store",
+            "round",
+        )
+        self._repairs = self._counter(
+            "acl_repairs", "Repairs that found drifted users and put them back.", "store"
+        )
+        self._leader = self._gauge("lease_leader", "1 while this replica leads.")
+        self._term = self._gauge("lease_term", "The term of this replica's leadership, else 0.")
+        self._watch_age = self._gauge(
+            "watch_heartbeat_age_seconds", "Since a watch last brought anything.", "watch"
+        )
+        self._corrections = self._counter(
+            "resync_corrections", "Objects that a list showed and no event had.", "kind"
+        )
+        self._unreadable = self._counter(
+            "unreadable_events", "Events whose object could not be read.", "resource"
+        )
+
+    def reconciled(self, kind: Kind, outcome: Outcome, seconds: float) -> None:
+        """A reconcile ended well."""
+        self._reconciliations.labels(kind.value).inc()
+        self._successful.labels(kind.value).inc()
+        if outcome.changed:
+            self._changed.labels(kind.value).inc()
+        self._duration.labels(kind.value).observe(seconds)
+
+    def failed(self, kind: Kind, error: MemtenantError, seconds: float, *, retried: bool) -> None:
+        """A reconcile raised an error."""
+        self._reconciliations.labels(kind.value).inc()
+        self._failed.labels(kind.value, error.reason).inc()
+        if not retried:
+            self._stalled.labels(kind.value).inc()
+        self._duration.labels(kind.value).observe(seconds)
+
+    def round_ended(self, store: ObjectKey, which: Round, outcome: Outcome, seconds: float) -> None:
+        """A repair or a measurement of a store ended well."""
+        self._rounds.labels(store.name, which.value, "success").inc()
+        self._round_duration.labels(store.name, which.value).set(seconds)
+        self._round_success.labels(store.name, which.value).set_to_current_time()
+        if which is Round.REPAIR and outcome.changed:
+            self._repairs.labels(store.name).inc()
+
+    def round_failed(self, store: ObjectKey, which: Round) -> None:
+        """A repair or a measurement of a store raised an error."""
+        self._rounds.labels(store.name, which.value, "failure").inc()
+
+    def store_away(self, store: ObjectKey, away: bool) -> None:
+        """A store's circuit breaker opened or closed."""
+        self._store_away.labels(store.name).set(away)
+
+    def store_gone(self, store: ObjectKey) -> None:
+        """A store is not declared any more: its series end."""
+        for which in Round:
+            for result in ("success", "failure"):
+                _remove(self._rounds, store.name, which.value, result)
+            _remove(self._round_duration, store.name, which.value)
+            _remove(self._round_success, store.name, which.value)
+        _remove(self._store_away, store.name)
+        _remove(self._repairs, store.name)
+
+    def queue(self, agenda: Agenda[ObjectKey, ObjectKey]) -> None:
+        """How the queue stands, at a scrape."""
+        for lane, ready in zip(Lane, agenda.ready_by_lane(), strict=True):
+            self._queue_depth.labels(lane.name.lower()).set(ready)
+        self._queue_delayed.set(agenda.delayed())
+        self._workers_busy.set(agenda.running())
+
+    def lease(self, term: int | None) -> None:
+        """Whether this replica leads, and in which term."""
+        self._leader.set(term is not None)
+        self._term.set(term or 0)
+
+    def watches(self, ages: Mapping[str, float]) -> None:
+        """How long ago each watch was heard, in seconds."""
+        self._watch_age.clear()
+        for name, age in ages.items():
+            self._watch_age.labels(name).set(age)
+
+    def corrected(self, kind: Kind, objects: int) -> None:
+        """A list showed so many objects as no event had, or had not yet."""
+        self._corrections.labels(kind.value).inc(objects)
+
+    def unreadable(self, resource: str) -> None:
+        """An event's object could not be read."""
+        self._unreadable.labels(resource).inc()
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(f"memtenant_{name}", documentation, labels, registry=self.registry)
+
+    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(f"memtenant_{name}", documentation, labels, registry=self.registry)
+
+
+def _remove(metric: Counter | Gauge, *labels: str) -> None:
+    with contextlib.suppress(KeyError):
+        metric.remove(*labels)

@@ -1,0 +1,140 @@
+"""The series of /metrics that follow what is declared: one set per tenant, one per store.
+
+They are read from the mirror at each scrape, so that a tenant or store that is gone takes its
+series along, and written as text directly, a few hundred tenants at a time: building the client
+library's objects for ten thousand tenants would hold up everything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from memtenant.clock import utc_from_rfc3339
+from memtenant.resources.mirror import Mirror
+from memtenant.resources.port import Declared, Kind
+
+__all__ = ["declared_series"]
+
+_AT_A_TIME = 200
+
+_HELP = {
+    "tenants": "Declared tenants, by what their condition Ready says.",
+    "tenant_condition": "1 for the status that a tenant's condition has, by type.",
+    "tenant_usage_bytes": "Memory that a tenant's keys took when last written to its status.",
+    "tenant_limit_bytes": "The quota that it is measured against.",
+    "tenant_conversations": "Conversations that a tenant holds.",
+    "tenant_conversations_limit": "The quota that they are measured against.",
+    "tenant_access": "1 for what the store lets a tenant's agents do now, by mode.",
+    "tenant_access_since_timestamp_seconds": "Since when, in Unix time.",
+    "store_condition": "1 for the status that a store's condition has, by type.",
+    "store_nodes": "Servers of a store, by role and by how their users stand.",
+}
+
+Lines = dict[str, list[str]]
+
+
+async def declared_series(mirror: Mirror, *, tenant_limit: int) -> str:
+    """Prometheus' text format. At most ``tenant_limit`` tenants have series of their own: those
+    that are not Ready before those that are.
+    """
+    lines: Lines = defaultdict(list)
+    ready: Counter[str] = Counter({"True": 0, "False": 0, "Unknown": 0})
+    settled: list[Declared] = []
+    shown = 0
+    for number, key in enumerate(sorted(mirror.keys(Kind.TENANT))):
+        if number % _AT_A_TIME == 0:
+            await asyncio.sleep(0)
+        tenant = mirror.get(key)
+        if tenant is None:
+            continue
+        state = _conditions(tenant).get("Ready", "Unknown")
+        ready[state] += 1
+        if state == "True":
+            if len(settled) < tenant_limit:
+                settled.append(tenant)
+        elif shown < tenant_limit:
+            shown += 1
+            _add_tenant(lines, tenant)
+    for number, tenant in enumerate(settled[: tenant_limit - shown]):
+        if number % _AT_A_TIME == 0:
+            await asyncio.sleep(0)
+        _add_tenant(lines, tenant)
+    for state, count in ready.items():
+        _add(lines, "tenants", {"ready": state}, count)
+    for key in sorted(mirror.keys(Kind.STORE)):
+        store = mirror.get(key)
+        if store is not None:
+            _add_store(lines, store)
+    return "".join(_family(name, lines[name]) for name in _HELP if name in lines)
+
+
+def _add_tenant(lines: Lines, tenant: Declared) -> None:
+    whose = {"tenant": f"{tenant.key.namespace}.{tenant.key.name}"}
+    for condition, state in _conditions(tenant).items():
+        _add(lines, "tenant_condition", {**whose, "condition": condition, "status": state}, 1)
+    usage = _mapping(tenant.status.get("usage"))
+    for name, field in (
+        ("tenant_usage_bytes", "memory"),
+        ("tenant_limit_bytes", "memoryLimit"),
+        ("tenant_conversations", "conversations"),
+        ("tenant_conversations_limit", "conversationsLimit"),
+    ):
+        if isinstance(figure := usage.get(field), int):
+            _add(lines, name, whose, figure)
+    access = _mapping(tenant.status.get("access"))
+    if mode := access.get("mode"):
+        _add(lines, "tenant_access", {**whose, "mode": str(mode)}, 1)
+    if since := _unix(access.get("since")):
+        _add(lines, "tenant_access_since_timestamp_seconds", whose, since)
+
+
+def _add_store(lines: Lines, store: Declared) -> None:
+    name = store.key.name
+    for condition, state in _conditions(store).items():
+        labels = {"store": name, "condition": condition, "status": state}
+        _add(lines, "store_condition", labels, 1)
+    nodes = Counter(
+        (str(node.get("role")), str(node.get("acl")))
+        for node in _mappings(store.status.get("nodes"))
+    )
+    for (role, acl), count in sorted(nodes.items()):
+        _add(lines, "store_nodes", {"store": name, "role": role, "acl": acl}, count)
+
+
+def _conditions(declared: Declared) -> dict[str, str]:
+    return {
+        str(condition.get("type")): str(condition.get("status"))
+        for condition in _mappings(declared.status.get("conditions"))
+    }
+
+
+def _add(lines: Lines, name: str, labels: Mapping[str, str], figure: float) -> None:
+    pairs = ",".join(f'{label}="{_escaped(value)}"' for label, value in labels.items())
+    lines[name].append(f"memtenant_{name}{{{pairs}}} {figure}\n")
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _family(name: str, samples: Iterable[str]) -> str:
+    header = f"# HELP memtenant_{name} {_HELP[name]}\n# TYPE memtenant_{name} gauge\n"
+    return header + "".join(samples)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def _unix(moment: Any) -> float | None:
+    try:
+        return utc_from_rfc3339(str(moment)).timestamp() if moment else None
+    except ValueError:
+        return None
