@@ -207,6 +207,8 @@ def full(schema: Mapping[str, Any]) -> Json:
             return schema.get("minimum", 1)
         case "boolean":
             return True
+        case _ if schema.get("format") == "date-time":
+            return "2026-01-31T09:30:00Z"
         case _:
             return schema.get("default") or _example(schema.get("pattern", ""))
 
