@@ -264,6 +264,18 @@ def with_findings(
 
 
 def as_json(status: Status) -> Mapping[str, Any]:
-    """The status as it is written: what is not known is left out."""
-    dumped: Mapping[str, Any] = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return {name: value for name, value in dumped.items() if value not in ("", [], {})}
+    """The status as it is written: what is not known is left out, at every depth."""
+    dumped = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {name: _known(value) for name, value in dumped.items() if not _is_blank(value)}
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _known(inner) for name, inner in value.items() if not _is_blank(inner)}
+    if isinstance(value, list):
+        return [_known(inner) for inner in value]
+    return value
+
+
+def _is_blank(value: Any) -> bool:
+    return value in ("", [], {})
