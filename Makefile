@@ -41,7 +41,7 @@ lint-types: $(READY)
 	@$(BIN)/mypy $(TYPED)
 
 lint-imports: $(READY)
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 lint-chart: $(READY)
 	@$(BIN)/python -m tests.support.controlplane build helm

@@ -5,14 +5,18 @@ needs a real server, otherwise `unit`. tests/run.py runs one tier after the othe
 """
 
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from tests.support import servers, tiers
 from tests.support.controlplane import cluster as control_plane
 from tests.support.controlplane.cluster import Cluster
+from tests.support.kubelet import Image, Kubelet
+from tests.support.kubelet import running as running_kubelet
 from tests.support.processes import Unavailable
 from tests.support.servers import Flavour, Options, Server
 
@@ -121,6 +125,21 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.create_namespace(name)
     yield name
     cluster.try_kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def kubelet(cluster: Cluster) -> Iterator[Kubelet]:
+    """The node of `cluster`: it runs every pod. Add to its `images` what your pods need.
+
+    The only one of the run: a second would run the same pods again.
+    """
+    path = {"PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"}
+    images = {
+        "example.org/shell": Image(entrypoint=("sh", "-c"), command=("true",), env=path),
+        "example.org/python": Image(entrypoint=("python", "-c"), env=path),
+    }
+    with running_kubelet(cluster.kubeconfig, images) as kubelet:
+        yield kubelet
 
 
 def _started(

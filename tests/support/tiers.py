@@ -23,7 +23,7 @@ _MEANING = {
 }
 
 _FIXTURES = {
-    Tier.CLUSTER: {"cluster"},
+    Tier.CLUSTER: {"cluster"},  # `namespace` and `kubelet` ask for it
     Tier.REDIS: {"session_servers", "session_replicas", "start_server"},
 }
 

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,7 @@ from tests.support.controlplane import cluster as control_plane
 from tests.support.controlplane.cluster import Cluster
 from tests.support.kubelet import Image, Kubelet
 
-PYTHON = {"PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"}
-IMAGES = {
-    "example.org/shell": Image(entrypoint=("sh", "-c"), command=("true",), env=PYTHON),
-    "example.org/python": Image(entrypoint=("python", "-c"), env=PYTHON),
-}
-
 RunPod = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def kubelet(cluster: Cluster) -> Iterator[Kubelet]:
-    kubelet = Kubelet(cluster.kubeconfig, IMAGES)
-    yield kubelet
-    kubelet.close()
 
 
 @pytest.fixture
@@ -253,6 +240,24 @@ def test_services_resolve_both_ways_between_two_pods(
     assert kubelet.address(namespace, "one") != kubelet.address(namespace, "two")
 
 
+def test_a_startup_probe_holds_liveness_back(
+    cluster: Cluster, namespace: str, run_pod: RunPod
+) -> None:
+    up = {"exec": {"command": ["test", "-e", "/here/up"]}, "periodSeconds": 1}
+    run_pod(
+        "sleep 3; touch /here/up; exec sleep 60",
+        until="phase=Running",
+        volumes=[{"name": "e", "emptyDir": {}}],
+        container={
+            "volumeMounts": [{"name": "e", "mountPath": "/here"}],
+            "startupProbe": up,
+            "livenessProbe": up | {"failureThreshold": 1},
+        },
+    )
+    cluster.kubectl("wait", "pod/pod", "-n", namespace, "--for=condition=Ready", "--timeout=30s")
+    assert status(cluster, namespace)["containerStatuses"][0]["restartCount"] == 0
+
+
 @pytest.mark.parametrize(
     "probe",
     [
@@ -428,7 +433,7 @@ def test_a_deployment_scaled_down_leaves_no_process(
 def test_pods_outlive_an_absent_api_server() -> None:
 
     with control_plane.running() as own:
-        kubelet = Kubelet(own.kubeconfig, IMAGES)
+        kubelet = Kubelet(own.kubeconfig, {"example.org/shell": Image(entrypoint=("sh", "-c"))})
         try:
             own.create_namespace("away")
             args = ["for i in 1 2 3 4 5 6; do sleep 0.5; done; echo done"]

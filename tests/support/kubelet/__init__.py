@@ -21,8 +21,9 @@ What it leaves out, so that nobody is misled by a passing test:
   0.0.0.0 takes its port from all pods. Service names resolve, by /etc/hosts, to the addresses of
   the ready pods that this kubelet runs; a Service's port must therefore equal its targetPort.
   NetworkPolicies do nothing. Processes outside pods do not resolve Service names.
-- preStop and postStart hooks, sidecar (restartable init) containers, ephemeral containers, startup
-  and gRPC probes, resourceFieldRef, Service variables such as FOO_SERVICE_HOST, volumes by CSI,
+- A startup probe holds the others back, but its failures kill nothing.
+- preStop and postStart hooks, sidecar (restartable init) containers, ephemeral containers, gRPC
+  probes, resourceFieldRef, Service variables such as FOO_SERVICE_HOST, volumes by CSI,
   `kubectl logs|exec|attach|port-forward`, image pull policies, eviction, node leases and
   heartbeats. A claim gets a folder and no PersistentVolume: it stays Pending. A kubelet that is
   killed takes its pods' processes along, though not processes that those started themselves.

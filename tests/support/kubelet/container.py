@@ -41,6 +41,7 @@ class Container:
     last_state: Object = field(default_factory=dict)
     restarts: int = 0
     ready: bool = False
+    started: bool = False
     _process: subprocess.Popen[bytes] | None = None
     _start_at: float = 0.0
     _since: str = ""
@@ -63,7 +64,7 @@ class Container:
             "state": self.state,
             "lastState": self.last_state,
             "ready": self.ready,
-            "started": self.runs,
+            "started": self.started,
             "restartCount": self.restarts,
         }
 
@@ -125,9 +126,10 @@ class Container:
         self._since = timestamp()
         self.state = {"running": {"startedAt": self._since}}
         self._failures, self._due = {}, {}
-        for name in ("readinessProbe", "livenessProbe"):
+        for name in ("startupProbe", "readinessProbe", "livenessProbe"):
             self._due[name] = now + self.spec.get(name, {}).get("initialDelaySeconds", 0)
-        self.ready = "readinessProbe" not in self.spec
+        self.started = "startupProbe" not in self.spec
+        self.ready = self.started and "readinessProbe" not in self.spec
 
     def _mount(self, mount: Object) -> Object:
         source = self.volumes.path(mount["name"]) / mount.get("subPath", "")
@@ -164,7 +166,7 @@ class Container:
         processes.kill_group(process)  # what the container's own process left behind
         code = process.returncode
         code = 128 - code if code < 0 else code
-        self._process, self.ready = None, False
+        self._process, self.ready, self.started = None, False, False
         reason = "Completed" if code == 0 else "Error"
         times = {"startedAt": self._since, "finishedAt": timestamp()}
         ended = {"exitCode": code, "reason": reason, **times}
@@ -179,6 +181,10 @@ class Container:
         return (ended["exitCode"] == 0) in self.restarts_on
 
     def _probe_all(self, now: float) -> None:
+        if not self.started:
+            self.started = bool(self._probe("startupProbe", now))
+            self.ready = self.started and "readinessProbe" not in self.spec
+            return
         verdict = self._probe("readinessProbe", now)
         self.ready = self.ready if verdict is None else verdict
         if self._probe("livenessProbe", now) is False:
@@ -190,7 +196,8 @@ class Container:
         if probe is None or now < self._due[name]:
             return None
         period = probe.get("periodSeconds", 10)
-        self._due[name] = now + (period if self.ready else min(period, _IMPATIENCE))
+        patient = self.ready or name == "livenessProbe"
+        self._due[name] = now + (period if patient else min(period, _IMPATIENCE))
         if self._check(probe):
             self._failures[name] = 0
             return True

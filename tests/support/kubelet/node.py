@@ -26,7 +26,7 @@ class Kubelet:
         self.folder = Path(tempfile.mkdtemp(prefix="memtenant-kubelet-"))
         self.logs = self.folder / "logs"
         self._api = Api(kubeconfig)
-        self._images = images
+        self.images = dict(images)  # more may be added: a pod looks when it starts
         self._addresses = (f"127.{subnet}.{i // 250}.{i % 250 + 1}" for i in range(250 * 256))
         self._workers: dict[str, PodWorker] = {}
         self._stop = threading.Event()
@@ -89,7 +89,7 @@ class Kubelet:
                 self._delete(uid, pod)
             elif uid not in self._workers and not ended:
                 address = next(self._addresses)
-                worker = PodWorker(self._api, pod, address, self.folder, self._images)
+                worker = PodWorker(self._api, pod, address, self.folder, self.images)
                 self._workers[uid] = worker
         for uid in self._workers.keys() - here.keys():  # removed by force
             self._workers[uid].stop(grace=0)
