@@ -70,6 +70,12 @@ class World:
     _root: SecretKey | None = None
     _counted: bool = False
 
+    async def close(self) -> None:
+        """Close every connection to a store."""
+        links, self.links = self.links, {}
+        for link in links.values():
+            await link.admin.close()
+
     def committed_ledger(self) -> Ledger:
         """The ledger, filled from the mirror at its first use."""
         if not self._counted:
