@@ -53,6 +53,7 @@ from memtenant.resources.secretchange import change_towards
 __all__ = ["KubernetesResources"]
 
 _PAGE = 500
+_STATUS_TRIES = 5
 _MANAGED = {"fieldManager": FIELD_MANAGER}
 _log = logging.getLogger(__name__)
 
@@ -105,27 +106,21 @@ class KubernetesResources(Resources):
             _log.debug("%s is gone already", declared.key)
 
     async def write_status(self, declared: Declared, status: Mapping[str, Any]) -> str:
-        """Apply the whole status; the uid guards against a namesake made since."""
-        key = declared.key
-        metadata = {"name": key.name, "uid": declared.uid}
-        if key.namespace:
-            metadata["namespace"] = key.namespace
-        raw = await self._connection.call(
-            Request(
-                "PATCH",
-                f"{_path_of(key)}/status",
-                f"{key} (status)",
-                body={
-                    "apiVersion": API_VERSION,
-                    "kind": key.kind.value,
-                    "metadata": metadata,
-                    "status": status,
-                },
-                content_type=APPLY,
-                query={"fieldManager": STATUS_MANAGER, "force": "true"},
-            )
-        )
-        return str(raw["metadata"]["resourceVersion"])
+        """Apply the whole status. The server ignores a uid here (measured on 1.36), so the
+        resourceVersion guards, and is read again as long as the object is the same one.
+        """
+        version = declared.resource_version
+        for _ in range(_STATUS_TRIES):
+            try:
+                return await self._apply_status(declared, status, version)
+            except ResourceConflict:
+                now = await self.get(declared.key)
+                if now is None:
+                    raise ResourceNotFound(f"{declared.key} does not exist") from None
+                if now.uid != declared.uid:
+                    break
+                version = now.resource_version
+        raise ResourceConflict(f"{declared.key} is another object now, or changes all the time")
 
     async def get_secret(self, namespace: str, name: str) -> StoredSecret | None:
         """The Secret, or None."""
@@ -305,6 +300,30 @@ class KubernetesResources(Resources):
             _log.debug("said already: %s of %s", reason, declared.key)
         except MemtenantError as error:
             _log.warning("Event %s about %s was not written: %s", reason, declared.key, error)
+
+    async def _apply_status(
+        self, declared: Declared, status: Mapping[str, Any], version: str
+    ) -> str:
+        key = declared.key
+        metadata = {"name": key.name, "resourceVersion": version}
+        if key.namespace:
+            metadata["namespace"] = key.namespace
+        raw = await self._connection.call(
+            Request(
+                "PATCH",
+                f"{_path_of(key)}/status",
+                f"{key} (status)",
+                body={
+                    "apiVersion": API_VERSION,
+                    "kind": key.kind.value,
+                    "metadata": metadata,
+                    "status": status,
+                },
+                content_type=APPLY,
+                query={"fieldManager": STATUS_MANAGER, "force": "true"},
+            )
+        )
+        return str(raw["metadata"]["resourceVersion"])
 
     async def _get(self, request: Request) -> Any:
         try:

@@ -279,9 +279,9 @@ class Resources(Protocol):
     async def write_status(self, declared: Declared, status: Mapping[str, Any]) -> str:
         """Make ``status`` the whole of what `STATUS_MANAGER` says; returns the resourceVersion.
 
-        Not guarded by the resourceVersion (a status is the operator's alone, and an edit of the
-        spec meanwhile does not void it) but by the uid: `ResourceConflict` or `ResourceNotFound`
-        if the object is another one now.
+        An edit of the object meanwhile is no conflict: a status says by ``observedGeneration``
+        what it speaks of. `ResourceConflict` or `ResourceNotFound` if the object is another one
+        now. Cheapest with the newest `Declared`, as `add_finalizer` returns it.
         """
 
     async def get_secret(self, namespace: str, name: str) -> StoredSecret | None:
