@@ -91,6 +91,89 @@ def test_verdicts_on_an_update_agree(kind: str, data: st.DataObject, judge: Judg
         judge.delete(kind, first["metadata"]["name"])
 
 
+_SINCE = "2026-01-31T09:30:00.123456789+01:00"
+_LONG_PREFIX = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 61])
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"name": None},
+        {"name": 5},
+        {"namespace": "judged"},
+        {"generateName": "A"},
+        {"generateName": "a-"},
+        {"generateName": "a--"},
+        {"uid": "x"},
+        {"resourceVersion": "5"},
+        {"generation": 5},
+        {"generation": "x"},
+        {"generation": 5.0},
+        {"creationTimestamp": None},
+        {"creationTimestamp": 5},
+        {"creationTimestamp": "x"},
+        {"creationTimestamp": "2026-01-31T09:30:00Z"},
+        {"creationTimestamp": "2026-02-30T09:30:00Z"},
+        {"deletionTimestamp": "2026-01-31T09:30:00Z"},
+        {"deletionGracePeriodSeconds": 5},
+        {"managedFields": []},
+        {"managedFields": "x"},
+        {"labels": None},
+        {"labels": {"a": None}},
+        {"labels": {"a": 5}},
+        {"labels": {f"{_LONG_PREFIX}/x": ""}},
+        {"labels": {f"{_LONG_PREFIX}d/x": ""}},
+        {"labels": {"/x": ""}},
+        {"labels": {"a/": ""}},
+        {"annotations": {"A/b": "anything at all"}},
+        {"annotations": {"a": "x" * 262_143}},
+        {"annotations": {"a": "x" * 262_144}},
+        {"finalizers": None},
+        {"finalizers": ["a", "a"]},
+        {"finalizers": ["a" * 64]},
+        {"finalizers": [None]},
+        {"ownerReferences": "x"},
+        {"ownerReferences": [{}]},
+        {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "b"}]},
+        {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": ""}]},
+        {"surprise": 1},
+    ],
+    ids=lambda it: str(it)[:50],
+)
+@_kinds
+def test_verdicts_on_metadata_agree(kind: str, metadata: dict[str, Any], judge: Judge) -> None:
+    raw = {**_whole(kind), "metadata": {"name": "judged", **metadata}}
+
+    verdict = judge.create(raw)
+
+    assert verdict.accepted == (not validate(raw)), (verdict.message, validate(raw))
+    if verdict.accepted:
+        parse(verdict.stored)
+        parse(defaulted(raw))
+
+
+def test_the_largest_policy_that_fits_its_bounds_is_within_the_budget_of_cel(judge: Judge) -> None:
+    key = f"{_LONG_PREFIX}/{'e' * 61}"
+    selector = {
+        "matchLabels": {f"{key}{index:02}": "v" * 63 for index in range(16)},
+        "matchExpressions": [
+            {"key": f"{key}{index:02}", "operator": "In", "values": ["v" * 63] * 32}
+            for index in range(16)
+        ],
+    }
+    holds = [
+        {"matter": f"{'m' * 62}{index:02}", "tenantSelector": selector, "since": _SINCE}
+        for index in range(64)
+    ]
+    raw = _whole("RetentionPolicy")
+    raw["spec"] |= {"legalHolds": holds, "frameworks": [f"{'F' * 30}{i:02}" for i in range(16)]}
+
+    verdict = judge.create(raw)
+
+    assert verdict.accepted, verdict.message
+    assert validate(raw) == ()
+
+
 def test_an_update_that_only_removes_a_finalizer_is_never_refused(judge: Judge) -> None:
     tenant = _whole("MemoryTenant")
     tenant["metadata"] = {"name": "finalized", "finalizers": ["memtenant.dev/tenant"]}
