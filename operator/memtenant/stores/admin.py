@@ -163,6 +163,10 @@ class StoreAdmin:
     def _term(self) -> Term:
         return Term(self._fence(), self._installation)
 
+    def _patience_with(self, node: NodeClient) -> float:
+        """A primary learns of a term at once; what it lacks then, waiting does not bring."""
+        return 0.0 if node.address == self._settings.endpoint else self._patience
+
     async def owner(self) -> StoreOwner | None:
         """Which installation owns the store, if any."""
         return await owner.owner_of(self._primary)
@@ -209,21 +213,21 @@ class StoreAdmin:
         """Make the users exactly so on the primary and on every replica."""
         term = self._term()
         return await self._everywhere(
-            lambda node: acl.set_users(node, term, users, patience=self._patience)
+            lambda node: acl.set_users(node, term, users, patience=self._patience_with(node))
         )
 
     async def drop_users(self, names: Collection[str]) -> NodeResults[int]:
         """Revoke the users on every node: off, connections closed, user removed."""
         term = self._term()
         return await self._everywhere(
-            lambda node: acl.drop_users(node, term, names, patience=self._patience)
+            lambda node: acl.drop_users(node, term, names, patience=self._patience_with(node))
         )
 
     async def kill_users(self, names: Collection[str]) -> NodeResults[int]:
         """Close the users' connections on every node; how many there were."""
         term = self._term()
         return await self._everywhere(
-            lambda node: acl.kill_users(node, term, names, patience=self._patience)
+            lambda node: acl.kill_users(node, term, names, patience=self._patience_with(node))
         )
 
     async def idle_users(self, names: Iterable[str]) -> frozenset[str]:

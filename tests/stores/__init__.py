@@ -1,0 +1,1 @@
+"""Store administration against real servers."""

@@ -1,0 +1,135 @@
+"""The operator and tenants as the store's tests need them.
+
+Every test administers as the user that `memtenant store acl` prints, never as a superuser.
+"""
+
+import hashlib
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import redis
+
+from memtenant.rules.acl import AccessState, AclUser, AgentAccess, render_user
+from memtenant.stores import Address, Pace, StoreAdmin, StoreSettings, admin_rules
+from memtenant.tenancy.identity import TenantId
+from tests.support.servers import Server
+
+OPERATOR = "memtenant-operator"
+OPERATOR_PASSWORD = "the-operator"
+INSTALLATION = "test-installation"
+PASSWORD = "the-tenant"
+
+ACME = TenantId("support", "acme")
+GLOBEX = TenantId("sales", "globex")
+
+_terms = itertools.count(1)
+
+
+def next_term() -> int:
+    """A term later than any before: terms only grow, on shared servers too."""
+    return next(_terms)
+
+
+def server_commands(server: Server) -> frozenset[str]:
+    """COMMAND LIST in lower case."""
+    with server.admin() as admin:
+        admin.response_callbacks.clear()
+        return frozenset(name.decode().lower() for name in admin.execute_command("COMMAND", "LIST"))
+
+
+def make_operator(*servers: Server) -> None:
+    """Make the operator's least-privileged user on each node."""
+    for server in servers:
+        rules = admin_rules(server_commands(server))
+        with server.admin() as admin:
+            admin.execute_command(
+                "ACL", "SETUSER", OPERATOR, "reset", "on", f">{OPERATOR_PASSWORD}", *rules
+            )
+
+
+def settings_for(server: Server) -> StoreSettings:
+    """How the operator reaches the server."""
+    return StoreSettings(Address(server.host, server.port), OPERATOR, lambda: OPERATOR_PASSWORD)
+
+
+@asynccontextmanager
+async def looking_at(
+    server: Server, *, settings: StoreSettings | None = None, term: int | None = None
+) -> AsyncIterator[StoreAdmin]:
+    """A `StoreAdmin` that was not discovered yet, at full pace."""
+    number = next_term() if term is None else term
+    admin = StoreAdmin(
+        settings or settings_for(server),
+        installation=INSTALLATION,
+        fence=lambda: number,
+        pace=Pace(duty=1.0),
+    )
+    async with admin:
+        yield admin
+
+
+@asynccontextmanager
+async def leading(
+    server: Server, *replicas: Server, settings: StoreSettings | None = None
+) -> AsyncIterator[StoreAdmin]:
+    """A `StoreAdmin` that leads the store of these nodes."""
+    make_operator(server, *replicas)
+    async with looking_at(server, settings=settings) as store:
+        await store.discover()
+        await store.lead()
+        yield store
+
+
+def agent(
+    store: StoreAdmin,
+    tenant: TenantId = ACME,
+    *,
+    name: str = "default",
+    access: AgentAccess = AgentAccess.READ_WRITE,
+    state: AccessState | None = None,
+) -> AclUser:
+    """An agent's user as the store's nodes understand it, with `PASSWORD`."""
+    return agent_for(
+        store.facts.commands, tenant, name=name, access=access, state=state or AccessState()
+    )
+
+
+def agent_for(
+    commands: frozenset[str],
+    tenant: TenantId,
+    *,
+    name: str = "default",
+    access: AgentAccess = AgentAccess.READ_WRITE,
+    state: AccessState | None = None,
+) -> AclUser:
+    """An agent's user for a server that knows these commands."""
+    return render_user(
+        tenant,
+        name,
+        "a",
+        access=access,
+        state=state or AccessState(),
+        password_hashes=(hashlib.sha256(PASSWORD.encode()).hexdigest(),),
+        commands=commands,
+    )
+
+
+def many_agents(store: StoreAdmin, count: int) -> list[AclUser]:
+    """That many tenants with an agent each."""
+    return [agent(store, TenantId("many", f"t{number}")) for number in range(count)]
+
+
+def denied(client: "redis.Redis", *words: object) -> bool:
+    """Whether the server denies the command by ACL; other errors are raised."""
+    try:
+        client.execute_command(*words)  # type: ignore[no-untyped-call]
+    except redis.exceptions.NoPermissionError:
+        return True
+    return False
+
+
+def usernames(server: Server) -> Sequence[str]:
+    """All users of a node."""
+    with server.admin() as admin:
+        return sorted(admin.acl_users())
