@@ -23,10 +23,10 @@ help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## tenants on an embedded Valkey, told as a story (no cluster needed)
-	@$(BIN)/python examples/demo/local.py
+	@PYTHONPATH=. $(BIN)/python examples/demo/local.py
 
 demo-cluster: control-plane ## the same through helm install and kubectl on a real API server
-	@$(BIN)/python examples/demo/cluster.py
+	@PYTHONPATH=. $(BIN)/python examples/demo/cluster.py
 
 test: $(READY) ## every test, tier by tier (TEST_ARGS="--tier unit" for one of them)
 	@$(BIN)/python -m tests.run $(TEST_ARGS)
