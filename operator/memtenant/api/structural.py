@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -59,13 +60,19 @@ def unknown_fields(value: Any, schema: Schema, path: str) -> Iterator[Violation]
                 if key in children:
                     yield from unknown_fields(child, children[key], f"{path}.{key}")
                 else:
-                    known = ", ".join(schema.get("properties", ())) or "nothing"
-                    yield Violation(
-                        f"{path}.{key}", f"unknown field: correct or remove it; known are {known}"
-                    )
+                    yield Violation(f"{path}.{key}", f"unknown field: {_advice(key, schema)}")
         case list() if "items" in schema:
             for index, item in enumerate(value):
                 yield from unknown_fields(item, schema["items"], f"{path}[{index}]")
+
+
+def _advice(key: str, schema: Schema) -> str:
+    known = list(schema.get("properties", ()))
+    match get_close_matches(key, known, n=1):
+        case [close]:
+            return f"write {close}, if that is meant"
+        case _:
+            return f"remove it; there are {', '.join(known) or 'none'}"
 
 
 def _children(value: dict[str, Any], schema: Schema) -> Mapping[str, Schema]:
@@ -140,7 +147,12 @@ def _string(value: str, schema: Schema, path: str) -> Iterator[Violation]:
     if len(value) < schema.get("minLength", 0):
         yield Violation(path, f"is shorter than {schema['minLength']} characters: write something")
     if "pattern" in schema and not _pattern(schema["pattern"]).search(value):
-        yield Violation(path, f"{_shown(value)} does not have the form {schema['pattern']}")
+        about = f": {_first_sentence(schema['description'])}" if "description" in schema else ""
+        yield Violation(path, f"{_shown(value)} is not of the form {schema['pattern']}{about}")
+
+
+def _first_sentence(description: str) -> str:
+    return description.partition(". ")[0].removesuffix(".")
 
 
 @cache
