@@ -38,7 +38,7 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
     if FINALIZER not in declared.finalizers:
         world.ledger.strike(tenant)
         return Outcome()
-    current = await read_current(world, tenant, ())
+    current = await read_current(world, tenant, (), bound=True)
     record = current.record
     if record is None or record.uid != declared.uid:
         return await _let_go(world, declared, current, tenant)
@@ -59,8 +59,8 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
         await world.resources.apply_secret(record_draft(world, kept), current=current.stored_record)
     else:
         await _remove(world, link, record, current, policy)
-    await _tell(world, declared, policy, link.name)
-    return await _let_go(world, declared, current, tenant)
+    done = await _tell(world, declared, policy, link.name)
+    return await _let_go(world, declared, current, tenant, done)
 
 
 def _deletion_policy(declared: Declared, record: TenantRecord) -> DeletionPolicy:
@@ -228,17 +228,15 @@ async def _without_store(
     await world.resources.apply_secret(record_draft(world, left), current=current.stored_record)
     for binding in current.bindings.values():
         await world.resources.delete_secret(binding)
-    await world.resources.emit_event(
-        declared,
-        EventType.WARNING,
-        "Detached",
+    words = (
         f"MemoryStore {record.store} did not come back: the tenant is gone, its users and data "
-        "there are removed when it does",
+        "there are removed when it does"
     )
-    return await _let_go(world, declared, replace(current, bindings={}), record.tenant)
+    await world.resources.emit_event(declared, EventType.WARNING, "Detached", words)
+    return await _let_go(world, declared, replace(current, bindings={}), record.tenant, words)
 
 
-async def _tell(world: World, declared: Declared, policy: DeletionPolicy, store: str) -> None:
+async def _tell(world: World, declared: Declared, policy: DeletionPolicy, store: str) -> str:
     words = {
         DeletionPolicy.RETAIN: f"Access is revoked; data and keys are retained on store {store}",
         DeletionPolicy.DELETE: f"Access is revoked and the data on store {store} is deleted",
@@ -248,9 +246,12 @@ async def _tell(world: World, declared: Declared, policy: DeletionPolicy, store:
     await world.resources.emit_event(
         declared, EventType.NORMAL, f"{policy}Completed", words[policy]
     )
+    return words[policy]
 
 
-async def _let_go(world: World, declared: Declared, current: Current, tenant: TenantId) -> Outcome:
+async def _let_go(
+    world: World, declared: Declared, current: Current, tenant: TenantId, *did: str
+) -> Outcome:
     """Remove the bindings that are left and our finalizer."""
     for binding in current.bindings.values():
         await world.resources.delete_secret(binding)
@@ -259,4 +260,4 @@ async def _let_go(world: World, declared: Declared, current: Current, tenant: Te
     await world.resources.remove_finalizer(declared, FINALIZER)
     waiting = world.mirror.unplaced_tenants()
     keys = tuple(sorted(waiting)) + ((ObjectKey.store(store),) if store else ())
-    return Outcome(enqueue=keys, changed=True)
+    return Outcome(enqueue=keys, changed=True, did=did)

@@ -27,12 +27,13 @@ class Outcome:
 
     ``requeue_after`` is in seconds from now (None: at the next event or resync); ``enqueue`` names
     the objects whose state depends on what was just done; ``changed`` says whether anything was
-    written anywhere.
+    written anywhere, and ``did`` what was done beyond the object itself, in words for a person.
     """
 
     requeue_after: float | None = None
     enqueue: tuple[ObjectKey, ...] = ()
     changed: bool = False
+    did: tuple[str, ...] = ()
 
 
 class Reconciler(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from memtenant.api.conditions import ConditionStatus, ConditionType, Finding
 from memtenant.api.policy import RetentionPolicyStatus
@@ -56,7 +57,7 @@ class WorldReconciler:
         else:
             outcome = await reconcile_tenant(self.world, declared)
         counted = () if not outcome.changed and not first else _counted_by(self.world, declared)
-        return Outcome(outcome.requeue_after, (*outcome.enqueue, *counted), outcome.changed)
+        return replace(outcome, enqueue=(*outcome.enqueue, *counted))
 
     async def _forget(self, key: ObjectKey) -> Outcome:
         """The object is gone. A tenant whose finalizer was taken away by hand leaves its users to
@@ -116,22 +117,24 @@ class WorldReconciler:
         except StoreUnavailable as error:
             link.failure = error
             return Outcome(enqueue=(store,))
-        await self._tell_repair(store, found)
+        did = await self._tell_repair(store, found)
         enqueue = (store,) if found.nodes_changed or found.restored or found.removed else ()
-        return Outcome(enqueue=enqueue, changed=bool(found.restored or found.removed))
+        return Outcome(enqueue=enqueue, changed=bool(did), did=did)
 
-    async def _tell_repair(self, store: ObjectKey, found: Repair) -> None:
+    async def _tell_repair(self, store: ObjectKey, found: Repair) -> tuple[str, ...]:
         declared = self.world.mirror.get(store)
-        if declared is None:
-            return
+        said = []
         for words, users in (("Restored", found.restored), ("Removed", found.removed)):
             if users:
                 shown = ", ".join(users[:5]) + (" …" if len(users) > 5 else "")
                 _log.info("%s ACL users on %s: %s", words.lower(), store.name, shown)
                 message = f"{words} {len(users)} ACL users: {shown}"
-                await self.world.resources.emit_event(
-                    declared, EventType.WARNING, f"Users{words}", message
-                )
+                said.append(message)
+                if declared is not None:
+                    await self.world.resources.emit_event(
+                        declared, EventType.WARNING, f"Users{words}", message
+                    )
+        return tuple(said)
 
     def _is_stranger(self, name: str) -> bool:
         """Whether a username of ours belongs to nobody. A tenant that was not reconciled since the

@@ -9,7 +9,7 @@ alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from memtenant.api.tenant import MemoryTenantSpec, MemoryTenantStatus
@@ -99,13 +99,14 @@ async def reconcile_tenant(world: World, declared: Declared) -> Outcome:
     work = Work(
         prepared.declared, prepared.current, prepared.desired, prepared.link, _live(prepared)
     )
-    await apply(world, work, prepared.plan)
+    declared = await apply(world, work, prepared.plan)
     prepared.link.tenants[prepared.desired.record.tenant] = work.live
     world.settled.add(prepared.desired.record.tenant)
-    changed = await _say_so(world, prepared)
+    changed = await _say_so(world, prepared, declared)
     return Outcome(
         requeue_after=_next_look(prepared, world.clock.now()),
         changed=changed or bool(prepared.plan),
+        did=tuple(str(action) for action in prepared.plan),
     )
 
 
@@ -127,7 +128,12 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
     link = _placed(world, Applicant(tenant, spec, namespace.labels), policy, declared)
     if link is None or link.facts is None or not link.ready:
         return None
-    current = await read_current(world, tenant, (a.name for a in spec.agents_or_default()))
+    current = await read_current(
+        world,
+        tenant,
+        (agent.name for agent in spec.agents_or_default()),
+        bound=bool(declared.status.get("bindings")),
+    )
     _check_adoption(declared, spec, current, namespace.uid)
     if current.foreign:
         raise ResourceConflict(
@@ -365,11 +371,11 @@ def _live(prepared: Prepared) -> LiveTenant:
     )
 
 
-async def _say_so(world: World, prepared: Prepared) -> bool:
+async def _say_so(world: World, prepared: Prepared, declared: Declared) -> bool:
     now, link = world.clock.now(), prepared.link
     tenant = prepared.desired.record.tenant
     status = ready_status(
-        status_before(prepared.declared, MemoryTenantStatus),
+        status_before(declared, MemoryTenantStatus),
         Provisioned(
             spec=prepared.spec,
             desired=prepared.desired,
@@ -386,7 +392,9 @@ async def _say_so(world: World, prepared: Prepared) -> bool:
         generation=prepared.declared.generation,
     )
     await _tell(world, prepared)
-    return await save_status(world, prepared.declared, status)
+    return await save_status(
+        world, replace(declared, generation=prepared.declared.generation), status
+    )
 
 
 async def _tell(world: World, prepared: Prepared) -> None:
