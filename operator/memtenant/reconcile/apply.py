@@ -46,18 +46,25 @@ class Work:
     live: LiveTenant
 
 
-async def apply(world: World, work: Work, plan: Sequence[Action]) -> None:
-    """Execute the actions. Raises the error of the first step that fails."""
+async def apply(world: World, work: Work, plan: Sequence[Action]) -> Declared:
+    """Execute the actions; the object as it is then, for the status that follows.
+
+    Raises the error of the first step that fails.
+    """
+    declared = work.declared
     for action in plan:
-        await _execute(world, work, action)
+        if isinstance(action, AddFinalizer):
+            declared = await world.resources.add_finalizer(declared, FINALIZER)
+            world.mirror.put(declared)
+        else:
+            await _execute(world, work, action)
+    return declared
 
 
 async def _execute(world: World, work: Work, action: Action) -> None:
     desired, link = work.desired, work.link
     tenant = desired.record.tenant
     match action:
-        case AddFinalizer():
-            world.mirror.put(await world.resources.add_finalizer(work.declared, FINALIZER))
         case Revoke(users):
             link.tenants[tenant] = work.live
             (await link.admin.drop_users(users)).require_all()

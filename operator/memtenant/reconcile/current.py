@@ -80,9 +80,17 @@ async def read_record(
     return stored, TenantRecord.from_data(stored.data, stored.name)
 
 
-async def read_current(world: World, tenant: TenantId, agents: Iterable[AgentName]) -> Current:
-    """The record, and the bindings of these agents and of those that the record knows."""
+async def read_current(
+    world: World, tenant: TenantId, agents: Iterable[AgentName], *, bound: bool
+) -> Current:
+    """The record, and the bindings of these agents and of those that the record knows.
+
+    A tenant without a record that never told of a binding (``bound``) has none to read: should a
+    Secret of that name be there all the same, its creation is refused as a conflict.
+    """
     stored, record = await read_record(world, tenant)
+    if record is None and not bound:
+        return Current(None, None)
     names = sorted({*agents, *(record.agents if record else ())})
     secrets = await asyncio.gather(
         *(world.resources.get_secret(tenant.namespace, binding_name(tenant, n)) for n in names)
