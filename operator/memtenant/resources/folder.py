@@ -10,8 +10,6 @@ Everything is read once and kept in memory; writes go through to the files (`Sta
 from __future__ import annotations
 
 import json
-import re
-from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
@@ -22,6 +20,7 @@ from uuid import UUID, uuid4, uuid5
 from memtenant.clock import Clock, rfc3339, system_clock
 from memtenant.errors import InvalidResource, ResourceConflict, ResourceNotFound
 from memtenant.resources.eventgate import LONGEST_NOTE, EventGate
+from memtenant.resources.foldersecrets import FolderSecrets
 from memtenant.resources.port import (
     API_VERSION,
     FOREIGN_SECRET,
@@ -35,16 +34,12 @@ from memtenant.resources.port import (
     SecretDraft,
     StoredSecret,
 )
-from memtenant.resources.reading import declared_from, secret_from
-from memtenant.resources.secretchange import change_towards
-from memtenant.resources.statefolder import StateFolder
+from memtenant.resources.reading import declared_from
+from memtenant.resources.statefolder import StateFolder, check_name, reading
 
 __all__ = ["FolderResources", "Outcome"]
 
 _CLUSTER = "_"
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-_SECRET_KEY = re.compile(r"(?!\.\.)[-._a-zA-Z0-9]{1,253}")
-_BINDING_TYPE = "servicebinding.io/"
 
 
 class Outcome(Enum):
@@ -65,7 +60,7 @@ class FolderResources(Resources):
         self._events = EventGate(clock)
         self._objects: dict[ObjectKey, dict[str, Any]] = {}
         self._statuses: dict[ObjectKey, dict[str, Any]] = {}
-        self._secrets: dict[tuple[str, str], dict[str, Any]] = {}
+        self._secrets = FolderSecrets(folder)
         self._load()
 
     @classmethod
@@ -103,7 +98,7 @@ class FolderResources(Resources):
         annotations: Mapping[str, str] | None = None,
     ) -> tuple[Declared, Outcome]:
         """Make an object what a manifest says, as ``kubectl apply`` does; status stays."""
-        _check_name(key.namespace or _CLUSTER, key.name)
+        check_name(key.name, *([key.namespace] if key.kind.namespaced else []))
         wanted = _json({"spec": spec, "labels": labels or {}, "annotations": annotations or {}})
         known = self._objects.get(key)
         metadata: dict[str, Any]
@@ -159,7 +154,7 @@ class FolderResources(Resources):
         annotations: Mapping[str, str] | None = None,
     ) -> Outcome:
         """Make a Secret what a user's manifest says. One that memtenant made is not touched."""
-        known = self._secret(namespace, name)
+        known = self._secrets.get(namespace, name)
         if known is not None and known.owner is not None:
             raise ResourceConflict(
                 f"Secret {namespace}/{name} was made by memtenant for {known.owner!r}: give "
@@ -178,7 +173,7 @@ class FolderResources(Resources):
             "labels": wanted[1],
             "annotations": wanted[2],
         }
-        self._store_secret(metadata, secret_type, data)
+        self._secrets.store(metadata, secret_type, data)
         return Outcome.CREATED if known is None else Outcome.CONFIGURED
 
     async def list(self, kind: Kind) -> Listing[Declared]:
@@ -226,60 +221,31 @@ class FolderResources(Resources):
 
     async def get_secret(self, namespace: str, name: str) -> StoredSecret | None:
         """The Secret, or None."""
-        return self._secret(namespace, name)
+        return self._secrets.get(namespace, name)
 
     async def create_secret(self, draft: SecretDraft) -> StoredSecret:
         """Make the Secret, if there is none of that name."""
-        if (draft.namespace, draft.name) in self._secrets:
-            raise ResourceConflict(f"Secret {draft.namespace}/{draft.name} exists already")
-        metadata: dict[str, Any] = {
-            "name": draft.name,
-            "namespace": draft.namespace,
-            "uid": str(uuid4()),
-            "labels": draft.all_labels,
-            "annotations": dict(draft.annotations),
-        }
-        if draft.owned_by is not None:
-            metadata["ownerReferences"] = [_owner_reference(draft.owned_by)]
-        return self._store_secret(metadata, draft.type, draft.data)
+        return self._secrets.create(draft)
 
     async def replace_secret(self, stored: StoredSecret, data: Mapping[str, bytes]) -> StoredSecret:
         """Change all of ``data`` of the very Secret that was read."""
-        if stored.data == data:
-            return stored
-        return self._store_secret(self._same_secret(stored)["metadata"], stored.type, data)
+        return self._secrets.replace(stored, data)
 
     async def apply_secret(
         self, draft: SecretDraft, *, current: StoredSecret | None
     ) -> StoredSecret:
         """Make the Secret that was read what ``draft`` says; see the port."""
-        if current is None:
-            return await self.create_secret(draft)
-        change = change_towards(draft, current)
-        if not change:
-            return current
-        metadata = dict(self._same_secret(current)["metadata"])
-        metadata["labels"] = {**current.labels, **change.labels}
-        metadata["annotations"] = {**current.annotations, **change.annotations}
-        if change.owner_uid is not None and draft.owned_by is not None:
-            metadata["ownerReferences"] = [_owner_reference(draft.owned_by)]
-        return self._store_secret(metadata, draft.type, draft.data)
+        return self._secrets.apply(draft, current)
 
     async def delete_secret(self, stored: StoredSecret) -> None:
         """Delete the very Secret that was read."""
-        if (stored.namespace, stored.name) in self._secrets:
-            self._same_secret(stored)
-            self._remove_secret(stored.namespace, stored.name)
+        self._secrets.delete(stored)
 
     async def list_secrets(
         self, namespace: str, labels: Mapping[str, str]
     ) -> tuple[StoredSecret, ...]:
         """The Secrets of a namespace that carry all of ``labels``."""
-        found = (
-            secret_from(raw)
-            for (where, _), raw in sorted(self._secrets.items())
-            if where == namespace
-        )
+        found = self._secrets.of_namespace(namespace)
         return tuple(secret for secret in found if labels.items() <= secret.labels.items())
 
     async def can_read_secrets(self, namespace: str) -> bool:
@@ -289,7 +255,7 @@ class FolderResources(Resources):
     async def list_namespaces(self) -> Listing[NamespaceInfo]:
         """The namespaces that something is in, and the operator's own."""
         names = {key.namespace for key in self._objects if key.namespace}
-        names |= {namespace for namespace, _ in self._secrets} | {self._home}
+        names |= self._secrets.namespaces() | {self._home}
         items = tuple(self._namespace(name) for name in sorted(names))
         return Listing(items, str(self._folder.version))
 
@@ -316,32 +282,24 @@ class FolderResources(Resources):
     def _load(self) -> None:
         for kind in Kind:
             for file, raw in self._folder.read_all("objects", kind.plural):
-                with _damaged(file):
+                with reading(file):
                     namespace = raw["metadata"].get("namespace", "")
                     key = ObjectKey(kind, namespace, raw["metadata"]["name"])
                     declared_from(kind, raw)
                     self._objects[key] = raw
             for file, raw in self._folder.read_all("status", kind.plural):
-                with _damaged(file):
+                with reading(file):
                     where = "" if file.parent.name == _CLUSTER else file.parent.name
                     key = ObjectKey(kind, where, file.stem)
                     int(raw["resourceVersion"])
                     if key in self._objects:
                         self._statuses[key] = raw
-        for file, raw in self._folder.read_all("secrets"):
-            with _damaged(file):
-                secret = secret_from(raw)
-                self._secrets[secret.namespace, secret.name] = raw
         if self._folder.writable:
             self._collect()
 
     def _collect(self) -> None:
         """Remove the Secrets whose owner is gone, as the garbage collector does."""
-        alive = {raw["metadata"]["uid"] for raw in self._objects.values()}
-        for (namespace, name), raw in tuple(self._secrets.items()):
-            owners = {owner["uid"] for owner in raw["metadata"].get("ownerReferences") or ()}
-            if owners and not owners & alive:
-                self._remove_secret(namespace, name)
+        self._secrets.collect({raw["metadata"]["uid"] for raw in self._objects.values()})
 
     def _declared(self, key: ObjectKey) -> Declared:
         raw = self._objects[key]
@@ -386,48 +344,6 @@ class FolderResources(Resources):
         del self._objects[key]
         self._collect()
 
-    def _secret(self, namespace: str, name: str) -> StoredSecret | None:
-        raw = self._secrets.get((namespace, name))
-        return None if raw is None else secret_from(raw)
-
-    def _same_secret(self, stored: StoredSecret) -> dict[str, Any]:
-        raw = self._secrets.get((stored.namespace, stored.name))
-        what = f"Secret {stored.namespace}/{stored.name}"
-        if raw is None:
-            raise ResourceNotFound(f"{what} does not exist")
-        if (raw["metadata"]["uid"], raw["metadata"]["resourceVersion"]) != (
-            stored.uid,
-            stored.resource_version,
-        ):
-            raise ResourceConflict(f"{what} was changed by somebody else")
-        return raw
-
-    def _store_secret(
-        self, metadata: Mapping[str, Any], secret_type: str, data: Mapping[str, bytes]
-    ) -> StoredSecret:
-        namespace, name = metadata["namespace"], metadata["name"]
-        _check_name(namespace, name)
-        for key in data:
-            if not _SECRET_KEY.fullmatch(key) or key == ".":
-                raise InvalidResource(f"Secret {namespace}/{name}: {key!r} is no key of a Secret")
-        raw = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {**metadata, "resourceVersion": str(self._folder.next_version())},
-            "type": secret_type,
-            "data": {key: b64encode(value).decode("ascii") for key, value in data.items()},
-        }
-        self._folder.write(raw, "secrets", namespace, name, private=True)
-        if secret_type.startswith(_BINDING_TYPE):
-            self._folder.lay_out_binding(namespace, name, data)
-        self._secrets[namespace, name] = raw
-        return secret_from(raw)
-
-    def _remove_secret(self, namespace: str, name: str) -> None:
-        self._folder.remove_binding(namespace, name)
-        self._folder.remove("secrets", namespace, name)
-        del self._secrets[namespace, name]
-
     def _namespace(self, name: str) -> NamespaceInfo:
         return NamespaceInfo(
             name=name,
@@ -442,33 +358,6 @@ def _place(key: ObjectKey) -> tuple[str, str, str]:
     return key.kind.plural, key.namespace or _CLUSTER, key.name
 
 
-def _check_name(namespace: str, name: str) -> None:
-    for text in (name,) if namespace == _CLUSTER else (namespace, name):
-        if not _NAME.fullmatch(text):
-            raise InvalidResource(
-                f"{text!r} is no name of Kubernetes: use lower-case letters, digits, hyphens"
-            )
-
-
-def _owner_reference(owner: Declared) -> dict[str, Any]:
-    return {
-        "apiVersion": API_VERSION,
-        "kind": owner.key.kind.value,
-        "name": owner.key.name,
-        "uid": owner.uid,
-    }
-
-
 def _json(value: Mapping[str, Any]) -> Any:
     """A copy that holds nothing but JSON, so that what is in memory is what is on disk."""
     return json.loads(json.dumps(value))
-
-
-@contextmanager
-def _damaged(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidResource(
-            f"{file} is damaged: restore it from a backup, or remove it"
-        ) from error

@@ -18,17 +18,20 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from memtenant.errors import InvalidResource, ResourceConflict, ResourceUnavailable
 
-__all__ = ["StateFolder"]
+__all__ = ["StateFolder", "check_name", "reading"]
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 _RESERVE = 1000
 _LARGEST_LOG = 1024 * 1024
@@ -101,6 +104,16 @@ class StateFolder:
             with suppress(OSError):  # other objects are in it
                 file.parent.rmdir()
 
+    def binding_is(self, namespace: str, name: str, data: Mapping[str, bytes]) -> bool:
+        """Whether a binding's files are there and say just this."""
+        folder = self._root / "bindings" / namespace / name
+        if {file.name for file in folder.glob("*") if not file.name.startswith("..")} != set(data):
+            return False
+        try:
+            return all((folder / key).read_bytes() == value for key, value in data.items())
+        except OSError:
+            return False
+
     def lay_out_binding(self, namespace: str, name: str, data: Mapping[str, bytes]) -> None:
         """A Secret as files, all of them changed at once as the kubelet does it: ``<key>`` links to
         ``..data/<key>``, and ``..data`` to the folder that holds this version.
@@ -147,9 +160,11 @@ class StateFolder:
             self._lock = _locked(self._root / "lock", self._root)
             for leftover in self._root.glob("**/.*.tmp"):  # of a process that was killed
                 leftover.unlink()
-        known = self._read(meta) if meta.exists() else {}
-        self._uid = str(known.get("uid") or uuid4())
-        self._version = self._reserved = int(known.get("reserved") or 0)
+        known: dict[str, Any]
+        known = self._read(meta) if meta.exists() else {"uid": str(uuid4()), "reserved": 0}
+        with reading(meta):
+            self._uid = str(UUID(known["uid"]))
+            self._version = self._reserved = int(known["reserved"])
         if writable:
             self._reserve()
 
@@ -190,8 +205,30 @@ class StateFolder:
         except ValueError:
             content = None
         if not isinstance(content, dict):
-            raise InvalidResource(f"{file} is damaged: restore it from a backup, or remove it")
+            raise _damaged(file)
         return content
+
+
+def check_name(*names: str) -> None:
+    """`InvalidResource` if one of these may not be a file's name: it is no name of Kubernetes."""
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise InvalidResource(
+                f"{name!r} is no name of Kubernetes: use lower-case letters, digits, hyphens"
+            )
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Turn whatever a damaged file makes its reader raise into `InvalidResource`."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(file) from error
+
+
+def _damaged(file: Path) -> InvalidResource:
+    return InvalidResource(f"{file} is damaged: restore it from a backup, or remove it")
 
 
 def _locked(file: Path, root: Path) -> int:
