@@ -92,9 +92,7 @@ class Agenda(Generic[K, G]):
                 group,
                 due if again is None else min(due, again.due),
             )
-        elif item.state is _State.DELAYED or lane < item.lane or group != item.group:
-            if item.state is _State.DELAYED and due >= item.due and lane >= item.lane:
-                return
+        elif lane < item.lane or due < item.due or group != item.group:
             self._place(key, min(lane, item.lane), group, min(due, item.due))
 
     def _place(self, key: K, lane: int, group: G | None, due: float) -> None:
@@ -112,7 +110,7 @@ class Agenda(Generic[K, G]):
     def take(self, now: float) -> K | None:
         """The key to work on next, or None if nothing may start now. Answer it with `done`."""
         self._promote(now)
-        if now < self._paused_until:
+        if self.paused(now):
             return None
         heads = list(self._heads())
         if not heads:
@@ -188,9 +186,13 @@ class Agenda(Generic[K, G]):
         """Start nothing at all before ``moment``."""
         self._paused_until = moment
 
+    def paused(self, now: float) -> bool:
+        """Whether a pause lasts."""
+        return now < self._paused_until
+
     def next_due(self, now: float) -> float | None:
         """When `take` may have an answer that it has not now, if only time must pass."""
-        if now < self._paused_until and (self._items or self._delayed):
+        if self.paused(now) and (self._items or self._delayed):
             return self._paused_until
         while self._delayed:
             due, ticket, key = self._delayed[0]

@@ -27,7 +27,15 @@ from memtenant.controller.login import session_for
 from memtenant.controller.watches import Watches
 from memtenant.resources.port import GROUP, VERSION, Kind
 
-__all__ = ["NAMESPACES", "SECRETS", "EventSource", "Seen", "cluster_source", "secret_source"]
+__all__ = [
+    "NAMESPACES",
+    "SECRETS",
+    "EventSource",
+    "Seen",
+    "Sink",
+    "cluster_source",
+    "secret_source",
+]
 
 NAMESPACES = "namespaces"
 SECRETS = "secrets"
@@ -71,12 +79,14 @@ class EventSource:
         namespaces: tuple[str, ...],
         watches: Watches,
         expected: Iterable[str],
+        vital: bool,
     ) -> None:
         self._name = name
         self._resources = tuple(resources)
         self._namespaces = namespaces
         self._watches = watches
         self._expected = tuple(expected)
+        self._vital = vital
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._own_loop: asyncio.AbstractEventLoop | None = None
@@ -86,7 +96,7 @@ class EventSource:
     def start(self, sink: Sink) -> None:
         """Begin to watch. From now on each watch must be heard of."""
         self._loop = asyncio.get_running_loop()
-        self._watches.expect(self._expected)
+        self._watches.expect(self._expected, vital=self._vital)
         self._thread = threading.Thread(
             target=self._run, args=(sink,), name=f"kopf-{self._name}", daemon=True
         )
@@ -168,6 +178,7 @@ def cluster_source(watches: Watches) -> EventSource:
         namespaces=(),
         watches=watches,
         expected=[*(kind.plural for kind in Kind), NAMESPACES],
+        vital=True,
     )
 
 
@@ -175,7 +186,12 @@ def secret_source(watches: Watches, namespaces: tuple[str, ...]) -> EventSource:
     """Watches of Secrets in ``namespaces`` (none: in the whole cluster)."""
     names = [f"{SECRETS}@{namespace}" for namespace in namespaces] or [SECRETS]
     return EventSource(
-        "Secrets", [("", "v1", SECRETS)], namespaces=namespaces, watches=watches, expected=names
+        "Secrets",
+        [("", "v1", SECRETS)],
+        namespaces=namespaces,
+        watches=watches,
+        expected=names,
+        vital=False,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from memtenant.errors import (
+    FencedOut,
     MemtenantError,
     ResourceConflict,
     ResourceUnavailable,
@@ -49,7 +50,13 @@ def judge(key: ObjectKey, error: MemtenantError, failures: int) -> Verdict:
     What cannot pass by itself is told at once and waits for a change. Of what can, people hear
     when it lasts: a lost race or an API server that is away is nothing that a status should tell.
     A store that does not answer is told once, by the store, and not by each of its tenants.
+
+    A store that fences this operator out changed nothing. Either this replica's Lease is lost too,
+    and the elector ends everything at its next look; or the store holds a term that it should
+    not, which is that store's trouble and no reason to give up the others.
     """
+    if isinstance(error, FencedOut):
+        return Verdict(retry=True, tell=failures >= PATIENCE)
     if not error.retryable:
         return Verdict(retry=False, tell=True)
     if isinstance(error, ResourceConflict | ResourceUnavailable):

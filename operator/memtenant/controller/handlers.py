@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from memtenant.controller.events import NAMESPACES, SECRETS, Seen
+from memtenant.controller.metrics import Metrics
 from memtenant.controller.schedule import Schedule
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import MANAGED_BY_LABEL, MANAGED_BY_VALUE, Kind, ObjectKey
@@ -25,8 +26,9 @@ _KINDS = {kind.plural: kind for kind in Kind}
 class Handlers:
     """The sink of all event sources. ``home`` is the namespace that stores' Secrets are in."""
 
-    def __init__(self, mirror: Mirror, schedule: Schedule, *, home: str) -> None:
+    def __init__(self, mirror: Mirror, schedule: Schedule, metrics: Metrics, *, home: str) -> None:
         self._mirror = mirror
+        self._metrics = metrics
         self._schedule = schedule
         self._home = home
 
@@ -40,6 +42,7 @@ class Handlers:
                 event.plural,
                 type(error).__name__,
             )
+            self._metrics.unreadable(event.plural)
             return
         self._schedule.now(keys)
 

@@ -90,6 +90,10 @@ class WorkQueue(Generic[K, G]):
         self._agenda.pause_until(self._clock() + seconds)
         self._wake()  # a worker sets the alarm for the new moment
 
+    def paused(self) -> bool:
+        """Whether a pause lasts."""
+        return self._agenda.paused(self._clock())
+
     def close(self) -> None:
         """Hand out nothing more; every `get` answers None."""
         self._closed = True

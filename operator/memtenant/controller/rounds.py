@@ -6,13 +6,13 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from memtenant.controller.backoff import Backoff
 from memtenant.controller.breakers import Breakers
 from memtenant.controller.metrics import Metrics, Round
 from memtenant.controller.schedule import Schedule
-from memtenant.errors import FencedOut, MemtenantError, StoreUnavailable
+from memtenant.errors import MemtenantError, StoreUnavailable
 from memtenant.reconcile.outcome import Outcome, Reconciler
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import Kind, ObjectKey, Resources
@@ -44,7 +44,6 @@ class StoreRounds:
         metrics: Metrics,
         *,
         intervals: dict[Round, float],
-        fenced: Callable[[FencedOut], None],
     ) -> None:
         self._mirror = mirror
         self._reconciler = reconciler
@@ -52,7 +51,6 @@ class StoreRounds:
         self._breakers = breakers
         self._metrics = metrics
         self._intervals = intervals
-        self._fenced = fenced
         self._loops: dict[ObjectKey, list[asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
@@ -94,9 +92,6 @@ class StoreRounds:
         started = time.monotonic()
         try:
             outcome: Outcome = await step(store)
-        except FencedOut as error:
-            self._fenced(error)
-            return False
         except MemtenantError as error:
             self._metrics.round_failed(store, which)
             _log.warning("%s of %s: %s (%s)", which, store, error, error.reason)

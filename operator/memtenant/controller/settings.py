@@ -200,6 +200,8 @@ class Settings(BaseModel):
                 "lease_retry_period must be shorter than lease_renew_deadline, and that shorter "
                 "than lease_duration: otherwise two replicas could lead at once"
             )
+        if not self.lease_duration.is_integer():
+            raise ValueError("lease_duration must be whole seconds, as a Lease states it")
         if self.secret_access is SecretAccess.CLUSTER and self.tenant_namespaces:
             raise ValueError(
                 "tenant_namespaces says nothing with secret_access Cluster: remove one of them"

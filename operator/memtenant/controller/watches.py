@@ -28,11 +28,14 @@ class Watches:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._heard: dict[str, float] = {}
+        self._vital: set[str] = set()
 
-    def expect(self, names: Iterable[str]) -> None:
-        """From now on these watches must be heard of; one that is expected already goes on."""
+    def expect(self, names: Iterable[str], *, vital: bool) -> None:
+        """From now on these watches must be heard of; the operator cannot do without vital ones."""
         for name in names:
-            self._heard.setdefault(name, self._clock())
+            self._heard[name] = self._clock()
+            if vital:
+                self._vital.add(name)
 
     def dismiss(self, names: Iterable[str]) -> None:
         """Nothing is expected of these watches any more."""
@@ -50,8 +53,9 @@ class Watches:
         return {name: now - heard for name, heard in self._heard.copy().items()}
 
     def silent(self, longest: float) -> list[str]:
-        """The watches that were not heard for more than ``longest`` seconds."""
-        return sorted(name for name, age in self.ages().items() if age > longest)
+        """The vital watches that were not heard for more than ``longest`` seconds."""
+        ages = self.ages()
+        return sorted(name for name in self._vital if ages.get(name, 0.0) > longest)
 
 
 def watch_name(path: str) -> str:

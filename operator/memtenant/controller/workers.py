@@ -6,7 +6,6 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from memtenant.controller import logs
@@ -16,7 +15,7 @@ from memtenant.controller.failures import PATIENCE, ReconcileTimedOut, Unexpecte
 from memtenant.controller.metrics import Metrics
 from memtenant.controller.queue import WorkQueue
 from memtenant.controller.schedule import Schedule
-from memtenant.errors import FencedOut, MemtenantError, ResourceUnavailable, StoreUnavailable
+from memtenant.errors import MemtenantError, ResourceUnavailable, StoreUnavailable
 from memtenant.reconcile.outcome import Outcome, Reconciler
 from memtenant.resources.port import Kind, ObjectKey
 
@@ -24,28 +23,28 @@ __all__ = ["Limits", "Workers"]
 
 _log = logging.getLogger(__name__)
 
-_API_FIRST_PAUSE = 0.5
-_API_LONGEST_PAUSE = 10.0
 _STUCK_MARGIN = 60.0
 """Seconds beyond the timeout after which a worker that ignores its cancellation counts as dead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many reconciles at once, and seconds for one and between its tries."""
+    """How many reconciles at once, and seconds for one and between its tries.
+
+    ``first_pause`` and ``longest_pause`` are how long all workers rest while the API server is away.
+    """
 
     workers: int
     timeout: float
     first_delay: float
     longest_delay: float
     longest_probe_delay: float
+    first_pause: float = 0.5
+    longest_pause: float = 10.0
 
 
 class Workers:
-    """Takes keys from the queue and reconciles them, ``limits.workers`` at once.
-
-    ``fenced`` is called with the error when a store says that another operator leads.
-    """
+    """Takes keys from the queue and reconciles them, ``limits.workers`` at once."""
 
     def __init__(
         self,
@@ -55,8 +54,6 @@ class Workers:
         reconciler: Reconciler,
         metrics: Metrics,
         limits: Limits,
-        *,
-        fenced: Callable[[FencedOut], None],
     ) -> None:
         self._queue = queue
         self._schedule = schedule
@@ -64,10 +61,9 @@ class Workers:
         self._reconciler = reconciler
         self._metrics = metrics
         self._limits = limits
-        self._fenced = fenced
         self._backoff: Backoff[ObjectKey] = Backoff(limits.first_delay, limits.longest_delay)
         self._probes: Backoff[ObjectKey] = Backoff(limits.first_delay, limits.longest_probe_delay)
-        self._api: Backoff[None] = Backoff(_API_FIRST_PAUSE, _API_LONGEST_PAUSE)
+        self._api: Backoff[None] = Backoff(limits.first_pause, limits.longest_pause)
         self._tasks: list[asyncio.Task[None]] = []
         self._since: dict[ObjectKey, float] = {}
 
@@ -164,9 +160,6 @@ class Workers:
             self._schedule.later(key, outcome.requeue_after)
 
     async def _failed(self, key: ObjectKey, error: MemtenantError, seconds: float) -> None:
-        if isinstance(error, FencedOut):
-            self._fenced(error)
-            return
         self._note_what_is_away(key, error)
         away = isinstance(error, StoreUnavailable) and key.kind is Kind.STORE
         backoff = self._probes if away else self._backoff
@@ -185,6 +178,8 @@ class Workers:
     def _note_what_is_away(self, key: ObjectKey, error: MemtenantError) -> None:
         """Open the store's breaker, or let all workers rest while the API server is away."""
         if isinstance(error, ResourceUnavailable):
+            if self._queue.paused():
+                return  # it began before the pause that its like brought about
             pause = self._api.failed(None)
             if self._api.failures(None) >= PATIENCE:
                 _log.warning("the API server does not answer: no reconcile for %.1f s", pause)

@@ -1,0 +1,196 @@
+"""What the leader runs: watches, mirror, queue, workers and rounds, from the first to the last."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+
+from memtenant.controller.breakers import Breakers
+from memtenant.controller.events import EventSource, cluster_source
+from memtenant.controller.handlers import Handlers
+from memtenant.controller.metrics import Metrics, Round
+from memtenant.controller.queue import WorkQueue
+from memtenant.controller.rounds import Resync, StoreRounds
+from memtenant.controller.schedule import Schedule
+from memtenant.controller.secretwatches import SecretWatches
+from memtenant.controller.settings import Settings
+from memtenant.controller.watches import Watches
+from memtenant.controller.wiring import Leadership, ReconcilerFactory
+from memtenant.controller.workers import Limits, Workers
+from memtenant.errors import UsageError
+from memtenant.reconcile.outcome import Lane, Reconciler
+from memtenant.resources.mirror import Mirror
+from memtenant.resources.port import ObjectKey, Resources
+
+__all__ = ["Leader"]
+
+_log = logging.getLogger(__name__)
+
+
+class Leader:
+    """The work of one replica while it leads.
+
+    `run` is given to the elector: it ends after ``stopping`` is set and what ran has finished; its
+    cancellation (the Lease is lost) cancels what runs at once.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        resources: Resources,
+        metrics: Metrics,
+        build: ReconcilerFactory,
+        *,
+        stopping: asyncio.Event,
+    ) -> None:
+        self.mirror = Mirror()
+        self.queue: WorkQueue[ObjectKey, ObjectKey] = WorkQueue(
+            lanes=len(Lane), group_limit=settings.store_concurrency
+        )
+        self._settings = settings
+        self._resources = resources
+        self._metrics = metrics
+        self._build = build
+        self._stopping = stopping
+        self._watches = Watches()
+        self._workers: Workers | None = None
+        self._source: EventSource | None = None
+        self._background: list[asyncio.Task[None]] = []
+
+    def dead(self) -> list[str]:
+        """What is wrong with the leader's work, one sentence each."""
+        found = [
+            f"nothing was heard on the watch of {name} for more than "
+            f"{self._settings.watch_silence:.0f} s"
+            for name in self._watches.silent(self._settings.watch_silence)
+        ]
+        if self._source is not None and not self._source.alive():
+            found.append("the thread that watches ended")
+        found += [f"{task.get_name()} ended" for task in self._background if task.done()]
+        return found + ([] if self._workers is None else self._workers.dead())
+
+    def watch_ages(self) -> dict[str, float]:
+        """Seconds since each watch was heard."""
+        return self._watches.ages()
+
+    async def run(self, term: int) -> None:
+        """Lead until asked to stop, or cancelled."""
+        installation = self._settings.installation_id or await self._home_uid()
+        leadership = Leadership(self._settings, self._resources, self.mirror, term, installation)
+        async with self._build(leadership) as reconciler:
+            await self._lead(reconciler)
+
+    async def _home_uid(self) -> str:
+        home = self._settings.home_namespace
+        namespace = await self._resources.get_namespace(home)
+        if namespace is None:
+            raise UsageError(
+                f"the home namespace {home} does not exist: create it, or name another"
+            )
+        return namespace.uid
+
+    async def _lead(self, reconciler: Reconciler) -> None:
+        settings = self._settings
+        schedule = Schedule(self.queue, reconciler)
+        breakers = Breakers(self.queue, schedule)
+        workers = Workers(
+            self.queue, schedule, breakers, reconciler, self._metrics, _limits(settings)
+        )
+        resync = Resync(
+            self._resources,
+            self.mirror,
+            schedule,
+            self._metrics,
+            interval=settings.resync_interval,
+        )
+        rounds = StoreRounds(
+            self.mirror,
+            reconciler,
+            schedule,
+            breakers,
+            self._metrics,
+            intervals={
+                Round.REPAIR: settings.repair_interval,
+                Round.MEASURE: settings.measure_interval,
+            },
+        )
+        handlers = Handlers(self.mirror, schedule, self._metrics, home=settings.home_namespace)
+        secrets = SecretWatches(
+            self._resources, settings.secret_namespaces, self._watches, handlers.seen
+        )
+        try:
+            filling = asyncio.create_task(resync.first(), name="first list")
+            if not await self._filled_before_stop(filling):
+                return
+            self._source = cluster_source(self._watches)
+            self._source.start(handlers.seen)
+            self._workers = workers
+            workers.start()
+            self._background = [
+                _in_background(resync.run(), "the resync"),
+                _in_background(rounds.run(), "the rounds of the stores"),
+                _in_background(secrets.run(), "the watches of Secrets"),
+            ]
+            await self._stopping.wait()
+            await self._drain(workers)
+        except asyncio.CancelledError:
+            _log.warning("leadership is over: what runs is cancelled")
+            if self._source is not None:
+                self._source.abandon()
+            await asyncio.gather(self._end_background(), workers.abort())
+            raise
+
+    async def _filled_before_stop(self, filling: asyncio.Task[None]) -> bool:
+        """Whether the mirror was filled before anybody asked to stop."""
+        stop = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({filling, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not filling.done():
+                return False
+            await filling
+            return True
+        finally:
+            for task in (filling, stop):
+                task.cancel()
+            await asyncio.gather(filling, stop, return_exceptions=True)
+
+    async def _drain(self, workers: Workers) -> None:
+        """New work ends first, then what makes it, then what runs gets its time."""
+        _log.info("asked to stop: running reconciles may finish")
+        await self._end_background()
+        finished = await workers.drain(self._settings.drain_deadline)
+        if not finished:
+            _log.warning("some reconciles did not finish in time and were cancelled")
+        self._workers = None
+        source, self._source = self._source, None
+        if source is not None:
+            await source.stop()
+
+    async def _end_background(self) -> None:
+        ending, self._background = self._background, []
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+
+
+def _in_background(work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+    """A task that should never end; liveness fails if it does, and the log says why."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("%s ended", name, exc_info=error)
+
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(ended)
+    return task
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        workers=settings.workers,
+        timeout=settings.reconcile_timeout,
+        first_delay=settings.backoff_first,
+        longest_delay=settings.backoff_longest,
+        longest_probe_delay=settings.store_probe_longest,
+    )
