@@ -118,6 +118,16 @@ def test_no_object_makes_parse_or_validate_fail_otherwise(kind: str, data: st.Da
         parse(defaulted(raw))
 
 
+def test_a_bottomless_value_is_refused_like_any_other() -> None:
+    bottomless: list[Any] = []
+    for _ in range(100_000):
+        bottomless = [bottomless]
+
+    assert [violation.field for violation in validate(_tenant(residency=bottomless))] == [
+        "spec.residency"
+    ]
+
+
 @pytest.mark.parametrize(
     ("selector", "selected"),
     [

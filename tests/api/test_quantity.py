@@ -35,9 +35,11 @@ from memtenant.errors import InvalidResource
         # Finer than a nano: away from zero.
         ("1.1n", Fraction(2, 10**9)),
         ("-1.1n", Fraction(-2, 10**9)),
-        # Beyond 2^63-1: capped.
+        # Beyond 2^63-1: capped where the suffix is binary.
         ("9Ei", Fraction(2**63 - 1)),
-        ("1e100", Fraction(2**63 - 1)),
+        ("9223372036854775807Ki", Fraction(2**63 - 1)),
+        ("10E", Fraction(10**19)),
+        ("1e100", Fraction(10**100)),
         ("-9Ei", Fraction(-(2**63 - 1))),
     ],
 )

@@ -47,12 +47,17 @@ _REFUSED_AT_CREATION: list[tuple[dict[str, Any], str, str]] = [
     (
         _object("MemoryTenant", quota={"memory": "1Ki"}),
         "spec.quota.memory",
-        "write at least 1Mi, as 64Mi",
+        "must be from 1Mi to 1Pi",
+    ),
+    (
+        _object("MemoryTenant", quota={"memory": "1e99"}),
+        "spec.quota.memory",
+        "must be from 1Mi to 1Pi",
     ),
     (
         _object("MemoryTenant", quota={"memory": 0}),
         "spec.quota.memory",
-        "write at least 1Mi, as 64Mi",
+        "must be from 1Mi to 1Pi",
     ),
     (
         _object("MemoryTenant", retention={"audit": "1003y"}),

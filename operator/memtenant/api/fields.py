@@ -179,12 +179,13 @@ PeriodField = Annotated[
 ]
 """A `Period`; in YAML a whole number and one unit: 90s, 10m, 12h, 30d, 2w, 12mo, 7y."""
 
-_SMALLEST = Quantity.parse("1Mi")
+_SMALLEST, _LARGEST = Quantity.parse("1Mi"), Quantity.parse("1Pi")
 
-_AT_LEAST_A_MEBIBYTE = Rule(
-    cel="quantity(string(self)).compareTo(quantity('1Mi')) >= 0",
-    message="is less than 1Mi: write at least 1Mi, as 64Mi, 512Mi or 2Gi",
-    check=lambda it, _: Quantity.parse(it) >= _SMALLEST,
+_OF_A_SENSIBLE_SIZE = Rule(
+    cel="quantity(string(self)).compareTo(quantity('1Mi')) >= 0 && "
+    "quantity(string(self)).compareTo(quantity('1Pi')) <= 0",
+    message="must be from 1Mi to 1Pi: write an amount of memory, as 64Mi, 512Mi or 2Gi",
+    check=lambda it, _: _SMALLEST <= Quantity.parse(it) <= _LARGEST,
 )
 
 QuantityField = Annotated[
@@ -196,11 +197,11 @@ QuantityField = Annotated[
             "x-kubernetes-int-or-string": True,
             "pattern": QUANTITY_PATTERN,
             "maxLength": 32,
-            VALIDATIONS: [_AT_LEAST_A_MEBIBYTE],
+            VALIDATIONS: [_OF_A_SENSIBLE_SIZE],
         }
     ),
 ]
-"""A `Quantity` of bytes that a person asks for: at least 1Mi."""
+"""A `Quantity` of bytes that a person asks for: 1Mi to 1Pi."""
 
 MeasuredBytes = Annotated[
     Quantity,

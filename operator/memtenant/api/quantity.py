@@ -3,7 +3,7 @@
 The grammar is that of k8s.io/apimachinery ``resource.ParseQuantity``: a signed decimal number and
 one suffix, binary (``Ki`` … ``Ei``), decimal (``n u m`` none ``k M G T P E``) or an exponent
 (``e3``, ``E3``). Values finer than a nano are rounded away from zero; magnitudes above 2^63-1 are
-capped there, as the API server does.
+capped there if their suffix is binary, and only then, as the API server does.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ class Quantity:
             )
         number = Fraction(found.group(2).rstrip(".")) * scale
         nanos = -(-number.numerator * _NANO // number.denominator)
-        amount = min(Fraction(nanos, _NANO), _LARGEST)
+        amount = Fraction(nanos, _NANO)
+        if found.group(3) in _BINARY:
+            amount = min(amount, _LARGEST)
         return cls(written, -amount if found.group(1) == "-" else amount)
 
     def __str__(self) -> str:

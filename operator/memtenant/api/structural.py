@@ -44,9 +44,8 @@ def filled_in(value: Any, schema: Schema) -> Any:
                 if key not in kept and "default" in child:
                     kept[key] = filled_in(child["default"], child)
             return kept
-        case list():
-            items = schema.get("items", {})
-            return [filled_in(item, items) for item in value]
+        case list() if "items" in schema:
+            return [filled_in(item, schema["items"]) for item in value]
         case _:
             return value
 
@@ -209,5 +208,11 @@ def _object(value: dict[str, Any], schema: Schema, path: str) -> Iterator[Violat
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
+    match value:
+        case list():
+            return "a list"
+        case dict():
+            return "an object"
+        case _:
+            text = repr(value)
+            return text if len(text) <= 80 else f"{text[:77]}…"
