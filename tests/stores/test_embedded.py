@@ -93,7 +93,7 @@ async def test_stopping_what_does_not_run_is_no_error(folder: Path) -> None:
 async def test_a_crashed_server_is_started_again(folder: Path) -> None:
     store = await embedded.start(folder)
     os.kill(store.pid, signal.SIGKILL)
-    while await embedded.running(folder) is not None:
+    while await embedded.running(folder) is not None:  # noqa: ASYNC110 - another process
         await asyncio.sleep(0.01)
     assert (await embedded.start(folder)).pid != store.pid
 
