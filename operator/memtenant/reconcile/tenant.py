@@ -87,7 +87,14 @@ class Stop(MemtenantError):
 
 
 async def reconcile_tenant(world: World, declared: Declared) -> Outcome:
-    """Make what is declared so, and say in the status what is."""
+    """Make what is declared so, and say in the status what is.
+
+    In a namespace that is being deleted nothing is made or told any more: the tenant's own
+    deletion is about to come.
+    """
+    namespace = world.mirror.namespace(declared.key.namespace)
+    if namespace is not None and namespace.terminating:
+        return Outcome()
     try:
         prepared = await prepare(world, declared, mint_password)
     except Stop as stop:
@@ -123,8 +130,8 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
     namespace = world.mirror.namespace(tenant.namespace)
     if namespace is None:
         namespace = await world.resources.get_namespace(tenant.namespace)
-    if namespace is None or namespace.terminating:
-        raise Stop(Refusal("NamespaceTerminating", "", "The namespace is being deleted"))
+    if namespace is None:
+        raise Stop(Refusal("NamespaceNotFound", "", "The namespace is gone", retryable=True))
     link = _placed(world, Applicant(tenant, spec, namespace.labels), policy, declared)
     if link is None or link.facts is None or not link.ready:
         return None
