@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from memtenant.api.fields import DeletionPolicy
 from memtenant.rules.placement import Refusal
 from memtenant.rules.record import RELEASE_ANNOTATION, Phase, TenantRecord, record_name
 
@@ -31,7 +32,8 @@ def adoption_refusal(
     if record.uid == uid and record.namespace_uid == namespace_uid:
         return None
     name = f"{home}/{record_name(record.tenant)}"
-    if record.phase in (Phase.DELETING, Phase.ORPHANED) and record.deletion_policy != "Retain":
+    going = record.phase is Phase.ORPHANED and record.deletion_policy != DeletionPolicy.RETAIN
+    if going or record.phase is Phase.DELETING:
         return Refusal(
             "DeletionUnfinished",
             "",

@@ -20,7 +20,8 @@ __all__ = ["Advance", "Credential", "Principal", "RotationRules", "advance"]
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """One username's password; ``version`` never repeats within a tenant."""
+    """One username's password; ``version`` never repeats for an agent. Times are whole seconds, as
+    the tenant record keeps them."""
 
     password: str = field(repr=False)
     version: int
@@ -76,13 +77,15 @@ class Advance:
     """The next state of a tenant's principals.
 
     ``revoke`` are usernames to remove from every node; ``due`` is when to look again (None: never
-    by time); ``rotated`` are the principals whose rotation began now.
+    by time); ``rotated`` are the principals whose rotation began now; ``honoured`` says that the
+    rotation that was asked for is among them, or needless because every credential is new.
     """
 
     principals: Mapping[AgentName, Principal]
     revoke: tuple[str, ...]
     due: datetime | None
     rotated: tuple[AgentName, ...]
+    honoured: bool
 
 
 def advance(
@@ -100,43 +103,51 @@ def advance(
 ) -> Advance:
     """Decide each principal's next state.
 
-    ``rotate`` asks for a rotation now; ``shown`` tells which slot all bindings of a principal
-    show (None: not all the same, or one is missing); ``idle`` are usernames without a connection
-    on any node; ``last_version`` is the highest version so far; ``mint`` makes a password.
+    ``rotate`` asks for a rotation of all: they turn together, as soon as none is in the middle of
+    an earlier one, and until then none begins by time. ``shown`` tells which slot all bindings of
+    a principal show (None: not all the same, or one is missing); ``idle`` are usernames without a
+    connection on any node; ``last_version`` is the highest version so far; ``mint`` makes a
+    password.
     """
-    after: dict[AgentName, Principal] = {}
+    standing: dict[AgentName, Principal] = {}
     revoke: list[str] = []
+    for name in wanted:
+        if name in before:
+            promoted = _promote(before[name], shown.get(name), now)
+            standing[name], gone = _revoke(promoted, tenant, name, rules, now, idle)
+            revoke += gone
+    for name in before.keys() - set(wanted):
+        revoke += [agent_user(tenant, name, slot) for slot in before[name].slots]
+    together = rotate and all(len(principal.slots) == 1 for principal in standing.values())
+    after: dict[AgentName, Principal] = {}
     due: list[datetime] = []
     rotated: list[AgentName] = []
     for name in wanted:
-        principal = before.get(name)
+        principal = standing.get(name)
         if principal is None:
-            principal = Principal("a", {"a": Credential(mint(), last_version + 1, now)})
-        principal = _promote(principal, shown.get(name), now)
-        principal, gone = _revoke(principal, tenant, name, rules, now, idle)
-        revoke += gone
-        due_rotation = _rotation_due(principal, rules)
-        if len(principal.slots) == 1 and (rotate or (due_rotation and due_rotation <= now)):
-            principal = _begin(principal, now, mint(), last_version + 1)
+            principal = Principal("a", {"a": _fresh(now, mint(), last_version + 1)})
+        elif together or (not rotate and _is_due(principal, rules, now)):
+            principal = _begin(principal, _fresh(now, mint(), last_version + 1))
             rotated.append(name)
-        elif due_rotation:
-            due.append(due_rotation)
-        due += _revocation_due(principal, rules, now)
         after[name] = principal
-    for name in before.keys() - set(wanted):
-        revoke += [agent_user(tenant, name, slot) for slot in before[name].slots]
-    return Advance(after, tuple(sorted(revoke)), min(due, default=None), tuple(rotated))
+        due += _looks(principal, rules, now)
+    return Advance(after, tuple(sorted(revoke)), min(due, default=None), tuple(rotated), together)
 
 
 def _promote(principal: Principal, shown: Slot | None, now: datetime) -> Principal:
     if principal.pending is None or shown != principal.pending:
         return principal
-    old = replace(principal.slots[principal.active], retiring_since=now)
+    # Rounded up: the overlap counts from here, and must not lose a part of a second.
+    since = (now + timedelta(microseconds=999_999)).replace(microsecond=0)
+    old = replace(principal.slots[principal.active], retiring_since=since)
     return Principal(principal.pending, {**principal.slots, principal.active: old})
 
 
-def _begin(principal: Principal, now: datetime, password: str, version: int) -> Principal:
-    fresh = Credential(password, version, now)
+def _fresh(now: datetime, password: str, version: int) -> Credential:
+    return Credential(password, version, now.replace(microsecond=0))
+
+
+def _begin(principal: Principal, fresh: Credential) -> Principal:
     return replace(principal, slots={**principal.slots, other_slot(principal.active): fresh})
 
 
@@ -165,6 +176,22 @@ def _rotation_due(principal: Principal, rules: RotationRules) -> datetime | None
     return rules.every.after(principal.slots[principal.shown].created)
 
 
+def _is_due(principal: Principal, rules: RotationRules, now: datetime) -> bool:
+    due = _rotation_due(principal, rules)
+    return len(principal.slots) == 1 and due is not None and due <= now
+
+
+def _looks(principal: Principal, rules: RotationRules, now: datetime) -> list[datetime]:
+    """When time alone changes something. A rotation that is due but must wait for the other
+    username to be free is not among them: what frees it is.
+    """
+    due = _rotation_due(principal, rules)
+    return [
+        *([due] if due is not None and due > now else []),
+        *_revocation_due(principal, rules, now),
+    ]
+
+
 def _revocation_due(principal: Principal, rules: RotationRules, now: datetime) -> list[datetime]:
     retiring = [c.retiring_since for c in principal.slots.values() if c.retiring_since is not None]
     if not retiring:
@@ -172,5 +199,6 @@ def _revocation_due(principal: Principal, rules: RotationRules, now: datetime) -
     earliest = retiring[0] + rules.earliest
     if earliest > now:
         return [earliest]
-    look_again = now + max(rules.earliest / 4, timedelta(seconds=5))
+    # Ever more rarely: some connections stay for days, and each look asks every node.
+    look_again = now + max((now - retiring[0]) / 4, timedelta(seconds=5))
     return [min(look_again, max(retiring[0] + rules.grace, now + timedelta(seconds=1)))]

@@ -56,14 +56,14 @@ def obstacle_to_deletion(
         )
     if content_minimum is None or not content.records:
         return None
-    if content.undated:
+    if content.undated or content.youngest is None:
         return Obstacle(
             "RetentionMinimum",
             f"Deletion policy {deletion_policy} waits: content is kept for at least "
-            f"{content_minimum}, and {content.undated} of {content.records} records do not say "
-            "when they were written. Set deletionPolicy: Retain",
+            f"{content_minimum}, and {content.undated or content.records} of {content.records} "
+            "records do not say when they were written. Set deletionPolicy: Retain",
         )
-    until = content_minimum.after(content.youngest) if content.youngest else now
+    until = content_minimum.after(content.youngest)
     if until <= now:
         return None
     return Obstacle(

@@ -147,14 +147,9 @@ def desired(situation: Situation, now: datetime, mint: Callable[[], str]) -> Des
 
 
 def _rotation_asked(situation: Situation) -> bool:
-    """A new token, once no principal is in the middle of an earlier rotation: all turn together."""
-    record = situation.record
-    return (
-        record is not None
-        and bool(situation.rotate_token)
-        and situation.rotate_token != record.rotate_token
-        and all(len(principal.slots) == 1 for principal in record.principals.values())
-    )
+    """A token that is not the one that was honoured last."""
+    record, token = situation.record, situation.rotate_token
+    return record is not None and bool(token) and token != record.rotate_token
 
 
 def _principals(spec: MemoryTenantSpec) -> dict[AgentName, AgentAccess]:
@@ -172,7 +167,7 @@ def _principal(spec: MemoryTenantSpec, agent: AgentName) -> AgentName:
 def _record(situation: Situation, step: Advance, now: datetime) -> TenantRecord:
     identity, spec, before = situation.identity, situation.spec, situation.record
     active = before is not None and before.phase is Phase.ACTIVE
-    honoured = before is None or _rotation_asked(situation)
+    honoured = before is None or step.honoured
     return TenantRecord(
         tenant=identity.tenant,
         uid=identity.uid,

@@ -77,13 +77,13 @@ def settle_keys(
             )
         return KeyState(new_keyring(tenant, roots.declared, now=now), "new keys", True)
     keyring = Keyring.from_json(stored, tenant)
-    if roots.declared is None:
-        return KeyState(recover(keyring, bindings), "", False)
-    if keyring.opens_with(roots.declared):
+    if roots.declared is not None and keyring.opens_with(roots.declared):
         return KeyState(open_keyring(keyring, roots.declared), "", True)
     if keyring.opens_with(roots.operator_made):
         former = open_keyring(keyring, roots.operator_made)
     else:
         former = recover(keyring, bindings)
+    if roots.declared is None:
+        return KeyState(former, "", False)
     rewrapped = rotate(former, roots.declared, now=now)
     return KeyState(rewrapped, f"key version {rewrapped.active.version} under a new root", True)

@@ -83,14 +83,27 @@ def place(
     the ready ones first, then defaults, then by name.
     """
     by_name = {store.name: store for store in stores}
-    wanted = placed or (applicant.spec.store_ref.name if applicant.spec.store_ref else "")
-    if wanted:
+    asked = applicant.spec.store_ref.name if applicant.spec.store_ref else ""
+    if placed and asked not in ("", placed):
+        return Placement(by_name.get(placed), _elsewhere(asked, placed))
+    if wanted := placed or asked:
         return _named(applicant, policy, by_name.get(wanted), wanted, bool(placed))
+    if refusal := next(policy_refusals(applicant, policy), None):
+        return Placement(None, refusal)
     admitting = [store for store in stores if not next(refusals(applicant, policy, store), None)]
     if not admitting:
         return Placement(None, _none_fits(applicant, policy, stores))
     best = min(admitting, key=lambda store: (not store.ready, not store.spec.default, store.name))
     return Placement(best)
+
+
+def _elsewhere(asked: str, placed: str) -> Refusal:
+    return Refusal(
+        "PlacedElsewhere",
+        "spec.storeRef.name",
+        f"The tenant's memory lies on MemoryStore {placed!r} and is not moved to {asked!r}: name "
+        f"{placed!r}, or make a new tenant",
+    )
 
 
 def _named(
@@ -118,15 +131,18 @@ def _none_fits(applicant: Applicant, policy: PolicyView, stores: Sequence[StoreV
             "There is no MemoryStore yet: a platform admin creates one",
             retryable=True,
         )
-    reasons = [
-        f"{store.name}: {refusal.message}"
-        for store in sorted(stores, key=lambda store: store.name)[:3]
+    found = [
+        refusal
+        for store in sorted(stores, key=lambda store: store.name)
         if (refusal := next(refusals(applicant, policy, store), None))
     ]
+    fields = {refusal.field for refusal in found}
+    reasons = "; ".join(f"{one.field}: {one.message}" for one in found[:3])
     return Refusal(
         "NoStoreFits",
-        "spec.storeRef",
-        f"None of {len(stores)} MemoryStores takes this tenant. {' '.join(reasons)}",
+        fields.pop() if len(fields) == 1 else "spec.storeRef",
+        f"None of {len(stores)} MemoryStores takes this tenant. {reasons}",
+        retryable=any(one.retryable for one in found),
     )
 
 
@@ -158,16 +174,17 @@ def policy_refusals(applicant: Applicant, policy: PolicyView) -> Iterator[Refusa
             f"{required} requires encryption: set spec.encryption.mode to Enabled",
         )
     if spec.isolation is Isolation.MINIMAL:
-        too_weak = _required_by(policy, "erasure", policy.spec.erasure.mode) or _required_by(
-            policy, "isolation", EnforcementMode.OPTIONAL
-        )
-        if too_weak:
-            yield Refusal(
-                "IsolationTooWeak",
-                "spec.isolation",
-                f"{too_weak} asks for a key per person, which isolation Minimal does not have: "
-                "use isolation Moderate (in a new tenant, as isolation cannot change)",
-            )
+        for too_weak, what in (
+            (_required_by(policy, "erasure", policy.spec.erasure.mode), "a key per person"),
+            (_required_by(policy, "isolation", EnforcementMode.OPTIONAL), "a user per agent"),
+        ):
+            if too_weak:
+                yield Refusal(
+                    "IsolationTooWeak",
+                    "spec.isolation",
+                    f"{too_weak} asks for {what}, which isolation Minimal does not have: use "
+                    "isolation Moderate (in a new tenant, as isolation cannot change)",
+                )
 
 
 def _required_by(policy: PolicyView, feature: str, mode: EnforcementMode) -> str:

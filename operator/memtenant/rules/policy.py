@@ -141,7 +141,7 @@ def matters_to(matters: Matters) -> str:
 
 
 def matters_from(text: str) -> Matters:
-    """What `matters_to` wrote; nothing where it was never written."""
+    """What `matters_to` wrote; nothing where it was never written or cannot be read."""
     try:
         found = json.loads(text or "{}")
     except ValueError:

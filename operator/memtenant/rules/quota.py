@@ -132,7 +132,9 @@ def judge(before: QuotaState, usage: Usage, limits: Limits, now: datetime) -> Qu
     threshold = FLOOD_RETURN if before.flooded else FLOOD_LIMIT
     flooded = usage.largest_bookkeeping >= threshold
     after = QuotaState(pressure, over, flooded, before.since)
-    return before if after == before else replace(after, since=now)
+    if (pressure, flooded) != (before.pressure, before.flooded):
+        return replace(after, since=now)
+    return before if after == before else after
 
 
 def _share(used: int, limit: int | None) -> float:

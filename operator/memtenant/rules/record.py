@@ -14,9 +14,9 @@ from datetime import datetime
 from enum import StrEnum
 
 from memtenant.clock import rfc3339, utc_from_rfc3339
-from memtenant.errors import KeyUnavailable
+from memtenant.errors import InvalidResource, KeyUnavailable
 from memtenant.rules.credentials import Credential, Principal
-from memtenant.tenancy.identity import AgentName, TenantId, agent_user
+from memtenant.tenancy.identity import AgentName, TenantId, agent_name, agent_user
 
 __all__ = [
     "LABEL_NAME",
@@ -56,7 +56,7 @@ class Phase(StrEnum):
 @dataclass(frozen=True, slots=True)
 class TenantRecord:
     """The record's content. ``keyring`` is opaque here (`memtenant.crypto.keyring` reads it); it is
-    empty once the keys were destroyed.
+    empty once the keys were destroyed, which only a record in deletion or an orphan may be.
 
     ``incarnation`` is the uid of the MemoryTenant that first made it: the store's access hash names
     it too, so that data is never taken for another's. ``agents`` are those that have bindings;
@@ -137,42 +137,25 @@ class TenantRecord:
     def from_data(cls, data: Mapping[str, bytes], name: str) -> TenantRecord:
         """Read what `to_data` wrote; `KeyUnavailable` (never a new record) when it is damaged."""
         try:
-            record = json.loads(data["record.json"])
-            credentials = json.loads(data["credentials.json"])
-            if record["format"] != _FORMAT:
-                raise ValueError(record["format"])  # noqa: TRY301 - one message for all damage
-            return cls(
-                tenant=TenantId.parse(record["tenantId"]),
-                uid=record["uid"],
-                incarnation=record["incarnation"],
-                namespace_uid=record["namespaceUid"],
-                store=record["store"],
-                phase=Phase(record["phase"]),
-                since=utc_from_rfc3339(record["since"]),
-                principals={
-                    agent: Principal(
-                        entry["active"],
-                        {slot: _parse_credential(c) for slot, c in entry["slots"].items()},
-                    )
-                    for agent, entry in credentials.items()
-                },
-                keyring=data["keyring.json"],
-                agents=tuple(record["agents"]),
-                last_version=int(record["lastVersion"]),
-                rotate_token=record["rotateToken"],
-                deletion_policy=record["deletionPolicy"],
-                isolation=record["isolation"],
-                encryption=record["encryption"],
-                quota_bytes=int(record["quotaBytes"]),
-                left=record["left"],
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            record = _parse(data)
+            if record_name(record.tenant) != name:
+                raise ValueError("another tenant's record")  # noqa: TRY301 - one message for all
+        except (
+            InvalidResource,
+            AttributeError,
+            KeyError,
+            OverflowError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise KeyUnavailable(
                 f"The tenant record {name} in the home namespace is damaged "
                 f"({type(error).__name__}): restore the Secret from a backup. Nothing new is made "
                 "in its place, because that would make the tenant's data unreadable",
                 reason="RecordDamaged",
             ) from None
+        return record
 
 
 def record_name(tenant: TenantId) -> str:
@@ -201,14 +184,66 @@ def _credential(credential: Credential) -> dict[str, object]:
     return fields
 
 
-def _parse_credential(entry: Mapping[str, str]) -> Credential:
+def _parse(data: Mapping[str, bytes]) -> TenantRecord:
+    fields = json.loads(data["record.json"])
+    credentials = json.loads(data["credentials.json"])
+    if fields["format"] != _FORMAT:
+        raise ValueError("format")
+    record = TenantRecord(
+        tenant=TenantId.parse(_text(fields["tenantId"])),
+        uid=_text(fields["uid"]),
+        incarnation=_text(fields["incarnation"]),
+        namespace_uid=_text(fields["namespaceUid"]),
+        store=_text(fields["store"]),
+        phase=Phase(fields["phase"]),
+        since=utc_from_rfc3339(fields["since"]),
+        principals={
+            agent_name(agent): _parse_principal(entry) for agent, entry in credentials.items()
+        },
+        keyring=data["keyring.json"],
+        agents=tuple(agent_name(agent) for agent in fields["agents"]),
+        last_version=_count(fields["lastVersion"]),
+        rotate_token=_text(fields["rotateToken"]),
+        deletion_policy=_text(fields["deletionPolicy"]),
+        isolation=_text(fields["isolation"]),
+        encryption=_text(fields["encryption"]),
+        quota_bytes=_count(fields["quotaBytes"]),
+        left=_text(fields["left"]),
+    )
+    if not record.keyring and record.phase in (Phase.ACTIVE, Phase.RETAINED):
+        # Read as a tenant that never had keys, it would get new ones over data under the old.
+        raise ValueError("keyring")
+    return record
+
+
+def _parse_principal(entry: Mapping[str, Mapping[str, Mapping[str, object]]]) -> Principal:
+    slots = {slot: _parse_credential(fields) for slot, fields in entry["slots"].items()}
+    principal = Principal(_text(entry["active"]), slots)
+    if not slots.keys() <= {"a", "b"} or slots[principal.active].retiring_since is not None:
+        raise ValueError("slots")
+    return principal
+
+
+def _parse_credential(entry: Mapping[str, object]) -> Credential:
     retiring = entry.get("retiringSince")
     return Credential(
-        entry["password"],
-        int(entry["version"]),
-        utc_from_rfc3339(entry["created"]),
-        None if retiring is None else utc_from_rfc3339(retiring),
+        _text(entry["password"]),
+        _count(entry["version"]),
+        utc_from_rfc3339(_text(entry["created"])),
+        None if retiring is None else utc_from_rfc3339(_text(retiring)),
     )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError("not a whole number")
+    return value
 
 
 def _canonical(value: object) -> bytes:

@@ -66,7 +66,8 @@ class Provisioned:
 def ready_status(
     before: MemoryTenantStatus, found: Provisioned, *, now: datetime, generation: int
 ) -> MemoryTenantStatus:
-    """The status of a tenant whose agents can work."""
+    """The status of a tenant that is as declared. Its agents can work, unless they flooded their
+    bookkeeping and are switched off."""
     record = found.desired.record
     agents = [agent.name for agent in found.spec.agents_or_default()]
     bindings = tuple(
@@ -148,7 +149,9 @@ def _findings(found: Provisioned, agents: int) -> tuple[Finding, ...]:
     record = found.desired.record
     many = "1 agent" if agents == 1 else f"{agents} agents"
     return (
-        Finding(
+        _flooded_finding(ConditionType.READY)
+        if found.desired.state.off
+        else Finding(
             ConditionType.READY, _TRUE, "Provisioned", f"{many} can work on store {record.store}"
         ),
         Finding(
@@ -186,13 +189,7 @@ def _key_finding(found: Provisioned) -> Finding:
 def _quota_finding(state: QuotaState) -> Finding:
     kind = ConditionType.WITHIN_QUOTA
     if state.flooded:
-        return Finding(
-            kind,
-            _FALSE,
-            "Flooded",
-            "The audit queue or the subject index outgrew its limit, so the agents' users are off: "
-            "find the agent that floods it, then trim the queue (LTRIM) as the store's admin",
-        )
+        return _flooded_finding(kind)
     if state.pressure is Pressure.OVER:
         what = " and ".join(state.over)
         return Finding(
@@ -205,6 +202,17 @@ def _quota_finding(state: QuotaState) -> Finding:
     if state.pressure is Pressure.WARNING:
         return Finding(kind, _TRUE, "QuotaNearlyUsed", "80 % of a quota or more is in use")
     return Finding(kind, _TRUE, "WithinQuota", "Less than 80 % of each quota is in use")
+
+
+def _flooded_finding(kind: ConditionType) -> Finding:
+    return Finding(
+        kind,
+        _FALSE,
+        "Flooded",
+        "The audit queue, the subject index or the subjects' keys outgrew their limit, so the "
+        "agents' users are off: find the agent that floods them, then trim (LTRIM, DEL) as the "
+        "store's admin",
+    )
 
 
 def refused(
@@ -235,7 +243,7 @@ def waiting(
         Finding(ConditionType.RECONCILING, _TRUE, reason, message),
         Finding(ConditionType.STALLED, _FALSE, reason),
     ]
-    if ready is None or ready.status is not _TRUE:
+    if ready is None or ready.status is not _TRUE or ready.observed_generation != generation:
         findings.append(Finding(ConditionType.READY, _UNKNOWN, reason, message))
     return with_findings(before, findings, now=now, generation=generation)
 
