@@ -27,6 +27,7 @@ from memtenant.reconcile.deletion import finish_orphan
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.world import FINALIZER, World
 from memtenant.resources.port import Declared, EventType, ObjectKey, StoredSecret
+from memtenant.rules.acl import template_digest
 from memtenant.rules.record import (
     LABEL_PHASE,
     RECORD_COMPONENT,
@@ -34,10 +35,18 @@ from memtenant.rules.record import (
     Phase,
     TenantRecord,
 )
-from memtenant.stores import Address, NodeFacts, Role, StoreAdmin, StoreFacts, StoreSettings
+from memtenant.stores import (
+    Address,
+    MatrixProof,
+    NodeFacts,
+    Role,
+    StoreAdmin,
+    StoreFacts,
+    StoreSettings,
+)
 from memtenant.stores import StoreTls as Tls
 
-__all__ = ["forget_store", "reconcile_store", "store_specs"]
+__all__ = ["forget_store", "look_at_store", "reconcile_store", "store_specs"]
 
 _SHOWN_ORPHANS = 100
 _READY, _STALLED = ConditionType.READY, ConditionType.STALLED
@@ -172,16 +181,25 @@ def _address(endpoint: str) -> Address:
     return Address(host.strip("[]"), int(port))
 
 
+async def look_at_store(world: World, declared: Declared) -> StoreLink:
+    """The store as it is, without a write: for a preview, which takes the proof on trust."""
+    link = await _link(world, declared, store_spec(declared))
+    link.facts = await _inspect(link)
+    owner = await link.admin.owner()
+    if owner is not None and owner.installation != world.installation:
+        raise StoreRefused(
+            f"{link.endpoint} is provisioned by another installation of memtenant, "
+            f"{owner.installation}, since {owner.since}",
+            reason="StoreOwnedElsewhere",
+        )
+    template = template_digest(link.facts.commands)
+    link.proof = MatrixProof(link.facts.primary.version, template, checked=0, denied=0)
+    return link
+
+
 async def _take(link: StoreLink) -> None:
     """Look at the nodes, claim the store, lead it, and prove the rule template on it."""
-    facts = await link.admin.discover()
-    if facts.primary.evicts:
-        raise StoreRefused(
-            f"{link.endpoint} evicts keys when it is full (maxmemory-policy "
-            f"{facts.primary.maxmemory_policy}): set noeviction, so that no memory is lost "
-            "silently",
-            reason="EvictionEnabled",
-        )
+    facts = await _inspect(link)
     await link.admin.lead()
     link.facts = facts
     proof = await link.admin.prove_matrix()
@@ -192,6 +210,18 @@ async def _take(link: StoreLink) -> None:
             reason="IsolationNotProven",
         )
     link.proof = proof
+
+
+async def _inspect(link: StoreLink) -> StoreFacts:
+    facts = await link.admin.discover()
+    if facts.primary.evicts:
+        raise StoreRefused(
+            f"{link.endpoint} evicts keys when it is full (maxmemory-policy "
+            f"{facts.primary.maxmemory_policy}): set noeviction, so that no memory is lost "
+            "silently",
+            reason="EvictionEnabled",
+        )
+    return facts
 
 
 async def _not_usable(

@@ -1,0 +1,5 @@
+"""The command line. `main` is the ``memtenant`` program."""
+
+from memtenant.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,99 @@
+"""The commands, put together; how each failure becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import cast
+
+import typer
+
+from memtenant.cli import output
+from memtenant.cli.apply import apply
+from memtenant.cli.delete import delete
+from memtenant.cli.exits import ExitCode
+from memtenant.cli.get import get
+from memtenant.cli.local import local
+from memtenant.cli.plan import plan
+from memtenant.cli.program import completion, version
+from memtenant.cli.rotate import rotate
+from memtenant.cli.store import store
+from memtenant.cli.validate import validate
+from memtenant.errors import MemtenantError
+
+__all__ = ["app", "main"]
+
+_DEBUG_ENV = "MEMTENANT_DEBUG"
+
+# The base of what the parser raises. It is public only through this subclass, and of another
+# module in each generation of Typer.
+_ParserError = cast(type[Exception], typer.BadParameter.__mro__[2])
+
+app = typer.Typer(
+    name="memtenant",
+    help="""Isolated, encrypted, quota-bound memory for AI agents in Redis or Valkey.
+
+    Without a cluster, everything lives in a state folder (--state, default ./.memtenant) and the
+    commands do what the operator does:
+
+        memtenant apply -f examples/resources/1-minimal.yaml
+        memtenant get
+
+    In a cluster, `memtenant controller` is the operator; validate, plan and detach help there too.
+    """,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+_DECLARING, _RUNNING = "Declare", "Run and maintain"
+app.command(rich_help_panel=_DECLARING)(validate)
+app.command(rich_help_panel=_DECLARING)(plan)
+app.command(rich_help_panel=_DECLARING)(apply)
+app.command(rich_help_panel=_DECLARING)(get)
+app.command(rich_help_panel=_DECLARING)(delete)
+app.command(rich_help_panel=_DECLARING)(rotate)
+app.add_typer(local, name="local", rich_help_panel=_RUNNING)
+app.add_typer(store, name="store", rich_help_panel=_RUNNING)
+app.command(rich_help_panel=_RUNNING)(completion)
+app.command(rich_help_panel=_RUNNING)(version)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code (`ExitCode`); never a traceback."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = app(given, prog_name="memtenant", standalone_mode=False)
+    except MemtenantError as error:
+        output.fail(str(error))
+        return ExitCode.FAILED
+    except _ParserError as error:
+        output.fail(_usage(error))
+        return ExitCode.FAILED
+    except (KeyboardInterrupt, typer.Abort):
+        output.note("interrupted")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read stdout has enough; nothing may be flushed to it at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILED
+    except Exception as error:
+        # The last resort: a defect is told in one line too.
+        if os.environ.get(_DEBUG_ENV):
+            raise
+        output.fail(
+            f"unexpected {type(error).__name__}: {error}. This is a defect of memtenant: run again "
+            f"with {_DEBUG_ENV}=1 and report what it prints"
+        )
+        return ExitCode.FAILED
+    return int(code or ExitCode.DONE)
+
+
+def _usage(error: BaseException) -> str:
+    """The parser's words and where help is."""
+    message = getattr(error, "format_message", lambda: str(error))()
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "memtenant"
+    return f"{str(message).rstrip('.')}. See `{command} --help`"

@@ -1,0 +1,27 @@
+"""How a command ends: the exit codes, which scripts rely on (docs/cli.md)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = ["ExitCode"]
+
+
+class ExitCode(IntEnum):
+    """Never renumbered."""
+
+    DONE = 0
+    """Done; of ``plan``: nothing would change."""
+
+    FAILED = 1
+    """Refused or failed: wrong usage, bad input, no answer. One line on stderr says why."""
+
+    CHANGES = 2
+    """Of ``plan`` alone: something would change (as Terraform's ``-detailed-exitcode``)."""
+
+    UNSETTLED = 3
+    """What was asked is written, but something is not Ready or not gone yet; its reason is shown.
+    """
+
+    INTERRUPTED = 130
+    """Ctrl-C. What was written is whole; the same command goes on from there."""

@@ -1,0 +1,47 @@
+"""About the program itself: its version, its completion."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from memtenant.cli import output
+
+__all__ = ["completion", "version"]
+
+
+class Shell(StrEnum):
+    """Shells that are completed."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+def version() -> None:
+    """Print the version."""
+    output.line(f"memtenant {metadata.version('memtenant')}")
+
+
+def completion(
+    shell: Annotated[Shell, typer.Argument(help="The shell to complete in.")],
+) -> None:
+    """Print the completion script of a shell.
+
+    bash:  `source <(memtenant completion bash)` in ~/.bashrc
+
+    zsh:   `source <(memtenant completion zsh)` in ~/.zshrc, after compinit
+
+    fish:  `memtenant completion fish > ~/.config/fish/completions/memtenant.fish`
+    """
+    from memtenant.cli.app import app  # the program completes itself
+
+    os.environ["_MEMTENANT_COMPLETE"] = f"source_{shell.value}"
+    try:
+        app([], prog_name="memtenant", complete_var="_MEMTENANT_COMPLETE")
+    finally:
+        del os.environ["_MEMTENANT_COMPLETE"]
