@@ -144,10 +144,27 @@ def _plain(text: str) -> str:
     return " ".join(text.split())
 
 
+_AT_FIRST_SIGHT = {
+    "conditions": [
+        {
+            "type": "Ready",
+            "status": "Unknown",
+            "reason": "Pending",
+            "message": "Waiting for the operator to look at this object",
+            "lastTransitionTime": "1970-01-01T00:00:00Z",
+        }
+    ]
+}
+"""The status of an object that the operator has not seen yet, filled in by the API server: without
+any condition, kstatus would call it done. No write is as early as none (Gateway API does so)."""
+
+
 def crd(kind: str) -> dict[str, Any]:
     """The CustomResourceDefinition of a kind, in plain values: ready for YAML."""
     model: type[Resource] = KINDS[kind]
     names = model.NAMES
+    schema = _rendered(structural_schema(kind))
+    schema["properties"]["status"]["default"] = _AT_FIRST_SIGHT
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -170,7 +187,7 @@ def crd(kind: str) -> dict[str, Any]:
                     "storage": True,
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": [_column(column) for column in model.COLUMNS],
-                    "schema": {"openAPIV3Schema": _rendered(structural_schema(kind))},
+                    "schema": {"openAPIV3Schema": schema},
                 }
             ],
         },

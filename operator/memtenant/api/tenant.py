@@ -37,6 +37,7 @@ from memtenant.api.tenant_status import (
 )
 from memtenant.tenancy.identity import DEFAULT_AGENT, TenantId
 from memtenant.tenancy.period import Period
+from memtenant.tenancy.policy import Durability, EncryptionMode
 
 __all__ = [
     "AccessMode",
@@ -58,20 +59,6 @@ __all__ = [
     "RetentionStatus",
     "Usage",
 ]
-
-
-class EncryptionMode(StrEnum):
-    """Whether the tenant's records are encrypted, or only authenticated."""
-
-    ENABLED = "Enabled"
-    DISABLED = "Disabled"
-
-
-class Durability(StrEnum):
-    """When a write counts as done."""
-
-    ASYNC = "Async"
-    REPLICATED = "Replicated"
 
 
 class AgentAccess(StrEnum):

@@ -23,8 +23,8 @@ from memtenant.rules.quota import QuotaState
 from memtenant.rules.record import Phase, TenantRecord
 from memtenant.tenancy.binding import Binding
 from memtenant.tenancy.identity import AgentName, Slot, TenantId, agent_user
-from memtenant.tenancy.policy import Durability, EncryptionMode, Quota, TenantPolicy
 from memtenant.tenancy.policy import Isolation as BoundIsolation
+from memtenant.tenancy.policy import Quota, TenantPolicy
 
 __all__ = ["SHARED_PRINCIPAL", "Desired", "Endpoint", "Identity", "Situation", "desired"]
 
@@ -234,8 +234,8 @@ def _binding(situation: Situation, agent: AgentName, principal: Principal) -> Bi
         keyring=agent_keyring(situation.keys, agent, audit_key).to_json(),
         policy=TenantPolicy(
             isolation=BoundIsolation(spec.isolation.value),
-            encryption=EncryptionMode(spec.encryption.mode.value),
-            durability=Durability(spec.durability.value),
+            encryption=spec.encryption.mode,
+            durability=spec.durability,
             quota=Quota(
                 memory=spec.quota.memory.bytes,
                 conversations=spec.quota.conversations,
