@@ -86,7 +86,8 @@ class StoreSettings:
 
     endpoint: the primary's address. password is asked at each connect, so that a rotated Secret
     is honoured without a restart. server_name is the name to expect in certificates (None: the
-    endpoint's host). connect_timeout and timeout (for one reply) are in seconds.
+    endpoint's host). connect_timeout and timeout (for the replies to one batch)
+    are in seconds.
     """
 
     endpoint: Address
@@ -102,7 +103,7 @@ class StoreSettings:
 class NodeClient:
     """Commands to one node over a few pooled connections.
 
-    ``wait`` is the longest time for one reply, in seconds.
+    ``wait`` is the longest time for all the replies, in seconds.
     Every method raises `StoreUnavailable` when the node does not answer (what was sent may have
     been executed) and `StoreRefused` when it refuses the login.
     """
@@ -191,14 +192,13 @@ class Session:
             packed = self._connection.pack_commands(batch)
             async with asyncio.timeout(wait):
                 await self._connection.send_packed_command(packed)
-            return [await self._read(wait) for _ in batch]
+                return [await self._read() for _ in batch]
         except (redis.exceptions.RedisError, OSError) as error:
             raise translated(error, str(self.address)) from None
 
-    async def _read(self, wait: float) -> Reply:
+    async def _read(self) -> Reply:
         try:
-            async with asyncio.timeout(wait):
-                reply: Reply = await self._connection.read_response()
+            reply: Reply = await self._connection.read_response()
         except redis.exceptions.ResponseError as refusal:
             return refusal
         return reply

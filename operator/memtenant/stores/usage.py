@@ -48,14 +48,20 @@ class UsageScan:
 
     position: ScanPosition = field(default_factory=ScanPosition)
     _sums: dict[TenantId, _Sums] = field(default_factory=dict)
+    _by_prefix: dict[bytes, _Sums] = field(default_factory=dict)
 
     def count(self, sizes: dict[bytes, int]) -> None:
         """Add keys with their bytes."""
         for key, size in sizes.items():
-            tenant = keys.tenant_of(key)
-            if tenant is not None:
-                part = key[len(keys.prefix(tenant)) :]
-                self._sums.setdefault(tenant, _Sums()).add(part, size)
+            prefix, _, part = key.partition(b"}:")
+            sums = self._by_prefix.get(prefix)
+            if sums is None:
+                tenant = keys.tenant_of(key)
+                if tenant is None:
+                    continue
+                sums = self._sums.setdefault(tenant, _Sums())
+                self._by_prefix[prefix] = sums
+            sums.add(part, size)
 
     def result(self) -> dict[TenantId, Usage]:
         """What was counted so far, of every tenant that has a key."""
