@@ -156,8 +156,9 @@ class Leader:
             await asyncio.gather(filling, stop, return_exceptions=True)
 
     async def _drain(self, workers: Workers) -> None:
-        """New work ends first, then what makes it, then what runs gets its time."""
+        """Nothing begins any more, then what makes work ends, then what runs gets its time."""
         _log.info("asked to stop: running reconciles may finish")
+        self.queue.close()
         await self._end_background()
         finished = await workers.drain(self._settings.drain_deadline)
         if not finished:

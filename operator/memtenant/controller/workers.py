@@ -31,7 +31,7 @@ _STUCK_MARGIN = 60.0
 class Limits:
     """How many reconciles at once, and seconds for one and between its tries.
 
-    ``first_pause`` and ``longest_pause`` are how long all workers rest while the API server is away.
+    ``first_pause`` and ``longest_pause``: how long all workers rest while the API server is away.
     """
 
     workers: int
