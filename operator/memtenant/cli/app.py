@@ -8,15 +8,18 @@ from collections.abc import Sequence
 from typing import cast
 
 import typer
+from typer.completion import completion_init  # type: ignore[attr-defined]
 
 from memtenant.cli import output
 from memtenant.cli.apply import apply
+from memtenant.cli.controller import controller
 from memtenant.cli.delete import delete
+from memtenant.cli.detach import detach
 from memtenant.cli.exits import ExitCode
 from memtenant.cli.get import get
 from memtenant.cli.local import local
 from memtenant.cli.plan import plan
-from memtenant.cli.program import completion, version
+from memtenant.cli.program import COMPLETE_ENV, completion, version
 from memtenant.cli.rotate import rotate
 from memtenant.cli.store import store
 from memtenant.cli.validate import validate
@@ -57,12 +60,16 @@ app.command(rich_help_panel=_DECLARING)(delete)
 app.command(rich_help_panel=_DECLARING)(rotate)
 app.add_typer(local, name="local", rich_help_panel=_RUNNING)
 app.add_typer(store, name="store", rich_help_panel=_RUNNING)
+app.command(rich_help_panel=_RUNNING)(controller)
+app.command(rich_help_panel=_RUNNING)(detach)
 app.command(rich_help_panel=_RUNNING)(completion)
 app.command(rich_help_panel=_RUNNING)(version)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (`ExitCode`); never a traceback."""
+    if COMPLETE_ENV in os.environ:
+        completion_init()
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = app(given, prog_name="memtenant", standalone_mode=False)

@@ -8,10 +8,14 @@ from importlib import metadata
 from typing import Annotated
 
 import typer
+from typer.completion import completion_init  # type: ignore[attr-defined]
 
 from memtenant.cli import output
 
-__all__ = ["completion", "version"]
+__all__ = ["COMPLETE_ENV", "completion", "version"]
+
+COMPLETE_ENV = "_MEMTENANT_COMPLETE"
+"""Set by the shell that asks for completions, as its script says."""
 
 
 class Shell(StrEnum):
@@ -40,8 +44,9 @@ def completion(
     """
     from memtenant.cli.app import app  # the program completes itself
 
-    os.environ["_MEMTENANT_COMPLETE"] = f"source_{shell.value}"
+    completion_init()
+    os.environ[COMPLETE_ENV] = f"source_{shell.value}"
     try:
-        app([], prog_name="memtenant", complete_var="_MEMTENANT_COMPLETE")
+        app([], prog_name="memtenant", complete_var=COMPLETE_ENV)
     finally:
-        del os.environ["_MEMTENANT_COMPLETE"]
+        del os.environ[COMPLETE_ENV]
