@@ -10,6 +10,7 @@ checked by the server command by command. DRYRUN cannot show that, so it is no l
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -136,6 +137,23 @@ class _Findings:
     leaks: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The node, and the user about whom it is asked."""
+
+    node: NodeClient
+    user: str
+
+    async def dryrun(self, calls: Sequence[Sequence[str]]) -> list[Reply]:
+        """What the node says of each call, in batches."""
+        answers: list[Reply] = []
+        remaining = iter(calls)
+        while batch := list(islice(remaining, _BATCH)):
+            commands: list[Command] = [("ACL", "DRYRUN", self.user, *words) for words in batch]
+            answers += await self.node.run(commands)
+        return answers
+
+
 async def prove_matrix(
     node: NodeClient, facts: NodeFacts, commands: frozenset[str], term: Term
 ) -> MatrixProof:
@@ -146,17 +164,21 @@ async def prove_matrix(
     """
     described = await describe_commands(node, facts.commands)
     findings = _Findings()
+    # Two stores may be declared on one server, and prove at once: each with a user of its own.
+    proof_user = f"{PROOF_USER}-{secrets.token_hex(4)}"
     for name in sorted(facts.commands - described.keys()):
         findings.not_proven.append(f"{name}: the server lists it but does not describe it")
     try:
         for access, state in _RENDERINGS:
-            user = _sample_user(access, state, commands)
+            user = _sample_user(proof_user, access, state, commands)
             await _set(node, term, user)
             read_only = access is AgentAccess.READ_ONLY and not state.off
             mode = AccessMode.HELD_OVER_QUOTA if read_only else state.mode
-            await _ask_everything(node, described, mode, f"{access}, {state.mode}", findings)
+            await _ask_everything(
+                _Asked(node, proof_user), described, mode, f"{access}, {state.mode}", findings
+            )
     finally:
-        await run_fenced(node, term, [("ACL", "DELUSER", PROOF_USER)])
+        await run_fenced(node, term, [("ACL", "DELUSER", proof_user)])
     return MatrixProof(
         server=f"{facts.flavour} {facts.version}",
         template=template_digest(commands),
@@ -167,11 +189,13 @@ async def prove_matrix(
     )
 
 
-def _sample_user(access: AgentAccess, state: AccessState, commands: frozenset[str]) -> AclUser:
+def _sample_user(
+    name: str, access: AgentAccess, state: AccessState, commands: frozenset[str]
+) -> AclUser:
     user = render_user(
         _OWN, "agent", "a", access=access, state=state, password_hashes=(), commands=commands
     )
-    return replace(user, name=PROOF_USER, enabled=False)
+    return replace(user, name=name, enabled=False)
 
 
 async def _set(node: NodeClient, term: Term, user: AclUser) -> None:
@@ -181,7 +205,7 @@ async def _set(node: NodeClient, term: Term, user: AclUser) -> None:
 
 
 async def _ask_everything(
-    node: NodeClient,
+    asked: _Asked,
     described: dict[str, CommandDescription],
     mode: AccessMode,
     label: str,
@@ -190,7 +214,7 @@ async def _ask_everything(
     """First which commands are denied outright, whatever their arguments; then, for the others,
     every form with every kind of key."""
     first = {name: one.forms[0] for name, one in described.items()}
-    answers = await _dryrun(node, [_filled(form, _own_content(mode)) for form in first.values()])
+    answers = await asked.dryrun([_filled(form, _own_content(mode)) for form in first.values()])
     open_commands: list[CommandDescription] = []
     containers = {name.partition("|")[0] for name in described if "|" in name}
     for name, answer in zip(first, answers, strict=True):
@@ -208,24 +232,24 @@ async def _ask_everything(
         for name in sorted(_NEEDED - {command.name for command in open_commands}):
             findings.not_proven.append(f"{name} ({label}): denied, but every agent needs it")
     for command in open_commands:
-        await _ask_open_command(node, command, mode, label, findings)
+        await _ask_open_command(asked, command, mode, label, findings)
 
 
 async def _ask_open_command(
-    node: NodeClient,
+    asked: _Asked,
     command: CommandDescription,
     mode: AccessMode,
     label: str,
     findings: _Findings,
 ) -> None:
     if not command.keyed:
-        await _ask_keyless(node, command, label, findings)
+        await _ask_keyless(asked, command, label, findings)
         return
     questions = [
         question for form in command.forms for question in _questions(command, form, mode, label)
     ]
-    seen = await node.run([("COMMAND", "GETKEYS", *question.words) for question in questions])
-    answers = await _dryrun(node, [question.words for question in questions])
+    seen = await asked.node.run([("COMMAND", "GETKEYS", *question.words) for question in questions])
+    answers = await asked.dryrun([question.words for question in questions])
     for question, server_keys, answer in zip(questions, seen, answers, strict=True):
         findings.checked += 1
         what = f"{' '.join(question.words)} ({question.label})"
@@ -241,10 +265,10 @@ async def _ask_open_command(
 
 
 async def _ask_keyless(
-    node: NodeClient, command: CommandDescription, label: str, findings: _Findings
+    asked: _Asked, command: CommandDescription, label: str, findings: _Findings
 ) -> None:
     if command.name == "select":
-        answers = await _dryrun(node, [("SELECT", "0"), ("SELECT", "1")])
+        answers = await asked.dryrun([("SELECT", "0"), ("SELECT", "1")])
         findings.checked += 2
         if _denies_command(answers[1]):
             findings.denied += 1
@@ -325,12 +349,3 @@ def _denies_command(answer: Reply) -> bool:
 
 
 _BATCH = 1000
-
-
-async def _dryrun(node: NodeClient, calls: Sequence[Sequence[str]]) -> list[Reply]:
-    answers: list[Reply] = []
-    remaining = iter(calls)
-    while batch := list(islice(remaining, _BATCH)):
-        commands: list[Command] = [("ACL", "DRYRUN", PROOF_USER, *words) for words in batch]
-        answers += await node.run(commands)
-    return answers
