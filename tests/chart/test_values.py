@@ -19,6 +19,7 @@ SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 THE_CHARTS_OWN = {
     "home_namespace": "the release's namespace, by the downward API",
     "identity": "the pod's name, by the downward API",
+    "service_account": "the pod's, by the downward API",
     "secret_access": "the value secretAccess, because RBAC follows from it",
     "tenant_namespaces": "the value tenantNamespaces, because RBAC follows from it",
     "kubeconfig": "a pod has its ServiceAccount",
