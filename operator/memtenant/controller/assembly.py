@@ -23,6 +23,7 @@ async def assemble(leadership: Leadership) -> AsyncIterator[Reconciler]:
         mirror=leadership.mirror,
         installation=leadership.installation,
         fence=lambda: leadership.term,
+        service_account=settings.service_account,
         timing=Timing(
             kubelet_lag=timedelta(seconds=settings.kubelet_lag),
             credential_grace=timedelta(seconds=settings.credential_grace),

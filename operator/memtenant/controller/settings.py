@@ -110,6 +110,10 @@ class Settings(BaseModel):
     """Where `secret_access: Namespaced` grants access to Secrets: key Secrets there are noticed
     when they change. A tenant elsewhere is Stalled with the command that grants it."""
 
+    service_account: str = Field(default="memtenant", min_length=1, max_length=253)
+    """The operator's ServiceAccount in its home namespace: named where access is asked for. The
+    ClusterRole ``<service_account>-secrets`` holds what it needs of Secrets."""
+
     workers: int = Field(default=16, ge=1, le=256)
     """How many reconciles run at once. They wait for servers most of the time; one process has one
     core for their own work, so more than some dozens add memory and no speed."""

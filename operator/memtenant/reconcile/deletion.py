@@ -13,14 +13,20 @@ from datetime import datetime
 from memtenant.api.fields import DeletionPolicy
 from memtenant.api.tenant import MemoryTenantStatus
 from memtenant.crypto.header import peek_header
-from memtenant.errors import MemtenantError, RecordInvalid
+from memtenant.errors import MemtenantError, RecordInvalid, ResourceForbidden
 from memtenant.jobs.link import StoreLink
-from memtenant.reconcile.current import Current, read_current, record_draft
+from memtenant.reconcile.current import Current, read_current, read_record, record_draft
 from memtenant.reconcile.declared import save_status, status_before
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.policy import read_policy
 from memtenant.reconcile.world import FINALIZER, World
-from memtenant.resources.port import Declared, EventType, ObjectKey, StoredSecret
+from memtenant.resources.port import (
+    SECRET_ACCESS_MISSING,
+    Declared,
+    EventType,
+    ObjectKey,
+    StoredSecret,
+)
 from memtenant.rules.deletion import Content, Obstacle, obstacle_to_deletion
 from memtenant.rules.policy import hold_labels, matters_from
 from memtenant.rules.record import Phase, TenantRecord
@@ -38,7 +44,7 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
     if FINALIZER not in declared.finalizers:
         world.ledger.strike(tenant)
         return Outcome()
-    current = await read_current(world, tenant, (), bound=True)
+    current = await _read(world, tenant)
     record = current.record
     if record is None or record.uid != declared.uid:
         return await _let_go(world, declared, current, tenant)
@@ -61,6 +67,27 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
         await _remove(world, link, record, current, policy)
     done = await _tell(world, declared, policy, link.name)
     return await _let_go(world, declared, current, tenant, done)
+
+
+async def _read(world: World, tenant: TenantId) -> Current:
+    """What exists of the tenant. Bindings that may not be read (the grant goes with its namespace,
+    and in no known order) go with their owner, the tenant, by the garbage collector.
+    """
+    try:
+        return await read_current(world, tenant, (), bound=True)
+    except ResourceForbidden as error:
+        if error.reason != SECRET_ACCESS_MISSING:
+            raise
+    return Current(*await read_record(world, tenant))
+
+
+async def _delete_bindings(world: World, current: Current) -> None:
+    try:
+        for binding in current.bindings.values():
+            await world.resources.delete_secret(binding)
+    except ResourceForbidden as error:
+        if error.reason != SECRET_ACCESS_MISSING:
+            raise
 
 
 def _deletion_policy(declared: Declared, record: TenantRecord) -> DeletionPolicy:
@@ -159,8 +186,7 @@ async def _remove(
     stored = await world.resources.apply_secret(
         record_draft(world, doomed), current=current.stored_record
     )
-    for binding in current.bindings.values():
-        await world.resources.delete_secret(binding)
+    await _delete_bindings(world, current)
     await _purge(world, link, record.tenant, stored)
 
 
@@ -226,8 +252,7 @@ async def _without_store(
         left=f"ACL users and data of {record.tenant} on store {record.store}",
     )
     await world.resources.apply_secret(record_draft(world, left), current=current.stored_record)
-    for binding in current.bindings.values():
-        await world.resources.delete_secret(binding)
+    await _delete_bindings(world, current)
     words = (
         f"MemoryStore {record.store} did not come back: the tenant is gone, its users and data "
         "there are removed when it does"
@@ -253,8 +278,7 @@ async def _let_go(
     world: World, declared: Declared, current: Current, tenant: TenantId, *did: str
 ) -> Outcome:
     """Remove the bindings that are left and our finalizer."""
-    for binding in current.bindings.values():
-        await world.resources.delete_secret(binding)
+    await _delete_bindings(world, current)
     store = world.ledger.store_of(tenant)
     world.ledger.strike(tenant)
     await world.resources.remove_finalizer(declared, FINALIZER)

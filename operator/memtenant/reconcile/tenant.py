@@ -13,8 +13,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from memtenant.api.tenant import MemoryTenantSpec, MemoryTenantStatus
-from memtenant.errors import InvalidResource, MemtenantError, ResourceConflict
+from memtenant.errors import (
+    InvalidResource,
+    MemtenantError,
+    ResourceConflict,
+    ResourceForbidden,
+)
 from memtenant.jobs.link import LiveTenant, StoreLink
+from memtenant.reconcile.access import LOOK_AGAIN, missing_secret_access
 from memtenant.reconcile.apply import Work, apply
 from memtenant.reconcile.current import Current, read_current, read_roots
 from memtenant.reconcile.declared import save_status, status_before, tenant_spec
@@ -22,7 +28,7 @@ from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.policy import read_policy
 from memtenant.reconcile.store import store_specs
 from memtenant.reconcile.world import FINALIZER, World, mint_password
-from memtenant.resources.port import Declared, EventType
+from memtenant.resources.port import SECRET_ACCESS_MISSING, Declared, EventType
 from memtenant.rules.adoption import adoption_refusal
 from memtenant.rules.credentials import RotationRules
 from memtenant.rules.desired import Desired, Endpoint, Identity, Situation, desired
@@ -96,6 +102,18 @@ async def reconcile_tenant(world: World, declared: Declared) -> Outcome:
     if namespace is not None and namespace.terminating:
         return Outcome()
     try:
+        return await _reconcile(world, declared)
+    except ResourceForbidden as error:
+        if error.reason != SECRET_ACCESS_MISSING:
+            raise
+        missing = await missing_secret_access(world, declared.key.namespace, again=True)
+        if missing is None:
+            raise  # it is about another verb or another namespace: its own words say which
+        return await _refuse(world, declared, missing)
+
+
+async def _reconcile(world: World, declared: Declared) -> Outcome:
+    try:
         prepared = await prepare(world, declared, mint_password)
     except Stop as stop:
         return await _refuse(world, declared, stop.refusal)
@@ -132,6 +150,9 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
         namespace = await world.resources.get_namespace(tenant.namespace)
     if namespace is None:
         raise Stop(Refusal("NamespaceNotFound", "", "The namespace is gone", retryable=True))
+    missing = await missing_secret_access(world, tenant.namespace)
+    if missing is not None:
+        raise Stop(missing)
     link = _placed(world, Applicant(tenant, spec, namespace.labels), policy, declared)
     if link is None or link.facts is None or not link.ready:
         return None
@@ -449,7 +470,8 @@ async def _refuse(world: World, declared: Declared, refusal: Refusal) -> Outcome
         await world.resources.emit_event(
             declared, EventType.WARNING, refusal.reason, refusal.message
         )
-    return Outcome(changed=changed)
+    wait = LOOK_AGAIN if refusal.reason == SECRET_ACCESS_MISSING else None
+    return Outcome(requeue_after=wait, changed=changed)
 
 
 async def _wait_for_store(world: World, declared: Declared) -> Outcome:

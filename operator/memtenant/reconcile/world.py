@@ -52,6 +52,8 @@ class World:
 
     ``fence`` tells the term of this leadership; ``settled`` holds the tenants that were reconciled
     since the start, so that a user without a tenant is told from one not looked at yet.
+    ``service_account`` is the operator's own, in the home namespace; ``secret_namespaces`` are
+    those in which it is known to be allowed to touch Secrets.
     """
 
     resources: Resources
@@ -65,6 +67,8 @@ class World:
     stores_seen: dict[str, tuple[tuple[str, int], MemoryStoreSpec]] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     settled: set[TenantId] = field(default_factory=set)
+    service_account: str = "memtenant"
+    secret_namespaces: set[str] = field(default_factory=set)
     policies: dict[str, tuple[tuple[str, int], PolicyFacts]] = field(default_factory=dict)
     counted_at: dict[ObjectKey, float] = field(default_factory=dict)
     _root: SecretKey | None = None
