@@ -157,7 +157,7 @@ STORE_REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] 
         {"tenantPolicy": {"maxMemoryPerTenant": "512Mi"}},
         "QuotaTooLarge",
         "spec.quota.memory",
-        "is more than MemoryStore 'shared' gives one tenant (tenantPolicy.maxMemoryPerTenant: 512Mi)",
+        "MemoryStore 'shared' gives one tenant (tenantPolicy.maxMemoryPerTenant: 512Mi)",
     ),
     "a namespace's memory": (
         {"quota": {"memory": "2Gi"}},

@@ -257,6 +257,8 @@ def deletion_blocked(
         (
             Finding(ConditionType.READY, _FALSE, reason, message),
             Finding(ConditionType.DELETION_BLOCKED, _TRUE, reason, message),
+            Finding(ConditionType.RECONCILING, _FALSE, reason),
+            Finding(ConditionType.STALLED, _FALSE, reason),
         ),
         now=now,
         generation=generation,
