@@ -1,6 +1,7 @@
 """A leader on a real API server, with a reconciler that only remembers."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -56,6 +57,9 @@ async def leading(
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            for thread in threading.enumerate():
+                if thread.name.startswith("kopf-"):
+                    await asyncio.to_thread(thread.join, 20)
 
 
 async def until(holds: Callable[[], object], seconds: float = 60) -> None:
@@ -321,7 +325,6 @@ async def test_an_api_server_that_was_away_is_watched_again(
     crds = [path.read_text() for path in (Path(__file__).parents[2] / "crds").glob("*.yaml")]
     try:
         await off_loop(private.apply, *crds)
-        await off_loop(private.kubectl, "wait", "--for=condition=Established", "crd", "--all")
         await off_loop(private.create_namespace, "here")
         await off_loop(private.apply, tenant("here", "early"))
         async with leading(private.kubeconfig, "here") as running:

@@ -19,6 +19,7 @@ import logging
 import random
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -143,12 +144,13 @@ class EventSource:
             try:
                 loop.run_until_complete(self._operate(sink))
             except Exception as error:  # noqa: BLE001 -- whatever ended it, it is started again
-                _log.warning(
-                    "the watches of %s ended (%s: %s) and will be started again",
-                    self._name,
-                    type(error).__name__,
-                    error,
-                )
+                if not self._stopping.is_set():
+                    _log.warning(
+                        "the watches of %s ended (%s: %s) and will be started again",
+                        self._name,
+                        type(error).__name__,
+                        error,
+                    )
             finally:
                 _leave(loop)
             if time.monotonic() - started > _RAN_WELL:
@@ -186,7 +188,12 @@ class EventSource:
 
         registry = kopf.OperatorRegistry()
         kopf.on.cleanup(registry=registry)(end)
-        kopf.on.login(registry=registry)(session_for(self._watches))
+        needed: defaultdict[str, set[str]] = defaultdict(set)
+        for group, version, plural in self._resources:
+            if group:
+                needed[f"{group}/{version}"].add(plural)
+        login = session_for(self._watches, {name: frozenset(all_) for name, all_ in needed.items()})
+        kopf.on.login(registry=registry)(login)
         for group, version, plural in self._resources:
             kopf.on.event(group, version, plural, registry=registry)(self._handler(plural, sink))
         return registry

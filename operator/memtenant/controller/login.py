@@ -9,7 +9,7 @@ enters this process.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,13 @@ _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=
 _METADATA_ONLY = {"secrets", "namespaces"}
 
 
-def session_for(watches: Watches) -> Callable[..., Awaitable[kopf.AiohttpSession]]:
+def session_for(
+    watches: Watches, needed: Mapping[str, frozenset[str]]
+) -> Callable[..., Awaitable[kopf.AiohttpSession]]:
     """A login handler for kopf that reports to ``watches``.
 
     kopf calls it at the start and after each 401: then a ServiceAccount's token is read anew.
+    ``needed`` names the resources (plural) that each ``group/version`` must have.
     """
 
     async def pulse(
@@ -41,6 +44,8 @@ def session_for(watches: Watches) -> Callable[..., Awaitable[kopf.AiohttpSession
         if metadata:
             request.headers["Accept"] = _METADATA if watching else _METADATA_LIST
         response = await handler(request)
+        if response.ok and request.url.path.startswith("/apis"):
+            await _require(needed, request.url.path, response)
         if metadata and not watching:
             response.json = _with_items(response.json)  # type: ignore[method-assign, assignment]
         if watching and response.ok:
@@ -78,6 +83,36 @@ def _connection_info(**kwargs: Any) -> kopf.ConnectionInfo:
         ca_path=str(_SERVICE_ACCOUNT / "ca.crt"),
         token=(_SERVICE_ACCOUNT / "token").read_text().strip(),
     )
+
+
+async def _require(
+    needed: Mapping[str, frozenset[str]], path: str, response: aiohttp.ClientResponse
+) -> None:
+    """Let kopf ask again while discovery does not show what has to be watched.
+
+    kopf looks once, and what it does not find it never watches, without an error: a server that
+    has just started, or has just been given a CRD, shows its kinds one by one (measured on 1.36).
+    """
+    served: set[str]
+    missing: set[str]
+    if path == "/apis":
+        body = await response.json()
+        served = {
+            version["groupVersion"] for group in body["groups"] for version in group["versions"]
+        }
+        missing = needed.keys() - served
+    elif (version := path.removeprefix("/apis/")) in needed:
+        body = await response.json()
+        served = {resource["name"] for resource in body["resources"]}
+        missing = {f"{plural}.{version}" for plural in needed[version] - served}
+    else:
+        return
+    if missing:
+        response.release()
+        raise aiohttp.ClientConnectionError(
+            f"the API server does not serve {', '.join(sorted(missing))} yet: are memtenant's CRDs "
+            "installed?"
+        )
 
 
 def _is_core(path: str) -> bool:

@@ -120,6 +120,8 @@ def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = No
     root.handlers[:] = [handler]
     root.setLevel(level.value)
     if level is not LogLevel.DEBUG:
-        # kopf tells of every request that it repeats as of an error; aiohttp of every probe.
+        # kopf tells a line of every event and every step; aiohttp of every probe.
         logging.getLogger("kopf").setLevel(logging.WARNING)
+        # It warns that it takes no signals in its thread: the process takes them.
+        logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
         logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
