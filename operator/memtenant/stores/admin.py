@@ -26,6 +26,7 @@ from memtenant.stores.owner import StoreOwner
 from memtenant.stores.purge import LatestRecord, Progress
 from memtenant.stores.scan import Pace
 from memtenant.stores.tenant_state import StateChange, TenantState
+from memtenant.stores.together import Together
 from memtenant.stores.usage import UsageScan
 from memtenant.tenancy.identity import TenantId
 
@@ -73,6 +74,11 @@ class StoreAdmin:
         self._facts: StoreFacts | None = None
         self._clients: dict[Address, NodeClient] = {}
         self._proofs: dict[tuple[str, str], MatrixProof] = {}
+        # What every reconcile of a tenant asks, asked for all that run at the moment.
+        self._setting = Together(self._set_users)
+        self._proving = Together(self._prove_users)
+        self._reading = Together(self._read_states)
+        self._writing = Together(self._write_states)
 
     async def __aenter__(self) -> StoreAdmin:
         return self
@@ -210,7 +216,14 @@ class StoreAdmin:
         )
 
     async def set_users(self, users: Collection[AclUser]) -> NodeResults[acl.UsersSet]:
-        """Make the users exactly so on the primary and on every replica."""
+        """Make the users exactly so on the primary and on every replica.
+
+        Users that others set at the same moment go along, and are counted too.
+        """
+        self._term()
+        return await self._setting(users)
+
+    async def _set_users(self, users: list[AclUser]) -> NodeResults[acl.UsersSet]:
         term = self._term()
         return await self._everywhere(
             lambda node: acl.set_users(node, term, users, patience=self._patience_with(node))
@@ -268,11 +281,19 @@ class StoreAdmin:
     async def prove_users(self, users: Collection[AclUser]) -> tuple[str, ...]:
         """What is wrong with the users on any node, in words; empty if all are as they should be
         and a few DRYRUNs of each agree. Raises where a node does not answer."""
+        found = (await self._proving(users)).require_all()
+        return tuple(
+            failure
+            for failures in found.values()
+            for user in users
+            for failure in failures.get(user.name, ())
+        )
+
+    async def _prove_users(self, users: list[AclUser]) -> NodeResults[dict[str, tuple[str, ...]]]:
         categories = {node.address: node.categories for node in self.facts.nodes}
-        found = await self._everywhere(
+        return await self._everywhere(
             lambda node: probe.prove_users(node, users, categories[node.address])
         )
-        return tuple(failure for failures in found.require_all().values() for failure in failures)
 
     async def probe(self, username: str, password: str) -> None:
         """Log in to every node as the user and hear what is allowed and what is denied.
@@ -288,10 +309,18 @@ class StoreAdmin:
 
     async def read_states(self, tenants: Collection[TenantId]) -> dict[TenantId, TenantState]:
         """``o:limits`` and ``o:access`` of the tenants."""
+        states = await self._reading(tenants)
+        return {tenant: states[tenant] for tenant in tenants}
+
+    async def _read_states(self, tenants: list[TenantId]) -> dict[TenantId, TenantState]:
         return await tenant_state.read_states(self._primary, tenants)
 
     async def write_states(self, changes: Mapping[TenantId, StateChange]) -> None:
         """Change ``o:limits`` and ``o:access``, each tenant's atomically."""
+        self._term()
+        await self._writing(changes.items())
+
+    async def _write_states(self, changes: list[tuple[TenantId, StateChange]]) -> None:
         await tenant_state.write_states(self._primary, self._term(), changes)
 
     async def remove_states(self, tenants: Collection[TenantId]) -> None:

@@ -106,9 +106,7 @@ async def raise_epoch(primary: NodeClient, term: Term) -> None:
                 raise _fenced_out(session, term, stored)
             if await _transaction(session, [("SET", STORE_EPOCH, str(term))]) is not None:
                 return
-    raise StoreUnavailable(
-        f"{primary.address}: the store's epoch changes all the time", reason="EpochUnsettled"
-    )
+    raise _unsettled(primary)
 
 
 async def run_fenced(
@@ -124,8 +122,9 @@ async def run_fenced(
     if not commands:
         return []
     deadline = asyncio.get_running_loop().time() + patience
+    aborted = 0
     async with node.session() as session:
-        while True:
+        while aborted < _TRIES:
             replies = await _all(session, [("WATCH", STORE_EPOCH), ("GET", STORE_EPOCH)])
             stored = Term.parse(replies[1])
             if term.fenced_out_by(stored):
@@ -134,6 +133,8 @@ async def run_fenced(
                 outcome = await _transaction(session, commands)
                 if outcome is not None:
                     return outcome
+                aborted += 1
+                continue
             if asyncio.get_running_loop().time() > deadline:
                 raise StoreUnavailable(
                     f"{node.address} does not hold the operator's term yet: replication to it "
@@ -142,6 +143,13 @@ async def run_fenced(
                 )
             await _all(session, [("UNWATCH",)])
             await asyncio.sleep(_POLL)
+    raise _unsettled(node)
+
+
+def _unsettled(node: NodeClient) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"{node.address}: the store's epoch changes all the time", reason="EpochUnsettled"
+    )
 
 
 def _fenced_out(session: Session, term: Term, stored: Term | None) -> FencedOut:

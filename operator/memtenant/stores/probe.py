@@ -7,6 +7,7 @@ judges it, and discarded, so that nothing stays behind.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -56,13 +57,11 @@ def _checks(owner: UserName, enabled: bool) -> tuple[_Check, ...]:
 
 async def prove_users(
     node: NodeClient, users: Collection[AclUser], categories: Categories
-) -> tuple[str, ...]:
-    """What is wrong with the users on the node, in words; empty if they are proven."""
-    failures = [
-        f"{node.address}: {name}: {difference}"
-        for name, found in (await differing_users(node, users, categories)).items()
-        for difference in found
-    ]
+) -> dict[str, tuple[str, ...]]:
+    """What is wrong with the users on the node, in words, by name; proven users are absent."""
+    failures: dict[str, list[str]] = defaultdict(list)
+    for name, found in (await differing_users(node, users, categories)).items():
+        failures[name] += [f"{node.address}: {name}: {difference}" for difference in found]
     owners = {user.name: parse_user(user.name) for user in users}
     questions = [
         (user.name, check)
@@ -74,13 +73,11 @@ async def prove_users(
         batch = questions[start : start + _BATCH]
         commands: list[Command] = [("ACL", "DRYRUN", name, *check.words) for name, check in batch]
         for (name, check), reply in zip(batch, await node.run(commands), strict=True):
-            failures += _dryrun_failures(f"{node.address}: {name}", check, reply)
-    failures += [
-        f"{node.address}: {name} is not a user that memtenant made"
-        for name, owner in owners.items()
-        if owner is None
-    ]
-    return tuple(failures)
+            failures[name] += _dryrun_failures(f"{node.address}: {name}", check, reply)
+    for name, owner in owners.items():
+        if owner is None:
+            failures[name].append(f"{node.address}: {name} is not a user that memtenant made")
+    return {name: tuple(found) for name, found in failures.items() if found}
 
 
 def _dryrun_failures(who: str, check: _Check, reply: Reply) -> Iterator[str]:
@@ -100,10 +97,8 @@ async def probe(node: NodeClient, settings: StoreSettings, name: str, password: 
     owner = parse_user(name)
     if owner is None:
         raise NotProven(f"{name} is not a user that memtenant made")
-    reply = await node.call("ACL", "GETUSER", name)
-    enabled = isinstance(reply, list) and b"on" in reply[reply.index(b"flags") + 1]
     content = f"{keys.records(owner.tenant)}probe"
-    writes = await _as_dryrun(
+    enabled, writes = await _as_dryrun(
         node,
         name,
         [("RPUSH", f"{content}:l", "x"), ("SET", content, "x"), ("DEL", content)],
@@ -126,12 +121,17 @@ async def probe(node: NodeClient, settings: StoreSettings, name: str, password: 
 
 async def _as_dryrun(
     node: NodeClient, name: str, calls: Sequence[tuple[str, ...]]
-) -> tuple[_Check, ...]:
-    replies = await node.run([("ACL", "DRYRUN", name, *words) for words in calls])
-    for reply in replies:
+) -> tuple[bool, tuple[_Check, ...]]:
+    """Whether the user is on, and what the server would say to each of the calls."""
+    user, *replies = await node.run(
+        [("ACL", "GETUSER", name), *(("ACL", "DRYRUN", name, *words) for words in calls)]
+    )
+    for reply in (user, *replies):
         if isinstance(reply, ResponseError):
             raise translated(reply, str(node.address))
-    return tuple(_Check(words, reply == b"OK") for words, reply in zip(calls, replies, strict=True))
+    enabled = isinstance(user, list) and b"on" in user[user.index(b"flags") + 1]
+    checks = (_Check(words, reply == b"OK") for words, reply in zip(calls, replies, strict=True))
+    return enabled, tuple(checks)
 
 
 async def _expect_no_login(user: NodeClient, name: str) -> None:

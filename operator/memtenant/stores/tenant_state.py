@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 from redis.exceptions import ResponseError
 
@@ -15,6 +16,8 @@ from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
 __all__ = ["StateChange", "TenantState", "read_states", "remove_states", "write_states"]
+
+T = TypeVar("T")
 
 _BATCH = 250
 
@@ -55,16 +58,16 @@ async def read_states(
 
 
 async def write_states(
-    primary: NodeClient, term: Term, changes: Mapping[TenantId, StateChange]
+    primary: NodeClient, term: Term, changes: Iterable[tuple[TenantId, StateChange]]
 ) -> None:
-    """Apply the changes, fenced, each tenant's atomically."""
+    """Apply the changes in their order, fenced, each of them atomically."""
     for batch in _batches(changes):
         commands = [
             command
-            for tenant in batch
+            for tenant, change in batch
             for name, fields in (
-                (keys.limits(tenant), changes[tenant].limits),
-                (keys.access(tenant), changes[tenant].access),
+                (keys.limits(tenant), change.limits),
+                (keys.access(tenant), change.access),
             )
             for command in _changes(name, fields)
         ]
@@ -104,7 +107,7 @@ def _fields(node: NodeClient, reply: Reply) -> dict[str, str]:
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
-def _batches(tenants: Collection[TenantId]) -> Iterator[list[TenantId]]:
-    iterator = iter(tenants)
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
     while batch := list(islice(iterator, _BATCH)):
         yield batch

@@ -53,8 +53,8 @@ class UsageScan:
     def count(self, sizes: dict[bytes, int]) -> None:
         """Add keys with their bytes."""
         for key, size in sizes.items():
-            prefix, _, part = key.partition(b"}:")
-            sums = self._by_prefix.get(prefix)
+            prefix, closed, part = key.partition(b"}:")
+            sums = self._by_prefix.get(prefix) if closed else None
             if sums is None:
                 tenant = keys.tenant_of(key)
                 if tenant is None:
