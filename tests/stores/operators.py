@@ -3,6 +3,7 @@
 Every test administers as the user that `memtenant store acl` prints, never as a superuser.
 """
 
+import asyncio
 import hashlib
 import itertools
 from collections.abc import AsyncIterator, Sequence
@@ -11,7 +12,7 @@ from contextlib import asynccontextmanager
 import redis
 
 from memtenant.rules.acl import AccessState, AclUser, AgentAccess, render_user
-from memtenant.stores import Address, Pace, StoreAdmin, StoreSettings, admin_rules
+from memtenant.stores import Address, Pace, StoreAdmin, StoreFacts, StoreSettings, admin_rules
 from memtenant.tenancy.identity import TenantId
 from tests.support.servers import Server
 
@@ -76,9 +77,22 @@ async def leading(
     """A `StoreAdmin` that leads the store of these nodes."""
     make_operator(server, *replicas)
     async with looking_at(server, settings=settings) as store:
-        await store.discover()
+        await discovered(store, len(replicas))
         await store.lead()
         yield store
+
+
+async def discovered(store: StoreAdmin, replicas: int) -> StoreFacts:
+    """The facts, once the primary counts that many nodes that answer or fail as replicas.
+
+    A replica says that its link is up a moment before its primary calls it online.
+    """
+    async with asyncio.timeout(20):
+        while True:
+            facts = await store.discover()
+            if len(facts.replicas) + len(facts.unreachable) >= replicas:
+                return facts
+            await asyncio.sleep(0.02)
 
 
 def agent(

@@ -19,6 +19,7 @@ from tests.stores.operators import (
     ACME,
     INSTALLATION,
     agent,
+    discovered,
     leading,
     looking_at,
     make_operator,
@@ -47,7 +48,7 @@ async def test_a_former_leader_writes_nothing_anywhere(
     async with leading(*redis_replicated) as former, looking_at(redis_replicated[0]) as now:
         users = many_agents(former, 3)
         await former.set_users(users[:1])
-        await now.discover()
+        await discovered(now, 1)
         await now.lead()
         await now.set_users(users[1:2])
         with redis_replicated[0].admin() as admin:
@@ -91,6 +92,37 @@ async def test_a_transaction_that_was_under_way_at_the_change_aborts_on_every_no
         assert now.facts.replicas
     for server in redis_replicated:
         assert "mt.frozen.leader.x.a" not in usernames(server)
+
+
+@pytest.mark.parametrize("node", [0, 1], ids=["primary", "replica"])
+async def test_a_change_of_leader_between_the_look_and_the_write_aborts_the_write(
+    redis_replicated: tuple[Server, Server], node: int
+) -> None:
+    """A slow line stretches the moment between GET's answer and EXEC's arrival."""
+    target = redis_replicated[node]
+    async with leading(*redis_replicated), clients_of(redis_replicated) as clients:
+        former = Term.parse(await clients[0].call("GET", STORE_EPOCH))
+        later = Term(next_term(), INSTALLATION)
+        assert former is not None
+        with Proxy.to(target.host, target.port) as proxy:
+            slow = replace(settings_for(target), endpoint=Address(proxy.host, proxy.port))
+            client = NodeClient(slow.endpoint, slow)
+            await client.call("PING")
+            with target.admin() as admin:
+                admin.config_resetstat()
+                proxy.delay(0.5)
+                writing = asyncio.create_task(
+                    run_fenced(client, former, [("ACL", "SETUSER", "mt.frozen.leader.x.a")])
+                )
+                while "cmdstat_watch" not in admin.info("commandstats"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            await raise_epoch(clients[0], later)
+            await run_fenced(clients[node], later, [("ACL", "SETUSER", "mt.a.b.c.a")])
+            assert not writing.done()
+            with pytest.raises(FencedOut):
+                await writing
+            await client.close()
+    assert "mt.frozen.leader.x.a" not in usernames(target)
 
 
 async def test_a_batch_that_stalls_on_its_way_is_fenced_when_it_arrives(valkey: Server) -> None:

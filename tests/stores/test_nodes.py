@@ -11,6 +11,7 @@ from tests.stores.operators import (
     OPERATOR,
     OPERATOR_PASSWORD,
     denied,
+    discovered,
     leading,
     looking_at,
     make_operator,
@@ -82,7 +83,7 @@ async def test_a_replica_that_does_not_answer_hides_nothing_else(
     frozen.freeze()
     hasty = replace(settings_for(primary), timeout=0.3, connect_timeout=0.3)
     async with looking_at(primary, settings=hasty) as store:
-        facts = await store.discover()
+        facts = await discovered(store, 2)
         assert [node.address.port for node in facts.replicas] == [well.port]
         assert [address.port for address in facts.unreachable] == [frozen.port]
         names = await store.user_names()
@@ -99,7 +100,7 @@ async def test_a_replica_without_the_operators_user_is_told(
     primary, replica = redis_replicated
     make_operator(primary)
     async with looking_at(primary) as store:
-        facts = await store.discover()
+        facts = await discovered(store, 1)
     (failure,) = facts.unreachable.values()
     assert (failure.reason, facts.replicas) == ("StoreWrongPassword", ())
     assert str(replica.port) in str(failure)
