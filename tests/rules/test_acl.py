@@ -12,12 +12,12 @@ from memtenant.rules.acl import (
     AclUser,
     AgentAccess,
     UserName,
-    differences,
     parse_user,
     render_user,
     setuser_args,
     template_digest,
 )
+from memtenant.rules.acl_drift import differences
 from memtenant.tenancy.identity import TenantId, agent_user
 
 ACME = TenantId("support", "acme")

@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from redis.exceptions import ResponseError
 
-from memtenant.rules.acl import AclUser, Categories, differences, parse_user, setuser_args
+from memtenant.rules.acl import AclUser, parse_user, setuser_args
+from memtenant.rules.acl_drift import Categories, differences
 from memtenant.stores.connection import Command, NodeClient, Reply
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.refusals import shown, translated

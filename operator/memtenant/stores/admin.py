@@ -209,7 +209,7 @@ class StoreAdmin:
     async def differing_users(
         self, users: Collection[AclUser]
     ) -> NodeResults[dict[str, tuple[str, ...]]]:
-        """What differs from the wanted users on each node, by name; see `rules.acl.differences`."""
+        """What differs from the wanted users on each node, by name; see `rules.acl_drift`."""
         categories = {node.address: node.categories for node in self.facts.nodes}
         return await self._everywhere(
             lambda node: acl.differing_users(node, users, categories[node.address])

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
 
 from memtenant.errors import NotProven, StoreRefused
-from memtenant.rules.acl import AclUser, Categories, UserName, parse_user
+from memtenant.rules.acl import AclUser, UserName, parse_user
+from memtenant.rules.acl_drift import Categories
 from memtenant.stores.acl import differing_users
 from memtenant.stores.connection import Command, NodeClient, Reply, StoreSettings
 from memtenant.stores.refusals import shown, translated
