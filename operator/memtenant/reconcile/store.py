@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections.abc import Mapping
 from datetime import datetime
 
 from memtenant.api.conditions import ConditionStatus, ConditionType, Finding, is_true
@@ -49,6 +51,10 @@ from memtenant.stores import StoreTls as Tls
 __all__ = ["forget_store", "look_at_store", "reconcile_store", "store_specs"]
 
 _SHOWN_ORPHANS = 100
+_LOOK_AGAIN = 15.0
+"""Seconds until a store in deletion that could not be used is tried again."""
+
+_log = logging.getLogger(__name__)
 _READY, _STALLED = ConditionType.READY, ConditionType.STALLED
 
 
@@ -91,7 +97,10 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     wait = world.counts_wait(key, before.tenants, len(world.ledger.committed(key.name)))
     if wait and was_ready and before.observed_generation == declared.generation:
         return Outcome(requeue_after=wait)
-    status = _usable(world, before, link, orphans, world.clock.now())
+    # Counted on the nodes: the roster in memory is not whole before every tenant was looked at.
+    found = (await link.admin.user_names()).results
+    users = {address: len(names) for address, names in found.items()}
+    status = _usable(world, before, link, orphans, users)
     changed = await save_status(world, declared, status, _findings(link))
     if not is_true(before.conditions, _READY):
         await world.resources.emit_event(
@@ -258,7 +267,7 @@ def _usable(
     before: MemoryStoreStatus,
     link: StoreLink,
     orphans: list[tuple[StoredSecret, TenantRecord]],
-    now: datetime,
+    users: Mapping[Address, int],
 ) -> MemoryStoreStatus:
     facts, proof = link.facts, link.proof
     assert facts is not None and proof is not None  # noqa: S101, PT018 - the link was just taken
@@ -269,7 +278,7 @@ def _usable(
             "server": str(facts.primary.flavour),
             "version": facts.primary.version,
             "owner": world.installation,
-            "nodes": _nodes(link, facts),
+            "nodes": _nodes(link, facts, users),
             "durable": Durable(
                 aof=facts.primary.append_only,
                 noeviction=not facts.primary.evicts,
@@ -289,7 +298,7 @@ def _usable(
                 )
                 for _, record in orphans[:_SHOWN_ORPHANS]
             ),
-            "isolation": _proof(before.isolation, link, facts, now),
+            "isolation": _proof(before.isolation, link, facts, world.clock.now()),
         }
     )
 
@@ -311,14 +320,15 @@ def _proof(
     return before if before is not None and same else found
 
 
-def _nodes(link: StoreLink, facts: StoreFacts) -> tuple[NodeStatus, ...]:
-    users = len(link.users())
+def _nodes(
+    link: StoreLink, facts: StoreFacts, users: Mapping[Address, int]
+) -> tuple[NodeStatus, ...]:
     reached = [
         NodeStatus(
             address=str(node.address),
             role=NodeRole.PRIMARY if node.role is Role.PRIMARY else NodeRole.REPLICA,
             acl=AclState.REPAIRING if node.address in link.repairing else AclState.IN_SYNC,
-            users=users,
+            users=users.get(node.address, 0),
             acl_file=bool(node.users_persist),
         )
         for node in facts.nodes
@@ -391,6 +401,8 @@ async def _delete(world: World, declared: Declared) -> Outcome:
     if FINALIZER not in declared.finalizers:
         return Outcome()
     name = declared.key.name
+    was_ready = _linked(world, name)
+    link = await _last_link(world, declared)
     tenants = len(world.committed_ledger().committed(name))
     if tenants:
         message = f"{tenants} MemoryTenants lie on this store: delete them first"
@@ -399,10 +411,29 @@ async def _delete(world: World, declared: Declared) -> Outcome:
             Finding(_READY, ConditionStatus.FALSE, "InUse", message),
             Finding(ConditionType.DELETION_BLOCKED, ConditionStatus.TRUE, "InUse", message),
         )
-        return Outcome(changed=await save_status(world, declared, status, findings))
-    link = world.links.get(name)
-    if link is not None and link.ready and not await _orphans(world, link):
+        changed = await save_status(world, declared, status, findings)
+        if link is None:
+            return Outcome(requeue_after=_LOOK_AGAIN, changed=changed)
+        leaving = () if was_ready else tuple(sorted(world.mirror.tenants_of_store(name)))
+        return Outcome(enqueue=leaving, changed=changed)
+    if link is not None and not await _orphans(world, link):
         await link.admin.release()
     await forget_store(world, name)
     await world.resources.remove_finalizer(declared, FINALIZER)
     return Outcome(changed=True)
+
+
+async def _last_link(world: World, declared: Declared) -> StoreLink | None:
+    """The link to a store in deletion: its tenants leave through it, and it is released by it, also
+    where the operator started only after the deletion was asked for. None: it cannot be used.
+    """
+    if _linked(world, declared.key.name):
+        return world.links[declared.key.name]
+    try:
+        link = await _link(world, declared, store_spec(declared))
+        await _take(link)
+    except MemtenantError as error:
+        _log.info("%s, in deletion, cannot be used: %s", declared.key, error)
+        return None
+    link.failure = None
+    return link
