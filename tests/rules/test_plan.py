@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtenant.rules.acl import AclUser, differences
+from memtenant.rules.acl import AclUser
+from memtenant.rules.acl_drift import differences
 from memtenant.rules.plan import (
     AddFinalizer,
     Disconnect,
