@@ -33,8 +33,9 @@ class Credential:
 class Principal:
     """The one or two usernames of an agent (under Minimal isolation: of the whole tenant).
 
-    ``active`` is the slot that the bindings are known to show. A second credential is either
-    *pending* (made, not yet in every binding) or *retiring* (``retiring_since`` is set).
+    ``active`` is the slot that the bindings are known to show (at first: the one made for them). A
+    second credential is either *pending* (made, not yet in every binding) or *retiring*
+    (``retiring_since`` is set).
     """
 
     active: Slot
