@@ -122,7 +122,13 @@ class _Settling:
             # A count is due at once: there is no later look that could write it.
             self._world.counted_at.clear()
             at_once = asyncio.Semaphore(_AT_ONCE)
-            await asyncio.gather(*(self._within(at_once, key) for key in sorted(batch)))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for key in sorted(batch):
+                        group.create_task(self._within(at_once, key))
+            except* MemtenantError as errors:
+                # The state itself cannot be written: nothing of the rest can be done either.
+                raise _first(errors) from None
 
     def _due_of(self, kind: Kind) -> set[ObjectKey]:
         return {key for key in self._due if key.kind is kind}
@@ -201,3 +207,8 @@ class _Settling:
     ) -> None:
         before = self._happened.get(key, Happened(key))
         self._happened[key] = replace(before, did=before.did + did, error=error, declared=declared)
+
+
+def _first(errors: BaseExceptionGroup[MemtenantError]) -> MemtenantError:
+    found = errors.exceptions[0]
+    return found if isinstance(found, MemtenantError) else _first(found)
