@@ -23,7 +23,11 @@ SLICE = 500
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What one pass did: usernames put back, removed, and whether the nodes changed."""
+    """What one pass did: usernames put back, removed, and whether the nodes changed.
+
+    ``whole`` is False while a replica does not answer or is still being filled: it has not got its
+    users yet.
+    """
 
     restored: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -61,10 +65,11 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
     if strangers:
         await link.admin.drop_users(strangers)
         link.unsaved = True
-    if link.unsaved and facts.users_persist:
+    if link.unsaved:
         await link.admin.save_users()
-    link.unsaved = False
-    return Repair(tuple(restored), tuple(strangers), changed, not facts.unreachable)
+        link.unsaved = False
+    whole = not facts.unreachable and not facts.primary.syncing
+    return Repair(tuple(restored), tuple(strangers), changed, whole)
 
 
 async def _drifted(link: StoreLink, names: list[str]) -> set[str]:

@@ -23,6 +23,7 @@ from memtenant.stores.nodes import (
     on_every_node,
 )
 from memtenant.stores.owner import StoreOwner
+from memtenant.stores.probe import Expectation
 from memtenant.stores.purge import LatestRecord, Progress
 from memtenant.stores.scan import Pace
 from memtenant.stores.tenant_state import StateChange, TenantState
@@ -77,6 +78,7 @@ class StoreAdmin:
         # What every reconcile of a tenant asks, asked for all that run at the moment.
         self._setting = Together(self._set_users)
         self._proving = Together(self._prove_users)
+        self._expecting = Together(self._expectations)
         self._reading = Together(self._read_states)
         self._writing = Together(self._write_states)
 
@@ -298,12 +300,18 @@ class StoreAdmin:
     async def probe(self, username: str, password: str) -> None:
         """Log in to every node as the user and hear what is allowed and what is denied.
 
-        Leaves nothing behind but the denials in the server's ACL LOG. Raises `NotProven`.
+        Whether it may write now is asked of the primary beforehand, and must be what the user's
+        own connections see. Leaves nothing behind but the denials in the server's ACL LOG. Raises
+        `NotProven`.
         """
+        expected = (await self._expecting([username]))[username]
         found = await self._everywhere(
-            lambda node: probe.probe(node, self._settings, username, password)
+            lambda node: probe.probe(node, self._settings, username, password, expected)
         )
         found.require_all()
+
+    async def _expectations(self, names: list[str]) -> dict[str, Expectation]:
+        return await probe.expectations(self._primary, names)
 
     # --- tenants ---------------------------------------------------------------------------
 

@@ -108,14 +108,15 @@ class NodeClient:
     been executed) and `StoreRefused` when it refuses the login.
     """
 
-    def __init__(self, address: Address, settings: StoreSettings) -> None:
+    def __init__(self, address: Address, settings: StoreSettings, *, login: bool = True) -> None:
+        """Without ``login`` a new connection sends nothing by itself: its user sends AUTH."""
         self.address = address
         self._timeout = settings.timeout
         self._connect_timeout = settings.connect_timeout + settings.timeout
         options: dict[str, Any] = {
             "host": address.host,
             "port": address.port,
-            "credential_provider": _Login(settings),
+            "credential_provider": _Login(settings) if login else None,
             "protocol": 2,
             "decode_responses": False,
             "socket_connect_timeout": settings.connect_timeout,
@@ -126,6 +127,8 @@ class NodeClient:
             "health_check_interval": 0,
             "retry": Retry(NoBackoff(), 0),
         }
+        if not login:
+            options["driver_info"] = None
         connection: type[AbstractConnection] = Connection
         if settings.tls is not None:
             connection = _TlsConnection

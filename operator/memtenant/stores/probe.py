@@ -8,8 +8,9 @@ judges it, and discarded, so that nothing stays behind.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
 
@@ -22,7 +23,7 @@ from memtenant.stores.refusals import shown, translated
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
-__all__ = ["NEIGHBOUR", "probe", "prove_users"]
+__all__ = ["NEIGHBOUR", "Expectation", "expectations", "probe", "prove_users"]
 
 NEIGHBOUR = TenantId("memtenant-proof", "neighbour")
 """A tenant that stands for all others; its keys need not exist to be denied."""
@@ -89,81 +90,104 @@ def _dryrun_failures(who: str, check: _Check, reply: Reply) -> Iterator[str]:
         yield f"{who}: {what} is {'denied' if check.allowed else 'allowed'}"
 
 
-async def probe(node: NodeClient, settings: StoreSettings, name: str, password: str) -> None:
-    """Log in to the node as the user and try what it may and what it may not.
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """Whether a user is on, and what it may write now, as the server says without its password."""
 
-    Whether it may write now is asked of the server beforehand, and must be what the user's own
-    connection sees. Raises `NotProven` with everything that is wrong, and `StoreUnavailable`.
-    """
+    enabled: bool
+    writes: tuple[_Check, ...]
+
+
+async def expectations(node: NodeClient, names: Collection[str]) -> dict[str, Expectation]:
+    """What to expect of live probes of the users; `NotProven` for one that is not ours."""
+    calls = {name: _writes(name) for name in names}
+    replies = iter(
+        await node.run(
+            [
+                command
+                for name, writes in calls.items()
+                for command in (
+                    ("ACL", "GETUSER", name),
+                    *(("ACL", "DRYRUN", name, *words) for words in writes),
+                )
+            ]
+        )
+    )
+    found: dict[str, Expectation] = {}
+    for name, writes in calls.items():
+        user, *answers = islice(replies, 1 + len(writes))
+        for answer in (user, *answers):
+            if isinstance(answer, ResponseError):
+                raise translated(answer, str(node.address))
+        enabled = isinstance(user, list) and b"on" in user[user.index(b"flags") + 1]
+        checks = (_Check(words, a == b"OK") for words, a in zip(writes, answers, strict=True))
+        found[name] = Expectation(enabled, tuple(checks))
+    return found
+
+
+def _writes(name: str) -> tuple[tuple[str, ...], ...]:
     owner = parse_user(name)
     if owner is None:
         raise NotProven(f"{name} is not a user that memtenant made")
     content = f"{keys.records(owner.tenant)}probe"
-    enabled, writes = await _as_dryrun(
-        node,
-        name,
-        [("RPUSH", f"{content}:l", "x"), ("SET", content, "x"), ("DEL", content)],
-    )
-    user = NodeClient(
-        node.address,
-        replace(settings, username=name, password=lambda: password, connections_per_node=1),
-    )
+    return (("RPUSH", f"{content}:l", "x"), ("SET", content, "x"), ("DEL", content))
+
+
+async def probe(
+    node: NodeClient, settings: StoreSettings, name: str, password: str, expected: Expectation
+) -> None:
+    """Log in to the node as the user and try what it may and what it may not.
+
+    Everything goes in one round trip. Raises `NotProven` with everything that is wrong, and
+    `StoreUnavailable`.
+    """
+    owner = parse_user(name)
+    if owner is None:
+        raise NotProven(f"{name} is not a user that memtenant made")
+    checks = (*_checks(owner, expected.enabled), *expected.writes)
+    reading = [("ACL", "WHOAMI"), checks[0].words, checks[1].words]
+    user = NodeClient(node.address, replace(settings, connections_per_node=1), login=False)
     try:
-        if not enabled:
-            await _expect_no_login(user, name)
+        async with user.session() as session:
+            _, whoami, *answers = await session.run(
+                [
+                    ("AUTH", name, password),
+                    *reading,
+                    ("MULTI",),
+                    *(check.words for check in checks),
+                    ("DISCARD",),
+                ]
+            )
+    except StoreRefused as refusal:
+        if refusal.reason != "StoreWrongPassword":
+            raise
+        if not expected.enabled:
             return
-        checks = (*_checks(owner, enabled), *writes)
-        failures = await _live_failures(user, name, checks)
+        raise NotProven(f"{node.address}: {name} cannot log in with its password") from None
     finally:
         await user.close()
-    if failures:
-        raise NotProven(f"{node.address}: {name}: {'; '.join(failures)}")
-
-
-async def _as_dryrun(
-    node: NodeClient, name: str, calls: Sequence[tuple[str, ...]]
-) -> tuple[bool, tuple[_Check, ...]]:
-    """Whether the user is on, and what the server would say to each of the calls."""
-    user, *replies = await node.run(
-        [("ACL", "GETUSER", name), *(("ACL", "DRYRUN", name, *words) for words in calls)]
-    )
-    for reply in (user, *replies):
-        if isinstance(reply, ResponseError):
-            raise translated(reply, str(node.address))
-    enabled = isinstance(user, list) and b"on" in user[user.index(b"flags") + 1]
-    checks = (_Check(words, reply == b"OK") for words, reply in zip(calls, replies, strict=True))
-    return enabled, tuple(checks)
-
-
-async def _expect_no_login(user: NodeClient, name: str) -> None:
-    try:
-        await user.call("PING")
-    except StoreRefused as refusal:
-        if refusal.reason == "StoreWrongPassword":
-            return
-        raise
-    raise NotProven(f"{user.address}: {name} is off but could log in")
-
-
-async def _live_failures(user: NodeClient, name: str, checks: Sequence[_Check]) -> list[str]:
-    reading = [("ACL", "WHOAMI"), checks[0].words, checks[1].words]
-    async with user.session() as session:
-        whoami, *read = await session.run(reading)
-        queued = await session.run([("MULTI",), *(check.words for check in checks), ("DISCARD",)])
+    if not expected.enabled:
+        raise NotProven(f"{node.address}: {name} is off but could log in")
     failures = [] if whoami == name.encode() else ["the connection is somebody else's"]
+    read, queued = answers[: len(reading) - 1], answers[len(reading) : -1]
     failures += [
         f"{' '.join(words[:2])} is denied"
         for words, reply in zip(reading[1:], read, strict=True)
         if isinstance(reply, NoPermissionError)
     ]
-    for check, reply in zip(checks, queued[1:-1], strict=True):
-        what = " ".join(check.words[:2])
-        denied = isinstance(reply, NoPermissionError)
-        # A replica refuses writes only after it has judged the permission.
-        if isinstance(reply, ResponseError) and not isinstance(
-            reply, (NoPermissionError, ReadOnlyError)
-        ):
-            failures.append(f"{what} is not proven: {shown(reply)}")
-        elif denied == check.allowed:
-            failures.append(f"{what} is {'denied' if check.allowed else 'allowed'}")
-    return failures
+    for check, reply in zip(checks, queued, strict=True):
+        failures += _live_failures(check, reply)
+    if failures:
+        raise NotProven(f"{node.address}: {name}: {'; '.join(failures)}")
+
+
+def _live_failures(check: _Check, reply: Reply) -> Iterator[str]:
+    what = " ".join(check.words[:2])
+    denied = isinstance(reply, NoPermissionError)
+    # A replica refuses writes only after it has judged the permission.
+    if isinstance(reply, ResponseError) and not isinstance(
+        reply, (NoPermissionError, ReadOnlyError)
+    ):
+        yield f"{what} is not proven: {shown(reply)}"
+    elif denied == check.allowed:
+        yield f"{what} is {'denied' if check.allowed else 'allowed'}"
