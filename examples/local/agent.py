@@ -14,6 +14,7 @@ import redis
 
 
 def main() -> None:
+    """Remember one greeting more, and try what is not allowed."""
     root = os.environ.get("SERVICE_BINDING_ROOT")
     if root is None:
         sys.exit("set SERVICE_BINDING_ROOT to what `memtenant apply` printed")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 
 from memtenant.rules.acl import AclUser
 
@@ -28,6 +29,10 @@ __all__ = [
     "changed_fields",
     "user_actions",
 ]
+
+_SHOWN = 6
+_LONGEST_WHAT = 100
+"""Differences that one line shows, and characters of each: a whole rule has a thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +86,11 @@ class SetUsers:
     differences: tuple[tuple[str, str, str], ...]
 
     def __str__(self) -> str:
-        shown = "; ".join(f"{user} on {node}: {what}" for node, user, what in self.differences[:6])
-        more = len(self.differences) - 6
+        shown = "; ".join(
+            f"{user} on {node}: {shorten(what, _LONGEST_WHAT, placeholder=' …')}"
+            for node, user, what in self.differences[:_SHOWN]
+        )
+        more = len(self.differences) - _SHOWN
         return f"set ACL user {shown}" + (f" (and {more} more)" if more > 0 else "")
 
 
