@@ -173,3 +173,12 @@ def test_since_is_kept_to_the_second() -> None:
     exact = datetime(2026, 3, 15, 12, 30, 5, tzinfo=UTC)
     state = judge(QuotaState(), Usage(memory=1000), LIMITS, exact.replace(microsecond=700_000))
     assert QuotaState.from_fields(state.to_fields()).since == exact
+
+
+def test_heads_of_conversations_may_fill_the_quota_but_not_flood_beyond_it() -> None:
+    quota = Limits(memory=FLOOD_LIMIT, conversations=None)
+    within = Usage(memory=FLOOD_LIMIT, heads=FLOOD_LIMIT)
+    beyond = Usage(memory=2 * FLOOD_LIMIT, heads=2 * FLOOD_LIMIT)
+    assert not judge(QuotaState(), within, quota, NOW).flooded
+    assert judge(QuotaState(), beyond, quota, NOW).flooded
+    assert not judge(QuotaState(), beyond, Limits(None, None), NOW).flooded

@@ -35,18 +35,23 @@ switched off. They keep their writes over quota, so only this stops a flood (mea
 pushed to a queue after the quota flip)."""
 
 FLOOD_RETURN = FLOOD_LIMIT // 2
-"""Bytes under which all three must fall before the users are switched on again."""
+"""Bytes under which all of them must fall before the users are switched on again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one scan found of a tenant: bytes as the server's MEMORY USAGE counts them."""
+    """What one scan found of a tenant: bytes as the server's MEMORY USAGE counts them.
+
+    ``memory`` is content with its bookkeeping; ``queue`` is not part of it, ``index``, ``keys`` and
+    ``heads`` (of conversations, with the tenant's counters) are.
+    """
 
     memory: int = 0
     conversations: int = 0
     queue: int = 0
     index: int = 0
     keys: int = 0
+    heads: int = 0
 
     @property
     def largest_bookkeeping(self) -> int:
@@ -130,11 +135,19 @@ def judge(before: QuotaState, usage: Usage, limits: Limits, now: datetime) -> Qu
     else:
         pressure = Pressure.WARNING if max(shares.values()) >= WARN_AT else Pressure.NORMAL
     threshold = FLOOD_RETURN if before.flooded else FLOOD_LIMIT
-    flooded = usage.largest_bookkeeping >= threshold
+    flooded = _floods(usage, limits, threshold)
     after = QuotaState(pressure, over, flooded, before.since)
     if (pressure, flooded) != (before.pressure, before.flooded):
         return replace(after, since=now)
     return before if after == before else after
+
+
+def _floods(usage: Usage, limits: Limits, threshold: int) -> bool:
+    """Whether what keeps its writes over quota outgrew its limit. Heads of conversations count as
+    memory, so they may take the whole quota, and no more than the limit beyond it.
+    """
+    beyond_quota = usage.heads - (limits.memory or usage.heads)
+    return usage.largest_bookkeeping >= threshold or beyond_quota >= threshold
 
 
 def _share(used: int, limit: int | None) -> float:

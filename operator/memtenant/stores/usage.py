@@ -25,6 +25,7 @@ class _Sums:
     queue: int = 0
     index: int = 0
     keys: int = 0
+    heads: int = 0
 
     def add(self, part: bytes, size: int) -> None:
         """Count a key by what follows the tenant's prefix."""
@@ -40,6 +41,8 @@ class _Sums:
             self.keys += size
         elif part.startswith(b"r:") and part.endswith(b":l"):
             self.conversations += 1
+        elif part in (b"x", b"u") or (part.startswith(b"r:") and part.endswith(b":h")):
+            self.heads += size
 
 
 @dataclass(slots=True)
@@ -66,7 +69,9 @@ class UsageScan:
     def result(self) -> dict[TenantId, Usage]:
         """What was counted so far, of every tenant that has a key."""
         return {
-            tenant: Usage(sums.memory, sums.conversations, sums.queue, sums.index, sums.keys)
+            tenant: Usage(
+                sums.memory, sums.conversations, sums.queue, sums.index, sums.keys, sums.heads
+            )
             for tenant, sums in self._sums.items()
         }
 
