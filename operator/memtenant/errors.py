@@ -7,15 +7,29 @@ user or session id, or a byte of a key.
 from __future__ import annotations
 
 __all__ = [
+    "AccessDenied",
+    "AccessReadOnly",
+    "AuditEventRequired",
+    "AuditUnavailable",
     "BindingInvalid",
+    "CallInvalid",
+    "DataError",
+    "DataKeyChanged",
     "FencedOut",
     "FrameworkInvalid",
+    "FunctionsUnavailable",
+    "HistoryDamaged",
+    "HistoryRewound",
     "InvalidResource",
     "KeyInvalid",
+    "KeyRetired",
     "KeyUnavailable",
     "MemtenantError",
+    "MessageNotFound",
+    "MessageTooLarge",
     "NotProven",
     "PlaintextRefused",
+    "QuotaExceeded",
     "RecordInvalid",
     "RecordKeyMismatch",
     "RecordMalformed",
@@ -26,7 +40,13 @@ __all__ = [
     "ResourceUnavailable",
     "StoreRefused",
     "StoreUnavailable",
+    "SubjectErased",
+    "TenantHeld",
+    "TenantUnprovisioned",
     "UsageError",
+    "VersionConflict",
+    "WriterOutOfStep",
+    "WriterUnknown",
 ]
 
 
@@ -167,3 +187,165 @@ class ResourceForbidden(MemtenantError):
     """The operator's ServiceAccount lacks a permission (403)."""
 
     reason = "Forbidden"
+
+
+class DataError(MemtenantError):
+    """A call on a tenant's data was refused, by the server or by what it found there."""
+
+    reason = "DataRefused"
+
+
+class QuotaExceeded(DataError):
+    """A limit of the tenant is reached.
+
+    ``limit`` is ``memory`` (bytes), ``conversations``, ``writes_per_second``, ``fields`` (of one
+    shared context) or ``measured`` (the operator counted and took the writes away). ``used`` and
+    ``allowed`` are in the limit's unit. ``retry_after`` is in seconds and None where time alone
+    frees nothing: delete something, or wait for content to expire.
+    """
+
+    reason = "QuotaExceeded"
+
+    def __init__(
+        self, message: str, *, limit: str, used: int, allowed: int, retry_after: float | None
+    ) -> None:
+        super().__init__(message)
+        self.limit, self.used, self.allowed = limit, used, allowed
+        self.retry_after = retry_after
+        self.retryable = retry_after is not None
+
+
+class MessageTooLarge(DataError):
+    """A record, or a batch of them, has more bytes than one call may carry."""
+
+    reason = "MessageTooLarge"
+
+    def __init__(self, message: str, *, size: int, allowed: int) -> None:
+        super().__init__(message)
+        self.size, self.allowed = size, allowed
+
+
+class VersionConflict(DataError):
+    """Somebody else wrote first. ``current`` holds what stands there now: see `functions`."""
+
+    reason = "VersionConflict"
+
+    def __init__(self, message: str, *, current: object) -> None:
+        super().__init__(message)
+        self.current = current
+
+
+class HistoryRewound(DataError):
+    """The server holds less than it once acknowledged: it lost data or was restored."""
+
+    reason = "HistoryRewound"
+
+
+class HistoryDamaged(DataError):
+    """A key holds something that no Function wrote: it was written around memtenant."""
+
+    reason = "HistoryDamaged"
+
+
+class MessageNotFound(DataError):
+    """No message has this sequence: it was deleted, has expired, or never was."""
+
+    reason = "MessageNotFound"
+
+
+class TenantHeld(DataError):
+    """A legal hold or a content minimum stands: content can be added, not changed or removed."""
+
+    reason = "TenantHeld"
+
+
+class AccessReadOnly(DataError):
+    """The agent may only read: its access is ReadOnly, or the tenant is held and over quota."""
+
+    reason = "AccessReadOnly"
+
+
+class AccessDenied(DataError):
+    """The server's rules do not let this user do what the call needs."""
+
+    reason = "AccessDenied"
+
+
+class AuditUnavailable(DataError):
+    """What cannot be audited is refused, and nobody drains the tenant's audit queue."""
+
+    reason = "AuditUnavailable"
+    retryable = True
+
+
+class AuditEventRequired(DataError):
+    """The tenant is audited, and the call brought no event."""
+
+    reason = "AuditEventRequired"
+
+
+class DataKeyChanged(DataError):
+    """The subject's data key is another than the one that sealed the record, or is not there."""
+
+    reason = "DataKeyChanged"
+    retryable = True
+
+
+class SubjectErased(DataError):
+    """The subject was erased: nothing more is written about it under its old key."""
+
+    reason = "SubjectErased"
+
+
+class KeyRetired(DataError):
+    """The record's data key is wrapped under a KEK version that the operator has retired."""
+
+    reason = "KeyRetired"
+
+    def __init__(self, message: str, *, least: int) -> None:
+        super().__init__(message)
+        self.least = least
+
+
+class WriterUnknown(DataError):
+    """The server does not know the writer any more, or its clock differs: open a new lane.
+
+    ``server_time`` is in milliseconds since 1970. Nothing was stored by this call; whether an
+    earlier try of it was, the server cannot tell.
+    """
+
+    reason = "WriterUnknown"
+
+    def __init__(self, message: str, *, server_time: int) -> None:
+        super().__init__(message)
+        self.server_time = server_time
+
+
+class WriterOutOfStep(DataError):
+    """The counter does not follow the writer's ``last``: an append before it is missing."""
+
+    reason = "WriterOutOfStep"
+
+    def __init__(self, message: str, *, last: int) -> None:
+        super().__init__(message)
+        self.last = last
+
+
+class TenantUnprovisioned(DataError):
+    """The store holds no limits of the tenant: it is not provisioned (yet), or was removed."""
+
+    reason = "TenantUnprovisioned"
+    retryable = True
+
+
+class FunctionsUnavailable(DataError):
+    """The store does not hold the Functions that this version calls."""
+
+    reason = "FunctionsUnavailable"
+    retryable = True
+
+
+class CallInvalid(DataError):
+    """A Function did not understand its arguments: a defect, or two versions too far apart."""
+
+    reason = "CallInvalid"

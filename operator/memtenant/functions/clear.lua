@@ -1,0 +1,67 @@
+-- mt1_clear and mt1_delete: everything of a conversation. What is derived from its messages goes
+-- with them. Sequences are not used again. A deleted conversation leaves its head for a while, so
+-- that a late retry of an append is known as one.
+--
+-- KEYS  list head limits usage conversations queue summaries checkpoints
+-- ARGV  mark expected-epoch agent event
+-- reply ok epoch-before epoch removed now | duplicate … | conflict epoch last now
+
+local function empty(keys, args, deletes)
+  local call = open_change(keys, args, 4, 8)
+  exactly(args, 4, 'MT_ARGUMENTS')
+  local base = sub(call.list, 1, -2)
+  same(keys, 8, base .. 'g')
+  local mark = optional_text(args, 1, MARK_BYTES)
+  local expected = optional_integer(args, 2, 1e15)
+  local agent = text(args, 3, 1, 40)
+  local event = text(args, 4, 0, MAX_EVENT)
+  load_limits(call)
+  open_audit(call, event)
+  local head = load_head(call)
+  local before = repeated(call, mark)
+  if before then
+    return before
+  elseif not head.known and call.length == 0 then
+    return {'ok', 0, 0, 0, call.now}
+  elseif expected and expected ~= head.epoch then
+    write_event(call, 'C', head.last)
+    return {'conflict', head.epoch, head.last, call.now}
+  end
+  load_usage(call, agent)
+  reading('conversations', 'ZCARD', call.members_key)
+  must(call, 'UNLINK', call.list, call.summaries, keys[8])
+  must(call, 'ZREM', call.members_key, call.where)
+  must_keep_books(call)
+  if deletes then
+    must(call, 'HDEL', call.head_key, 'meta', 'tag', 'lease')
+    must(call, 'PEXPIRE', call.head_key, decimal(LEAVE_TIME))
+  end
+  local ended = call.length > 0
+  local released = head.bytes + (ended and CONVERSATION_OVERHEAD or 0)
+  local changes = head_after(call, -head.bytes, -head.count, mark, head.last, 0)
+  local n = #changes
+  changes[n + 1], changes[n + 2] = 'first', decimal(head.last + 1)
+  changes[n + 3], changes[n + 4] = 'oldest', '0'
+  if deletes then
+    changes[n + 5], changes[n + 6] = 'gone', '1'
+  end
+
+  redis.call('UNLINK', call.list, call.summaries, keys[8])
+  write_head(call, changes)
+  if deletes then
+    redis.call('HDEL', call.head_key, 'meta', 'tag', 'lease')
+    redis.call('PEXPIRE', call.head_key, decimal(LEAVE_TIME))
+  end
+  redis.call('ZREM', call.members_key, call.where)
+  write_usage(call, -released, -head.count, ended and -1 or 0, 1)
+  write_event(call, 'O', head.last)
+  return {'ok', head.epoch, head.epoch + 1, head.count, call.now}
+end
+
+local function clear(keys, args)
+  return empty(keys, args, false)
+end
+
+local function delete(keys, args)
+  return empty(keys, args, true)
+end
