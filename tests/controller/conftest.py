@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from memtenant.controller import events
 from tests.controller.faults import FaultyApi, faulty_api
 from tests.support.controlplane.cluster import Cluster
 
@@ -22,4 +23,5 @@ def faults(api: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     """The API server behind a proxy that misbehaves on demand; KUBECONFIG names it."""
     with faulty_api(api, tmp_path) as proxy:
         monkeypatch.setenv("KUBECONFIG", str(proxy.kubeconfig))
+        monkeypatch.setattr(events, "_FAREWELL", 0.5)
         yield proxy

@@ -6,7 +6,6 @@ loop of its own, so that it works beside clients in the test's loop and in other
 
 import asyncio
 import base64
-import contextlib
 import json
 import ssl
 import tempfile
@@ -45,6 +44,7 @@ class FaultyApi:
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     _faults: list[_Fault] = field(default_factory=list)
     _silent: set[str] = field(default_factory=set)
+    _hidden: dict[str, int] = field(default_factory=dict)
     _ends_with: int = 410
     _expired: set[str] = field(default_factory=set)
     _watching: set[tuple[str, asyncio.Task[Any]]] = field(default_factory=set)
@@ -101,6 +101,10 @@ class FaultyApi:
 
         self._loop.call_soon_threadsafe(cut)
 
+    def hide(self, plural: str, times: int) -> None:
+        """Leave it out of the next `times` answers of discovery, as just after a restart."""
+        self._hidden[plural] = times
+
     def watched(self, plural: str) -> bool:
         """Whether a watch of it is open."""
         return any(name == plural for name, _ in self._watching.copy())
@@ -142,6 +146,8 @@ class FaultyApi:
         ) as answer:
             if request.transport is None or request.transport.is_closing():
                 return web.Response()
+            if request.path == "/apis/memtenant.dev/v1alpha1":
+                return web.json_response(self._without_hidden(await answer.json()))
             kept = {k: v for k, v in answer.headers.items() if k.lower() not in _DROPPED}
             response = web.StreamResponse(status=answer.status, headers=kept)
             await response.prepare(request)
@@ -158,6 +164,12 @@ class FaultyApi:
                 self._watching.discard(entry)
             await response.write_eof()
             return response
+
+    def _without_hidden(self, discovered: dict[str, Any]) -> dict[str, Any]:
+        hidden = {plural for plural, times in self._hidden.items() if times}
+        self._hidden = {plural: times - 1 for plural, times in self._hidden.items() if times}
+        kept = [each for each in discovered["resources"] if each["name"] not in hidden]
+        return {**discovered, "resources": kept}
 
 
 def _answer(fault: _Fault) -> dict[str, Any]:
@@ -212,10 +224,15 @@ def faulty_api(cluster: Cluster, folder: Path) -> Iterator[FaultyApi]:
             await runner.cleanup()
 
     def run() -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            proxy._loop.run_until_complete(serve())
-        proxy._loop.run_until_complete(proxy._loop.shutdown_default_executor())
-        proxy._loop.close()
+        loop = proxy._loop
+        loop.run_until_complete(serve())
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left))
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
 
     thread = threading.Thread(target=run, name="faulty-api", daemon=True)
     thread.start()

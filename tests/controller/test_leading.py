@@ -141,7 +141,7 @@ async def test_a_deletion_that_the_watch_lost_is_found_by_the_resync(
         await off_loop(api.kubectl, "delete", "mtenant", "gone", "-n", namespace)
         faults.expire_watch()
         # The list after the 410 tells kopf of what is there, and not of what is not.
-        await reconciled_as_gone.wait()
+        await until(reconciled_as_gone.is_set)
         assert running.leader.dead() == []
 
 
@@ -163,15 +163,23 @@ async def test_refused_requests_are_repeated_until_they_are_answered(
 
 
 async def test_kopf_is_replaced_when_one_failing_watch_ends_it(
-    api: Cluster, faults: FaultyApi, namespace: str, monkeypatch: pytest.MonkeyPatch
+    api: Cluster, faults: FaultyApi, namespace: str
 ) -> None:
-    monkeypatch.setattr(events, "_FAREWELL", 0.5)
     async with leading(faults.kubeconfig, namespace) as running:
         await until(lambda: faults.watched("memorytenants"))
         faults.lose_watch("memorytenants")
         faults.expire_watch(500)
         await off_loop(api.apply, tenant(namespace, "late"))
         await until(lambda: running.seen(ObjectKey.tenant(namespace, "late")) == 1)
+        assert running.leader.dead() == []
+
+
+async def test_a_kind_that_discovery_shows_late_is_watched(
+    api: Cluster, faults: FaultyApi, namespace: str
+) -> None:
+    faults.hide("memorytenants", 2)
+    async with leading(faults.kubeconfig, namespace) as running:
+        await until(lambda: faults.watched("memorytenants"))
         assert running.leader.dead() == []
 
 

@@ -1,0 +1,112 @@
+"""From events to keys, without a server."""
+
+from typing import Any
+
+import pytest
+
+from memtenant.controller.events import Seen
+from memtenant.controller.handlers import Handlers
+from memtenant.controller.metrics import Metrics
+from memtenant.controller.queue import WorkQueue
+from memtenant.controller.schedule import Schedule
+from memtenant.reconcile.outcome import Lane
+from memtenant.resources.mirror import Mirror
+from memtenant.resources.port import MANAGED_BY_LABEL, MANAGED_BY_VALUE, ObjectKey
+from tests.controller.recording import Recorder
+
+OURS = {MANAGED_BY_LABEL: MANAGED_BY_VALUE}
+
+
+class Intake:
+    """Handlers with everything behind them."""
+
+    def __init__(self) -> None:
+        self.mirror, self.metrics = Mirror(), Metrics()
+        self.queue: WorkQueue[ObjectKey, ObjectKey] = WorkQueue(lanes=len(Lane), group_limit=9)
+        schedule = Schedule(self.queue, Recorder(mirror=self.mirror))
+        self.handlers = Handlers(self.mirror, schedule, self.metrics, home="home")
+        self._version = 0
+
+    def see(
+        self,
+        plural: str,
+        name: str,
+        *,
+        event: str | None = "MODIFIED",
+        namespace: str = "",
+        labels: dict[str, str] | None = None,
+        **parts: Any,
+    ) -> set[str]:
+        """Take one event in; the keys that it enqueued."""
+        self._version += 1
+        metadata = {
+            "name": name,
+            "uid": name,
+            "resourceVersion": str(self._version),
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "generation": self._version,
+            "labels": labels or {},
+        }
+        if namespace:
+            metadata["namespace"] = namespace
+        self.handlers.seen(Seen(plural, event, {"metadata": metadata, **parts}))
+        taken = set()
+        while (key := self.queue.agenda.take(0.0)) is not None:
+            taken.add(str(key))
+            self.queue.done(key)
+        return taken
+
+
+@pytest.fixture
+def intake() -> Intake:
+    intake = Intake()
+    keyed = {"encryption": {"keySecretRef": {"name": "acme-key", "key": "root"}}}
+    intake.see("memorytenants", "acme", namespace="support", spec=keyed)
+    intake.see("memorytenants", "beta", namespace="support", spec={})
+    standalone = {"tls": {"caSecretRef": {"name": "eu-ca", "key": "ca.crt"}}}
+    admin = {"name": "eu-admin", "key": "password"}
+    intake.see("memorystores", "eu", spec={"adminSecretRef": admin, **standalone})
+    return intake
+
+
+def test_a_changed_key_secret_concerns_the_tenants_that_name_it(intake: Intake) -> None:
+    assert intake.see("secrets", "acme-key", namespace="support") == {"MemoryTenant/support/acme"}
+    assert intake.see("secrets", "acme-key", namespace="other") == set()
+    assert intake.see("secrets", "unrelated", namespace="support") == set()
+
+
+def test_what_the_first_list_of_secrets_finds_is_no_change(intake: Intake) -> None:
+    assert intake.see("secrets", "acme-key", namespace="support", event=None) == set()
+
+
+@pytest.mark.parametrize("name", ["eu-admin", "eu-ca"])
+def test_a_changed_secret_of_a_store_concerns_the_store(intake: Intake, name: str) -> None:
+    assert intake.see("secrets", name, namespace="home") == {"MemoryStore/eu"}
+    assert intake.see("secrets", name, namespace="support") == set()
+
+
+def test_only_the_loss_of_a_binding_concerns_its_tenant(intake: Intake) -> None:
+    name, where = "acme-triage", "support"
+    assert intake.see("secrets", name, namespace=where, labels=OURS) == set()
+    lost = intake.see("secrets", name, namespace=where, labels=OURS, event="DELETED")
+    assert lost == {"MemoryTenant/support/acme"}
+
+
+def test_a_namespace_concerns_its_tenants_when_its_labels_change(intake: Intake) -> None:
+    both = {"MemoryTenant/support/acme", "MemoryTenant/support/beta"}
+    assert intake.see("namespaces", "support", labels={"team": "a"}) == both
+    assert intake.see("namespaces", "support", labels={"team": "a"}) == set()
+    assert intake.see("namespaces", "support", labels={"team": "b"}) == both
+
+
+@pytest.mark.parametrize("plural", ["memorytenants", "memorystores", "namespaces", "secrets"])
+@pytest.mark.parametrize("raw", [{}, {"metadata": None}, {"metadata": {"name": "x"}}])
+def test_an_object_that_cannot_be_read_stops_nothing(
+    intake: Intake, plural: str, raw: dict[str, Any]
+) -> None:
+    intake.handlers.seen(Seen(plural, "ADDED", raw))
+    count = intake.metrics.registry.get_sample_value(
+        "memtenant_unreadable_events_total", {"resource": plural}
+    )
+    assert count == 1
+    assert intake.see("memorytenants", "new", namespace="support", spec={})
