@@ -1,0 +1,537 @@
+"""`make demo-cluster`: the operator, installed by Helm into a real control plane.
+
+The API server, etcd, controller manager and Helm are the real ones, and so is the Valkey. Pods are
+processes of this machine: `tests/support/kubelet` says what that leaves out. Everything is gone
+when the demo ends, also by Ctrl-C.
+"""
+
+import argparse
+import contextlib
+import json
+import secrets
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import agent
+import redis
+from story import Story, StoryBroken, stop_on_sigterm
+from tests.support import servers
+from tests.support.controlplane import build
+from tests.support.controlplane import cluster as control_plane
+from tests.support.controlplane.cluster import Cluster, KubectlFailed
+from tests.support.kubelet import Image, Kubelet
+from tests.support.kubelet import running as running_kubelet
+from tests.support.processes import StartFailed, Unavailable
+from tests.support.servers import Flavour, Options, Server
+
+from memtenant.rules.record import record_name
+from memtenant.tenancy.identity import TenantId
+
+HERE = Path(__file__).parent
+CHART = HERE.parents[1] / "charts" / "memtenant"
+MANIFESTS = HERE / "manifests"
+HOME, RELEASE = "memtenant-system", "memtenant"
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+# In production these are longer; here nobody wants to wait for a minute.
+FAST = {"measureInterval": "2s", "repairInterval": "2s", "kubeletLag": "1s"}
+
+NOTE, NEIGHBOURS_NOTE = "mt:{support.acme}:r:note", "mt:{support.globex}:r:note"
+
+
+class Demo:
+    """The cluster, its node, the store, and the steps of the story in their order."""
+
+    def __init__(self, story: Story, cluster: Cluster, kubelet: Kubelet, store: Server) -> None:
+        self.story = story
+        self.cluster = cluster
+        self.kubelet = kubelet
+        self.store = store
+
+    def tell(self) -> None:
+        """The whole story."""
+        self.install()
+        self.declare()
+        self.agents_at_work()
+        self.drift()
+        self.quota()
+        self.rotation()
+        self.leader_lost()
+        self.in_use()
+        self.retain()
+        self.delete()
+        self.hold_and_shred()
+
+    def install(self) -> None:
+        """Namespaces, the store's own user for the operator, and the chart."""
+        story = self.story
+        story.chapter("The platform team installs the operator")
+        story.tell("Every namespace enforces the Pod Security Standard `restricted`.")
+        for name in (HOME, "support", "legal"):
+            self.cluster.create_namespace(name, RESTRICTED)
+        story.tell("On Valkey the operator gets a user of its own, with what it needs and no more.")
+        password = secrets.token_urlsafe(24)
+        self.make_operators_user(password)
+        self.kubectl(
+            *("create", "secret", "generic", "shared-admin", "-n", HOME),
+            f"--from-literal=password={password}",
+            shown=f"kubectl create secret generic shared-admin -n {HOME} --from-file=password",
+        )
+        self.helm("install", RELEASE, str(CHART), "-n", HOME)
+        self.kubectl("rollout", "status", f"deployment/{RELEASE}", "-n", HOME, "--timeout=300s")
+        pods = self.pods()
+        story.check(len(pods) == 2, "two replicas run", pods)
+        story.until(lambda: self.leader() in pods, "one of them leads, the other stands by")
+
+    def declare(self) -> None:
+        """Store, policies, tenants: applied, and Ready."""
+        story = self.story
+        story.chapter("A store, two retention policies, three tenants: `kubectl apply`")
+        platform = (MANIFESTS / "1-platform.yaml").read_text()
+        placed = platform.replace("valkey.memtenant-system.svc:6379", self.store.endpoint)
+        self.apply(MANIFESTS / "1-platform.yaml", placed)
+        self.apply(MANIFESTS / "2-tenants.yaml")
+        self.kubectl(
+            *("wait", "mtenants", "--all", "-A", "--for=condition=Ready", "--timeout=300s")
+        )
+        self.kubectl("get", "mstores,rp")
+        self.kubectl("get", "mtenants", "-A")
+        secret = self.cluster.get("secret", "acme-triage", "-n", "support")
+        story.check(
+            secret["type"] == "servicebinding.io/redis",
+            "each agent has a binding Secret: host, user, password, keys",
+        )
+
+    def agents_at_work(self) -> None:
+        """A Job mounts a binding and uses it; what is not its own is denied."""
+        story = self.story
+        story.chapter("An agent mounts its binding and works; what is not its own is denied")
+        with self.connected("globex-default") as neighbour:
+            agent.ask(neighbour, "SET", NEIGHBOURS_NOTE, "Globex only")
+        said = self.run_agent(
+            "triage",
+            "acme-triage",
+            ("SET", NOTE, "the customer prefers e-mail"),
+            ("GET", NOTE),
+            ("GET", NEIGHBOURS_NOTE),
+            ("HSET", "mt:{support.acme}:o:limits", "memory", "9999999999"),
+            ("KEYS", "*"),
+        )
+        story.check(
+            said[:2] == ["OK", "the customer prefers e-mail"], "its own note is there", said
+        )
+        story.check(said[2].startswith("NOPERM"), "the neighbour's note is out of reach", said)
+        story.check(said[3].startswith("NOPERM"), "so is what the operator decides on", said)
+        story.check(said[4].startswith("NOPERM"), "and the names of all keys", said)
+        said = self.run_agent("answers", "acme-answers", ("GET", NOTE), ("DEL", NOTE))
+        story.check(
+            said[0] == "the customer prefers e-mail" and said[1].startswith("NOPERM"),
+            "the ReadOnly agent of the same tenant reads and does not write",
+            said,
+        )
+
+    def drift(self) -> None:
+        """A user vanishes from the server, and comes back as it was."""
+        story = self.story
+        story.chapter("Somebody deletes a user behind the operator's back")
+        user = self.binding("globex-default")["username"]
+        story.command("valkey-cli", "ACL", "DELUSER", user)
+        with self.store.admin() as admin:
+            admin.acl_deluser(user)
+            story.until(
+                lambda: user in admin.acl_users(), "the operator put it back, password and all"
+            )
+        with self.connected("globex-default") as client:
+            found = agent.ask(client, "GET", NEIGHBOURS_NOTE)
+        story.check(found == "Globex only", "its agent works with the binding that it has", found)
+
+    def quota(self) -> None:
+        """Over the limit writing is off, reading and deleting are not; it comes back."""
+        story = self.story
+        story.chapter("A tenant uses up its quota of 1Mi")
+        with self.connected("acme-triage") as client:
+            for number in range(12):
+                agent.ask(client, "SET", f"mt:{{support.acme}}:r:big:{number}", "x" * 100_000)
+            self.wait_for("acme", "condition=WithinQuota=False")
+            self.until_denied(client, "SET", NOTE, "one more")
+            self.condition("acme", "WithinQuota")
+            found = agent.ask(client, "GET", NOTE)
+            story.check(found == "the customer prefers e-mail", "it can still read", found)
+            story.tell("The agent deletes what it no longer needs.")
+            for number in range(12):
+                agent.ask(client, "DEL", f"mt:{{support.acme}}:r:big:{number}")
+            self.wait_for("acme", "condition=WithinQuota=True")
+            story.until(
+                lambda: agent.ask(client, "SET", NOTE, "they prefer a call") == "OK",
+                "and writes again",
+            )
+
+    def rotation(self) -> None:
+        """New credentials; an open connection goes on, the old user goes when it is idle."""
+        story = self.story
+        story.chapter("Credentials rotate under an open connection")
+        before = self.binding("acme-triage")["username"]
+        with self.connected("acme-triage") as client, self.store.admin() as admin:
+            agent.ask(client, "GET", NOTE)
+            self.kubectl(
+                *("annotate", "mtenant", "acme", "-n", "support", "--overwrite"),
+                "memtenant.dev/rotate=now",
+            )
+            story.until(
+                lambda: self.binding("acme-triage")["username"] != before,
+                "the binding shows the tenant's other username",
+            )
+            after = self.binding("acme-triage")["username"]
+            story.output(f"{before} → {after}")
+            found = agent.ask(client, "SET", NOTE, "still here")
+            story.check(found == "OK", "the open connection of the old one goes on", found)
+            with self.connected("acme-triage") as fresh:
+                found = agent.ask(fresh, "GET", NOTE)
+            story.check(found == "still here", "the new credential works beside it", found)
+            client.close()
+            story.tell("The agent reads its binding again and drops the old connection.")
+            story.until(
+                lambda: before not in admin.acl_users(), "the old user is idle, so it is revoked"
+            )
+
+    def leader_lost(self) -> None:
+        """The leading pod dies without a word; agents notice nothing, the other replica leads."""
+        story = self.story
+        story.chapter("The leading pod is killed")
+        lost = self.leader()
+        stop = threading.Event()
+        counted: list[str] = []
+        with self.connected("acme-triage") as client:
+
+            def work() -> None:
+                while not stop.wait(0.05):
+                    counted.append(agent.ask(client, "RPUSH", "mt:{support.acme}:r:log", "at work"))
+
+            worker = threading.Thread(target=work, daemon=True)
+            worker.start()
+            try:
+                self.kubectl("delete", "pod", lost, "-n", HOME, "--grace-period=0", "--force")
+                story.until(
+                    lambda: self.leader() not in {lost, ""},
+                    "the other replica leads once the Lease has run out",
+                )
+                self.wait_for("acme", "condition=Ready")
+            finally:
+                stop.set()
+                worker.join()
+        answered = counted == [str(number + 1) for number in range(len(counted))]
+        story.check(
+            answered and len(counted) > 1,
+            f"meanwhile an agent wrote {len(counted)} times, without one failure",
+            counted[-3:],
+        )
+        story.command("kubectl", "apply", "-f", "initech.yaml", note="one more tenant")
+        self.cluster.apply(
+            {
+                "apiVersion": "memtenant.dev/v1alpha1",
+                "kind": "MemoryTenant",
+                "metadata": {"name": "initech", "namespace": "support"},
+                "spec": {"retentionPolicyRef": {"name": "standard"}},
+            }
+        )
+        self.wait_for("initech", "condition=Ready")
+        story.works("the new leader makes tenants")
+
+    def in_use(self) -> None:
+        """What tenants need is not deleted by mistake."""
+        story = self.story
+        story.chapter("A store that tenants use cannot be deleted by mistake")
+        words = self.refused("delete", "mstore", "shared")
+        story.denied(words)
+        story.check("is in use by" in words, "the API server refuses", words)
+        left = self.cluster.get("mstore", "shared")["metadata"]
+        story.check("deletionTimestamp" not in left, "the store is untouched")
+
+    def retain(self) -> None:
+        """Retain: access goes, data and keys stay; declared again, the tenant finds them."""
+        story = self.story
+        story.chapter("Deleted with deletionPolicy Retain: acme")
+        users, keys = self.on_store("support.acme")
+        story.check(users > 0 and keys > 0, f"before: {users} users, {keys} keys on the store")
+        self.kubectl("delete", "mtenant", "acme", "-n", "support", "--timeout=180s")
+        users, kept = self.on_store("support.acme")
+        story.check(users == 0, "its users are gone from the store", users)
+        story.check(kept > 0 and self.record("acme"), "its data and its keyring are kept", kept)
+        story.tell("Declared again in the same namespace, it is the same tenant.")
+        self.apply(MANIFESTS / "2-tenants.yaml")
+        self.wait_for("acme", "condition=Ready")
+        with self.connected("acme-triage") as client:
+            found = agent.ask(client, "GET", NOTE)
+        story.check(found == "still here", "it remembers, with a new credential", found)
+
+    def delete(self) -> None:
+        """Delete: access and data go."""
+        story = self.story
+        story.chapter("Deleted with deletionPolicy Delete: globex")
+        self.kubectl("delete", "mtenant", "globex", "-n", "support", "--timeout=180s")
+        users, keys = self.on_store("support.globex")
+        story.check(users == 0 and keys == 0, "no user and no key of it is left", (users, keys))
+        story.check(not self.record("globex"), "and no key material")
+
+    def hold_and_shred(self) -> None:
+        """A legal hold refuses the deletion; released, Shred destroys keys, then data."""
+        story = self.story
+        story.chapter("Deleted with deletionPolicy Shred, under a legal hold: doe")
+        with self.connected("doe-default", "legal") as client:
+            note = "mt:{legal.doe}:r:case:l"
+            agent.ask(client, "RPUSH", note, "evidence")
+            words = agent.ask(client, "DEL", note)
+            story.command("valkey-cli", "DEL", note)
+            story.denied(words)
+            story.check(words.startswith("NOPERM"), "under a hold nothing is removed", words)
+        self.kubectl("delete", "mtenant", "doe", "-n", "legal", "--wait=false")
+        self.wait_for("doe", "condition=DeletionBlocked", namespace="legal")
+        self.condition("doe", "DeletionBlocked", namespace="legal")
+        _, keys = self.on_store("legal.doe")
+        story.check(keys > 0, "the tenant stays, and so does its evidence")
+        story.tell("Counsel releases the hold.")
+        self.apply(MANIFESTS / "3-release-hold.yaml")
+        self.kubectl("wait", "mtenant/doe", "-n", "legal", "--for=delete", "--timeout=180s")
+        users, keys = self.on_store("legal.doe")
+        story.check((users, keys) == (0, 0), "its users and its data are gone", (users, keys))
+        story.check(not self.record("doe", "legal"), "and its keys, so no backup can be read")
+
+    def kubectl(self, *arguments: str, shown: str = "") -> None:
+        """Run kubectl as the platform admin, and show the command and what it prints."""
+        self.story.command(*(shlex.split(shown) if shown else ("kubectl", *arguments)))
+        self.story.output(self.cluster.kubectl(*arguments))
+
+    def refused(self, *arguments: str) -> str:
+        """The words of a command that must not succeed."""
+        self.story.command("kubectl", *arguments)
+        answer = self.cluster.try_kubectl(*arguments)
+        if answer.returncode == 0:
+            raise StoryBroken(f"kubectl {' '.join(arguments)} was not refused")
+        return answer.stderr.strip()
+
+    def helm(self, *arguments: str) -> None:
+        """Install the chart with quick intervals, and show how."""
+        values = [
+            "--set=tenantNamespaces={support,legal}",
+            *(f"--set=settings.{name}={value}" for name, value in FAST.items()),
+        ]
+        shown = [word.replace(str(CHART), "charts/memtenant") for word in arguments]
+        self.story.command("helm", *shown, *values)
+        self.cluster.helm(*arguments, *values)
+
+    def apply(self, file: Path, text: str = "") -> None:
+        """Apply a manifest; ``text`` is what it says here, if not as in the file."""
+        self.story.command("kubectl", "apply", "--server-side", "-f", f"manifests/{file.name}")
+        self.story.output(self.cluster.apply(text or file.read_text()))
+
+    def wait_for(self, tenant: str, what: str, namespace: str = "support") -> None:
+        """`kubectl wait` for a condition of a tenant."""
+        where = ("-n", namespace, f"--for={what}", "--timeout=180s")
+        self.kubectl("wait", f"mtenant/{tenant}", *where)
+
+    def condition(self, tenant: str, kind: str, namespace: str = "support") -> None:
+        """Show the message of one condition."""
+        status = self.cluster.get("mtenant", tenant, "-n", namespace)["status"]
+        (found,) = (each for each in status["conditions"] if each["type"] == kind)
+        self.story.output(f"{found['reason']}: {found['message']}")
+
+    def run_agent(self, name: str, binding: str, *commands: Sequence[str]) -> list[str]:
+        """Run an agent's commands in a Job that mounts the binding; the server's answers."""
+        words = [word for command in commands for word in ("--", *command)]
+        self.cluster.kubectl("create", "-f", "-", stdin=json.dumps(_job(name, binding, words)))
+        self.story.command("kubectl", "create", "-f", f"job-{name}.yaml", note=f"mounts {binding}")
+        done = ("--for=condition=Complete", "--timeout=180s")
+        self.cluster.kubectl("wait", f"job/{name}", "-n", "support", *done)
+        found = self.cluster.get("pods", "-n", "support", "-l", f"job-name={name}")
+        log = self.kubelet.log("support", found["items"][0]["metadata"]["name"], "agent")
+        answers = [line for line in log.splitlines() if not line.startswith("> ")]
+        for line in log.splitlines():
+            tell = self.story.denied if line.startswith("NOPERM") else self.story.output
+            tell(line)
+        if len(answers) != len(commands):
+            raise StoryBroken(f"the agent {name} did not get through:\n{log}")
+        return answers
+
+    @contextlib.contextmanager
+    def connected(self, binding: str, namespace: str = "support") -> Iterator["redis.Redis"]:
+        """A connection with the credentials that the binding shows now."""
+        found = self.binding(binding, namespace)
+        with agent.open_uri(found["uri"]) as client:
+            yield client
+
+    def binding(self, name: str, namespace: str = "support") -> dict[str, str]:
+        """The fields of a binding Secret, decoded."""
+        template = '{{range $k, $v := .data}}{{$k}}={{base64decode $v}}{{"\\x00"}}{{end}}'
+        where = ("-n", namespace, "-o", f"go-template={template}")
+        text = self.cluster.kubectl("get", "secret", name, *where)
+        return dict(field.split("=", 1) for field in text.split("\0") if field)
+
+    def until_denied(self, client: "redis.Redis", *command: str) -> None:
+        """Wait until the server refuses the command, and show its words."""
+        words: list[str] = []
+
+        def denied() -> bool:
+            words.append(agent.ask(client, *command))
+            return words[-1].startswith("NOPERM")
+
+        self.story.command("valkey-cli", *command)
+        self.story.until(denied, "the tenant cannot write any more")
+        self.story.denied(words[-1])
+
+    def pods(self) -> list[str]:
+        """The operator's pods that are ready."""
+        found = self.cluster.get("pods", "-n", HOME, "-l", "app.kubernetes.io/component=controller")
+        return [
+            pod["metadata"]["name"]
+            for pod in found["items"]
+            if {"type": "Ready", "status": "True"}.items()
+            <= next(
+                (c for c in pod["status"].get("conditions", ()) if c["type"] == "Ready"), {}
+            ).items()
+        ]
+
+    def leader(self) -> str:
+        """The pod that holds the Lease, or nothing."""
+        found = self.cluster.get("leases", "-n", HOME)["items"]
+        holder = str(found[0]["spec"].get("holderIdentity") or "") if found else ""
+        return holder.rpartition("_")[0]
+
+    def record(self, tenant: str, namespace: str = "support") -> bool:
+        """Whether the operator's namespace holds a tenant's record, and in it the keyring."""
+        name = record_name(TenantId(namespace, tenant))
+        answer = self.cluster.try_kubectl("get", "secret", name, "-n", HOME, "-o", "json")
+        found = json.loads(answer.stdout) if answer.returncode == 0 else {}
+        return bool(found.get("data", {}).get("keyring.json"))
+
+    def on_store(self, tenant: str) -> tuple[int, int]:
+        """How many users and keys the store has of a tenant."""
+        with self.store.admin() as admin:
+            users = [name for name in admin.acl_users() if _text(name).startswith(f"mt.{tenant}.")]
+            keys = list(admin.scan_iter(match=f"mt:{{{tenant}}}:*"))
+        return len(users), len(keys)
+
+    def make_operators_user(self, password: str) -> None:
+        """Run the command that `memtenant store acl` prints, with a password in it."""
+        command = ("memtenant", "store", "acl", "--server", "valkey-9.1")
+        self.story.command(*command)
+        program = str(Path(sys.executable).with_name(command[0]))
+        answer = subprocess.run([program, *command[1:]], capture_output=True, text=True, check=True)
+        words = answer.stdout.split()
+        self.story.output(f"{' '.join(words[:7])} …")
+        with self.store.admin() as admin:
+            admin.execute_command(*(f">{password}" if w.startswith(">") else w for w in words))
+
+
+def _job(name: str, binding: str, words: list[str]) -> dict[str, Any]:
+    """A Job that runs the agent with its binding mounted, as `restricted` wants it."""
+    container = {
+        "name": "agent",
+        "image": "example.org/agent:1",
+        "args": [binding, *words],
+        "env": [{"name": "SERVICE_BINDING_ROOT", "value": "/bindings"}],
+        "volumeMounts": [{"name": "memory", "mountPath": f"/bindings/{binding}", "readOnly": True}],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    pod = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [{"name": "memory", "secret": {"secretName": binding}}],
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": "support"},
+        "spec": {"backoffLimit": 0, "template": {"spec": pod}},
+    }
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name
+
+
+def _images() -> dict[str, Image]:
+    programs = Path(sys.executable).parent
+    path = f"{programs}:/usr/local/bin:/usr/bin:/bin"
+    return {
+        # All pods share this machine's network: each serves its probes on an address of its own.
+        "memtenant": Image(env={"PATH": path, "MEMTENANT_HEALTH_HOST": "{address}"}),
+        "example.org/agent": Image(entrypoint=(sys.executable, str(HERE / "agent.py"))),
+    }
+
+
+def look_around(story: Story, cluster: Cluster) -> None:
+    """What is there now and how to go on, until Ctrl-C."""
+    story.end(
+        f"  export KUBECONFIG={cluster.kubeconfig}",
+        "  kubectl get mtenants -A",
+        "  kubectl describe mtenant acme -n support",
+        "  kubectl explain mtenant.spec.quota",
+        "  kubectl get events -n support --sort-by=.lastTimestamp",
+        f"kubectl is {build.kubectl()}; Ctrl-C stops everything and removes it.",
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
+
+
+def main() -> int:
+    """0 if everything went as told, 1 if not, 130 if interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--no-wait", action="store_true", help="stop at the end of the story")
+    options = parser.parse_args()
+    stop_on_sigterm()
+    story = Story()
+    story.title(
+        "memtenant on Kubernetes: declared tenants become isolated memory.",
+        "Starting a control plane (kube-apiserver, etcd, kube-controller-manager) and a Valkey.",
+    )
+    try:
+        with (
+            servers.running(Flavour.VALKEY_9, Options(aclfile=True, appendonly=True)) as store,
+            control_plane.running() as cluster,
+            running_kubelet(cluster.kubeconfig, _images()) as kubelet,
+        ):
+            demo = Demo(story, cluster, kubelet, store)
+            try:
+                demo.tell()
+            except (StoryBroken, KubectlFailed, redis.RedisError) as error:
+                story.broken(error)
+                _show_logs(story, kubelet)
+                return 1
+            story.chapter("What is there now")
+            demo.kubectl("get", "mtenants", "-A")
+            if options.no_wait or not sys.stdout.isatty():
+                story.end("Everything is stopped and removed.")
+            else:
+                look_around(story, cluster)
+    except (Unavailable, StartFailed) as error:
+        story.broken(error)
+        return 1
+    except KeyboardInterrupt:
+        story.tell("Interrupted: everything is stopped and removed.")
+        return 130
+    return 0
+
+
+def _show_logs(story: Story, kubelet: Kubelet) -> None:
+    """The end of what the operator said."""
+    for log in sorted(kubelet.logs.glob(f"{HOME}_*.log")):
+        story.tell(f"{log.name}:")
+        story.output("\n".join(log.read_text(errors="replace").splitlines()[-15:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
