@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import redis
 from redis.exceptions import NoPermissionError
 
 from memtenant.cli.exits import ExitCode
 from tests.cli.program import NEIGHBOUR, Program, policy, record_key, tenant
 from tests.conftest import StartServer
+from tests.support.certificates import Authority
 from tests.support.servers import Flavour, Options, Server
 
 
@@ -172,3 +174,22 @@ def test_a_wrong_password_is_said(
     assert ended.code == ExitCode.UNSETTLED
     assert valkey.endpoint in ended.out
     assert "wrong" not in ended.said.replace("wrong password", "").replace("wrong username", "")
+
+
+def test_a_server_with_tls_is_checked_against_the_given_ca(
+    program: Program, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server(Flavour.REDIS_7, Options(tls=Authority("tests")))
+    monkeypatch.setenv("MEMTENANT_REDIS_PASSWORD", server.admin_password)
+    manifests = program.write("all.yaml", policy(), tenant())
+    secure = ("--redis", f"rediss://admin@{server.endpoint}")
+
+    unknown = program("apply", "-f", manifests, *secure)
+    assert server.ca_file is not None
+    program.do("apply", "-f", manifests, *secure, "--redis-ca", server.ca_file)
+
+    assert unknown.code == ExitCode.UNSETTLED
+    assert program.binding().tls
+    ca = program.binding_folder() / "ca.crt"
+    with redis.Redis.from_url(program.binding().uri, ssl_ca_certs=str(ca)) as agent:
+        agent.rpush(record_key(), "here")

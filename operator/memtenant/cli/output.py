@@ -37,8 +37,9 @@ class Format(StrEnum):
     YAML = "yaml"
 
 
-def _console(*, stderr: bool) -> Console:
-    """Made at each use: tests and shells replace the streams."""
+def _console(*, stderr: bool, wide: bool = False) -> Console:
+    """Made at each use: tests and shells replace the streams. ``wide``: nothing is cut to fit; a
+    terminal wraps."""
     stream = sys.stderr if stderr else sys.stdout
     terminal = stream.isatty()
     return Console(
@@ -47,7 +48,7 @@ def _console(*, stderr: bool) -> Console:
         markup=False,
         emoji=False,
         soft_wrap=True,
-        width=None if terminal else _WIDE,
+        width=None if terminal and not wide else _WIDE,
         no_color=None if terminal else True,
     )
 
@@ -77,7 +78,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         shown.add_column(column.upper(), no_wrap=True, overflow="ignore")
     for row in rows:
         shown.add_row(*(Text(_clean(cell), style=_STYLES.get(cell, "")) for cell in row))
-    _console(stderr=False).print(shown)
+    _console(stderr=False, wide=True).print(shown)
 
 
 _STYLES = {"True": "green", "False": "red", "Unknown": "yellow"}

@@ -28,6 +28,9 @@ _AT_ONCE = 8
 _MOST_LOOKS = 10
 """At one object in one run: a rotation takes three."""
 
+_ORDER = (Kind.POLICY, Kind.STORE, Kind.TENANT)
+"""Of reconciles, and of what is told of them."""
+
 _TRIES = 3
 _FIRST_DELAY = 0.1
 
@@ -107,7 +110,8 @@ class _Settling:
         for store in sorted(mirror.keys(Kind.STORE)):
             await self._round(store, self._reconciler.repair)
         await self._drain(*Kind)
-        return [self._happened[key] for key in sorted(self._happened)]
+        order = sorted(self._happened, key=lambda key: (_ORDER.index(key.kind), key))
+        return [self._happened[key] for key in order]
 
     def _ask(self, keys: Iterable[ObjectKey]) -> None:
         self._due |= set(keys)
@@ -116,7 +120,7 @@ class _Settling:
         """Reconcile what is due of these kinds: policies before stores before tenants, so that a
         tenant finds both as they are now.
         """
-        order = [kind for kind in (Kind.POLICY, Kind.STORE, Kind.TENANT) if kind in kinds]
+        order = [kind for kind in _ORDER if kind in kinds]
         while batch := next(filter(None, map(self._due_of, order)), None):
             self._due -= batch
             # A count is due at once: there is no later look that could write it.

@@ -193,4 +193,4 @@ def changed_fields(
 
 
 def _shown(value: str | None) -> str:
-    return "none" if value is None else value
+    return "none" if value is None else value or '""'
