@@ -1,13 +1,13 @@
 """A reconciler that changes nothing and remembers what it was asked."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from memtenant.controller.wiring import Leadership
 from memtenant.errors import MemtenantError
-from memtenant.reconcile.outcome import Lane, Outcome, Reconciler
+from memtenant.reconcile.outcome import Lane, Measured, Outcome, Reconciler
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import Kind, ObjectKey
 
@@ -51,6 +51,9 @@ class Recorder:
     async def measure(self, store: ObjectKey) -> Outcome:
         self.rounds[f"measure {store.name}"] += 1
         return await self.round_act(store)
+
+    def measured(self) -> Iterable[Measured]:
+        return ()
 
     def lane(self, key: ObjectKey) -> Lane:
         declared = self.mirror.get(key)

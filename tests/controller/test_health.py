@@ -13,9 +13,10 @@ from memtenant.controller.metrics import Metrics, Round
 from memtenant.controller.series import declared_series
 from memtenant.controller.watches import Watches, watch_name
 from memtenant.errors import StoreUnavailable
-from memtenant.reconcile.outcome import Outcome
+from memtenant.reconcile.outcome import Measured, Outcome
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import Declared, Kind, Listing, ObjectKey
+from memtenant.tenancy.identity import TenantId
 
 EU = ObjectKey.store("eu")
 
@@ -74,17 +75,19 @@ def test_a_watch_is_named_by_what_it_watches() -> None:
 async def test_a_tenant_that_is_gone_takes_its_series_along() -> None:
     mirror = Mirror()
     key = ObjectKey.tenant("support", "acme")
-    usage = {"memory": 5, "memoryLimit": 10, "conversations": 1, "conversationsLimit": 2}
+    live = [Measured(TenantId("support", "acme"), 5, 10, 1, None)]
     access = {"mode": "OverQuota", "since": "2026-01-01T00:00:00Z"}
-    mirror.put(declared(key, conditions=[condition("Ready", "True")], usage=usage, access=access))
-    text = await declared_series(mirror, tenant_limit=10)
+    mirror.put(declared(key, conditions=[condition("Ready", "True")], access=access))
+    text = await declared_series(mirror, tenant_limit=10, measured=live)
     assert 'memtenant_tenant_usage_bytes{tenant="support.acme"} 5\n' in text
+    assert 'memtenant_tenant_limit_bytes{tenant="support.acme"} 10\n' in text
+    assert "tenant_conversations_limit{" not in text
     assert 'memtenant_tenant_access{tenant="support.acme",mode="OverQuota"} 1\n' in text
     assert 'memtenant_tenants{ready="True"} 1\n' in text
     since = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
     assert f'access_since_timestamp_seconds{{tenant="support.acme"}} {since}\n' in text
     mirror.replace(Kind.TENANT, Listing((), "9"))
-    assert "support.acme" not in await declared_series(mirror, tenant_limit=10)
+    assert "support.acme" not in await declared_series(mirror, tenant_limit=10, measured=live)
 
 
 async def test_of_too_many_tenants_the_troubled_ones_are_shown() -> None:

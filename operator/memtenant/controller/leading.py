@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 
 from memtenant.controller.breakers import Breakers
 from memtenant.controller.events import EventSource, cluster_source
@@ -19,7 +19,7 @@ from memtenant.controller.watches import Watches
 from memtenant.controller.wiring import Leadership, ReconcilerFactory
 from memtenant.controller.workers import Limits, Workers
 from memtenant.errors import UsageError
-from memtenant.reconcile.outcome import Lane, Reconciler
+from memtenant.reconcile.outcome import Lane, Measured, Reconciler
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import ObjectKey, Resources
 
@@ -55,6 +55,7 @@ class Leader:
         self._stopping = stopping
         self._watches = Watches()
         self._workers: Workers | None = None
+        self._reconciler: Reconciler | None = None
         self._source: EventSource | None = None
         self._background: list[asyncio.Task[None]] = []
 
@@ -74,11 +75,16 @@ class Leader:
         """Seconds since each watch was heard."""
         return self._watches.ages()
 
+    def measured(self) -> Iterable[Measured]:
+        """The live figures of all tenants; none before this replica leads."""
+        return () if self._reconciler is None else self._reconciler.measured()
+
     async def run(self, term: int) -> None:
         """Lead until asked to stop, or cancelled."""
         installation = self._settings.installation_id or await self._home_uid()
         leadership = Leadership(self._settings, self._resources, self.mirror, term, installation)
         async with self._build(leadership) as reconciler:
+            self._reconciler = reconciler
             await self._lead(reconciler)
 
     async def _home_uid(self) -> str:

@@ -87,7 +87,9 @@ async def _run(settings: Settings, build: ReconcilerFactory) -> int:
             if elector.term is None:
                 return text
             return text + await declared_series(
-                leader.mirror, tenant_limit=settings.tenant_series_limit
+                leader.mirror,
+                tenant_limit=settings.tenant_series_limit,
+                measured=leader.measured(),
             )
 
         async with health.serve(

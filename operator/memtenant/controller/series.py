@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from memtenant.clock import utc_from_rfc3339
+from memtenant.reconcile.outcome import Measured
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import Declared, Kind
 
@@ -23,7 +24,7 @@ _AT_A_TIME = 200
 _HELP = {
     "tenants": "Declared tenants, by what their condition Ready says.",
     "tenant_condition": "1 for the status that a tenant's condition has, by type.",
-    "tenant_usage_bytes": "Memory that a tenant's keys took when last written to its status.",
+    "tenant_usage_bytes": "Memory that a tenant's keys took when last measured.",
     "tenant_limit_bytes": "The quota that it is measured against.",
     "tenant_conversations": "Conversations that a tenant holds.",
     "tenant_conversations_limit": "The quota that they are measured against.",
@@ -36,11 +37,16 @@ _HELP = {
 Lines = dict[str, list[str]]
 
 
-async def declared_series(mirror: Mirror, *, tenant_limit: int) -> str:
-    """Prometheus' text format. At most ``tenant_limit`` tenants have series of their own: those
-    that are not Ready before those that are.
+async def declared_series(
+    mirror: Mirror, *, tenant_limit: int, measured: Iterable[Measured] = ()
+) -> str:
+    """Prometheus' text format. ``measured`` are live figures, newer than those in a status.
+
+    At most ``tenant_limit`` tenants have series of their own: those that are not Ready before those
+    that are.
     """
     lines: Lines = defaultdict(list)
+    live = {str(one.tenant): one for one in measured}
     ready: Counter[str] = Counter({"True": 0, "False": 0, "Unknown": 0})
     settled: list[Declared] = []
     shown = 0
@@ -57,11 +63,11 @@ async def declared_series(mirror: Mirror, *, tenant_limit: int) -> str:
                 settled.append(tenant)
         elif shown < tenant_limit:
             shown += 1
-            _add_tenant(lines, tenant)
+            _add_tenant(lines, tenant, live)
     for number, tenant in enumerate(settled[: tenant_limit - shown]):
         if number % _AT_A_TIME == 0:
             await asyncio.sleep(0)
-        _add_tenant(lines, tenant)
+        _add_tenant(lines, tenant, live)
     for state, count in ready.items():
         _add(lines, "tenants", {"ready": state}, count)
     for key in sorted(mirror.keys(Kind.STORE)):
@@ -71,19 +77,20 @@ async def declared_series(mirror: Mirror, *, tenant_limit: int) -> str:
     return "".join(_family(name, lines[name]) for name in _HELP if name in lines)
 
 
-def _add_tenant(lines: Lines, tenant: Declared) -> None:
-    whose = {"tenant": f"{tenant.key.namespace}.{tenant.key.name}"}
+def _add_tenant(lines: Lines, tenant: Declared, live: Mapping[str, Measured]) -> None:
+    name = f"{tenant.key.namespace}.{tenant.key.name}"
+    whose = {"tenant": name}
     for condition, state in _conditions(tenant).items():
         _add(lines, "tenant_condition", {**whose, "condition": condition, "status": state}, 1)
-    usage = _mapping(tenant.status.get("usage"))
-    for name, field in (
-        ("tenant_usage_bytes", "memory"),
-        ("tenant_limit_bytes", "memoryLimit"),
-        ("tenant_conversations", "conversations"),
-        ("tenant_conversations_limit", "conversationsLimit"),
-    ):
-        if isinstance(figure := usage.get(field), int):
-            _add(lines, name, whose, figure)
+    if (found := live.get(name)) is not None:
+        for series, figure in (
+            ("tenant_usage_bytes", found.memory),
+            ("tenant_limit_bytes", found.memory_limit),
+            ("tenant_conversations", found.conversations),
+            ("tenant_conversations_limit", found.conversations_limit),
+        ):
+            if figure is not None:
+                _add(lines, series, whose, figure)
     access = _mapping(tenant.status.get("access"))
     if mode := access.get("mode"):
         _add(lines, "tenant_access", {**whose, "mode": str(mode)}, 1)

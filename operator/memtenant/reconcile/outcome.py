@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
 from memtenant.errors import MemtenantError
 from memtenant.resources.port import ObjectKey
+from memtenant.tenancy.identity import TenantId
 
-__all__ = ["Lane", "Outcome", "Reconciler"]
+__all__ = ["Lane", "Measured", "Outcome", "Reconciler"]
 
 
 class Lane(IntEnum):
@@ -36,6 +38,17 @@ class Outcome:
     did: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a tenant used at the last measurement, in bytes and conversations, and its quota."""
+
+    tenant: TenantId
+    memory: int
+    memory_limit: int | None
+    conversations: int
+    conversations_limit: int | None
+
+
 class Reconciler(Protocol):
     """The port between the controller's workers and the reconciles of all kinds."""
 
@@ -53,6 +66,10 @@ class Reconciler(Protocol):
 
     async def measure(self, store: ObjectKey) -> Outcome:
         """Measure the memory of all tenants of the store in one paced scan."""
+        ...
+
+    def measured(self) -> Iterable[Measured]:
+        """The live figures of all tenants that were measured since the start."""
         ...
 
     def lane(self, key: ObjectKey) -> Lane:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 
 from memtenant.api.conditions import ConditionStatus, ConditionType, Finding
@@ -14,7 +15,7 @@ from memtenant.jobs.measure import measure
 from memtenant.jobs.repair import Repair, repair
 from memtenant.reconcile.declared import save_status, status_before
 from memtenant.reconcile.deletion import delete_tenant
-from memtenant.reconcile.outcome import Lane, Outcome
+from memtenant.reconcile.outcome import Lane, Measured, Outcome
 from memtenant.reconcile.policy import reconcile_policy
 from memtenant.reconcile.store import forget_store, reconcile_store
 from memtenant.reconcile.tenant import reconcile_tenant
@@ -119,6 +120,8 @@ class WorldReconciler:
             return Outcome(enqueue=(store,))
         did = await self._tell_repair(store, found)
         enqueue = (store,) if found.nodes_changed or found.restored or found.removed else ()
+        if found.primary_changed:
+            enqueue = (*enqueue, *sorted(self.world.mirror.tenants_of_store(store.name)))
         return Outcome(enqueue=enqueue, changed=bool(did), did=did)
 
     async def _tell_repair(self, store: ObjectKey, found: Repair) -> tuple[str, ...]:
@@ -137,14 +140,17 @@ class WorldReconciler:
         return tuple(said)
 
     def _is_stranger(self, name: str) -> bool:
-        """Whether a username of ours belongs to nobody. A tenant that was not reconciled since the
-        start, or is just being made, may have users that the roster does not know yet.
+        """Whether a username of ours, which is in no roster, belongs to nobody: its tenant is gone,
+        or is in a roster without it (a node came back with users that were revoked meanwhile). A
+        tenant that was not reconciled since the start may have users that no roster knows yet.
         """
         owner = parse_user(name)
         if owner is None or not self.world.mirror.synced:
             return False
         key = ObjectKey.tenant(owner.tenant.namespace, owner.tenant.name)
-        return self.world.mirror.get(key) is None
+        if self.world.mirror.get(key) is None:
+            return True
+        return any(owner.tenant in link.tenants for link in self.world.links.values())
 
     async def measure(self, store: ObjectKey) -> Outcome:
         """Measure the memory of all tenants of the store in one paced scan."""
@@ -154,6 +160,20 @@ class WorldReconciler:
         found = await measure(link, self.world.clock)
         keys = tuple(ObjectKey.tenant(t.namespace, t.name) for t in found.affected)
         return Outcome(enqueue=keys)
+
+    def measured(self) -> Iterator[Measured]:
+        """The live figures of all tenants that were measured since the start."""
+        for link in self.world.links.values():
+            for tenant, live in link.tenants.items():
+                usage = link.usage_of(tenant)
+                if usage is not None:
+                    yield Measured(
+                        tenant,
+                        usage.memory,
+                        live.limits.memory,
+                        usage.conversations,
+                        live.limits.conversations,
+                    )
 
     def lane(self, key: ObjectKey) -> Lane:
         """Deletions and what nobody has seen yet first, changes next, refreshes last."""
