@@ -10,6 +10,7 @@ checked by the server command by command. DRYRUN cannot show that, so it is no l
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -160,12 +161,14 @@ async def prove_matrix(
     """Ask the node about every command that it knows, in every state of every access.
 
     ``commands`` are those that the rules are rendered with: those that all nodes of the store know.
-    Leaves nothing behind. Raises `StoreUnavailable`, `StoreRefused` or `FencedOut`.
+    Leaves nothing behind, and removes what an operator that was killed left. Raises
+    `StoreUnavailable`, `StoreRefused` or `FencedOut`.
     """
     described = await describe_commands(node, facts.commands)
     findings = _Findings()
     # Two stores may be declared on one server, and prove at once: each with a user of its own.
-    proof_user = f"{PROOF_USER}-{secrets.token_hex(4)}"
+    proof_user = f"{PROOF_USER}-{term.number}-{secrets.token_hex(4)}"
+    await _drop_leftovers(node, term)
     for name in sorted(facts.commands - described.keys()):
         findings.not_proven.append(f"{name}: the server lists it but does not describe it")
     try:
@@ -187,6 +190,21 @@ async def prove_matrix(
         not_proven=tuple(findings.not_proven),
         leaks=tuple(findings.leaks),
     )
+
+
+async def _drop_leftovers(node: NodeClient, term: Term) -> None:
+    """Remove the proof users of earlier terms: whoever made them was stopped in the middle."""
+    reply = await node.call("ACL", "USERS")
+    names = (name.decode("utf-8", "replace") for name in reply) if isinstance(reply, list) else ()
+    leftovers = [name for name in names if _is_earlier(name, term)]
+    if leftovers:
+        await run_fenced(node, term, [("ACL", "DELUSER", *leftovers)])
+
+
+def _is_earlier(name: str, term: Term) -> bool:
+    """Whether it is a proof user of a term before this one."""
+    found = re.fullmatch(rf"{re.escape(PROOF_USER)}-([0-9]+)-[0-9a-f]+", name)
+    return found is not None and int(found.group(1)) < term.number
 
 
 def _sample_user(
