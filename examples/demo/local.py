@@ -280,8 +280,8 @@ def main() -> int:
     story = Story()
     story.title(
         "memtenant without a cluster: declared tenants become isolated memory.",
-        "The commands are run as shown, from the project's folder, in its .venv. Of what they print,",
-        "objects that did not change are left out and long lines are cut.",
+        "Commands are run as shown, from the project's folder. Of what they print, what did not "
+        "change is left out and long lines are cut.",
     )
     demo = Demo(story, state)
     try:
