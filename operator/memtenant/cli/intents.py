@@ -12,7 +12,7 @@ from memtenant.cli import output, server
 from memtenant.cli.inputs import Given, Manifest
 from memtenant.cli.server import LOCAL_SECRET, LOCAL_STORE, STAND_IN, Server
 from memtenant.errors import InvalidResource, UsageError
-from memtenant.reconcile.tenant import ROTATE_ANNOTATION
+from memtenant.reconcile.prepare import ROTATE_ANNOTATION
 from memtenant.resources.port import API_VERSION, Declared, Kind, ObjectKey, Resources
 
 __all__ = ["Intent", "Intents", "SecretIntent", "cluster_intents", "local_intents"]

@@ -48,5 +48,7 @@ def completion(
     os.environ[COMPLETE_ENV] = f"source_{shell.value}"
     try:
         app([], prog_name="memtenant", complete_var=COMPLETE_ENV)
+    except SystemExit as ended:
+        raise typer.Exit(int(ended.code or 0)) from None
     finally:
         del os.environ[COMPLETE_ENV]

@@ -20,7 +20,7 @@ from memtenant.cli.workspace import DEFAULT_STATE
 from memtenant.clock import rfc3339, system_clock
 from memtenant.errors import ResourceNotFound
 from memtenant.reconcile.once import Happened
-from memtenant.reconcile.tenant import ROTATE_ANNOTATION
+from memtenant.reconcile.prepare import ROTATE_ANNOTATION
 from memtenant.resources.folder import FolderResources
 from memtenant.resources.port import Declared, ObjectKey
 
