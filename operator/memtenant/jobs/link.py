@@ -7,7 +7,9 @@ users is whole again without reading a single Secret.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -37,6 +39,8 @@ class StoreLink:
 
     ``digest`` tells whether the declaration or a Secret changed since it was made; ``failure`` is
     why the store cannot be used now; ``unsaved`` that users changed since the last ACL SAVE.
+    ``working`` are the tenants whose users a reconcile changes now, ``mending`` is held while a
+    repair writes.
     """
 
     name: str
@@ -54,6 +58,19 @@ class StoreLink:
     unsaved: bool = False
     compared: int = 0
     repairing: frozenset[Address] = frozenset()
+    working: set[TenantId] = field(default_factory=set)
+    mending: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @asynccontextmanager
+    async def changing(self, tenant: TenantId) -> AsyncIterator[None]:
+        """While a reconcile changes the tenant's users, repair leaves them alone: what it read a
+        moment ago would bring back a revoked user, or an earlier password."""
+        async with self.mending:
+            self.working.add(tenant)
+        try:
+            yield
+        finally:
+            self.working.discard(tenant)
 
     @property
     def ready(self) -> bool:

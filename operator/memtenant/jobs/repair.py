@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from memtenant.errors import StoreRefused
 from memtenant.jobs.link import StoreLink
+from memtenant.rules.acl import parse_user
 from memtenant.stores import Address, StoreFacts, UsersSet
 
 __all__ = ["Repair", "repair"]
@@ -25,13 +26,15 @@ SLICE = 500
 class Repair:
     """What one pass did: usernames put back, removed, and whether the nodes changed.
 
-    ``whole`` is False while a replica does not answer or is still being filled: it has not got its
-    users yet.
+    ``primary_changed``: it is another process than before and may hold less than that one did. Its
+    users are put back here, the operator's hashes by each tenant's reconcile. ``whole`` is False
+    while a replica does not answer or is still being filled: it has not got its users yet.
     """
 
     restored: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     nodes_changed: bool = False
+    primary_changed: bool = False
     whole: bool = True
 
 
@@ -44,32 +47,57 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
     before = link.facts
     facts = await link.admin.discover()
     changed = before is None or _shape(before) != _shape(facts)
+    renewed = before is not None and before.primary.run_id != facts.primary.run_id
     link.facts = facts
     if changed:
         await link.admin.lead()
-    wanted = {user.name: user for user in link.users()}
     names = await link.admin.user_names()
-    present = names.results.values()
-    lost = {name for there in present for name in wanted.keys() - there}
-    drifted = await _drifted(link, sorted(wanted.keys() - lost))
-    restored = sorted(lost | drifted)
-    if restored:
-        link.repairing = frozenset(names.results)
-        results = await link.admin.set_users([wanted[name] for name in restored])
-        link.unsaved = True
-        _raise_refusal(results.results)
-        link.repairing = frozenset()
-    strangers = sorted(
-        name for name in frozenset().union(*present) - wanted.keys() if is_stranger(name)
-    )
-    if strangers:
-        await link.admin.drop_users(strangers)
-        link.unsaved = True
+    wanted = {user.name for user in link.users()}
+    lost = {name for there in names.results.values() for name in wanted - there}
+    drifted = await _drifted(link, sorted(wanted - lost))
+    present: frozenset[str] = frozenset().union(*names.results.values())
+    restored, strangers = await _mend(link, lost | drifted, present, is_stranger)
     if link.unsaved:
         await link.admin.save_users()
         link.unsaved = False
     whole = not facts.unreachable and not facts.primary.syncing
-    return Repair(tuple(restored), tuple(strangers), changed, whole)
+    return Repair(restored, strangers, changed, renewed, whole)
+
+
+async def _mend(
+    link: StoreLink,
+    damaged: set[str],
+    present: frozenset[str],
+    is_stranger: Callable[[str], bool],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Set the damaged users that should still be, drop those present that should not.
+
+    Reconciles went on while the nodes were read. So who should be is asked again here, where no
+    reconcile begins to change users until all is written; those of one that works now are its own.
+    """
+    async with link.mending:
+        wanted = {user.name: user for user in link.users()}
+        restored = sorted(name for name in damaged & wanted.keys() if not _worked_on(link, name))
+        if restored:
+            link.repairing = frozenset(node.address for node in link.admin.facts.nodes)
+            results = await link.admin.set_users([wanted[name] for name in restored])
+            link.unsaved = True
+            _raise_refusal(results.results)
+            link.repairing = frozenset()
+        strangers = sorted(
+            name
+            for name in present - wanted.keys()
+            if not _worked_on(link, name) and is_stranger(name)
+        )
+        if strangers:
+            await link.admin.drop_users(strangers)
+            link.unsaved = True
+    return tuple(restored), tuple(strangers)
+
+
+def _worked_on(link: StoreLink, name: str) -> bool:
+    owner = parse_user(name)
+    return owner is not None and owner.tenant in link.working
 
 
 async def _drifted(link: StoreLink, names: list[str]) -> set[str]:

@@ -52,12 +52,15 @@ async def apply(world: World, work: Work, plan: Sequence[Action]) -> Declared:
     Raises the error of the first step that fails.
     """
     declared = work.declared
-    for action in plan:
-        if isinstance(action, AddFinalizer):
-            declared = await world.resources.add_finalizer(declared, FINALIZER)
-            world.mirror.put(declared)
-        else:
-            await _execute(world, work, action)
+    if not plan:
+        return declared
+    async with work.link.changing(work.desired.record.tenant):
+        for action in plan:
+            if isinstance(action, AddFinalizer):
+                declared = await world.resources.add_finalizer(declared, FINALIZER)
+                world.mirror.put(declared)
+            else:
+                await _execute(world, work, action)
     return declared
 
 

@@ -15,7 +15,7 @@ from memtenant.api.tenant import MemoryTenantStatus
 from memtenant.crypto.header import peek_header
 from memtenant.errors import MemtenantError, RecordInvalid, ResourceForbidden
 from memtenant.jobs.link import StoreLink
-from memtenant.reconcile.current import Current, read_current, read_record, record_draft
+from memtenant.reconcile.current import Current, read_bindings, read_record, record_draft
 from memtenant.reconcile.declared import save_status, status_before
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.policy import read_policy
@@ -73,12 +73,13 @@ async def _read(world: World, tenant: TenantId) -> Current:
     """What exists of the tenant. Bindings that may not be read (the grant goes with its namespace,
     and in no known order) go with their owner, the tenant, by the garbage collector.
     """
+    stored, record = await read_record(world, tenant)
     try:
-        return await read_current(world, tenant, (), bound=True)
+        return await read_bindings(world, tenant, stored, record, (), bound=True)
     except ResourceForbidden as error:
         if error.reason != SECRET_ACCESS_MISSING:
             raise
-    return Current(*await read_record(world, tenant))
+    return Current(stored, record)
 
 
 async def _delete_bindings(world: World, current: Current) -> None:
@@ -123,7 +124,8 @@ async def _obstacle(
         )
     namespace = world.mirror.namespace(tenant.namespace)
     labels = hold_labels(tenant, declared.labels, namespace.labels if namespace else {})
-    matters = facts.matters_of(labels, matters_from(state.access.get("matters", "")))
+    before = matters_from(state.access.get("matters", ""))
+    matters = facts.matters_of(labels, before, world.clock.now())
     content = Content()
     if facts.content_minimum is not None and not matters:
         content = await _content(link, tenant)
@@ -164,12 +166,13 @@ async def _blocked(world: World, declared: Declared, obstacle: Obstacle) -> Outc
 
 async def _revoke(world: World, link: StoreLink, tenant: TenantId, record: TenantRecord) -> None:
     """The users go first and from every node; only then is anything removed or kept for later."""
-    link.tenants.pop(tenant, None)
     world.settled.discard(tenant)
-    users = record.all_users()
-    if users:
-        (await link.admin.drop_users(users)).require_all()
-        link.unsaved = True
+    async with link.changing(tenant):
+        link.tenants.pop(tenant, None)
+        users = record.all_users()
+        if users:
+            (await link.admin.drop_users(users)).require_all()
+            link.unsaved = True
 
 
 async def _remove(
@@ -180,7 +183,9 @@ async def _remove(
     policy: DeletionPolicy,
 ) -> None:
     """Delete or Shred. The record stays, without keys if they are shredded, until all is gone."""
-    doomed = _in_phase(record, Phase.DELETING, world.clock.now())
+    doomed = replace(
+        _in_phase(record, Phase.DELETING, world.clock.now()), deletion_policy=policy.value
+    )
     if policy is DeletionPolicy.SHRED:
         doomed = replace(doomed, keyring=b"")
     stored = await world.resources.apply_secret(

@@ -87,7 +87,7 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     was_ready = _linked(world, key.name)
     try:
         link = await _link(world, declared, store_spec(declared))
-        await _take(link)
+        renewed = await _take(link)
     except MemtenantError as error:
         if key.name in world.links:
             world.links[key.name].failure = error
@@ -95,6 +95,7 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     link.failure = None
     orphans = await _orphans(world, link)
     wait = world.counts_wait(key, before.tenants, len(world.ledger.committed(key.name)))
+    was_ready = was_ready and not renewed
     if wait and was_ready and before.observed_generation == declared.generation:
         return Outcome(requeue_after=wait)
     # Counted on the nodes: the roster in memory is not whole before every tenant was looked at.
@@ -148,6 +149,7 @@ async def _link(world: World, declared: Declared, spec: MemoryStoreSpec) -> Stor
     link = StoreLink(name, digest, admin, endpoint, tls is not None, (tls.ca or "") if tls else "")
     if known is not None:
         link.tenants, link.usage, link.measured_at = known.tenants, known.usage, known.measured_at
+        link.working, link.mending = known.working, known.mending
         await known.admin.close()
     world.links[name] = link
     return link
@@ -206,8 +208,12 @@ async def look_at_store(world: World, declared: Declared) -> StoreLink:
     return link
 
 
-async def _take(link: StoreLink) -> None:
-    """Look at the nodes, claim the store, lead it, and prove the rule template on it."""
+async def _take(link: StoreLink) -> bool:
+    """Look at the nodes, claim the store, lead it, and prove the rule template on it.
+
+    Whether the primary is another process than when it was looked at last.
+    """
+    before = link.facts
     facts = await _inspect(link)
     await link.admin.lead()
     link.facts = facts
@@ -219,6 +225,7 @@ async def _take(link: StoreLink) -> None:
             reason="IsolationNotProven",
         )
     link.proof = proof
+    return before is not None and before.primary.run_id != facts.primary.run_id
 
 
 async def _inspect(link: StoreLink) -> StoreFacts:

@@ -1,0 +1,89 @@
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import invariants
+from tests.e2e.scene import Scene
+from tests.e2e.witness import Witness
+from tests.support import tiers
+from tests.support.controlplane import cluster as control_plane
+from tests.support.controlplane.cluster import Cluster
+from tests.support.processes import Unavailable
+
+CRDS = Path(__file__).parents[2] / "crds"
+
+
+@pytest.fixture(scope="session")
+def own_cluster() -> Iterator[Cluster]:
+    """A control plane that these tests may disturb, with memtenant's kinds."""
+    try:
+        running = control_plane.start()
+    except Unavailable as missing:
+        tiers.cannot_run(str(missing))
+    running.apply(*(path.read_text() for path in sorted(CRDS.glob("*.yaml"))))
+    running.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+    yield running
+    control_plane.discard(running)
+
+
+@contextmanager
+def staged(cluster: Cluster, folder: Path) -> Iterator[Scene]:
+    """An empty scene. At its end the operators stop in order, nothing was shown that must not be,
+    no defect is in a log, and what was declared is gone."""
+    witness = Witness(cluster)
+    with ExitStack() as stack:
+        witness.start()
+        stack.callback(witness.close)
+        scene = Scene(cluster, folder, stack, witness)
+        cluster.create_namespace(scene.home)
+        try:
+            yield scene
+            if scene.replicas:
+                invariants.no_secret_is_shown(scene)
+                _no_defect_is_logged(scene)
+        finally:
+            for replica in scene.replicas:
+                replica.stop()
+            _clear(scene)
+
+
+@pytest.fixture
+def scene(own_cluster: Cluster, tmp_path: Path) -> Iterator[Scene]:
+    """A scene of a test's own, for tests that break what others need."""
+    with staged(own_cluster, tmp_path) as scene:
+        yield scene
+
+
+@pytest.fixture(scope="module")
+def stage(
+    own_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], Scene]]:
+    """Makes the one scene that the tests of a module share."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(staged(own_cluster, tmp_path_factory.mktemp("scene")))
+
+
+def _no_defect_is_logged(scene: Scene) -> None:
+    for replica in scene.replicas:
+        text = replica.log.read_text(errors="replace")
+        assert "Traceback" not in text, text[max(0, text.index("Traceback") - 2000) :][:6000]
+        assert "InternalError" not in text
+
+
+def _clear(scene: Scene) -> None:
+    """Remove what was declared, whoever still holds it: a finalizer waits for operators that are
+    gone."""
+    kinds = {"memorytenants": "mtenant", "memorystores": "mstore", "retentionpolicies": "rp"}
+    for plural, kind in kinds.items():
+        for item in scene.witness.all(plural):
+            metadata = item["metadata"]
+            where = ("-n", metadata["namespace"]) if "namespace" in metadata else ()
+            free = '{"metadata": {"finalizers": null}}'
+            scene.cluster.try_kubectl(
+                "patch", kind, metadata["name"], *where, "--type=merge", "-p", free
+            )
+            scene.cluster.try_kubectl("delete", kind, metadata["name"], *where, "--wait=false")
+    for namespace in (scene.home, *scene.namespaces):
+        scene.cluster.try_kubectl("delete", "namespace", namespace, "--wait=false")

@@ -1,0 +1,231 @@
+"""What must hold whenever the operator has come to rest, whatever happened before."""
+
+import json
+from base64 import b64decode, b64encode, urlsafe_b64encode
+from collections.abc import Iterator
+from typing import Any
+
+import redis
+
+from memtenant.rules.acl import parse_user
+from memtenant.tenancy import keys
+from memtenant.tenancy.binding import Binding
+from memtenant.tenancy.identity import TenantId, agent_user
+from tests.e2e.scene import Scene, eventually, is_ready, login
+from tests.e2e.witness import Json
+from tests.support.servers import Server
+
+_OURS = "app.kubernetes.io/managed-by"
+
+
+def check(scene: Scene, *nodes: Server) -> None:
+    """Everything below, on these nodes, the primary first.
+
+    Waits for rest: the repair of a node may come a moment after a tenant says Ready.
+    """
+    eventually(lambda: not orphans(scene, *nodes), lambda: orphans(scene, *nodes))
+    ready = [item for item in scene.witness.all("memorytenants") if _of(scene, item)]
+    ready = [item for item in ready if is_ready(item)]
+    bindings = [binding for item in ready for binding in _bindings(scene, item)]
+    for node in nodes:
+        for binding in bindings:
+            others = [b.tenant for b in bindings if b.tenant != binding.tenant]
+            _agent_reaches_its_own_keys_alone(binding, node, others, node is nodes[0])
+    no_secret_is_shown(scene)
+
+
+def orphans(scene: Scene, *nodes: Server) -> list[str]:
+    """What exists without an owner, or is missing, in words."""
+    tenants = {TenantId(*_name(item)): item for item in scene.witness.all("memorytenants")}
+    records = {
+        TenantId.parse(fields["tenantId"]): (fields, credentials)
+        for fields, credentials in _records(scene)
+    }
+    found = []
+    for tenant, (fields, _) in records.items():
+        if fields["phase"] == "Active" and tenant not in tenants:
+            found.append(f"the record of {tenant} is Active and there is no such tenant")
+        if fields["phase"] == "Deleting":
+            found.append(f"the record of {tenant} is still in deletion")
+    found += _users_without_an_owner(records, *nodes)
+    with nodes[0].admin() as admin:
+        for key in admin.keys("mt:*"):
+            owner = keys.tenant_of(key)
+            if owner is None:
+                if key.decode() not in (keys.STORE_OWNER, keys.STORE_EPOCH):
+                    found.append(f"key {key!r} belongs to no tenant")
+            elif owner not in records:
+                found.append(f"key {key!r} belongs to a tenant without a record")
+    found += _bindings_without_an_owner(scene, tenants)
+    return found
+
+
+def _users_without_an_owner(
+    records: dict[TenantId, tuple[Json, Json]], *nodes: Server
+) -> Iterator[str]:
+    wanted = {
+        agent_user(tenant, name, slot)
+        for tenant, (fields, credentials) in records.items()
+        if fields["phase"] == "Active"
+        for name, principal in credentials.items()
+        for slot in principal["slots"]
+    }
+    for node in nodes:
+        with node.admin() as admin:
+            names = [name if isinstance(name, str) else name.decode() for name in admin.acl_users()]
+        there = {name for name in names if parse_user(name) is not None}
+        yield from (f"{node.endpoint} lacks user {name}" for name in sorted(wanted - there))
+        yield from (f"{node.endpoint} has user {name}" for name in sorted(there - wanted))
+
+
+def _bindings_without_an_owner(scene: Scene, tenants: dict[TenantId, Json]) -> Iterator[str]:
+    for secret in scene.witness.all("secrets"):
+        namespace, name = _name(secret)
+        ours = secret["metadata"].get("labels", {}).get(_OURS) == "memtenant"
+        if namespace not in scene.namespaces or not ours:
+            continue
+        binding = Binding.from_mapping(_data(secret))
+        item = tenants.get(binding.tenant)
+        told = [] if item is None else item.get("status", {}).get("bindings", [])
+        if name not in [one["name"] for one in told]:
+            yield f"Secret {namespace}/{name} is a binding of no tenant"
+
+
+def _agent_reaches_its_own_keys_alone(
+    binding: Binding, node: Server, others: list[TenantId], primary: bool
+) -> None:
+    """A Ready tenant's credentials log in, read, write where they may, and see no neighbour."""
+    own = f"{keys.records(binding.tenant)}e2e:probe:l"
+    with login(binding, node) as agent:
+        agent.lrange(own, 0, -1)
+        if primary:
+            _writes_or_is_denied(agent, own)
+        for other in others[:2]:
+            for command in (
+                ("LRANGE", f"{keys.records(other)}e2e:probe:l", "0", "-1"),
+                ("RPUSH", f"{keys.records(other)}e2e:probe:l", "x"),
+                ("HGETALL", keys.access(other)),
+            ):
+                _is_denied(agent, *command)
+        _is_denied(agent, "HSET", keys.limits(binding.tenant), "memory", "1")
+        _is_denied(agent, "ACL", "LIST")
+    if primary:
+        with node.admin() as admin:
+            admin.delete(own)
+
+
+def _writes_or_is_denied(agent: "redis.Redis", own: str) -> None:
+    try:
+        agent.rpush(own, "x")
+    except redis.exceptions.NoPermissionError:
+        return  # ReadOnly, or over quota
+    assert agent.lrange(own, -1, -1) == [b"x"]
+
+
+def _is_denied(agent: "redis.Redis", *command: str) -> None:
+    try:
+        answer = agent.execute_command(*command)
+    except redis.exceptions.NoPermissionError:
+        return
+    raise AssertionError(f"{command} answered {answer!r}")
+
+
+# --- secrets ---------------------------------------------------------------------------------
+
+
+def no_secret_is_shown(scene: Scene) -> None:
+    """No password, hash of one, or key that ever was is in a log, Event, object or argv."""
+    texts = shown(scene)
+    for secret in secrets_that_were(scene):
+        for form in _forms(secret):
+            for where, text in texts.items():
+                assert form not in text, f"{where} shows a secret of {len(secret)} bytes"
+    for where, text in texts.items():
+        # The mask hides what has the form of a secret: something tried to log one.
+        assert "[masked]" not in text, where
+
+
+def shown(scene: Scene) -> dict[str, str]:
+    """Everything that people read, by where it is: all versions of all objects but Secrets."""
+    texts = {}
+    for replica in scene.replicas:
+        texts[f"log of {replica.identity}"] = replica.log.read_text(errors="replace")
+        texts[f"argv of {replica.identity}"] = json.dumps(replica.argv)
+    for plural in ("events", "memorytenants", "memorystores", "retentionpolicies", "leases"):
+        changes = [c.object for c in scene.witness.since(0) if c.plural == plural]
+        texts[plural] = json.dumps(changes, ensure_ascii=False)
+    metadata = [c.object["metadata"] for c in scene.witness.since(0) if c.plural == "secrets"]
+    texts["metadata of Secrets"] = json.dumps(metadata, ensure_ascii=False)
+    return texts
+
+
+def secrets_that_were(scene: Scene) -> set[bytes]:
+    """Every password and key in any version of any Secret of the scene."""
+    found = {value for value in scene.secrets_made if len(value) >= 8}
+    found |= {server.admin_password.encode() for server in scene.servers}
+    for change in scene.witness.since(0):
+        if change.plural != "secrets" or change.name[0] not in (scene.home, *scene.namespaces):
+            continue
+        for name, value in _data(change.object).items():
+            if name.endswith("keyring.json") or name == "credentials.json":
+                found |= set(_leaves(json.loads(value or b"{}")))
+            elif name in ("password", "root"):
+                found.add(value)
+    return found
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[bytes]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner, name)
+    elif name in ("password",):
+        yield value.encode()
+    elif name in ("key", "wrapped", "nameKey", "tokenKey", "auditKey"):
+        yield b64decode(value)
+
+
+def _forms(secret: bytes) -> set[str]:
+    import hashlib
+
+    encoded = {b64encode(secret), urlsafe_b64encode(secret)}
+    forms = {secret.hex(), secret.hex().upper(), hashlib.sha256(secret).hexdigest()}
+    forms |= {form.decode().rstrip("=") for form in encoded}
+    try:
+        text = secret.decode().strip()
+    except UnicodeDecodeError:
+        return forms
+    return forms | ({text} if len(text) >= 8 else set())
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def _records(scene: Scene) -> Iterator[tuple[Json, Json]]:
+    for secret in scene.witness.all("secrets"):
+        namespace, name = _name(secret)
+        if namespace == scene.home and name.endswith("-keyring"):
+            data = _data(secret)
+            yield json.loads(data["record.json"]), json.loads(data["credentials.json"])
+
+
+def _bindings(scene: Scene, item: Json) -> Iterator[Binding]:
+    namespace, name = _name(item)
+    for told in item["status"]["bindings"]:
+        binding = scene.binding(namespace, name, told["agent"])
+        assert binding.username == told["username"], (binding.username, told)
+        yield binding
+
+
+def _of(scene: Scene, item: Json) -> bool:
+    return item["metadata"]["namespace"] in scene.namespaces
+
+
+def _name(item: Json) -> tuple[str, str]:
+    return item["metadata"].get("namespace", ""), item["metadata"]["name"]
+
+
+def _data(secret: Json) -> dict[str, bytes]:
+    return {name: b64decode(value) for name, value in secret.get("data", {}).items()}

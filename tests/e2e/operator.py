@@ -1,0 +1,133 @@
+"""The operator as real processes that a test kills, freezes and thaws; a kubelet starts them again.
+
+replica = Replica("a", kubeconfig, home, folder)
+replica.start()
+replica.kill()         # it is started again, as a container that crashed
+replica.stop()         # SIGTERM; it stays down
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support import processes
+
+QUICK: Mapping[str, str] = {
+    "lease_duration": "3",
+    "lease_renew_deadline": "2.5",
+    "lease_retry_period": "0.5",
+    "repair_interval": "0.5",
+    "measure_interval": "0.5",
+    "store_probe_longest": "1",
+    "backoff_longest": "2",
+}
+"""Settings under which a test need not wait. Intervals only: nothing else differs from the
+defaults."""
+
+
+@dataclass
+class Replica:
+    """One replica, as a process of its own. ``exits`` are the codes with which it ended so far."""
+
+    identity: str
+    kubeconfig: Path
+    home: str
+    folder: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+    exits: list[int] = field(default_factory=list)
+    argv: list[list[str]] = field(default_factory=list)
+    _process: "subprocess.Popen[bytes] | None" = None
+    _wanted: bool = False
+    _watcher: threading.Thread | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def log(self) -> Path:
+        """What all its processes wrote."""
+        return self.folder / f"operator-{self.identity}.log"
+
+    @property
+    def pid(self) -> int:
+        """The id of the process that runs now."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there (a frozen one is)."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start it, and again whenever it ends."""
+        self._wanted = True
+        self._spawn()
+        self._watcher = threading.Thread(target=self._restart_when_it_ends, daemon=True)
+        self._watcher.start()
+
+    def kill(self) -> None:
+        """Crash it (SIGKILL)."""
+        with self._lock:
+            if self.alive:
+                os.kill(self.pid, signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Stop it in its tracks (SIGSTOP)."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Undo `freeze`."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def stop(self) -> int:
+        """Ask it to end; the exit code of its last process."""
+        with self._lock:
+            self._wanted = False
+        if self._process is None:
+            return 0
+        code = processes.stop(self._process, grace=30)
+        if self._watcher is not None:
+            self._watcher.join(10)
+        return code
+
+    def _spawn(self) -> None:
+        settings = {
+            "home_namespace": self.home,
+            "identity": self.identity,
+            "kubeconfig": str(self.kubeconfig),
+            "secret_access": "Cluster",
+            "health_host": "127.0.0.1",
+            "health_port": "0",
+            "log_format": "json",
+            **QUICK,
+            **self.settings,
+        }
+        env = {f"MEMTENANT_{name.upper()}": value for name, value in settings.items()}
+        self._process = processes.spawn(
+            [str(Path(sys.executable).parent / "memtenant"), "controller"],
+            log=self.log,
+            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), **env},
+            cwd=self.folder,
+            new_session=True,
+        )
+
+    def _restart_when_it_ends(self) -> None:
+        while self._process is not None:
+            self._note_argv()
+            code = self._process.wait()
+            self.exits.append(code)
+            with self._lock:
+                if not self._wanted:
+                    return
+                self._spawn()
+
+    def _note_argv(self) -> None:
+        try:
+            raw = Path(f"/proc/{self.pid}/cmdline").read_bytes()
+        except OSError:
+            return
+        self.argv.append(raw.decode(errors="replace").split("\0"))

@@ -1,0 +1,223 @@
+"""The API server is away or refuses; the leader stands still. The other leads, one writer only."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.controller.faults import faulty_api
+from tests.e2e import invariants
+from tests.e2e.operator import Replica
+from tests.e2e.scene import Scene, eventually, works
+from tests.support.servers import Options, Server
+
+pytestmark = pytest.mark.cluster
+
+AWAY = 30.0
+"""Seconds without an API server: longer than any lease or pause here."""
+
+
+def test_operator_survives_half_a_minute_without_the_api_server(scene: Scene) -> None:
+    server = scene.server(Options(appendonly=True))
+    scene.policy()
+    scene.store(server)
+    team = scene.team()
+    scene.operator("a")
+    scene.operator("b")
+    scene.tenant(team, "stays", deletionPolicy="Delete")
+    scene.tenant(team, "goes", deletionPolicy="Delete")
+    scene.wait_ready(team, "stays", "goes")
+    stays = scene.binding(team, "stays")
+    # Asked for at the last moment: the operator may or may not have begun.
+    scene.tenant(team, "late", deletionPolicy="Delete")
+    scene.delete_tenant(team, "goes")
+
+    scene.cluster.stop_api()
+    until = time.monotonic() + AWAY
+    while time.monotonic() < until:
+        assert works(stays), "agents do not need the API server"
+        time.sleep(1)
+    scene.cluster.start_api()
+    scene.tenant(team, "after", deletionPolicy="Delete")
+
+    scene.wait_gone(team, "goes")
+    scene.wait_ready(team, "stays", "late", "after")
+    assert scene.binding(team, "stays").password == stays.password
+    invariants.check(scene, server)
+
+
+@pytest.mark.parametrize("code", [409, 410, 429, 500])
+def test_operator_converges_when_the_api_server_refuses(
+    scene: Scene, code: int, tmp_path: Path
+) -> None:
+    server = scene.server()
+    scene.policy()
+    team = scene.team()
+    with faulty_api(scene.cluster, tmp_path) as api:
+        scene.operator(kubeconfig=api.kubeconfig)
+        scene.store(server)
+        scene.wait_store()
+        again = 1 if code == 429 else None
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+            if (code, method) != (410, "GET"):
+                api.refuse(code, 6, method=method, ending="", retry_after=again)
+        for plural in ("memorytenants", "secrets"):
+            api.lose_watch(plural)
+        for index in range(6):
+            scene.tenant(team, f"t{index}", deletionPolicy="Delete")
+        api.expire_watch(code if code in (410, 500) else 410)
+
+        scene.wait_ready(team, *(f"t{index}" for index in range(6)))
+        api.refuse(code, 4, method="PATCH", ending="", retry_after=again)
+        api.refuse(code, 4, method="DELETE", ending="", retry_after=again)
+        scene.delete_tenant(team, "t0")
+        scene.wait_gone(team, "t0")
+        invariants.check(scene, server)
+        for replica in scene.replicas:
+            replica.stop()
+
+
+def test_a_frozen_leader_never_writes_again_once_another_leads(scene: Scene) -> None:
+    primary = scene.server()
+    replica = scene.server(replica_of=primary)
+    scene.policy()
+    scene.store(primary)
+    team = scene.team()
+    scene.operator("a")
+    scene.operator("b")
+    scene.tenant(team, "first", deletionPolicy="Delete")
+    scene.wait_ready(team, "first")
+    frozen = scene.leading()
+    other = next(r for r in scene.replicas if r is not frozen)
+    before = _term(primary)
+    names = [f"t{index}" for index in range(30)]
+
+    with listening(primary) as at_primary, listening(replica) as at_replica:
+        scene.cluster.apply(
+            *(scene.tenant_object(team, name, deletionPolicy="Delete") for name in names)
+        )
+        eventually(lambda: scene.binding_or_none(team, names[0], "default"), "work in full swing")
+        frozen.freeze()
+        ports = ports_of(frozen.pid)
+        eventually(lambda: scene.leader() == other.identity, "the other leads")
+        eventually(lambda: _term(primary) > before, "its term on the store")
+        scene.wait_ready(team, *names)
+        with primary.admin() as admin:
+            admin.acl_deluser(scene.binding(team, names[0]).username)
+        exits = len(frozen.exits)
+        frozen.thaw()
+        eventually(lambda: len(frozen.exits) > exits or ports.update(ports_of(frozen.pid)), "exit")
+        eventually(lambda: works(scene.binding(team, names[0])), "the repair of the new leader")
+
+    assert frozen.exits[-1] != 0
+    assert scene.leader() == other.identity
+    eventually(lambda: frozen.alive, "the thawed one is back as standby")
+    for heard in (at_primary, at_replica):
+        assert heard.writes_from(ports, after=f"{_term(primary)} ") == []
+    scene.tenant(team, "last", deletionPolicy="Delete")
+    scene.wait_ready(team, "last")
+    assert scene.leader() == other.identity
+    invariants.check(scene, primary, replica)
+
+
+def _term(server: Server) -> int:
+    with server.admin() as admin:
+        stored = admin.get("mt:store:epoch")
+    return int(stored.split()[0]) if stored else 0
+
+
+_WRITES = ("ACL", "SET", "HSET", "HDEL", "DEL", "UNLINK", "CLIENT")
+
+
+@dataclass
+class Heard:
+    """What a server executed, in its order: (port of the client, command's words)."""
+
+    commands: list[tuple[int, list[str]]] = field(default_factory=list)
+
+    def writes_from(self, ports: set[int], *, after: str) -> list[list[str]]:
+        """Writes that came from these ports after the epoch was set to a value that begins so."""
+        starts = [
+            index
+            for index, (_, words) in enumerate(self.commands)
+            if words[:2] == ["SET", "mt:store:epoch"] and words[2].startswith(after)
+        ]
+        assert starts, "the new term was never set"
+        return [
+            words
+            for port, words in self.commands[starts[0] :]
+            if port in ports and words[0].upper() in _WRITES and words[1:2] not in (["GETUSER"],)
+        ]
+
+
+@contextmanager
+def listening(server: Server) -> Iterator[Heard]:
+    """MONITOR, in a thread. Commands of a transaction show when they are executed."""
+    heard = Heard()
+    client = server.admin()
+    opened = threading.Event()
+
+    def listen() -> None:
+        try:
+            with client.monitor() as monitor:
+                opened.set()
+                for one in monitor.listen():
+                    port = int(one["client_port"]) if str(one["client_port"]).isdigit() else 0
+                    heard.commands.append((port, one["command"].split()))
+        except Exception:
+            opened.set()  # the test closed it
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    assert opened.wait(20)
+    try:
+        yield heard
+    finally:
+        time.sleep(0.2)  # what was executed last is on its way
+
+
+def ports_of(pid: int) -> set[int]:
+    """The local TCP ports that a process has."""
+    inodes = set()
+    try:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                target = str(link.readlink())
+            except OSError:
+                continue
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+        table = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    except OSError:
+        return set()
+    rows = [line.split() for line in table]
+    return {int(row[1].rsplit(":", 1)[1], 16) for row in rows if row[9] in inodes}
+
+
+def test_the_operators_stop_in_order_and_the_standby_takes_over(scene: Scene) -> None:
+    server = scene.server()
+    scene.policy()
+    scene.store(server)
+    team = scene.team()
+    first, second = scene.operator("a"), scene.operator("b")
+    scene.tenant(team, "t", deletionPolicy="Delete")
+    scene.wait_ready(team, "t")
+    leader = scene.leading()
+    standby = second if leader is first else first
+
+    assert leader.stop() == 0
+
+    eventually(lambda: scene.leader() == standby.identity, "the standby leads")
+    scene.delete_tenant(team, "t")
+    scene.wait_gone(team, "t")
+    _stopped_in_order(standby)
+    invariants.check(scene, server)
+
+
+def _stopped_in_order(replica: Replica) -> None:
+    assert replica.stop() == 0
+    assert "stopped in order" in replica.log.read_text()
