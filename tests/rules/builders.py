@@ -89,11 +89,9 @@ def policy_view(name: str = "standard", **fields: Any) -> PolicyView:
 def store_view(
     name: str = "shared",
     committed: Mapping[TenantId, int] | None = None,
-    *,
-    ready: bool = True,
     **fields: Any,
 ) -> StoreView:
-    return StoreView(name, store_spec(**fields), ready, committed or {})
+    return StoreView(name, store_spec(**fields), committed or {})
 
 
 def minting() -> Callable[[], str]:

@@ -310,13 +310,11 @@ def test_a_named_store_that_does_not_exist_may_still_come() -> None:
         ([store_view("b"), store_view("a")], "a"),
         ([store_view("a"), store_view("b", default=True)], "b"),
         ([store_view("b", default=True), store_view("a", default=True)], "a"),
-        ([store_view("a", default=True, ready=False), store_view("b")], "b"),
-        ([store_view("a", ready=False), store_view("b", ready=False, default=True)], "b"),
         ([store_view("a", default=True, allowedNamespaces=GOLD), store_view("b")], "b"),
         ([store_view("a", default=True, capacity={"memory": "1Mi"}), store_view("b")], "b"),
     ],
 )
-def test_of_the_stores_that_admit_the_tenant_the_ready_then_the_default_then_the_first(
+def test_of_the_stores_that_admit_the_tenant_the_default_then_the_first(
     stores: list[StoreView], chosen: str
 ) -> None:
     assert place_on(*stores) == (chosen, None)
@@ -326,7 +324,6 @@ stores = st.lists(
     st.builds(
         store_view,
         st.sampled_from("abcdef"),
-        ready=st.booleans(),
         default=st.booleans(),
         residencies=st.sampled_from([[], ["eu-west"]]),
         capacity=st.sampled_from([{}, {"memory": "1Mi"}]),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from memtenant.rules.policy import (
     retention_status,
 )
 from memtenant.tenancy.period import Period
-from tests.rules.builders import TENANT, policy_spec, tenant_spec
+from tests.rules.builders import NOW, TENANT, policy_spec, tenant_spec
 
 SINCE = "2026-01-31T09:30:00Z"
 
@@ -42,38 +43,38 @@ def labelled(**labels: str) -> dict[str, Any]:
 
 def test_a_hold_takes_the_tenants_that_its_selector_matches() -> None:
     policy = facts(legalHolds=[hold("A", **labelled(case="x")), hold("B", **labelled(case="y"))])
-    assert set(policy.matters_of({"case": "x"}, {})) == {"A"}
-    assert policy.matters_of({}, {}) == {}
+    assert set(policy.matters_of({"case": "x"}, {}, NOW)) == {"A"}
+    assert policy.matters_of({}, {}, NOW) == {}
 
 
 def test_a_hold_without_conditions_takes_every_tenant_under_the_policy() -> None:
-    assert set(facts(legalHolds=[hold()]).matters_of({}, {})) == {"SEC-1"}
+    assert set(facts(legalHolds=[hold()]).matters_of({}, {}, NOW)) == {"SEC-1"}
 
 
 def test_a_tenant_does_not_slip_out_of_a_hold_by_changing_its_labels() -> None:
     policy = facts(legalHolds=[hold(**labelled(case="x"))])
-    held = policy.matters_of({"case": "x"}, {})
-    assert policy.matters_of({}, held) == held
-    assert policy.matters_of({"case": "y"}, held) == held
+    held = policy.matters_of({"case": "x"}, {}, NOW)
+    assert policy.matters_of({}, held, NOW) == held
+    assert policy.matters_of({"case": "y"}, held, NOW) == held
 
 
 def test_a_hold_that_is_removed_from_the_policy_is_released() -> None:
-    held = facts(legalHolds=[hold()]).matters_of({}, {})
-    assert facts().matters_of({}, held) == {}
-    assert facts(legalHolds=[hold("OTHER", **labelled(case="x"))]).matters_of({}, held) == {}
+    held = facts(legalHolds=[hold()]).matters_of({}, {}, NOW)
+    assert facts().matters_of({}, held, NOW) == {}
+    assert facts(legalHolds=[hold("OTHER", **labelled(case="x"))]).matters_of({}, held, NOW) == {}
 
 
 def test_a_hold_whose_selector_the_policys_author_narrows_releases_those_outside() -> None:
-    held = facts(legalHolds=[hold()]).matters_of({"team": "support"}, {})
+    held = facts(legalHolds=[hold()]).matters_of({"team": "support"}, {}, NOW)
     narrowed = facts(legalHolds=[hold(**labelled(team="sales"))])
-    assert narrowed.matters_of({"team": "support"}, held) == {}
-    assert set(narrowed.matters_of({"team": "sales"}, held)) == {"SEC-1"}
+    assert narrowed.matters_of({"team": "support"}, held, NOW) == {}
+    assert set(narrowed.matters_of({"team": "sales"}, held, NOW)) == {"SEC-1"}
 
 
 def test_a_hold_whose_date_alone_is_corrected_goes_on() -> None:
-    held = facts(legalHolds=[hold(**labelled(case="x"))]).matters_of({"case": "x"}, {})
+    held = facts(legalHolds=[hold(**labelled(case="x"))]).matters_of({"case": "x"}, {}, NOW)
     corrected = facts(legalHolds=[hold(**labelled(case="x")) | {"since": "2025-01-01T00:00:00Z"}])
-    assert corrected.matters_of({}, held) == held
+    assert corrected.matters_of({}, held, NOW) == held
 
 
 @given(
@@ -87,16 +88,16 @@ def test_holds_only_grow_while_the_policy_stays(
     holds: list[tuple[str, str]], first: str, then: list[str]
 ) -> None:
     policy = facts(legalHolds=[hold(matter, **labelled(case=case)) for matter, case in holds])
-    held = policy.matters_of({"case": first}, {})
+    held = policy.matters_of({"case": first}, {}, NOW)
     for label in then:
-        after = policy.matters_of({"case": label}, held)
+        after = policy.matters_of({"case": label}, held, NOW)
         assert held.items() <= after.items()
         held = after
     assert set(policy.still_holds(held)) == set(held)
 
 
 def test_another_policys_matter_of_the_same_name_is_not_still_held() -> None:
-    held = facts(legalHolds=[hold(**labelled(case="x"))]).matters_of({"case": "x"}, {})
+    held = facts(legalHolds=[hold(**labelled(case="x"))]).matters_of({"case": "x"}, {}, NOW)
     assert facts(legalHolds=[hold(**labelled(case="x"))]).still_holds(held) == ("SEC-1",)
     assert facts(legalHolds=[hold(**labelled(case="y"))]).still_holds(held) == ()
     assert facts().still_holds(held) == ()
@@ -130,7 +131,7 @@ def test_nobody_writes_the_two_names() -> None:
 def test_a_hold_may_name_one_tenant() -> None:
     names = {"memtenant.dev/namespace": "support", "memtenant.dev/tenant": "acme"}
     policy = facts(legalHolds=[hold(matchLabels=names)])
-    assert set(policy.matters_of(hold_labels(TENANT, {}, {}), {})) == {"SEC-1"}
+    assert set(policy.matters_of(hold_labels(TENANT, {}, {}), {}, NOW)) == {"SEC-1"}
 
 
 # -- what cannot be resolved -----------------------------------------------------------------------
@@ -236,3 +237,12 @@ def test_keeping_longer_than_a_default_without_a_basis_is_a_condition() -> None:
 def test_facts_are_those_of_the_spec_that_was_given() -> None:
     spec = RetentionPolicySpec()
     assert policy_facts("standard", spec).spec is spec
+
+
+def test_a_hold_stands_from_its_date_on_and_says_when_that_is() -> None:
+    coming = facts(legalHolds=[{**hold(), "since": "2030-01-01T00:00:00Z"}])
+    begins = datetime(2030, 1, 1, tzinfo=UTC)
+    assert coming.matters_of({}, {}, NOW) == {}
+    assert coming.next_hold(NOW) == begins
+    assert set(coming.matters_of({}, {}, begins)) == {"SEC-1"}
+    assert coming.next_hold(begins) is None

@@ -22,7 +22,7 @@ from memtenant.rules.record import TenantRecord, record_labels, record_name
 from memtenant.tenancy.binding import Binding
 from memtenant.tenancy.identity import AgentName, Slot, TenantId, binding_name
 
-__all__ = ["Current", "binding_owner", "read_current", "read_record", "read_roots", "record_draft"]
+__all__ = ["Current", "binding_owner", "read_bindings", "read_record", "read_roots", "record_draft"]
 
 _RECORD_OWNER = "tenant-record"
 
@@ -80,15 +80,20 @@ async def read_record(
     return stored, TenantRecord.from_data(stored.data, stored.name)
 
 
-async def read_current(
-    world: World, tenant: TenantId, agents: Iterable[AgentName], *, bound: bool
+async def read_bindings(
+    world: World,
+    tenant: TenantId,
+    stored: StoredSecret | None,
+    record: TenantRecord | None,
+    agents: Iterable[AgentName],
+    *,
+    bound: bool,
 ) -> Current:
-    """The record, and the bindings of these agents and of those that the record knows.
+    """The bindings of these agents and of those that the record knows, with the record.
 
     A tenant without a record that never told of a binding (``bound``) has none to read: should a
     Secret of that name be there all the same, its creation is refused as a conflict.
     """
-    stored, record = await read_record(world, tenant)
     if record is None and not bound:
         return Current(None, None)
     names = sorted({*agents, *(record.agents if record else ())})

@@ -99,7 +99,7 @@ def _held(
             declared.labels,
             namespace.labels if namespace else {},
         )
-        for matter in facts.matters_of(labels, {}):
+        for matter in facts.matters_of(labels, {}, world.clock.now()):
             counts[matter] += 1
     return tuple(HeldMatter(matter=m, tenants=count) for m, count in sorted(counts.items()))
 

@@ -16,8 +16,8 @@ from memtenant.clock import Clock, system_clock
 from memtenant.errors import InvalidResource, MemtenantError, ResourceConflict
 from memtenant.jobs.measure import measure
 from memtenant.reconcile.policy import read_policy
+from memtenant.reconcile.prepare import prepare
 from memtenant.reconcile.store import look_at_store
-from memtenant.reconcile.tenant import prepare
 from memtenant.reconcile.world import Timing, World, mint_password
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import (

@@ -22,7 +22,13 @@ from memtenant.api.store import (
     StoreTls,
     UserPersistence,
 )
-from memtenant.errors import InvalidResource, MemtenantError, StoreRefused, StoreUnavailable
+from memtenant.errors import (
+    InvalidResource,
+    KeyUnavailable,
+    MemtenantError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.declared import save_status, status_before, store_spec
 from memtenant.reconcile.deletion import finish_orphan
@@ -381,12 +387,19 @@ def _durable(primary: NodeFacts) -> Finding:
 
 
 async def _orphans(world: World, link: StoreLink) -> list[tuple[StoredSecret, TenantRecord]]:
-    """Records on this store without a tenant; what detached while it was away is finished now."""
+    """Records on this store without a tenant; what detached while it was away is finished now.
+
+    A record that cannot be read is left for a backup to mend, and does not stop the others.
+    """
     found = []
     for phase in (Phase.RETAINED, Phase.ORPHANED):
         labels = {RECORD_LABEL: RECORD_COMPONENT, LABEL_PHASE: phase.value}
         for stored in await world.resources.list_secrets(world.resources.home, labels):
-            record = TenantRecord.from_data(stored.data, stored.name)
+            try:
+                record = TenantRecord.from_data(stored.data, stored.name)
+            except KeyUnavailable as damage:
+                _log.error("%s", damage)
+                continue
             if record.store != link.name:
                 continue
             if phase is Phase.ORPHANED and await finish_orphan(world, link, stored, record):

@@ -62,7 +62,6 @@ class StoreView:
 
     name: str
     spec: MemoryStoreSpec
-    ready: bool
     committed: Mapping[TenantId, int]
 
 
@@ -80,7 +79,8 @@ def place(
     """Choose among the stores, or keep ``placed`` (empty: not placed yet).
 
     With ``storeRef`` that store or a refusal; without one, of the stores that admit the tenant
-    the ready ones first, then defaults, then by name.
+    defaults first, then by name, whether it is ready now or not: a store that restarts does not
+    send tenants elsewhere for good.
     """
     by_name = {store.name: store for store in stores}
     asked = applicant.spec.store_ref.name if applicant.spec.store_ref else ""
@@ -93,7 +93,7 @@ def place(
     admitting = [store for store in stores if not next(refusals(applicant, policy, store), None)]
     if not admitting:
         return Placement(None, _none_fits(applicant, policy, stores))
-    best = min(admitting, key=lambda store: (not store.ready, not store.spec.default, store.name))
+    best = min(admitting, key=lambda store: (not store.spec.default, store.name))
     return Placement(best)
 
 

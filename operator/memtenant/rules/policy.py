@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from memtenant.api.conditions import ConditionStatus, ConditionType, Finding
 from memtenant.api.policy import (
@@ -78,8 +79,10 @@ class PolicyFacts:
         }
         return resolve(_bounds(self.spec), self.frameworks, chosen, self.spec.legal_basis or "")
 
-    def matters_of(self, labels: Mapping[str, str], before: Matters) -> dict[str, str]:
-        """The holds that stand for a tenant with these labels (`hold_labels`).
+    def matters_of(
+        self, labels: Mapping[str, str], before: Matters, now: datetime
+    ) -> dict[str, str]:
+        """The holds that stand at ``now`` for a tenant with these labels (`hold_labels`).
 
         ``before`` are those that stood: each goes on while the policy has the matter with the same
         selector, whatever the tenant's labels say now.
@@ -87,9 +90,14 @@ class PolicyFacts:
         held: dict[str, str] = {}
         for hold in self.spec.legal_holds:
             digest = _digest(hold)
-            if hold.tenant_selector.matches(labels) or before.get(hold.matter) == digest:
+            begun = hold.since <= now and hold.tenant_selector.matches(labels)
+            if begun or before.get(hold.matter) == digest:
                 held[hold.matter] = digest
         return held
+
+    def next_hold(self, now: datetime) -> datetime | None:
+        """When the next hold begins that does not stand yet, if one is declared."""
+        return min((one.since for one in self.spec.legal_holds if one.since > now), default=None)
 
     def still_holds(self, before: Matters) -> tuple[str, ...]:
         """Those of the matters that this policy still holds in the same way."""
