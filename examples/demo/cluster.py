@@ -32,7 +32,7 @@ from tests.support.servers import Flavour, Options, Server
 from memtenant.rules.record import record_name
 from memtenant.tenancy.identity import TenantId
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 CHART = HERE.parents[1] / "charts" / "memtenant"
 MANIFESTS = HERE / "manifests"
 HOME, RELEASE = "memtenant-system", "memtenant"
@@ -466,10 +466,11 @@ def _text(name: bytes | str) -> str:
 def _images() -> dict[str, Image]:
     programs = Path(sys.executable).parent
     path = f"{programs}:/usr/local/bin:/usr/bin:/bin"
+    here = (HERE.parents[1], Path(sys.prefix), Path(sys.base_prefix))
     return {
         # All pods share this machine's network: each serves its probes on an address of its own.
-        "memtenant": Image(env={"PATH": path, "MEMTENANT_HEALTH_HOST": "{address}"}),
-        "example.org/agent": Image(entrypoint=(sys.executable, str(HERE / "agent.py"))),
+        "memtenant": Image(env={"PATH": path, "MEMTENANT_HEALTH_HOST": "{address}"}, folders=here),
+        "example.org/agent": Image((sys.executable, str(HERE / "agent.py")), folders=here),
     }
 
 

@@ -24,7 +24,7 @@ from memtenant.errors import MemtenantError
 from memtenant.stores import embedded
 from memtenant.stores.embedded import EmbeddedStore
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 MANIFESTS = HERE.relative_to(ROOT) / "manifests"
 NOTE, NEIGHBOURS_NOTE = "mt:{support.acme}:r:note", "mt:{support.globex}:r:note"

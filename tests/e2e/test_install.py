@@ -18,7 +18,7 @@ import redis
 from memtenant.rules.record import record_name
 from memtenant.stores import admin_rules
 from memtenant.tenancy.identity import TenantId
-from tests.chart.rendered import CHART, HOME, RELEASE
+from tests.chart.rendered import CHART, HOME, RELEASE, ROOT
 from tests.support import processes, servers, tiers
 from tests.support.controlplane import cluster as control_plane
 from tests.support.controlplane.cluster import Cluster, KubectlFailed
@@ -118,7 +118,8 @@ def platform() -> Iterator[Platform]:
     """A cluster of these tests' own: the chart owns what is cluster-wide in it."""
     path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
     # All pods share this machine's network: each serves its probes on an address of its own.
-    image = Image(env={"PATH": path, "MEMTENANT_HEALTH_HOST": "{address}"})
+    env = {"PATH": path, "MEMTENANT_HEALTH_HOST": "{address}"}
+    image = Image(env=env, folders=(ROOT, Path(sys.prefix), Path(sys.base_prefix)))
     try:
         with (
             servers.running(Flavour.VALKEY_9, Options(aclfile=True, appendonly=True)) as store,

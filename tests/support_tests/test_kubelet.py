@@ -94,6 +94,26 @@ def test_volumes_are_where_the_pod_says(cluster: Cluster, namespace: str, run_po
     assert not Path("/etc/demo").exists()
 
 
+def test_an_image_is_there_although_a_volume_covers_its_folder(
+    kubelet: Kubelet, run_pod: RunPod, tmp_path: Path
+) -> None:
+    program = tmp_path / "image" / "program"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho ran; ls -A " + str(tmp_path))
+    program.chmod(0o755)
+    (tmp_path / "covered").touch()
+    kubelet.images["example.org/covered"] = Image((str(program),), folders=(program.parent,))
+    printed = run_pod(
+        "",
+        volumes=[{"name": "tmp", "emptyDir": {}}],
+        container={
+            "image": "example.org/covered",
+            "volumeMounts": [{"name": "tmp", "mountPath": str(tmp_path)}],
+        },
+    )
+    assert printed.split() == ["ran", "image"]
+
+
 def test_a_folder_of_a_claim_outlives_its_pod(
     run_pod: RunPod, cluster: Cluster, namespace: str
 ) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,6 +107,7 @@ class Container:
         env = self._environment(image)
         argv = [_expand(part, env) for part in image.argv(self.spec)]
         context = self.spec.get("securityContext") or {}
+        mounted = self.spec.get("volumeMounts", ())
         names = str(self.folder.parent / "hosts")
         hosts = {"source": names, "target": "/etc/hosts", "read_only": False}
         spec = {
@@ -115,7 +117,7 @@ class Container:
             "argv": argv,
             "env": env,
             "read_only": bool(context.get("readOnlyRootFilesystem")),
-            "mounts": [*map(self._mount, self.spec.get("volumeMounts", ())), hosts],
+            "mounts": [*map(self._mount, mounted), *self._kept(image, mounted), hosts],
         }
         Path(spec["root"]).mkdir(exist_ok=True)
         file = self.folder / f"{self.spec['name']}.json"
@@ -137,6 +139,12 @@ class Container:
             source.mkdir(parents=True, exist_ok=True)
         read_only = mount.get("readOnly", False) or not self.volumes.writable(mount["name"])
         return {"source": str(source), "target": mount["mountPath"], "read_only": read_only}
+
+    def _kept(self, image: Image, mounted: Sequence[Object]) -> list[Object]:
+        covered = (
+            f for f in image.folders if any(f.is_relative_to(m["mountPath"]) for m in mounted)
+        )
+        return [{"source": str(f), "target": str(f), "read_only": False} for f in covered]
 
     def _environment(self, image: Image) -> dict[str, str]:
         own = {k: v.format(address=self.volumes.address) for k, v in image.env.items()}

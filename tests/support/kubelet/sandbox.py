@@ -31,6 +31,7 @@ def main(spec_file: Path) -> None:
     if spec["read_only"]:
         _set_read_only(root)
     for source, target, mount in sorted(mounts, key=lambda m: len(m[1].parts)):
+        _make_point(source, _inside(root, target))  # what is mounted above it may have none
         _bind(source, _inside(root, target))
         if mount["read_only"]:
             _mount(None, _inside(root, target), None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY)
@@ -48,12 +49,15 @@ def _build_root(root: Path, mounts: list[tuple[Path, Path]]) -> None:
     for shadow in sorted(lacking | {Path("/")}, key=lambda folder: len(folder.parts)):
         _shadow(shadow, _inside(root, shadow))
     for source, target in mounts:
-        point = _inside(root, target)
-        if source.is_dir():
-            point.mkdir(parents=True, exist_ok=True)
-        elif not point.exists():
-            point.parent.mkdir(parents=True, exist_ok=True)
-            point.touch()
+        _make_point(source, _inside(root, target))
+
+
+def _make_point(source: Path, point: Path) -> None:
+    if source.is_dir():
+        point.mkdir(parents=True, exist_ok=True)
+    elif not point.exists():
+        point.parent.mkdir(parents=True, exist_ok=True)
+        point.touch()
 
 
 def _deepest_existing(target: Path) -> Path:
