@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -72,6 +73,7 @@ class World:
     policies: dict[str, tuple[tuple[str, int], PolicyFacts]] = field(default_factory=dict)
     counted_at: dict[ObjectKey, float] = field(default_factory=dict)
     _root: SecretKey | None = None
+    _reading_root: asyncio.Lock = field(default_factory=asyncio.Lock)
     _counted: bool = False
 
     async def close(self) -> None:
@@ -128,7 +130,8 @@ class World:
         Raises `KeyUnavailable` where it is gone although tenants were made under it.
         """
         if self._root is None:
-            self._root = await self._read_root() or await self._make_root()
+            async with self._reading_root:
+                self._root = self._root or await self._read_root() or await self._make_root()
         return self._root
 
     async def _read_root(self) -> SecretKey | None:
@@ -149,6 +152,10 @@ class World:
         home = self.resources.home
         records = await self.resources.list_secrets(home, {RECORD_LABEL: RECORD_COMPONENT})
         if records:
+            # Another replica may have made it, and a tenant under it, since it was looked for.
+            root = await self._read_root()
+            if root is not None:
+                return root
             raise KeyUnavailable(
                 f"Secret {home}/{ROOT_SECRET} is gone, and {len(records)} tenants' keys are under "
                 "it: restore it from a backup. No new one is made in its place",
