@@ -28,8 +28,8 @@ class Histories(RuleBasedStateMachine):
         self.now = 0.0
         self.paused_until = 0.0
         self.held: set[str] = set()
-        # What is owed: key -> (due, group); what runs: key -> group.
-        self.owed: dict[int, tuple[float, str | None]] = {}
+        # What is owed: key -> (due, group, lane); what runs: key -> group.
+        self.owed: dict[int, tuple[float, str | None, int]] = {}
         self.working: dict[int, str | None] = {}
 
     @rule(
@@ -46,7 +46,8 @@ class Histories(RuleBasedStateMachine):
         due = self.now + after
         if key in self.owed:
             due = min(due, self.owed[key][0])
-        self.owed[key] = due, group
+            lane = min(lane, self.owed[key][2])
+        self.owed[key] = due, group, lane
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 10.0]))
     def pass_time(self, seconds: float) -> None:
@@ -59,7 +60,7 @@ class Histories(RuleBasedStateMachine):
             assert not self.startable()
             return multiple()
         assert key in self.startable()
-        _, group = self.owed.pop(key)
+        _, group, _ = self.owed.pop(key)
         self.working[key] = group
         return key
 
@@ -92,10 +93,11 @@ class Histories(RuleBasedStateMachine):
             load[group] += 1
         return {
             key
-            for key, (due, group) in self.owed.items()
+            for key, (due, group, lane) in self.owed.items()
             if key not in self.working
             and due <= self.now
-            and (group is None or (group not in self.held and load[group] < LIMIT))
+            and (group not in self.held or lane == 0)
+            and (group is None or load[group] < LIMIT)
         }
 
     @invariant()
@@ -106,7 +108,7 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def sleep_never_outlasts_the_next_work(self) -> None:
-        future = [due for key, (due, _) in self.owed.items() if key not in self.working]
+        future = [due for key, (due, _, _) in self.owed.items() if key not in self.working]
         if future and not self.startable():
             next_due = self.agenda.next_due(self.now)
             later = [due for due in future if due > self.now]
@@ -182,13 +184,14 @@ def test_a_store_takes_no_more_than_its_share_of_workers() -> None:
     assert work.take(0.0) == "c"
 
 
-def test_a_held_store_keeps_its_tenants_waiting_and_no_others() -> None:
+def test_a_held_store_keeps_its_tenants_waiting_but_for_the_most_urgent_and_no_others() -> None:
     work = agenda()
     work.hold("gone")
-    work.add("a", lane=0, group="gone")
+    work.add("a", lane=1, group="gone")
+    work.add("deleted", lane=0, group="gone")
     work.add("b", lane=3, group="well")
     work.add("store", lane=2)
-    assert drain(work) == ["store", "b"]
+    assert drain(work) == ["deleted", "store", "b"]
     work.release("gone")
     assert drain(work) == ["a"]
 

@@ -67,9 +67,12 @@ def stage(
 
 def _no_defect_is_logged(scene: Scene) -> None:
     for replica in scene.replicas:
-        text = replica.log.read_text(errors="replace")
-        assert "Traceback" not in text, text[max(0, text.index("Traceback") - 2000) :][:6000]
-        assert "InternalError" not in text
+        for line in replica.log.read_text(errors="replace").splitlines():
+            # kopf tells with a traceback that a watch broke; then it watches again.
+            if '"logger": "kopf._core.reactor.' not in line:
+                assert "Traceback" not in line, line
+                assert "defect of memtenant" not in line, line
+                assert line.startswith("{"), line
 
 
 def _clear(scene: Scene) -> None:

@@ -3,8 +3,8 @@
 The words and the guarantees are those of controller-runtime's work queue: a key is worked on by
 one worker at a time, a key added while it is worked on is done again afterwards, a key added many
 times is done once. On top of it: lanes (what is urgent goes first, nothing starves), groups (the
-keys of one store share a limit, and a store that does not answer holds all of its keys back), and
-a pause for everything (the API server is away).
+keys of one store share a limit, and a store that does not answer holds all of its keys back but the
+most urgent), and a pause for everything (the API server is away).
 
 Nothing here waits or reads a clock: time is passed in, in seconds on any monotonic scale.
 """
@@ -136,11 +136,10 @@ class Agenda(Generic[K, G]):
     def _heads(self) -> Iterator[tuple[int, int, K]]:
         """(lane, ticket, key) of the first in every line of every group that may start one."""
         for group, lines in self._ready.items():
-            if group is not None and (
-                group in self._held or self._running.get(group, 0) >= self._group_limit
-            ):
+            if group is not None and self._running.get(group, 0) >= self._group_limit:
                 continue
-            for lane, line in enumerate(lines):
+            open_lanes = lines[:1] if group in self._held else lines
+            for lane, line in enumerate(open_lanes):
                 while line and not self._waits(line[0]):
                     line.popleft()
                 if line:
@@ -171,7 +170,8 @@ class Agenda(Generic[K, G]):
             self._place(key, item.again.lane, item.again.group, item.again.due)
 
     def hold(self, group: G) -> None:
-        """Start nothing more of this group until `release`; what runs goes on."""
+        """Start nothing more of this group until `release`, but for its most urgent lane; what runs
+        goes on."""
         self._held.add(group)
 
     def release(self, group: G) -> None:

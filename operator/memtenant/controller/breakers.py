@@ -11,7 +11,8 @@ __all__ = ["Breakers"]
 
 
 class Breakers:
-    """Which stores are away. While one is, the queue starts nothing that belongs to it.
+    """Which stores are away. While one is, the queue starts nothing that belongs to it but
+    deletions: a tenant of a store that is gone must be able to go.
 
     `PATIENCE` failures of its tenants in a row, or one of the store's own reconcile, open the
     breaker. From then on the store's own reconcile alone tries, with backoff, and closes it.

@@ -77,7 +77,7 @@ class WorkQueue(Generic[K, G]):
         self._wake()
 
     def hold(self, group: G) -> None:
-        """Start nothing more of this group until `release`."""
+        """Start nothing more of this group until `release`, but for its most urgent lane."""
         self._agenda.hold(group)
 
     def release(self, group: G) -> None:
