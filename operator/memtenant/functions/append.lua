@@ -165,6 +165,7 @@ local function append(keys, args)
     must(call, 'ZADD', call.members_key, '0', call.where)
   end
   if indexed then
+    reading('index', 'LRANGE', keys[8], '0', '0')
     must(call, 'RPUSH', keys[8], call.where)
   end
   if head.gone then

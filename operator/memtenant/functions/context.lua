@@ -176,6 +176,7 @@ local function context_update(keys, args)
   must(call, 'HSET', call.usage_key, 'bytes', '')
   must(call, 'ZADD', call.members_key, 'NX', '0', call.where)
   for place = 9, #keys do
+    reading('index', 'LRANGE', keys[place], '0', '0')
     must(call, 'RPUSH', keys[place], call.where)
   end
 
@@ -311,7 +312,8 @@ local function context_changes(keys, args, audited)
   elseif since < call.revision then
     local all = reading('changes', 'LRANGE', call.changes, decimal(-LOG_LENGTH), '-1')
     local oldest = peek(all[1])
-    if not oldest or oldest > since + 1 then
+    -- Of the oldest change in a full log, a part may be cut off.
+    if not oldest or oldest > since + 1 or (oldest == since + 1 and #all == LOG_LENGTH) then
       status = 'missed'
     else
       for _, change in ipairs(all) do

@@ -303,8 +303,9 @@ class _RulesFor:
 
     def _bookkeeping_of_conversations(self) -> tuple[str, ...]:
         heads = f"~{keys.records(self.tenant)}*:h"
+        # PERSIST: the head of a deleted conversation expires; an append under a hold keeps it.
         return (
-            self._selector(("hset", "hincrby"), heads, f"~{keys.usage(self.tenant)}"),
+            self._selector(("hset", "hincrby", "persist"), heads, f"~{keys.usage(self.tenant)}"),
             self._selector(("zadd",), f"~{keys.conversations(self.tenant)}"),
         )
 

@@ -5,6 +5,7 @@ from memtenant.stores.admin import Fence, StoreAdmin
 from memtenant.stores.admin_acl import admin_rules
 from memtenant.stores.connection import Address, StoreSettings, StoreTls
 from memtenant.stores.fence import Term
+from memtenant.stores.functions import FunctionsState
 from memtenant.stores.matrix import MatrixProof
 from memtenant.stores.nodes import Flavour, NodeFacts, NodeResults, Role, StoreFacts
 from memtenant.stores.owner import StoreOwner
@@ -17,6 +18,7 @@ __all__ = [
     "Address",
     "Fence",
     "Flavour",
+    "FunctionsState",
     "LatestRecord",
     "MatrixProof",
     "NodeFacts",

@@ -8,11 +8,13 @@ from typing import TypeVar
 
 from memtenant.clock import Clock, system_clock
 from memtenant.errors import FencedOut, MemtenantError, StoreUnavailable
+from memtenant.functions.library import libraries
 from memtenant.rules.acl import AclUser, template_digest
 from memtenant.rules.quota import Usage
-from memtenant.stores import acl, fence, owner, probe, purge, tenant_state, usage
+from memtenant.stores import acl, fence, functions, owner, probe, purge, tenant_state, usage
 from memtenant.stores.connection import Address, NodeClient, Reply, StoreSettings
 from memtenant.stores.fence import Term
+from memtenant.stores.functions import FunctionsState
 from memtenant.stores.matrix import MatrixProof, prove_matrix
 from memtenant.stores.nodes import (
     NodeFacts,
@@ -312,6 +314,13 @@ class StoreAdmin:
 
     async def _expectations(self, names: list[str]) -> dict[str, Expectation]:
         return await probe.expectations(self._primary, names)
+
+    # --- functions -------------------------------------------------------------------------
+
+    async def load_functions(self) -> FunctionsState:
+        """Load this version of the Functions and the one before, where they differ or are missing;
+        a no-op writes nothing. Replicas get them by replication."""
+        return await functions.load_functions(self._primary, self._term(), libraries())
 
     # --- tenants ---------------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ _REMOVALS = frozenset(
         *("hdel", "zrem", "zremrangebyscore", "zremrangebyrank"),
     }
 )
-_HEAD_WRITES = frozenset({"hset", "hincrby"})
+_HEAD_WRITES = frozenset({"hset", "hincrby", "persist"})
 
 
 @dataclass(frozen=True, slots=True)

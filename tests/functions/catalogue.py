@@ -1,0 +1,217 @@
+"""One good call of each Function, on a tenant that holds something for it to work on.
+
+The tests that poison, deny, fuzz and cross tenants take their calls from here, and compare the
+names with what the library registers: none is left out.
+"""
+
+import re
+from dataclasses import dataclass
+
+from memtenant.functions import (
+    Append,
+    Clear,
+    ContextKeys,
+    ContextUpdate,
+    ConversationKeys,
+    DeleteContext,
+    Delta,
+    FieldUpdate,
+    NewRecord,
+    Pop,
+    ReadChanges,
+    ReadContext,
+    Reader,
+    ReadRange,
+    ReadSummaries,
+    ReadUsage,
+    Remove,
+    SubjectKeys,
+    Summarise,
+    Tail,
+    TakeLease,
+    TenantKeys,
+    Update,
+    libraries,
+)
+from memtenant.functions.calls import Words
+from memtenant.tenancy import keys
+from memtenant.tenancy.identity import TenantId
+from tests.functions.tenants import (
+    AGENT,
+    DATA_KEY,
+    Agent,
+    mark,
+    record,
+    writer,
+)
+
+HOLDER = b"h" * 16
+EVENT = b"an event, sealed by the agent"
+LANE = writer()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the calls work: one tenant's keys."""
+
+    tenant: TenantId
+
+    @property
+    def conversation(self) -> ConversationKeys:
+        return ConversationKeys.of(self.tenant, "_", "conversation")
+
+    @property
+    def context(self) -> ContextKeys:
+        return ContextKeys.of(self.tenant, "context")
+
+    @property
+    def subject(self) -> SubjectKeys:
+        return SubjectKeys.of(self.tenant, "subject")
+
+    @property
+    def context_key(self) -> bytes:
+        return keys.dek(self.tenant, "context").encode()
+
+    @property
+    def once(self) -> TenantKeys:
+        return TenantKeys.of(self.tenant)
+
+
+def fill(agent: Agent, place: Place, event: bytes = b"") -> None:
+    """Five messages, a summary of two of them under a lease, a context with two fields."""
+    records = tuple(NewRecord(record(), 10) for _ in range(5))
+    append = Append(
+        place.conversation,
+        place.subject,
+        LANE,
+        1,
+        records,
+        DATA_KEY,
+        AGENT,
+        event,
+        new_data_key=True,
+    )
+    epoch = agent.append(append).epoch
+    agent.call(TakeLease(place.conversation, HOLDER, 600_000))
+    agent.call(
+        Summarise(
+            place.conversation,
+            place.subject,
+            HOLDER,
+            epoch,
+            0,
+            2,
+            record(),
+            DATA_KEY,
+            AGENT,
+            event=event,
+        )
+    )
+    updates = (FieldUpdate("one", record()), FieldUpdate("two", record()))
+    agent.call(
+        ContextUpdate(
+            place.context,
+            updates,
+            mark(),
+            place.context_key,
+            DATA_KEY,
+            AGENT,
+            event=event,
+            new_data_key=True,
+        )
+    )
+
+
+def epoch_of(agent: Agent, place: Place) -> int:
+    return agent.call(TakeLease(place.conversation, HOLDER, 600_000)).epoch
+
+
+def writing_calls(place: Place, epoch: int, event: bytes = b"") -> dict[str, Words]:
+    """The words of a good call of each Function that writes, in a tenant that `fill` filled."""
+    talk, context, subject = place.conversation, place.context, place.subject
+    updates = (FieldUpdate("one", record(), 1), FieldUpdate("two", None), FieldUpdate("n", b"x"))
+    records = (NewRecord(record(), 1, mark(), mark()), NewRecord(record(), 2))
+    calls = (
+        Append(talk, subject, LANE, 6, records, DATA_KEY, AGENT, event, meta=b"title", index=True),
+        Update(talk, subject, 3, record(), DATA_KEY, AGENT, 5, event=event),
+        Summarise(talk, subject, HOLDER, epoch, 2, 4, record(), DATA_KEY, AGENT, event=event),
+        TakeLease(talk, HOLDER, 60_000),
+        ContextUpdate(
+            context,
+            updates,
+            mark(),
+            place.context_key,
+            DATA_KEY,
+            AGENT,
+            event=event,
+            about=(subject.index,),
+        ),
+        DeleteContext(context, AGENT, event=event),
+        Pop(talk, AGENT, mark(), event=event),
+        Remove(talk, (2, 4), AGENT, mark(), event),
+        Clear(talk, AGENT, False, mark(), event=event),
+        Clear(talk, AGENT, True, mark(), event=event),
+    )
+    return _by_name(calls)
+
+
+def reading_calls(place: Place) -> dict[str, Words]:
+    """The words of a good call of each Function that reads, by FCALL_RO."""
+    talk = place.conversation
+    return _by_name(
+        (
+            ReadRange(talk),
+            Delta(talk, 1, 0),
+            Tail(talk),
+            ReadContext(place.context),
+            ReadChanges(place.context, 0),
+            ReadSummaries(talk),
+            ReadUsage(place.once),
+        )
+    )
+
+
+def audited_calls(place: Place, event: bytes = EVENT) -> dict[str, Words]:
+    """The words of a good call of each read that leaves an event."""
+    talk, reader = place.conversation, Reader(AGENT, event)
+    return _by_name(
+        (
+            ReadRange(talk, reader=reader),
+            Delta(talk, 1, 0, reader=reader),
+            Tail(talk, reader=reader),
+            ReadContext(place.context, reader=reader),
+            ReadChanges(place.context, 0, reader=reader),
+        )
+    )
+
+
+def every_call(place: Place, epoch: int, event: bytes = b"") -> dict[str, Words]:
+    """One call of each Function of the library."""
+    calls = {**writing_calls(place, epoch, event), **reading_calls(place), **audited_calls(place)}
+    assert calls.keys() == registered()
+    return calls
+
+
+def registered() -> set[str]:
+    """The Functions that the library offers, told by its own code."""
+    code = libraries()[0].code
+    readings = re.findall(r"^offer_reading\('(\w+)'", code, re.MULTILINE)
+    names = {*re.findall(r"^offer\('(\w+)'", code, re.MULTILINE), *readings}
+    return {f"mt1_{name}" for name in (*names, *(f"{name}_audited" for name in readings))}
+
+
+def declared(words: Words) -> list[bytes]:
+    """The keys among a call's words."""
+    count = words[2]
+    assert isinstance(count, int)
+    return [word for word in words[3 : 3 + count] if isinstance(word, bytes)]
+
+
+def with_key(words: Words, place: int, key: bytes) -> Words:
+    """The call with another key in one place (from 0)."""
+    return (*words[: 3 + place], key, *words[4 + place :])
+
+
+def _by_name(calls: tuple[object, ...]) -> dict[str, Words]:
+    words = [call.words for call in calls]  # type: ignore[attr-defined]
+    return {str(one[1]): one for one in words}

@@ -1,0 +1,363 @@
+"""Each key poisoned, each permission taken, each limit reached in turn: all is written, or nothing.
+
+Lua does not roll back, so a Function that finds out too late leaves half of its work. What is
+compared is every key of every tenant, as DUMP tells it.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import pytest
+import redis
+
+from memtenant.errors import (
+    AccessDenied,
+    AccessReadOnly,
+    AuditEventRequired,
+    AuditUnavailable,
+    DataError,
+    DataKeyChanged,
+    HistoryDamaged,
+    KeyRetired,
+    MessageTooLarge,
+    QuotaExceeded,
+    SubjectErased,
+    TenantHeld,
+    TenantUnprovisioned,
+)
+from memtenant.functions.calls import Words
+from memtenant.rules.acl import AccessState, AgentAccess
+from memtenant.tenancy import keys
+from tests.functions.catalogue import (
+    EVENT,
+    Place,
+    audited_calls,
+    declared,
+    epoch_of,
+    every_call,
+    fill,
+    reading_calls,
+    writing_calls,
+)
+from tests.functions.tenants import (
+    ACME,
+    Agent,
+    acting,
+    in_ms,
+    provision,
+    set_limits,
+    snapshot,
+)
+from tests.support.servers import Server
+
+PLACE = Place(ACME)
+DELETING = {"mt1_pop", "mt1_clear", "mt1_delete", "mt1_context_delete"}
+
+
+@pytest.fixture
+def agent(redis_server: Server) -> Iterator[Agent]:
+    with acting(redis_server) as agent:
+        fill(agent, PLACE)
+        yield agent
+
+
+def refused(agent: Agent, words: Words) -> Exception | None:
+    """What the call came to: the refusal, or None where it was done."""
+    try:
+        agent.send(words)
+    except (DataError, redis.exceptions.ResponseError) as error:
+        return error
+    return None
+
+
+def restore(server: Server, wanted: Mapping[bytes, object]) -> None:
+    """Put every key back as it was."""
+    found = snapshot(server)
+    with server.admin() as admin:
+        for key in found.keys() - wanted.keys():
+            admin.delete(key)
+        for key, value in wanted.items():
+            if found.get(key) != value or admin.ttl(key) >= 0:
+                admin.restore(key, 0, value, replace=True)  # type: ignore[arg-type]
+
+
+def test_each_keys_type_poisoned_in_turn(redis_server: Server, agent: Agent) -> None:
+    """Also types that no agent could make, and keys that the call would have created."""
+    calls = every_call(PLACE, epoch_of(agent, PLACE))
+    good = snapshot(redis_server)
+    poisons = (
+        ("SET", "text"),
+        ("RPUSH", "element"),
+        ("HSET", "field", "value"),
+        ("SADD", "member"),
+        ("ZADD", "1", "member"),
+        ("XADD", "*", "field", "value"),
+    )
+    damaged = 0
+
+    def poison(key: bytes, command: str, *arguments: str) -> dict[bytes, object]:
+        restore(redis_server, good)
+        with redis_server.admin() as admin:
+            admin.delete(key)
+            admin.execute_command(command, key, *arguments)  # type: ignore[no-untyped-call]
+        return snapshot(redis_server)
+
+    for key in {key for words in calls.values() for key in declared(words)}:
+        for poisoning in poisons:
+            before = poison(key, *poisoning)
+            for name, words in calls.items():
+                if key not in declared(words):
+                    continue
+                error = refused(agent, words)
+                if error is None:
+                    before = poison(key, *poisoning)
+                    continue
+                assert isinstance(error, DataError), (name, key, poisoning, error)
+                assert "INTERNAL" not in str(error), (name, key, poisoning, error)
+                assert snapshot(redis_server) == before, (name, key, poisoning)
+                damaged += isinstance(error, HistoryDamaged)
+    assert damaged > 200
+
+
+def test_each_permission_taken_in_turn(redis_server: Server, agent: Agent) -> None:
+    """The user's own rules, less one command or on fewer keys."""
+    user = provision(redis_server)
+    calls = every_call(PLACE, epoch_of(agent, PLACE))
+    good = snapshot(redis_server)
+    denied = 0
+    for rules in _poorer_rules(user.rules):
+        with redis_server.admin() as admin:
+            admin.execute_command(  # type: ignore[no-untyped-call]
+                "ACL", "SETUSER", user.name, "resetkeys", "clearselectors", *rules
+            )
+        for name, words in calls.items():
+            error = refused(agent, words)
+            if error is None:
+                restore(redis_server, good)
+                continue
+            denied += 1
+            assert isinstance(error, DataError), (name, rules, error)
+            assert "INTERNAL" not in str(error), (name, rules, error)
+            assert snapshot(redis_server) == good, (name, rules)
+    assert denied > 200
+
+
+_USED = (
+    *("rpush", "hset", "hsetnx", "hincrby", "hdel", "lset", "ltrim", "rpop", "unlink", "zadd"),
+    *("zrem", "persist", "pexpire", "hget", "hmget", "hgetall", "hkeys", "hlen", "hstrlen"),
+    *("llen", "lindex", "lrange", "zcard"),
+)
+
+
+def _poorer_rules(rules: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    content = f"~{keys.records(ACME)}*"
+    for place, rule in enumerate(rules):
+        before, after = rules[:place], rules[place + 1 :]
+        for command in _USED:
+            less = _without(rule, command)
+            if less != rule:
+                yield (*before, *less, *after)
+        if rule.startswith("~"):
+            yield (*before, *after)
+            yield (*before, f"%R{rule}", *after)
+        if rule == content:
+            for part in ("*:l", "*:h", "*:s", "c:*", "c:*:v", "_:*"):
+                narrow = f"~{keys.records(ACME)}{part}"
+                yield (*before, f"%R{rule}", narrow, *after)
+                yield (*before, narrow, *after)
+
+
+def _without(rule: str, command: str) -> tuple[str, ...] | str:
+    """The rule less the command: nothing of a plain rule, a shorter selector; itself if it has
+    not got it."""
+    if rule == f"+{command}":
+        return ()
+    if rule.startswith("(") and f"+{command}" in rule.strip("()").split():
+        words = [word for word in rule.strip("()").split() if word != f"+{command}"]
+        if not any(word.startswith("+") for word in words):
+            return ()
+        return (f"({' '.join(words)})",)
+    return rule
+
+
+@pytest.mark.parametrize(
+    ("limits", "error"),
+    [
+        ({"memory": 1}, QuotaExceeded),
+        ({"least_kek": 2}, KeyRetired),
+        ({"format": None}, TenantUnprovisioned),
+        ({"format": "2"}, DataError),
+        ({"memory": "many"}, TenantUnprovisioned),
+        ({"audit": 1, "audit_heartbeat": 0}, AuditUnavailable),
+        ({"audit": 1, "on_failure": "Closed"}, AuditUnavailable),
+        ({"audit": 1, "audit_heartbeat": 10**13}, AuditEventRequired),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_each_limit_in_turn(
+    redis_server: Server, agent: Agent, limits: dict[str, object], error: type[DataError]
+) -> None:
+    calls = writing_calls(PLACE, epoch_of(agent, PLACE))
+    set_limits(redis_server, **limits)
+    good = snapshot(redis_server)
+    refusals = {}
+    for name, words in calls.items():
+        restore(redis_server, good)
+        found = refused(agent, words)
+        if found is not None:
+            assert isinstance(found, error), (name, found)
+            refusals[name] = found
+            assert snapshot(redis_server) == good, name
+    expected = set(calls)
+    if error in (QuotaExceeded, KeyRetired):
+        expected = {"mt1_append", "mt1_update", "mt1_summarise", "mt1_context_update"}
+    elif error in (AuditUnavailable, AuditEventRequired):
+        expected -= {"mt1_lease"}  # says nothing about anybody's content
+    assert refusals.keys() == expected
+
+
+def test_the_other_limits_of_an_append(redis_server: Server, agent: Agent) -> None:
+    words = writing_calls(PLACE, epoch_of(agent, PLACE))["mt1_append"]
+    full = (*words[:-1], b"x" * (256 * 1024 + 1))
+    for changes, call, error in (
+        ({}, full, MessageTooLarge),
+        ({"conversations": 1}, _elsewhere(words), QuotaExceeded),
+        ({"writes_per_second": 1}, words, QuotaExceeded),
+    ):
+        set_limits(redis_server, conversations=1000, writes_per_second=1_000_000)
+        set_limits(redis_server, **changes)
+        with redis_server.admin() as admin:
+            # Writes of this second and of the next ones.
+            admin.hset(keys.usage(ACME), "writes", "5")
+            admin.hset(keys.usage(ACME), "second", str(in_ms() // 1000))
+        before = snapshot(redis_server)
+        found = refused(agent, call)
+        if isinstance(found, QuotaExceeded) and found.limit == "writes_per_second":
+            assert found.retryable
+            assert 0 < (found.retry_after or 0) <= 1
+        assert isinstance(found, error), (changes, found)
+        assert snapshot(redis_server) == before
+
+
+def _elsewhere(words: Words) -> Words:
+    """The same append to a conversation that does not exist, by a new lane's first counter."""
+    text = tuple(
+        word.replace(b":conversation:", b":another:") if isinstance(word, bytes) else word
+        for word in words
+    )
+    return (*text[:12], 1, *text[13:])
+
+
+def test_a_data_key_that_changed_or_went_or_was_erased(redis_server: Server, agent: Agent) -> None:
+    calls = writing_calls(PLACE, epoch_of(agent, PLACE))
+    sealing = ("mt1_append", "mt1_update", "mt1_summarise", "mt1_context_update")
+    good = snapshot(redis_server)
+    for fields, error in (
+        ({"dek": b"\0\0\0\1" + b"z" * 40}, DataKeyChanged),
+        ({}, DataKeyChanged),
+        ({"erased": b"tombstone"}, SubjectErased),
+    ):
+        for name in sealing:
+            restore(redis_server, good)
+            with redis_server.admin() as admin:
+                for key in (PLACE.subject.data_key, PLACE.context_key):
+                    admin.delete(key)
+                    if fields:
+                        admin.hset(key, mapping=fields)  # type: ignore[arg-type]
+            before = snapshot(redis_server)
+            assert isinstance(refused(agent, calls[name]), error), name
+            assert snapshot(redis_server) == before, name
+
+
+@pytest.mark.parametrize(
+    ("state", "access", "error", "allowed"),
+    [
+        (AccessState(held=True), AgentAccess.READ_WRITE, TenantHeld, {"mt1_append", "mt1_lease"}),
+        (
+            AccessState(over_quota=True),
+            AgentAccess.READ_WRITE,
+            QuotaExceeded,
+            {*DELETING, "mt1_lease"},
+        ),
+        (AccessState(over_quota=True, held=True), AgentAccess.READ_WRITE, AccessReadOnly, set()),
+        (AccessState(), AgentAccess.READ_ONLY, AccessReadOnly, set()),
+    ],
+    ids=["held", "over-quota", "held-over-quota", "read-only"],
+)
+def test_each_state_of_access(
+    redis_server: Server,
+    agent: Agent,
+    state: AccessState,
+    access: AgentAccess,
+    error: type[DataError],
+    allowed: set[str],
+) -> None:
+    calls = writing_calls(PLACE, epoch_of(agent, PLACE))
+    provision(redis_server, state=state, access=access)
+    good = snapshot(redis_server)
+    done = set()
+    for name, words in calls.items():
+        restore(redis_server, good)
+        found = refused(agent, words)
+        if found is None:
+            done.add(name)
+        else:
+            assert isinstance(found, error), (name, found)
+            assert snapshot(redis_server) == good, name
+    assert done == allowed
+    restore(redis_server, good)
+    for name, words in {**reading_calls(PLACE), **audited_calls(PLACE)}.items():
+        assert refused(agent, words) is None, name
+    assert snapshot(redis_server) == good
+
+
+def test_under_a_hold_an_append_trims_nothing_and_brings_a_deleted_conversation_back(
+    redis_server: Server, agent: Agent
+) -> None:
+    calls = writing_calls(PLACE, epoch_of(agent, PLACE))
+    provision(redis_server, state=AccessState(held=True))
+    set_limits(redis_server, cutoff_content=in_ms() + 60_000)
+    assert refused(agent, calls["mt1_append"]) is None
+    with redis_server.admin() as admin:
+        assert admin.llen(PLACE.conversation.list) == 7
+        provision(redis_server)
+        agent.send(calls["mt1_delete"])
+        provision(redis_server, state=AccessState(held=True))
+        later = (*calls["mt1_append"][:12], 8, *calls["mt1_append"][13:])
+        no_marks = (*later[:21], 1, b"", b"one", 1, b"", b"two")
+        assert refused(agent, no_marks) is None
+        assert admin.ttl(PLACE.conversation.head) == -1
+
+
+def test_a_refusal_is_an_event_where_the_tenant_is_audited_and_nothing_else(
+    redis_server: Server, agent: Agent
+) -> None:
+    epoch = epoch_of(agent, PLACE)
+    set_limits(redis_server, audit=1, audit_heartbeat=in_ms() + 60_000, memory=1)
+    words = writing_calls(PLACE, epoch, EVENT)["mt1_append"]
+    before = snapshot(redis_server)
+    assert isinstance(refused(agent, words), QuotaExceeded)
+    after = snapshot(redis_server)
+    queue = keys.audit_queue(ACME).encode()
+    with redis_server.admin() as admin:
+        (event,) = admin.lrange(queue, 0, -1)
+    assert event[: len(EVENT)] == EVENT  # type: ignore[index]
+    assert event[len(EVENT) : len(EVENT) + 1] == b"R"  # type: ignore[index]
+    assert {key: value for key, value in after.items() if key != queue} == before
+
+
+def test_without_the_queues_permission_nothing_that_is_audited_happens(
+    redis_server: Server, agent: Agent
+) -> None:
+    user = provision(redis_server)
+    epoch = epoch_of(agent, PLACE)
+    set_limits(redis_server, audit=1, audit_heartbeat=in_ms() + 60_000)
+    rules = [rule for rule in user.rules if not rule.startswith("(+rpush %W~")]
+    with redis_server.admin() as admin:
+        admin.execute_command(  # type: ignore[no-untyped-call]
+            "ACL", "SETUSER", user.name, "resetkeys", "clearselectors", *rules
+        )
+    before = snapshot(redis_server)
+    for name, words in {**writing_calls(PLACE, epoch, EVENT), **audited_calls(PLACE)}.items():
+        if name != "mt1_lease":
+            assert isinstance(refused(agent, words), AccessDenied), name
+    assert snapshot(redis_server) == before
