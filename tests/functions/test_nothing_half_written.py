@@ -27,6 +27,7 @@ from memtenant.errors import (
 from memtenant.functions.calls import Words
 from memtenant.rules.acl import AccessState, AgentAccess
 from memtenant.tenancy import keys
+from tests.conftest import StartServer
 from tests.functions.catalogue import (
     EVENT,
     Place,
@@ -47,7 +48,7 @@ from tests.functions.tenants import (
     set_limits,
     snapshot,
 )
-from tests.support.servers import Server
+from tests.support.servers import Flavour, Options, Server
 
 PLACE = Place(ACME)
 DELETING = {"mt1_pop", "mt1_clear", "mt1_delete", "mt1_context_delete"}
@@ -361,3 +362,19 @@ def test_without_the_queues_permission_nothing_that_is_audited_happens(
         if name != "mt1_lease":
             assert isinstance(refused(agent, words), AccessDenied), name
     assert snapshot(redis_server) == before
+
+
+def test_a_full_server_refuses_writes_whole_and_still_deletes(
+    flavour: Flavour, start_server: StartServer
+) -> None:
+    server = start_server(flavour, Options())
+    with acting(server) as agent, server.admin() as admin:
+        fill(agent, PLACE)
+        calls = writing_calls(PLACE, epoch_of(agent, PLACE))
+        admin.config_set("maxmemory", "1")
+        before = snapshot(server)
+        for name in ("mt1_append", "mt1_update", "mt1_context_update", "mt1_summarise"):
+            assert isinstance(refused(agent, calls[name]), redis.exceptions.OutOfMemoryError), name
+        assert snapshot(server) == before
+        for name in ("mt1_pop", "mt1_remove", "mt1_context_delete", "mt1_clear", "mt1_delete"):
+            assert refused(agent, calls[name]) is None, name

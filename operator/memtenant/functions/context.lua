@@ -88,7 +88,8 @@ end
 
 -- ARGV  mark retry expected-revision data-key flags agent event,
 --       then for each field: name expected-version record ('' deletes)
--- reply ok revision now memory-share | duplicate revision now | conflict revision now {field entry …}
+-- reply ok revision now memory-share | duplicate revision now
+--       | conflict revision now {field entry …}
 local function context_update(keys, args)
   at_least(keys, 8, 'MT_KEYS')
   at_least(args, UPDATE_FIXED + 3, 'MT_ARGUMENTS')

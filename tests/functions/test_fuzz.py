@@ -1,0 +1,168 @@
+"""Arguments of any kind, any number of them, and hostile contents of the keys: no crash, no half.
+
+A nil handed to the server in a Function crashed Redis 7.4 and 8.2 at the next demotion to a
+replica, so the server is demoted and promoted after all this.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from memtenant.errors import CallInvalid, DataError
+from memtenant.functions.calls import Word, Words
+from tests.conftest import StartServer
+from tests.functions.catalogue import Place, declared, epoch_of, every_call, fill
+from tests.functions.tenants import ACME, Agent, acting, snapshot
+from tests.support.servers import Flavour, Options, Server
+
+PLACE = Place(ACME)
+GARBAGE = st.one_of(
+    st.sampled_from(
+        [
+            *(b"", b"nil", b"nan", b"inf", b"-1", b"0", b"1.5", b"0x10", b"1e9", b" 1", b"true"),
+            *(b"9" * 15, b"9" * 400, b"\0", b"\xff" * 8, b"\0" * 44, b"x" * 16, b"x" * 4097),
+        ]
+    ),
+    st.binary(max_size=64),
+    st.integers(-(2**63), 2**63 - 1).map(lambda value: b"%d" % value),
+)
+FUZZED = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@pytest.fixture
+def server(flavour: Flavour, start_server: StartServer) -> Server:
+    """A server of the test's own: it is demoted at the end."""
+    return start_server(flavour, Options())
+
+
+@pytest.fixture
+def agent(server: Server) -> Iterator[Agent]:
+    with acting(server) as agent:
+        fill(agent, PLACE)
+        yield agent
+    with server.admin() as admin:
+        admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+        admin.execute_command("REPLICAOF", "NO", "ONE")
+        assert admin.ping()
+
+
+def outcome(agent: Agent, words: Words) -> DataError | None:
+    """A refusal, or None; anything else that the server says is a failure."""
+    try:
+        agent.send(words)
+    except DataError as error:
+        refused: DataError = error
+    except redis.exceptions.NoPermissionError:
+        return CallInvalid("a key of nobody's")
+    else:
+        return None
+    assert "INTERNAL" not in str(refused), (words[:2], refused)
+    return refused
+
+
+@FUZZED
+@given(data=st.data())
+def test_any_arguments_are_refused_or_done_whole(
+    agent: Agent, server: Server, data: object
+) -> None:
+    """Some of a good call's arguments are replaced, dropped or doubled."""
+    draw = data.draw  # type: ignore[attr-defined]
+    calls = every_call(PLACE, epoch_of(agent, PLACE))
+    words = calls[draw(st.sampled_from(sorted(calls)))]
+    start = 3 + len(declared(words))
+    arguments: list[Word] = list(words[start:])
+    for _ in range(draw(st.integers(1, 3))):
+        how = draw(st.sampled_from(["replace", "drop", "add", "none"]))
+        if arguments and how in ("replace", "drop"):
+            place = draw(st.integers(0, len(arguments) - 1))
+            arguments[place : place + 1] = [draw(GARBAGE)] if how == "replace" else []
+        elif how == "add":
+            arguments.insert(draw(st.integers(0, len(arguments))), draw(GARBAGE))
+        elif how == "none":
+            arguments = []
+    before = snapshot(server)
+    if outcome(agent, (*words[:start], *arguments)) is not None:
+        assert snapshot(server) == before
+    elif agent.client.exists(PLACE.conversation.list, PLACE.context.values) < 2:
+        fill_again(agent)
+
+
+@FUZZED
+@given(data=st.data())
+def test_any_keys_are_refused_or_the_right_ones(agent: Agent, server: Server, data: object) -> None:
+    draw = data.draw  # type: ignore[attr-defined]
+    calls = every_call(PLACE, epoch_of(agent, PLACE))
+    words = calls[draw(st.sampled_from(sorted(calls)))]
+    keys = declared(words)
+    own = [key for call in calls.values() for key in declared(call)]
+    prefix = st.binary(max_size=24).map(lambda end: b"mt:{support.acme}:" + end)
+    chosen = draw(
+        st.lists(st.one_of(st.sampled_from(own), prefix, GARBAGE), max_size=10).filter(
+            lambda found: found[: len(keys)] != keys
+        )
+    )
+    before = snapshot(server)
+    if outcome(agent, (*words[:2], len(chosen), *chosen, *words[3 + len(keys) :])) is not None:
+        assert snapshot(server) == before
+
+
+HOSTILE_FIELDS = (
+    *("epoch", "first", "last", "bytes", "count", "oldest", "writers", "evicted", "gone"),
+    *("marks", "m0", "m1", "covered", "lease", "meta"),
+)
+
+
+@FUZZED
+@given(
+    head=st.dictionaries(st.sampled_from(HOSTILE_FIELDS), GARBAGE, max_size=6),
+    entries=st.lists(GARBAGE, max_size=3),
+    usage=st.dictionaries(
+        st.sampled_from(["bytes", "messages", "conversations", "second", "writes", "n:default"]),
+        GARBAGE,
+        max_size=4,
+    ),
+    versions=st.dictionaries(st.sampled_from(["#", "one", "two", "n"]), GARBAGE, max_size=3),
+    front=st.booleans(),
+)
+def test_whatever_an_agent_wrote_around_the_functions(
+    agent: Agent,
+    server: Server,
+    head: dict[str, bytes],
+    entries: list[bytes],
+    usage: dict[str, bytes],
+    versions: dict[str, bytes],
+    front: bool,
+) -> None:
+    """Every key that agents may write holds rubbish of the right type."""
+    with server.admin() as admin:
+        admin.delete(*{key for call in every_call(PLACE, 1).values() for key in declared(call)[:2]})
+    fill_again(agent)
+    calls = every_call(PLACE, epoch_of(agent, PLACE))
+    talk, context = PLACE.conversation, PLACE.context
+    for key, fields in ((talk.head, head), (PLACE.once.usage, usage), (context.versions, versions)):
+        if fields:
+            agent.client.hset(key, mapping=fields)  # type: ignore[arg-type]
+    for key in (talk.list, talk.summaries, context.changes):
+        for entry in entries:
+            (agent.client.lpush if front else agent.client.rpush)(key, entry)  # type: ignore[arg-type]
+    for words in calls.values():
+        before = snapshot(server)
+        if outcome(agent, words) is not None:
+            assert snapshot(server) == before, words[1]
+
+
+def fill_again(agent: Agent) -> None:
+    """Fill the tenant from nothing."""
+    for words in every_call(PLACE, 1).values():
+        if words[1] in ("mt1_delete", "mt1_context_delete"):
+            agent.send(words)
+    agent.client.delete(PLACE.conversation.head, PLACE.context.versions)
+    fill(agent, PLACE)
