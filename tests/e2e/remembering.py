@@ -37,10 +37,12 @@ def recall(agent: "redis.Redis", binding: Binding) -> list[str]:
     """All messages of the conversation, decrypted."""
     opened = _record_keys(agent, binding)
     entries = agent.lrange(conversation_key(binding), 0, -1)
-    return [
-        opened.open(MESSAGE, entry[peek_header(entry).length :]).content.decode()
-        for entry in entries
-    ]
+    texts = []
+    for entry in entries:
+        assert isinstance(entry, bytes)
+        record = entry[peek_header(entry).length :]
+        texts.append(opened.open(MESSAGE, record).content.decode())
+    return texts
 
 
 def _new_data_key(binding: Binding) -> bytes:

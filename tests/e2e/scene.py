@@ -3,6 +3,7 @@
 import json
 import secrets
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from memtenant.tenancy.binding import Binding
 from tests.e2e.operator import Replica
@@ -71,22 +74,33 @@ class Scene:
 
     # --- the platform's part -----------------------------------------------------------------
 
-    def server(self, options: Options | None = None, *, replica_of: Server | None = None) -> Server:
-        """A Valkey of the scene's own."""
+    def server(
+        self,
+        options: Options | None = None,
+        *,
+        replica_of: Server | None = None,
+        let_in: bool = True,
+    ) -> Server:
+        """A Valkey of the scene's own. A replica lets the operator in as its primary does, or not
+        before `let_in` is called: ACL users are not replicated."""
         started = self.stack.enter_context(
             servers.running(Flavour.VALKEY_9, options, replica_of=replica_of)
         )
         self.servers.append(started)
-        if replica_of is not None:
-            # The operator has one user on all nodes of a store.
-            started.admin_password, own = replica_of.admin_password, started.admin_password
-            with started.client(started.admin_user, own) as admin:
-                admin.acl_setuser(
-                    started.admin_user, enabled=True, passwords=[f"+{started.admin_password}"]
-                )
-                if started.aclfile:
-                    admin.acl_save()
+        if replica_of is not None and let_in:
+            self.let_in(started)
         return started
+
+    def let_in(self, replica: Server) -> None:
+        """Give the replica the operator's user of its primary."""
+        assert replica.replica_of is not None
+        replica.admin_password, own = replica.replica_of.admin_password, replica.admin_password
+        with replica.client(replica.admin_user, own) as admin:
+            admin.acl_setuser(
+                replica.admin_user, enabled=True, passwords=[f"+{replica.admin_password}"]
+            )
+            if replica.aclfile:
+                admin.acl_save()
 
     def operator(
         self, identity: str = "a", kubeconfig: Path | None = None, **settings: str
@@ -196,11 +210,15 @@ class Scene:
 
     def wait_ready(self, team: str, *names: str) -> None:
         """Wait until the tenants are Ready."""
-        for name in names:
-            eventually(
-                lambda name=name: self.ready(team, name),  # type: ignore[misc]
-                lambda name=name: f"{team}/{name} is not Ready: {self._told(team, name)}",
-            )
+        missing = set(names)
+
+        def all_are() -> bool:
+            missing.difference_update({name for name in missing if self.ready(team, name)})
+            return not missing
+
+        eventually(
+            all_are, lambda: [f"{team}/{n} not Ready: {self._told(team, n)}" for n in missing]
+        )
 
     def wait_condition(self, team: str, name: str, kind: str, status: str, reason: str = "") -> str:
         """Wait for a condition; its message."""
@@ -216,11 +234,10 @@ class Scene:
 
     def wait_gone(self, team: str, *names: str) -> None:
         """Wait until the tenants are gone."""
-        for name in names:
-            eventually(
-                lambda name=name: self.seen(team, name) is None,  # type: ignore[misc]
-                lambda name=name: f"{team}/{name} is still there: {self._told(team, name)}",
-            )
+        eventually(
+            lambda: not any(self.seen(team, name) for name in names),
+            lambda: [f"{team}/{n} is there: {self._told(team, n)}" for n in names],
+        )
 
     def wait_store(self, name: str = "", status: str = "True") -> None:
         """Wait until the store is Ready (or is not)."""
@@ -297,16 +314,11 @@ def is_ready(item: Json) -> bool:
 
 def data_of(secret: Json) -> dict[str, bytes]:
     """A Secret's data, decoded."""
-    from base64 import b64decode
-
     return {name: b64decode(value) for name, value in secret.get("data", {}).items()}
 
 
 def login(binding: Binding, server: Server | None = None) -> "redis.Redis":
     """A client with the binding's credentials, to where the binding says or to the server."""
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
     host, port = (server.host, server.port) if server else (binding.host, binding.port)
     return redis.Redis(
         host,
@@ -333,6 +345,4 @@ def _object(kind: str, name: str, spec: Mapping[str, Any]) -> Json:
 
 
 def _base64(value: bytes) -> str:
-    from base64 import b64encode
-
     return b64encode(value).decode()

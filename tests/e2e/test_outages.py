@@ -1,16 +1,13 @@
 """The API server is away or refuses; the leader stands still. The other leads, one writer only."""
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from tests.controller.faults import faulty_api
 from tests.e2e import invariants
+from tests.e2e.monitoring import listening, ports_of
 from tests.e2e.operator import Replica
 from tests.e2e.scene import Scene, eventually, works
 from tests.support.servers import Options, Server
@@ -110,7 +107,12 @@ def test_a_frozen_leader_never_writes_again_once_another_leads(scene: Scene) -> 
             admin.acl_deluser(scene.binding(team, names[0]).username)
         exits = len(frozen.exits)
         frozen.thaw()
-        eventually(lambda: len(frozen.exits) > exits or ports.update(ports_of(frozen.pid)), "exit")
+
+        def ended() -> bool:
+            ports.update(ports_of(frozen.pid))
+            return len(frozen.exits) > exits
+
+        eventually(ended, "the thawed one ends")
         eventually(lambda: works(scene.binding(team, names[0])), "the repair of the new leader")
 
     assert frozen.exits[-1] != 0
@@ -128,74 +130,6 @@ def _term(server: Server) -> int:
     with server.admin() as admin:
         stored = admin.get("mt:store:epoch")
     return int(stored.split()[0]) if stored else 0
-
-
-_WRITES = ("ACL", "SET", "HSET", "HDEL", "DEL", "UNLINK", "CLIENT")
-
-
-@dataclass
-class Heard:
-    """What a server executed, in its order: (port of the client, command's words)."""
-
-    commands: list[tuple[int, list[str]]] = field(default_factory=list)
-
-    def writes_from(self, ports: set[int], *, term: int) -> list[list[str]]:
-        """Writes that came from these ports after the store's epoch was raised to the term."""
-        starts = [
-            index
-            for index, (_, words) in enumerate(self.commands)
-            if words[:3] == ["SET", "mt:store:epoch", str(term)]
-        ]
-        assert starts, "the new term was never set"
-        return [
-            words
-            for port, words in self.commands[starts[0] :]
-            if port in ports and words[0].upper() in _WRITES and words[1:2] not in (["GETUSER"],)
-        ]
-
-
-@contextmanager
-def listening(server: Server) -> Iterator[Heard]:
-    """MONITOR, in a thread. Commands of a transaction show when they are executed."""
-    heard = Heard()
-    client = server.admin()
-    opened = threading.Event()
-
-    def listen() -> None:
-        try:
-            with client.monitor() as monitor:
-                opened.set()
-                for one in monitor.listen():
-                    port = int(one["client_port"]) if str(one["client_port"]).isdigit() else 0
-                    heard.commands.append((port, one["command"].split()))
-        except Exception:
-            opened.set()  # the test closed it
-
-    thread = threading.Thread(target=listen, daemon=True)
-    thread.start()
-    assert opened.wait(20)
-    try:
-        yield heard
-    finally:
-        time.sleep(0.2)  # what was executed last is on its way
-
-
-def ports_of(pid: int) -> set[int]:
-    """The local TCP ports that a process has."""
-    inodes = set()
-    try:
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            try:
-                target = str(link.readlink())
-            except OSError:
-                continue
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
-        table = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
-    except OSError:
-        return set()
-    rows = [line.split() for line in table]
-    return {int(row[1].rsplit(":", 1)[1], 16) for row in rows if row[9] in inodes}
 
 
 def test_the_operators_stop_in_order_and_the_standby_takes_over(scene: Scene) -> None:

@@ -131,7 +131,7 @@ def test_a_flooded_audit_queue_switches_its_user_off_and_closes_its_connections(
     assert "LTRIM" in message
     eventually(lambda: not any(works(binding, node) for node in scene.servers), "it is off")
     with pytest.raises(redis.RedisError):
-        open_on_replica.execute_command("EXISTS", keys.usage(binding.tenant))
+        open_on_replica.exists(keys.usage(binding.tenant))
     assert works(neighbour)
 
     with scene.servers[0].admin() as admin:

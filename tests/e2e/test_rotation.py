@@ -38,7 +38,9 @@ def rotate(scene: Scene, team: str, name: str, token: str) -> None:
     scene.cluster.kubectl("annotate", "mtenant", name, "-n", team, "--overwrite", annotation)
 
 
-def new_binding(scene: Scene, team: str, name: str, old: Binding, agent: str = "default") -> Binding:
+def new_binding(
+    scene: Scene, team: str, name: str, old: Binding, agent: str = "default"
+) -> Binding:
     """The agent's binding once it shows another credential."""
 
     def differs() -> bool:
@@ -78,7 +80,7 @@ def test_an_open_connection_survives_the_overlap_and_no_longer(
     for connection in busy:
         with pytest.raises(redis.RedisError):
             # Without a retry: the client would log in again, in vain.
-            connection.execute_command("EXISTS", f"mt:{{{team}.acme}}:u")
+            connection.exists(f"mt:{{{team}.acme}}:u")
         connection.close()
     assert all(works(new, node) for node in nodes)
     scene.wait_ready(team, "acme")
@@ -101,9 +103,7 @@ def test_agents_of_a_minimal_tenant_turn_together(scene: Scene, nodes: list[Serv
     rotate(scene, team, "bots", "once")
 
     new = new_binding(scene, team, "bots", old, "one")
-    eventually(
-        lambda: scene.binding(team, "bots", "two").username == new.username, "both turned"
-    )
+    eventually(lambda: scene.binding(team, "bots", "two").username == new.username, "both turned")
     eventually(lambda: not any(works(old, node) for node in nodes), "the old one is revoked")
     assert works(scene.binding(team, "bots", "two"))
 
@@ -124,7 +124,7 @@ def test_credentials_rotate_by_themselves_and_a_version_never_repeats(scene: Sce
     versions = [binding.version for binding in seen]
     assert versions == sorted(set(versions))
     assert len({binding.password for binding in seen}) == len(seen)
-    scene.tenant(team, "acme", deletionPolicy="Delete")
+    scene.tenant(team, "acme", credentials={"minOverlap": "1s"}, deletionPolicy="Delete")
     scene.wait_ready(team, "acme")
     last = scene.binding(team, "acme")
     eventually(lambda: not any(works(old) for old in seen if old != last), "old ones are revoked")

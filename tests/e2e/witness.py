@@ -153,7 +153,7 @@ class Witness:
 
     def _connection(self) -> "_Opened":
         connection = http.client.HTTPSConnection(
-            self.cluster.host, self.cluster.port, timeout=120, context=_tls(self.cluster)
+            self.cluster.host, self.cluster.port, timeout=120, context=client_tls(self.cluster)
         )
         return _Opened(connection, self._open)
 
@@ -181,7 +181,7 @@ def _version(item: Json) -> int:
     return int(item["metadata"]["resourceVersion"])
 
 
-def _tls(cluster: Cluster) -> ssl.SSLContext:
+def client_tls(cluster: Cluster) -> ssl.SSLContext:
     user = yaml.safe_load(cluster.kubeconfig.read_text())["users"][0]["user"]
     context = ssl.create_default_context(cafile=str(cluster.ca_file))
     with tempfile.NamedTemporaryFile() as pem:

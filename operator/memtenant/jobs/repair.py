@@ -26,15 +26,16 @@ SLICE = 500
 class Repair:
     """What one pass did: usernames put back, removed, and whether the nodes changed.
 
-    ``primary_changed``: it is another process than before and may hold less than that one did. Its
-    users are put back here, the operator's hashes by each tenant's reconcile. ``whole`` is False
-    while a replica does not answer or is still being filled: it has not got its users yet.
+    ``look_again``: each tenant is to be reconciled, because the primary is another process, which
+    may lack the operator's hashes, or because a replica that kept tenants waiting is back.
+    ``whole`` is False while a replica does not answer or is still being filled: it has not got its
+    users yet.
     """
 
     restored: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     nodes_changed: bool = False
-    primary_changed: bool = False
+    look_again: bool = False
     whole: bool = True
 
 
@@ -47,7 +48,10 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
     before = link.facts
     facts = await link.admin.discover()
     changed = before is None or _shape(before) != _shape(facts)
-    renewed = before is not None and before.primary.run_id != facts.primary.run_id
+    look_again = before is not None and (
+        before.primary.run_id != facts.primary.run_id
+        or bool(before.unreachable.keys() - facts.unreachable.keys())
+    )
     link.facts = facts
     if changed:
         await link.admin.lead()
@@ -61,7 +65,7 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
         await link.admin.save_users()
         link.unsaved = False
     whole = not facts.unreachable and not facts.primary.syncing
-    return Repair(restored, strangers, changed, renewed, whole)
+    return Repair(restored, strangers, changed, look_again, whole)
 
 
 async def _mend(

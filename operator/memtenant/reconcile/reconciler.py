@@ -120,7 +120,7 @@ class WorldReconciler:
             return Outcome(enqueue=(store,))
         did = await self._tell_repair(store, found)
         enqueue = (store,) if found.nodes_changed or found.restored or found.removed else ()
-        if found.primary_changed:
+        if found.look_again:
             enqueue = (*enqueue, *sorted(self.world.mirror.tenants_of_store(store.name)))
         return Outcome(enqueue=enqueue, changed=bool(did), did=did)
 

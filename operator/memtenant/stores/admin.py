@@ -128,7 +128,7 @@ class StoreAdmin:
         while layer:
             found = await on_every_node(layer, self._inspect)
             replicas |= found.results
-            unreachable |= found.failures
+            unreachable |= {at: _may_pass(error) for at, error in found.failures.items()}
             known = replicas.keys() | unreachable.keys()
             below = (address for node in found.results.values() for address in node.replicas)
             layer = tuple(address for address in below if address not in known)
@@ -360,3 +360,11 @@ class StoreAdmin:
     def latest_records(self, tenants: Collection[TenantId]) -> AsyncIterator[LatestRecord]:
         """The start of the last record of each of the tenants' conversations."""
         return purge.latest_records(self._primary, tenants, pace=self._pace)
+
+
+def _may_pass(error: MemtenantError) -> MemtenantError:
+    """What a replica's failure means to the store: a new replica lacks the operator's user until
+    somebody makes it there, and tenants wait for that without a change of their own."""
+    if error.retryable:
+        return error
+    return StoreUnavailable(str(error), reason=error.reason)

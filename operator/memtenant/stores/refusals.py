@@ -38,7 +38,7 @@ def translated(error: BaseException, node: str) -> MemtenantError:
     detail = shown(error)
     if code == "WRONGPASS":
         return StoreRefused(
-            f"{node} refused the operator's username or password: correct the Secret of "
+            f"{node} refused the operator's login (username or password). Correct the Secret of "
             "adminSecretRef, or make the user with the output of `memtenant store acl`",
             reason="StoreWrongPassword",
         )

@@ -1,0 +1,110 @@
+"""GitOps: the same manifests again change nothing, and neither does the operator by looking."""
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e import invariants
+from tests.e2e.scene import Scene
+from tests.support.controlplane import build
+from tests.support.servers import Options, Server
+
+pytestmark = pytest.mark.cluster
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "gitops"
+ARGO = ("--server-side", "--field-manager=argocd")
+
+
+@pytest.fixture(scope="module")
+def scene(stage: Callable[[], Scene]) -> Scene:
+    scene = stage()
+    scene.server(Options(appendonly=True))
+    scene.operator(resync_interval="2")
+    return scene
+
+
+@pytest.fixture(scope="module")
+def manifests(scene: Scene) -> str:
+    """The example, on a server and in a namespace that exist here."""
+    team = scene.team(
+        labels={"memory.example.com/region": "eu", "memory.example.com/tenants": "allowed"}
+    )
+    objects: list[dict[str, Any]] = []
+    for part in ("platform", "teams"):
+        folder = EXAMPLES / part / "overlays" / "staging"
+        objects += yaml.safe_load_all(_kustomize(folder))
+    for one in objects:
+        if one["kind"] == "MemoryStore":
+            one["spec"]["standalone"]["endpoint"] = scene.servers[0].endpoint
+            one["spec"]["adminUsername"] = scene.servers[0].admin_user
+            ref = one["spec"]["adminSecretRef"]
+            password = scene.servers[0].admin_password.encode()
+            scene.secret(scene.home, ref["name"], {ref["key"]: password})
+            selector = one["spec"].get("allowedNamespaces", {}).get("selector", {})
+            for key, value in selector.get("matchLabels", {}).items():
+                scene.cluster.kubectl("label", "ns", team, f"{key}={value}", "--overwrite")
+        if one["kind"] == "MemoryTenant":
+            one["metadata"]["namespace"] = team
+    return yaml.safe_dump_all(objects)
+
+
+def test_the_same_manifests_twice_make_no_difference(scene: Scene, manifests: str) -> None:
+    team = scene.namespaces[0]
+    scene.cluster.kubectl("apply", *ARGO, "-f", "-", stdin=manifests)
+    scene.wait_ready(team, "helpdesk", "handbook")
+    scene.settled()
+    mark = len(scene.witness.changes)
+
+    again = scene.cluster.kubectl("apply", *ARGO, "-f", "-", stdin=manifests)
+    difference = scene.cluster.try_kubectl("diff", *ARGO, "-f", "-", stdin=manifests)
+
+    assert again.count("serverside-applied") == manifests.count("apiVersion: memtenant.dev")
+    assert (difference.returncode, difference.stdout) == (0, "")
+    time.sleep(1)
+    assert _written(scene, mark) == []
+    invariants.check(scene, scene.servers[0])
+
+
+def test_a_resync_of_what_is_as_declared_writes_nothing_anywhere(
+    scene: Scene, manifests: str
+) -> None:
+    team = scene.namespaces[0]
+    scene.cluster.kubectl("apply", *ARGO, "-f", "-", stdin=manifests)
+    scene.wait_ready(team, "helpdesk", "handbook")
+    scene.settled()
+    mark, before = len(scene.witness.changes), _dirt(scene.servers[0])
+
+    time.sleep(6)  # several resyncs, repairs and measurements
+
+    assert _written(scene, mark) == []
+    assert _dirt(scene.servers[0]) == before
+
+
+def _written(scene: Scene, mark: int) -> list[tuple[str, str, tuple[str, str]]]:
+    return [
+        (change.plural, change.type, change.name)
+        for change in scene.witness.since(mark)
+        if change.plural != "leases"
+    ]
+
+
+def _dirt(server: Server) -> tuple[int, int]:
+    """How many changes of keys, and how many commands that set or removed users."""
+    with server.admin() as admin:
+        changes = admin.info("persistence")["rdb_changes_since_last_save"]
+        stats = admin.info("commandstats")
+    users = [stats.get(f"cmdstat_acl|{name}", {}) for name in ("setuser", "deluser")]
+    return int(changes), sum(int(one.get("calls", 0)) for one in users)
+
+
+def _kustomize(folder: Path) -> str:
+    answer = subprocess.run(
+        [build.kubectl(), "kustomize", folder], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
