@@ -18,7 +18,7 @@ def test_the_example_agent_writes_its_own_and_is_denied_its_neighbours(program: 
     program.do("apply", "-f", FOLDER)
 
     ran = subprocess.run(
-        [sys.executable, FOLDER / "agent.py"],
+        [sys.executable, FOLDER / "greeter.py"],
         env=os.environ | {"SERVICE_BINDING_ROOT": str(program.state / "bindings" / "support")},
         capture_output=True,
         text=True,

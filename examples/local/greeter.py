@@ -3,7 +3,7 @@
 It writes under its own tenant's prefix, reads it back, and asks for a neighbour's key.
 
     memtenant apply -f examples/local
-    SERVICE_BINDING_ROOT=.memtenant/bindings/support python examples/local/agent.py
+    SERVICE_BINDING_ROOT=.memtenant/bindings/support python examples/local/greeter.py
 """
 
 import os
