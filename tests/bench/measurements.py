@@ -1,0 +1,267 @@
+"""The four things that are measured, each in the state that the one before it left."""
+
+import asyncio
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import redis
+
+from memtenant.tenancy.identity import USER_PREFIX
+from tests.bench import bare
+from tests.bench.api import (
+    MERGE_PATCH,
+    TENANTS,
+    Api,
+    ReadyWatch,
+    at_once,
+    requests,
+    writes,
+)
+from tests.bench.bare import Sample
+from tests.bench.processes import rss_mb
+from tests.bench.stage import POLICY, TEAM, Stage, tenant
+
+_WARM_UP = 20
+_TRIAL = 100
+_CONCURRENCIES = (8, 16, 32, 64)
+_NEWCOMER_EVERY = 0.25
+_REDIS_WRITES = ("acl|setuser", "acl|deluser", "hset", "hdel", "del", "set")
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """So many tenants made, by whichever of the two: seconds, and CPU seconds of who made them and
+    of the API server with etcd."""
+
+    tenants: int
+    seconds: float
+    cpu: float
+    api_cpu: float
+    requests: dict[str, int]
+
+    @property
+    def rate(self) -> float:
+        """Tenants a second."""
+        return self.tenants / self.seconds
+
+    @property
+    def cpu_ms(self) -> float:
+        """Milliseconds of the maker's CPU a tenant."""
+        return self.cpu / self.tenants * 1000
+
+    @property
+    def api_cpu_ms(self) -> float:
+        """Milliseconds of CPU of the API server and etcd a tenant."""
+        return self.api_cpu / self.tenants * 1000
+
+    def per_tenant(self, request: str) -> float:
+        """How many of these requests the API server answered for one tenant."""
+        return self.requests.get(request, 0) / self.tenants
+
+
+@dataclass(frozen=True, slots=True)
+class Convergence:
+    """The bare loop before and after the operator, so that a machine that slows down is seen."""
+
+    before: Pass
+    operator: Pass
+    after: Pass
+    concurrency: int
+
+    @property
+    def bare_rate(self) -> float:
+        """Tenants a second of both bare passes together."""
+        tenants = self.before.tenants + self.after.tenants
+        return tenants / (self.before.seconds + self.after.seconds)
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long the operator takes."""
+        return self.bare_rate / self.operator.rate
+
+
+@dataclass(frozen=True, slots=True)
+class NoOp:
+    """Everything looked at anew with nothing to do: seconds, CPU seconds, writes."""
+
+    seconds: float
+    cpu: float
+    api_writes: int
+    store_writes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomers:
+    """Seconds from creation to Ready of tenants made while the restarted operator settles."""
+
+    seconds: list[float]
+
+    @property
+    def median(self) -> float:
+        """The median."""
+        return statistics.median(self.seconds)
+
+    @property
+    def worst(self) -> float:
+        """The longest."""
+        return max(self.seconds)
+
+
+@dataclass(slots=True)
+class Results:
+    """Everything that one run found. Memory is in MB."""
+
+    tenants: int
+    rss_before: float = 0.0
+    rss_after: float = 0.0
+    rss_end: float = 0.0
+    convergence: Convergence | None = None
+    resync: NoOp | None = None
+    repair_seconds: float = 0.0
+    repaired_users: int = 0
+    restart: NoOp | None = None
+    newcomers: Newcomers | None = None
+
+
+async def converge(stage: Stage, api: Api, results: Results) -> None:
+    """``results.tenants`` new ones by the operator, between as many twice by the bare loop."""
+    operator, count = stage.operator, results.tenants
+    async with _watching(api) as watch:
+        await _create(api, watch, "warm", _WARM_UP, 8)
+        sample = await Sample.of(api, "warm-0")
+        results.rss_before = rss_mb(operator.pid)
+        trials = {
+            n: await bare.make_tenants(api, sample, f"trial{n}", _TRIAL, n) for n in _CONCURRENCIES
+        }
+        best = min(trials, key=lambda n: trials[n])
+        before = await _bare_pass(stage, api, sample, "before", count, best)
+        asked, cpu, api_cpu = await requests(api), operator.cpu, stage.api_cpu()
+        seconds = await _create(api, watch, "new", count, best)
+        made = Pass(
+            count,
+            seconds,
+            operator.cpu - cpu,
+            stage.api_cpu() - api_cpu,
+            dict(await requests(api) - asked),
+        )
+        results.rss_after = rss_mb(operator.pid)
+        await asyncio.to_thread(operator.settled, 0)
+        after = await _bare_pass(stage, api, sample, "after", count, best)
+    results.convergence = Convergence(before, made, after, best)
+
+
+async def resync(stage: Stage, api: Api, results: Results) -> None:
+    """Every tenant reconciled at once, as nothing else than an annotation of its policy changed."""
+    operator, count = stage.operator, results.tenants
+    await asyncio.to_thread(operator.settled, 0)
+    done = operator.tenants_reconciled()
+    before = await requests(api), _store_writes(stage), operator.cpu
+    started = time.monotonic()
+    patch = {"metadata": {"annotations": {"bench": "look again"}}}
+    policy = f"/apis/memtenant.dev/v1alpha1/retentionpolicies/{POLICY}"
+    await api.send("PATCH", policy, patch, MERGE_PATCH)
+    ended = await asyncio.to_thread(operator.settled, done + count)
+    asked = await requests(api) - before[0]
+    asked["PATCH retentionpolicies"] -= 1  # ours
+    results.resync = NoOp(
+        ended - started, operator.cpu - before[2], writes(asked), _store_writes(stage) - before[1]
+    )
+
+
+def repair(stage: Stage, results: Results) -> None:
+    """All tenants' users deleted on the node, until the node is as it was."""
+    with stage.server.admin() as admin:
+        whole = _users(admin)
+        ours = [name for name in _names(admin) if name.startswith(USER_PREFIX)]
+        started = time.monotonic()
+        admin.acl_deluser(*ours)
+        # Names first: a whole list costs the server much more.
+        while len(_names(admin)) < len(whole) or _users(admin) != whole:
+            time.sleep(0.05)
+        results.repair_seconds = time.monotonic() - started
+        results.repaired_users = len(ours)
+
+
+async def restart(stage: Stage, api: Api, results: Results) -> None:
+    """Once left alone, for what it writes; once with tenants that come meanwhile."""
+    operator, count = stage.operator, results.tenants + _WARM_UP
+    operator.stop()
+    before = await requests(api), _store_writes(stage)
+    started = operator.start()
+    ended = await asyncio.to_thread(operator.settled, count)
+    cpu = operator.cpu
+    results.restart = NoOp(
+        ended - started,
+        cpu,
+        writes(await requests(api) - before[0]),
+        _store_writes(stage) - before[1],
+    )
+    operator.stop()
+    operator.start()
+    settling = asyncio.create_task(asyncio.to_thread(operator.settled, count))
+    await asyncio.to_thread(operator.wait_for_lead)
+    created: dict[str, float] = {}
+    async with _watching(api) as watch:
+        while not settling.done():
+            name = f"late-{len(created)}"
+            created[name] = time.monotonic()
+            await api.send("POST", TENANTS.format(TEAM), tenant(name))
+            await asyncio.sleep(_NEWCOMER_EVERY)
+            if len(created) >= count // 10:
+                break
+        await watch.wait_for(set(created))
+    await settling
+    results.newcomers = Newcomers([watch.ready[name] - at for name, at in created.items()])
+    results.rss_end = rss_mb(operator.pid)
+
+
+async def _create(api: Api, watch: ReadyWatch, prefix: str, count: int, concurrency: int) -> float:
+    """Create tenants as fast as it goes; seconds from the first create to the last Ready."""
+    started = time.monotonic()
+
+    async def one(number: int) -> None:
+        await api.send("POST", TENANTS.format(TEAM), tenant(f"{prefix}-{number}"))
+
+    names = {f"{prefix}-{number}" for number in range(count)}
+    await at_once(concurrency, count, one)
+    await watch.wait_for(names)
+    return max(watch.ready[name] for name in names) - started
+
+
+async def _bare_pass(
+    stage: Stage, api: Api, sample: Sample, prefix: str, count: int, concurrency: int
+) -> Pass:
+    asked, cpu, api_cpu = await requests(api), time.process_time(), stage.api_cpu()
+    seconds = await bare.make_tenants(api, sample, prefix, count, concurrency)
+    cpu, api_cpu = time.process_time() - cpu, stage.api_cpu() - api_cpu
+    return Pass(count, seconds, cpu, api_cpu, dict(await requests(api) - asked))
+
+
+@asynccontextmanager
+async def _watching(api: Api) -> AsyncIterator[ReadyWatch]:
+    watch = ReadyWatch()
+    async with asyncio.TaskGroup() as together:
+        following = together.create_task(watch.follow(api, TEAM))
+        yield watch
+        following.cancel()
+
+
+def _store_writes(stage: Stage) -> int:
+    with stage.server.admin() as admin:
+        stats = admin.info("commandstats")
+    return sum(int(stats.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in _REDIS_WRITES)
+
+
+def _names(admin: "redis.Redis") -> set[str]:
+    return {_text(name) for name in admin.acl_users()}
+
+
+def _users(admin: "redis.Redis") -> set[str]:
+    return {_text(line) for line in admin.acl_list()}
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,272 @@
+"""The scene: a control plane with the chart installed, one Valkey, one operator process.
+
+The operator runs under the ServiceAccount that the chart makes, with the rights that the chart
+grants and the settings that the chart leaves at their defaults. The bare loop has an account of its
+own, and writes a copy of the MemoryTenant definition in another API group, which the operator does
+not watch: the two can take turns on one API server.
+"""
+
+import base64
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.bench.processes import cpu_seconds
+from tests.support import processes, servers
+from tests.support.controlplane import cluster as control_plane
+from tests.support.controlplane.cluster import Cluster
+from tests.support.servers import Flavour, Options, Server
+
+ROOT = Path(__file__).parents[2]
+HOME = "memtenant-system"
+RELEASE = "memtenant"
+TEAM = "support"
+BARE = "bare"
+STORE = "shared"
+POLICY = "gdpr"
+BARE_GROUP = "bench.memtenant.dev"
+
+_QUIET = 0.4
+"""Seconds of a nearly idle operator after which what it does is looked at."""
+
+
+@dataclass
+class Operator:
+    """`memtenant controller` as a process of its own."""
+
+    kubeconfig: Path
+    folder: Path
+    port: int = field(default_factory=processes.free_port)
+    _process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def pid(self) -> int:
+        """The id of the process that runs now."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of CPU so far."""
+        return cpu_seconds(self.pid)
+
+    def start(self) -> float:
+        """Start it; the moment, in monotonic seconds."""
+        settings = {
+            "home_namespace": HOME,
+            "tenant_namespaces": TEAM,
+            "service_account": RELEASE,
+            "kubeconfig": str(self.kubeconfig),
+            "health_host": "127.0.0.1",
+            "health_port": str(self.port),
+            "log_format": "json",
+        }
+        env = {f"MEMTENANT_{name.upper()}": value for name, value in settings.items()}
+        started = time.monotonic()
+        self._process = processes.spawn(
+            [str(Path(sys.executable).parent / "memtenant"), "controller"],
+            log=self.folder / "operator.log",
+            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), **env},
+            cwd=self.folder,
+            new_session=True,
+        )
+        return started
+
+    def stop(self) -> None:
+        """SIGTERM: it drains and gives the Lease back."""
+        if self._process is not None:
+            processes.stop(self._process, grace=30)
+
+    def wait_for_lead(self) -> None:
+        """Wait until it leads."""
+
+        def leads() -> bool:
+            try:
+                return self._metrics().get("memtenant_lease_leader") == 1
+            except OSError:
+                return False
+
+        processes.wait_until(leads, what="the operator's lead", timeout=60)
+
+    def tenants_reconciled(self) -> int:
+        """Reconciles of tenants that ended well since the process started."""
+        name = 'memtenant_reconciliations_successful_total{kind="MemoryTenant"}'
+        return int(self._metrics().get(name, 0))
+
+    def settled(self, reconciled: int, timeout: float = 600) -> float:
+        """Wait until so many reconciles of tenants are done and nothing is left to do; when that
+        was, in monotonic seconds. Asks the operator only when the kernel says that it rests: a
+        scrape costs it more than a reconcile.
+        """
+        deadline = time.monotonic() + timeout
+        rests_since, before = time.monotonic(), self.cpu
+        while time.monotonic() < deadline:
+            time.sleep(0.05)
+            now, cpu = time.monotonic(), self.cpu
+            if cpu - before > 0.3 * _QUIET:
+                rests_since, before = now, cpu
+            if now - rests_since < _QUIET:
+                continue
+            if self.tenants_reconciled() >= reconciled and self._idle():
+                return rests_since
+            rests_since, before = time.monotonic(), self.cpu
+        raise TimeoutError(f"the operator did not reconcile {reconciled} tenants in {timeout} s")
+
+    def _idle(self) -> bool:
+        found = self._metrics()
+        ready = sum(n for name, n in found.items() if name.startswith("memtenant_queue_depth"))
+        return ready == 0 and found.get("memtenant_workers_busy") == 0
+
+    def _metrics(self) -> dict[str, float]:
+        lines = (line for line in self._get("/metrics").splitlines() if line[:1] not in ("", "#"))
+        pairs = (line.rsplit(" ", 1) for line in lines)
+        return {name: float(value) for name, value in pairs}
+
+    def _get(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+            text: str = answer.read().decode()
+            return text
+
+
+@dataclass
+class Stage:
+    """Everything that runs. ``account`` is the bare loop's kubeconfig."""
+
+    cluster: Cluster
+    server: Server
+    operator: Operator
+    account: Path
+
+    def api_cpu(self) -> float:
+        """CPU seconds of the API server and etcd."""
+        running = self.cluster._processes
+        return sum(cpu_seconds(running[name].pid) for name in ("kube-apiserver", "etcd"))
+
+
+@contextmanager
+def built() -> Iterator[Stage]:
+    """The scene, with the store declared and the operator started."""
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="memtenant-bench-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        cluster = stack.enter_context(control_plane.running())
+        server = stack.enter_context(
+            servers.running(Flavour.VALKEY_9, Options(aclfile=True, appendonly=True))
+        )
+        for name in (HOME, TEAM, BARE):
+            cluster.create_namespace(name)
+        _install(cluster)
+        _declare(cluster, server)
+        account = _bare_account(cluster)
+        operator = Operator(cluster.kubeconfig_for_service_account(HOME, RELEASE), folder)
+        operator.start()
+        stack.callback(operator.stop)
+        cluster.kubectl("wait", f"memorystore/{STORE}", "--for=condition=Ready", "--timeout=60s")
+        yield Stage(cluster, server, operator, account)
+
+
+def tenant(name: str, namespace: str = TEAM, group: str = "memtenant.dev") -> dict[str, Any]:
+    """A MemoryTenant as a team writes it."""
+    return {
+        "apiVersion": f"{group}/v1alpha1",
+        "kind": "MemoryTenant",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"retentionPolicyRef": {"name": POLICY}, "quota": {"memory": "16Mi"}},
+    }
+
+
+def _install(cluster: Cluster) -> None:
+    chart = str(ROOT / "charts" / "memtenant")
+    cluster.helm(*("install", RELEASE, chart, "-n", HOME, "--set", f"tenantNamespaces={{{TEAM}}}"))
+    definition = yaml.safe_load((ROOT / "crds" / "memorytenants.memtenant.dev.yaml").read_text())
+    definition["metadata"]["name"] = f"memorytenants.{BARE_GROUP}"
+    definition["spec"]["group"] = BARE_GROUP
+    for unneeded in ("shortNames", "categories"):
+        definition["spec"]["names"].pop(unneeded, None)
+    cluster.apply(definition)
+    for group in ("memtenant.dev", BARE_GROUP):
+        cluster.kubectl(
+            *("wait", f"crd/memorytenants.{group}", "--for=condition=Established", "--timeout=60s")
+        )
+
+
+def _declare(cluster: Cluster, server: Server) -> None:
+    password = base64.b64encode(server.admin_password.encode()).decode()
+    cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "store-admin", "namespace": HOME},
+            "data": {"password": password},
+        },
+        {
+            "apiVersion": "memtenant.dev/v1alpha1",
+            "kind": "MemoryStore",
+            "metadata": {"name": STORE},
+            "spec": {
+                "standalone": {"endpoint": server.endpoint},
+                "adminUsername": server.admin_user,
+                "adminSecretRef": {"name": "store-admin", "key": "password"},
+                "default": True,
+            },
+        },
+        {
+            "apiVersion": "memtenant.dev/v1alpha1",
+            "kind": "RetentionPolicy",
+            "metadata": {"name": POLICY},
+            "spec": {"frameworks": ["GDPR"]},
+        },
+    )
+
+
+def _bare_account(cluster: Cluster) -> Path:
+    """An account with rights by RBAC, as the operator has: an administrator is not even asked."""
+    rules = [
+        {"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]},
+        {"nonResourceURLs": ["/metrics"], "verbs": ["get"]},
+        *(
+            {"apiGroups": [group], "resources": resources, "verbs": ["create", "patch"]}
+            for group, resources in (
+                ("", ["secrets"]),
+                ("events.k8s.io", ["events"]),
+                ("memtenant.dev", ["memorytenants", "retentionpolicies"]),
+                (BARE_GROUP, ["memorytenants", "memorytenants/status"]),
+            )
+        ),
+    ]
+    cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": BARE, "namespace": BARE},
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": BARE},
+            "rules": rules,
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": BARE},
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "ClusterRole",
+                "name": BARE,
+            },
+            "subjects": [{"kind": "ServiceAccount", "name": BARE, "namespace": BARE}],
+        },
+    )
+    return cluster.kubeconfig_for_service_account(BARE, BARE)
