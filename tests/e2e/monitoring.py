@@ -11,7 +11,7 @@ import redis
 
 from tests.support.servers import Server
 
-_WRITES = ("ACL", "SET", "HSET", "HDEL", "DEL", "UNLINK", "CLIENT")
+_WRITES = {"SET", "HSET", "HDEL", "DEL", "UNLINK", "ACL SETUSER", "ACL DELUSER", "CLIENT KILL"}
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Heard:
         return [
             words
             for port, words in self.commands[starts[0] :]
-            if port in ports and words[0].upper() in _WRITES and words[1:2] != ["GETUSER"]
+            if port in ports and {words[0].upper(), " ".join(words[:2]).upper()} & _WRITES
         ]
 
 

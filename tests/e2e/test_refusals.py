@@ -1,8 +1,7 @@
 """What a tenant may not have: refused in words, with nothing half-made, whatever is declared."""
 
+import http
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +9,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from memtenant.api import KINDS
 from tests.api import generated
 from tests.e2e import invariants
-from tests.e2e.scene import Scene, condition, eventually
-from tests.e2e.witness import Json, client_tls
+from tests.e2e.api import Api
+from tests.e2e.scene import API, Scene, condition, eventually
+from tests.e2e.witness import Json
 from tests.support.servers import Options
 
 pytestmark = pytest.mark.cluster
@@ -210,17 +211,17 @@ def test_a_binding_name_that_somebody_took_is_left_to_them(scene: Scene) -> None
 
 def test_whatever_is_declared_is_rejected_or_told_and_never_half_made(scene: Scene) -> None:
     team = scene.team(labels={"blue": "yes", "policy": "yes"})
-    api = _Api(scene)
+    api = Api(scene.cluster)
     accepted: list[str] = []
     for index, spec in enumerate(_drawn("MemoryTenant", 260)):
         name = f"t{index}"
         raw = {"metadata": {"name": name, "namespace": team}, "spec": _near(scene, index, spec)}
-        if api.create("MemoryTenant", "memorytenants", team, raw):
+        if _taken(api, "MemoryTenant", raw):
             accepted.append(name)
-    for kind, plural in (("RetentionPolicy", "retentionpolicies"), ("MemoryStore", "memorystores")):
+    for kind in ("RetentionPolicy", "MemoryStore"):
         for index, spec in enumerate(_drawn(kind, 40)):
             raw = {"metadata": {"name": f"made-{scene.tag}-{index}"}, "spec": spec}
-            api.create(kind, plural, "", raw)
+            _taken(api, kind, raw)
     assert len(accepted) >= 60
 
     eventually(
@@ -297,30 +298,11 @@ def _near(scene: Scene, index: int, spec: Any) -> Any:
     return near
 
 
-class _Api:
-    """Creates objects without the client's own checks of kubectl."""
-
-    def __init__(self, scene: Scene) -> None:
-        self._url = scene.cluster.url
-        self._opener = urllib.request.build_opener(
-            urllib.request.HTTPSHandler(context=client_tls(scene.cluster))
-        )
-
-    def create(self, kind: str, plural: str, namespace: str, raw: Json) -> bool:
-        """Whether the API server took it; a rejection must say why."""
-        where = f"namespaces/{namespace}/" if namespace else ""
-        body = {"apiVersion": "memtenant.dev/v1alpha1", "kind": kind, **raw}
-        request = urllib.request.Request(  # noqa: S310 - the test's own API server
-            f"{self._url}/apis/memtenant.dev/v1alpha1/{where}{plural}?fieldValidation=Strict",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        try:
-            self._opener.open(request, timeout=60).close()
-        except urllib.error.HTTPError as refusal:
-            code, words = refusal.code, json.loads(refusal.read())["message"]
-        else:
-            return True
-        assert code in (400, 422), words
-        assert len(words) > 20
-        return False
+def _taken(api: Api, kind: str, raw: Json) -> bool:
+    """Whether the API server took the object; a rejection must say why."""
+    code, answer = api.create(KINDS[kind].NAMES.plural, {"apiVersion": API, "kind": kind, **raw})
+    if code == http.HTTPStatus.CREATED:
+        return True
+    assert code in (400, 422), answer
+    assert len(answer["message"]) > 20
+    return False

@@ -22,7 +22,7 @@ from tests.support.controlplane.cluster import Cluster
 
 Json = dict[str, Any]
 
-_PATHS = {
+PATHS = {
     "memorytenants": "/apis/memtenant.dev/v1alpha1/memorytenants",
     "memorystores": "/apis/memtenant.dev/v1alpha1/memorystores",
     "retentionpolicies": "/apis/memtenant.dev/v1alpha1/retentionpolicies",
@@ -61,7 +61,7 @@ class Witness:
     def start(self) -> None:
         """Begin to watch; returns when everything was listed once."""
         listed = []
-        for plural, path in _PATHS.items():
+        for plural, path in PATHS.items():
             self._latest[plural] = {}
             done = threading.Event()
             listed.append(done)
