@@ -17,7 +17,7 @@ from tests.support.controlplane.cluster import KubectlFailed
 
 pytestmark = pytest.mark.cluster
 
-FINALIZER = "memtenant.dev/tenant"
+FINALIZER = "memtenant.dev/cleanup"
 
 
 def _hooks(found: list[Object]) -> list[Object]:
