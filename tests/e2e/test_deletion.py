@@ -296,3 +296,30 @@ def test_a_tenant_whose_store_is_not_declared_any_more_goes_and_leaves_a_record(
 
 def _bytes(user: bytes | str) -> bytes:
     return user.encode() if isinstance(user, str) else user
+
+
+def test_a_damaged_record_stops_its_tenant_and_no_other(scene: Scene) -> None:
+    team = scene.team()
+    for name in ("acme", "former"):
+        remembering_tenant(scene, team, name, deletionPolicy="Retain")
+    scene.delete_tenant(team, "former")
+    scene.wait_gone(team, "former")
+    working = scene.binding(team, "acme")
+    for name in ("acme", "former"):
+        damage = '{"data": {"record.json": "bm8gSlNPTg=="}}'
+        secret = f"{team}.{name}-keyring"
+        scene.cluster.kubectl(
+            "patch", "secret", secret, "-n", scene.home, "--type=merge", "-p", damage
+        )
+
+    scene.cluster.kubectl("label", "mtenant", "acme", "-n", team, "look=again")
+
+    message = scene.wait_condition(team, "acme", "Stalled", "True", "RecordDamaged")
+    assert "restore" in message
+    assert works(working), "agents go on"
+    assert scene.binding(team, "acme") == working
+    scene.tenant(team, "other", deletionPolicy="Delete")
+    scene.wait_ready(team, "other")
+    scene.wait_store()
+    for name in ("acme", "former"):
+        scene.cluster.kubectl("delete", "secret", f"{team}.{name}-keyring", "-n", scene.home)

@@ -59,7 +59,8 @@ def judge(key: ObjectKey, error: MemtenantError, failures: int) -> Verdict:
         return Verdict(retry=True, tell=failures >= PATIENCE)
     if not error.retryable:
         return Verdict(retry=False, tell=True)
-    if isinstance(error, ResourceConflict | ResourceUnavailable):
+    lost_race = isinstance(error, ResourceConflict) and error.reason == ResourceConflict.reason
+    if lost_race or isinstance(error, ResourceUnavailable):
         return Verdict(retry=True, tell=False)
     if isinstance(error, StoreUnavailable) and key.kind is Kind.STORE:
         return Verdict(retry=True, tell=True)

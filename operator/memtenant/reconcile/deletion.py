@@ -282,11 +282,15 @@ async def _tell(world: World, declared: Declared, policy: DeletionPolicy, store:
 async def _let_go(
     world: World, declared: Declared, current: Current, tenant: TenantId, *did: str
 ) -> Outcome:
-    """Remove the bindings that are left and our finalizer."""
+    """Remove the bindings that are left and our finalizer; who waits for room may have it now."""
     await _delete_bindings(world, current)
     store = world.ledger.store_of(tenant)
     world.ledger.strike(tenant)
     await world.resources.remove_finalizer(declared, FINALIZER)
     waiting = world.mirror.unplaced_tenants()
-    keys = tuple(sorted(waiting)) + ((ObjectKey.store(store),) if store else ())
-    return Outcome(enqueue=keys, changed=True, did=did)
+    if store is None:
+        return Outcome(enqueue=tuple(sorted(waiting)), changed=True, did=did)
+    placed = {ObjectKey.tenant(t.namespace, t.name) for t in world.ledger.committed(store)}
+    waiting |= world.mirror.tenants_of_store(store) - placed
+    enqueue = (*sorted(waiting), ObjectKey.store(store))
+    return Outcome(enqueue=enqueue, changed=True, did=did)
