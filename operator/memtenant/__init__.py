@@ -1,1 +1,55 @@
-"""memtenant: isolated, encrypted, quota-bound, auditable memory for AI agents."""
+"""memtenant: isolated, encrypted, quota-bound, auditable memory for AI agents.
+
+What an agent needs is here by name, and imported when it is first used:
+
+    from memtenant import Message, Tenant
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from memtenant.functions.replies import Head
+    from memtenant.memory._async.context import SharedContext
+    from memtenant.memory._async.conversation import Conversation
+    from memtenant.memory._async.tenant import Tenant
+    from memtenant.memory.messages import Message, Receipt, StoredMessage, ToolCall
+    from memtenant.memory.options import Options
+
+__all__ = [
+    "Conversation",
+    "Head",
+    "Message",
+    "Options",
+    "Receipt",
+    "SharedContext",
+    "StoredMessage",
+    "Tenant",
+    "ToolCall",
+]
+
+_WHERE = {
+    "Conversation": "memory._async.conversation",
+    "Head": "functions.replies",
+    "Message": "memory.messages",
+    "Options": "memory.options",
+    "Receipt": "memory.messages",
+    "SharedContext": "memory._async.context",
+    "StoredMessage": "memory.messages",
+    "Tenant": "memory._async.tenant",
+    "ToolCall": "memory.messages",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

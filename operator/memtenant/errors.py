@@ -17,22 +17,30 @@ __all__ = [
     "DataKeyChanged",
     "FencedOut",
     "FrameworkInvalid",
+    "FunctionFailed",
     "FunctionsUnavailable",
     "HistoryDamaged",
     "HistoryRewound",
+    "IdempotencyConflict",
     "InvalidResource",
     "KeyInvalid",
     "KeyRetired",
     "KeyUnavailable",
+    "LoginRefused",
     "MemtenantError",
+    "MessageInvalid",
     "MessageNotFound",
     "MessageTooLarge",
+    "NotDurable",
     "NotProven",
     "PlaintextRefused",
     "QuotaExceeded",
     "RecordInvalid",
     "RecordKeyMismatch",
     "RecordMalformed",
+    "RecordMissing",
+    "RecordReordered",
+    "RecordReplayed",
     "RecordTampered",
     "ResourceConflict",
     "ResourceForbidden",
@@ -131,6 +139,24 @@ class RecordTampered(RecordInvalid):
     reason = "RecordTampered"
 
 
+class RecordReplayed(RecordInvalid):
+    """The same write of a writer stands twice in a conversation: a record was copied."""
+
+    reason = "RecordReplayed"
+
+
+class RecordReordered(RecordInvalid):
+    """A writer's records do not stand in the order in which it wrote them."""
+
+    reason = "RecordReordered"
+
+
+class RecordMissing(RecordInvalid):
+    """A writer's record is gone, and no deletion explains it."""
+
+    reason = "RecordMissing"
+
+
 class BindingInvalid(MemtenantError):
     """A binding Secret (or its mounted folder) lacks a field or holds one that cannot be read."""
 
@@ -148,6 +174,12 @@ class StoreRefused(MemtenantError):
     """The server answered and refused: a missing permission, an unknown command, a full disk."""
 
     reason = "StoreRefused"
+
+
+class LoginRefused(MemtenantError):
+    """The store refuses the binding's username or password, and no newer binding is there."""
+
+    reason = "LoginRefused"
 
 
 class FencedOut(MemtenantError):
@@ -236,15 +268,46 @@ class VersionConflict(DataError):
 
 
 class HistoryRewound(DataError):
-    """The server holds less than it once acknowledged: it lost data or was restored."""
+    """The server holds less than it once acknowledged: it lost data or was restored.
+
+    ``stored`` is the receipt of an append that met the loss and was stored all the same (it is not
+    to be repeated), else None.
+    """
 
     reason = "HistoryRewound"
+    stored: object = None
 
 
 class HistoryDamaged(DataError):
     """A key holds something that no Function wrote: it was written around memtenant."""
 
     reason = "HistoryDamaged"
+
+
+class MessageInvalid(DataError):
+    """A message or a value holds what JSON cannot, so that it would not come back as it was."""
+
+    reason = "MessageInvalid"
+
+
+class NotDurable(DataError):
+    """A write is on the primary, and not on every replica: a failover now would lose it.
+
+    ``acknowledged`` of ``expected`` replicas have it.
+    """
+
+    reason = "NotDurable"
+    retryable = True
+
+    def __init__(self, message: str, *, acknowledged: int, expected: int) -> None:
+        super().__init__(message)
+        self.acknowledged, self.expected = acknowledged, expected
+
+
+class IdempotencyConflict(DataError):
+    """An idempotency key was used before, for other messages."""
+
+    reason = "IdempotencyConflict"
 
 
 class MessageNotFound(DataError):
@@ -349,3 +412,9 @@ class CallInvalid(DataError):
     """A Function did not understand its arguments: a defect, or two versions too far apart."""
 
     reason = "CallInvalid"
+
+
+class FunctionFailed(DataError):
+    """A Function stopped at an error of its own: a defect of memtenant."""
+
+    reason = "FunctionFailed"

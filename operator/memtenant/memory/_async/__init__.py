@@ -1,0 +1,1 @@
+"""The SDK for asyncio; the source from which ``_sync`` is generated."""

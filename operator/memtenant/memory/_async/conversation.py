@@ -1,0 +1,444 @@
+"""A conversation: what an agent appends to, reads, and forgets again."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Literal
+
+from memtenant.crypto.record import MESSAGE, RecordKeys
+from memtenant.errors import (
+    DataKeyChanged,
+    HistoryRewound,
+    KeyRetired,
+    KeyUnavailable,
+    MessageNotFound,
+    QuotaExceeded,
+    RecordKeyMismatch,
+    VersionConflict,
+)
+from memtenant.functions.calls import (
+    MAX_BATCH,
+    Call,
+    Clear,
+    Delta,
+    Pop,
+    ReadRange,
+    Remove,
+    Tail,
+    Update,
+    Words,
+)
+from memtenant.functions.replies import Changed, Entries, Entry, Head, Status
+from memtenant.memory._async.answers import value
+from memtenant.memory._async.lane import Lane
+from memtenant.memory._async.link import sleep
+from memtenant.memory._async.store import Store
+from memtenant.memory.datakeys import DataKey, DataKeys
+from memtenant.memory.drafts import (
+    Ticket,
+    draft,
+    drafts,
+    fingerprint,
+    idempotency_mark,
+)
+from memtenant.memory.heads import head_state
+from memtenant.memory.history import Copy, CounterCheck, History, Kept, opened
+from memtenant.memory.messages import Message, Receipt, StoredMessage
+from memtenant.memory.options import full_jitter
+from memtenant.memory.tokens import TokenCounter, message_tokens
+from memtenant.memory.window import fitting
+
+__all__ = ["Conversation"]
+
+_ATTEMPTS = 8
+_MARK_BYTES = 16
+_LOOK_BACK = 32
+
+
+class Conversation:
+    """A session of a user, from `Tenant.conversation`; cheap to make, safe to share."""
+
+    def __init__(
+        self, store: Store, keys: DataKeys, history: History, lane: Lane, counter: TokenCounter
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._history = history
+        self._lane = lane
+        self._counter = counter
+
+    @property
+    def version(self) -> Head:
+        """Where the conversation stood when this process last heard of it: for ``expected=``."""
+        return self._history.head
+
+    async def append(
+        self,
+        message: Message,
+        *,
+        idempotency_key: str | None = None,
+        expected: Head | None = None,
+        on_limit: Literal["raise", "wait"] = "raise",
+        patience: float = 30.0,
+    ) -> Receipt:
+        """Store one message at the end; see `extend`."""
+        return await self.extend(
+            (message,),
+            idempotency_key=idempotency_key,
+            expected=expected,
+            on_limit=on_limit,
+            patience=patience,
+        )
+
+    async def extend(
+        self,
+        messages: Sequence[Message],
+        *,
+        idempotency_key: str | None = None,
+        expected: Head | None = None,
+        on_limit: Literal["raise", "wait"] = "raise",
+        patience: float = 30.0,
+    ) -> Receipt:
+        """Store messages at the end, all or none (1 to 1,000).
+
+        idempotency_key: a later append with the same key and the same messages is answered with
+        this one's receipt, also from another process (the last 128 keys are known). expected:
+        refuse (`VersionConflict`) unless the conversation stands there; ``Head(0, 0)`` for a new
+        one. on_limit: ``wait`` for the tenant's write rate, up to ``patience`` seconds, instead of
+        raising `QuotaExceeded`.
+
+        Raises also `MessageTooLarge`, `MessageInvalid`, `IdempotencyConflict`, `HistoryRewound`,
+        `NotDurable`, `TenantHeld`, `AccessReadOnly`, `SubjectErased` and `StoreUnavailable`. After
+        the last, and where the call is cancelled, the messages may have been stored.
+        """
+        made = drafts(messages, self._counter)
+        if not made:
+            raise ValueError("extend needs at least one message")
+        mark = print_ = b""
+        if idempotency_key is not None:
+            name_key = self._store.source.current().keyring.name_key
+            mark = idempotency_mark(name_key, self._history.where.place, idempotency_key)
+            print_ = fingerprint(messages)
+        until = time.monotonic() + patience
+        while True:
+            try:
+                return await self._lane.append(Ticket(made, mark, print_, expected))
+            except QuotaExceeded as error:
+                delay = error.retry_after
+                if on_limit != "wait" or delay is None:
+                    raise
+                delay += full_jitter(2)
+                if time.monotonic() + delay > until:
+                    raise
+            await sleep(delay)
+
+    async def messages(
+        self,
+        first: int = 1,
+        last: int | None = None,
+        *,
+        roles: Collection[str] | None = None,
+        since: datetime | None = None,
+    ) -> list[StoredMessage]:
+        """The messages from sequence ``first`` to ``last`` (both included; None: the end), oldest
+        first; only those of ``roles``, and stored at or after ``since``.
+
+        The whole conversation is kept in memory for a while: reading it again fetches only what is
+        new. Raises `HistoryRewound` and `RecordInvalid` of the kind that it is.
+        """
+        part = first > 1 or last is not None
+        found = await (self._range(first, last or 0) if part else self._whole())
+        return [
+            kept.mine()
+            for kept in found
+            if (roles is None or kept.stored.role in roles)
+            and (since is None or kept.stored.time >= since)
+        ]
+
+    async def window(self, max_tokens: int) -> list[StoredMessage]:
+        """The newest messages that fit into ``max_tokens`` by the tenant's counter, oldest first.
+
+        Reads only the tail, in one round trip (two above 1,000 messages; at most 2,000 come).
+        Results of tools whose call did not fit are left out.
+        """
+        if max_tokens < 1:
+            return []
+        entries, keys = await self._entries(Tail(self._history.where.keys, max_tokens=max_tokens))
+        found = list(entries.entries)
+        spent = sum(entry.header.tokens for entry in found)
+        if entries.more and len(found) == MAX_BATCH and spent < max_tokens:
+            before = found[0].header.sequence
+            older, keys = await self._entries(
+                Tail(self._history.where.keys, before=before, max_tokens=max_tokens - spent)
+            )
+            found = [*older.entries, *found]
+        kept = _opened(found, keys)
+        return fitting([one.mine() for one in kept], max_tokens, self._tokens)
+
+    async def count(self) -> int:
+        """How many messages there are."""
+        where = self._history.where
+        limits = where.keys.reading[2]
+        replies = await self._store.read(
+            ("HGET", where.keys.head, "state"), ("HGET", limits, "cutoff_content")
+        )
+        head = head_state(value(replies[0]))
+        if head is None:
+            return 0
+        if head.count and head.oldest < _number(value(replies[1])):
+            return len(await self.messages())  # some have expired, and were not trimmed yet
+        return head.count
+
+    async def update_message(
+        self, sequence: int, message: Message, *, expected: Head | None = None
+    ) -> None:
+        """Put another message in the place of one; sequence and time stay.
+
+        expected: refuse (`VersionConflict`) if anything but appends happened since. Raises
+        `MessageNotFound`, and what `extend` raises.
+        """
+        made = draft(message, self._counter)
+        where = self._history.where
+        for attempt in range(_ATTEMPTS):
+            entries, keys = await self._entries(ReadRange(where.keys, sequence, sequence))
+            entry = next(iter(entries.entries), None)
+            if entry is None or entry.header.tombstone:
+                raise MessageNotFound(
+                    f"No message has sequence {sequence}: it was deleted, has expired, or never was"
+                )
+            record_keys, data_key = _required(keys), self._keys.stored(where.alias)
+            if data_key is None:
+                continue  # its minutes are over just now: read it again
+            # The same writer and counter: the message stays where its writer put it.
+            old = record_keys.open(MESSAGE, entry.record)
+            call = Update(
+                conversation=where.keys,
+                subject=where.subject,
+                sequence=sequence,
+                record=record_keys.seal(MESSAGE, old.writer, old.counter, made.content),
+                data_key=data_key.stored,
+                agent=self._agent,
+                tokens=made.tokens,
+                tag=entry.header.subject_tag or b"",
+                expected_epoch=None if expected is None else expected.epoch,
+            )
+            try:
+                changed = await self._store.write(call)
+            except (DataKeyChanged, KeyRetired):
+                self._keys.forget(where.alias)
+                self._store.source.current(look=True)
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                await sleep(full_jitter(attempt))
+            else:
+                self._changed(changed)
+                return
+        raise _restless(self._history.head)
+
+    async def pop(self) -> StoredMessage | None:
+        """Take the last message away and return it; None where there is none."""
+        attempt = 0
+        while True:
+            last = await self._last()
+            if last is None:
+                return None
+            mark = secrets.token_bytes(_MARK_BYTES)
+            call = Pop(self._history.where.keys, self._agent, mark, last.sequence)
+            try:
+                popped = await self._store.write(call)
+            except VersionConflict:
+                # Somebody appended or popped in between.
+                if attempt == _ATTEMPTS:
+                    raise
+                await sleep(full_jitter(attempt))
+                attempt += 1
+            else:
+                self._history.drop_copy()
+                self._history.saw(Head(popped.epoch, 0))
+                return last
+
+    async def remove(self, *sequences: int) -> int:
+        """Take single messages away; returns how many of them were there."""
+        if not sequences:
+            return 0
+        mark = secrets.token_bytes(_MARK_BYTES)
+        call = Remove(self._history.where.keys, sequences, self._agent, mark)
+        return self._changed(await self._store.write(call))
+
+    async def clear(self, *, expected: Head | None = None) -> int:
+        """Take every message away, and what was derived from them; returns how many there were.
+
+        Sequences go on counting. Raises `TenantHeld` under a hold.
+        """
+        return await self._clear(delete=False, expected=expected)
+
+    async def delete(self, *, expected: Head | None = None) -> int:
+        """As `clear`, and the conversation leaves the user's list."""
+        return await self._clear(delete=True, expected=expected)
+
+    async def _clear(self, *, delete: bool, expected: Head | None) -> int:
+        epoch = None if expected is None else expected.epoch
+        mark = secrets.token_bytes(_MARK_BYTES)
+        call = Clear(self._history.where.keys, self._agent, delete, mark, epoch)
+        return self._changed(await self._store.write(call))
+
+    def _changed(self, changed: Changed) -> int:
+        self._history.drop_copy()
+        self._history.saw(Head(changed.epoch, 0))
+        return changed.affected
+
+    async def _last(self) -> StoredMessage | None:
+        """The last message that is there."""
+        before = 0
+        while True:
+            call = Tail(self._history.where.keys, before=before, limit=_LOOK_BACK)
+            entries, keys = await self._entries(call)
+            alive = [entry for entry in entries.entries if not entry.header.tombstone]
+            if alive:
+                return _opened(alive[-1:], keys)[0].mine()
+            if not entries.more or not entries.entries:
+                return None
+            before = entries.entries[0].header.sequence
+
+    async def _range(self, first: int, last: int) -> list[Kept]:
+        """What stands between two sequences, of one epoch."""
+        for _ in range(_ATTEMPTS):
+            start, epoch, found = max(first, 1), -1, list[Entry]()
+            while True:
+                entries, keys = await self._entries(
+                    ReadRange(self._history.where.keys, start, last)
+                )
+                if epoch not in (-1, entries.head.epoch):
+                    break  # changed between two pages: all over again
+                epoch = entries.head.epoch
+                found.extend(entries.entries)
+                if not entries.more:
+                    return _opened(found, keys)
+                start = found[-1].header.sequence + 1
+        raise _restless(self._history.head)
+
+    async def _whole(self) -> list[Kept]:
+        """The whole conversation: the copy, and what came since."""
+        keys_of = self._history.where.keys
+        cutoff: Words = ("HGET", keys_of.reading[2], "cutoff_content")
+        for _ in range(_ATTEMPTS):
+            copy = self._history.take_copy() or Copy(Head(0, 0))
+            while True:
+                since = copy.head
+                call: Call[Entries] = (
+                    Delta(keys_of, since.epoch, since.last) if since.epoch else ReadRange(keys_of)
+                )
+                entries, keys, oldest = await self._entries_and(call, cutoff)
+                if entries.status is Status.STALE:
+                    break
+                if entries.status is Status.REWOUND:
+                    self._history.rewound(entries.head)
+                    entries.head.check_not_behind(since)
+                _extend(copy, entries, keys)
+                if not entries.more:
+                    _expire(copy, _number(oldest))
+                    found = list(copy.messages)
+                    self._history.keep_copy(copy)
+                    return found
+        raise _restless(self._history.head)
+
+    async def _entries(self, call: Call[Entries]) -> tuple[Entries, RecordKeys | None]:
+        entries, keys, _ = await self._entries_and(call)
+        return entries, keys
+
+    async def _entries_and(
+        self, call: Call[Entries], *further: Words
+    ) -> tuple[Entries, RecordKeys | None, object]:
+        """One reading call with the keys that open what it brings, in one round trip."""
+        where, seen = self._history.where, self._history.head
+        known = self._keys.stored(where.alias)
+        lookup = () if known else self._keys.lookup(where.subject.data_key)
+        replies = [value(one) for one in await self._store.read(*lookup, call.words, *further)]
+        entries = call.read(replies[len(lookup)])
+        self._check_head(entries.head, seen)
+        if known is None:
+            known = self._keys.learn(where.alias, replies[:2])
+        elif _is_foreign(entries, self._history.record_keys(known)):
+            known = await self._fresh_key()
+        keys = None if known is None else self._history.record_keys(known)
+        return entries, keys, replies[-1]
+
+    async def _fresh_key(self) -> DataKey | None:
+        """The key as it is in the store now: it was replaced while a copy was held here."""
+        where = self._history.where
+        replies = await self._store.read(*self._keys.lookup(where.subject.data_key))
+        return self._keys.learn(where.alias, [value(reply) for reply in replies])
+
+    def _check_head(self, head: Head, seen: Head) -> None:
+        try:
+            head.check_not_behind(seen)
+        except HistoryRewound:
+            self._history.rewound(head)
+            raise
+        self._history.saw(head)
+
+    def _tokens(self, message: Message) -> int:
+        return message_tokens(message, self._counter)
+
+    @property
+    def _agent(self) -> str:
+        return self._store.source.current().binding.agent
+
+
+def _opened(entries: Sequence[Entry], keys: RecordKeys | None) -> list[Kept]:
+    if all(entry.header.tombstone for entry in entries):
+        return []
+    return list(opened(entries, _required(keys), CounterCheck()))
+
+
+def _extend(copy: Copy, entries: Entries, keys: RecordKeys | None) -> None:
+    new = entries.entries
+    if keys is None and all(entry.header.tombstone for entry in new):
+        new = ()
+    if new:
+        copy.messages.extend(opened(new, _required(keys), copy.check))
+        copy.size += sum(len(entry.record) for entry in new)
+    last = new[-1].header.sequence if entries.more and new else entries.head.last
+    copy.head = Head(entries.head.epoch, last)
+
+
+def _expire(copy: Copy, cutoff: int) -> None:
+    if copy.messages and copy.messages[0].time < cutoff:
+        copy.messages = [kept for kept in copy.messages if kept.time >= cutoff]
+
+
+def _is_foreign(entries: Entries, keys: RecordKeys) -> bool:
+    """Whether the newest record was sealed under another data key."""
+    for entry in reversed(entries.entries):
+        if not entry.header.tombstone:
+            try:
+                keys.open(MESSAGE, entry.record)
+            except RecordKeyMismatch:
+                return True
+            return False
+    return False
+
+
+def _required(keys: RecordKeys | None) -> RecordKeys:
+    if keys is None:
+        raise KeyUnavailable(
+            "The conversation has messages, and the store has no data key of its user: the key "
+            "was deleted around memtenant. Restore it from a backup; without it the messages stay "
+            "unreadable"
+        )
+    return keys
+
+
+def _restless(head: Head) -> VersionConflict:
+    return VersionConflict(
+        "The conversation was cleared or edited again and again while it was read: read it again "
+        "when it is quiet, or a part of it",
+        current=head,
+    )
+
+
+def _number(text: object) -> int:
+    return int(text) if isinstance(text, bytes) and text.isdigit() else 0

@@ -1,0 +1,225 @@
+"""The tenant's store as the SDK uses it: a few connections, one request a round trip.
+
+Whatever is sent here may be sent again: reads by nature, writes because a Function knows its second
+try. So a request is repeated for a bounded time while the store does not answer, over a fresh
+connection each time and with the binding as it is then.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from memtenant.errors import BindingInvalid, MemtenantError, NotDurable
+from memtenant.functions.calls import Call, Words
+from memtenant.functions.keyspace import TenantKeys
+from memtenant.memory._async.answers import (
+    is_login,
+    login_refused,
+    passing,
+    unavailable,
+    value,
+)
+from memtenant.memory._async.link import Gate, Link, home, sleep
+from memtenant.memory.options import Options, full_jitter
+from memtenant.memory.source import BindingSource, OpenBinding
+from memtenant.tenancy.policy import Durability
+
+__all__ = ["Store", "Tries"]
+
+R = TypeVar("R")
+
+_WAIT_MS = 1000
+_REPLICAS_KEPT_FOR = 60.0
+
+
+@dataclass(slots=True)
+class Tries:
+    """How often a request was written to a socket: more than once, or once without an answer, and
+    it may have been done although an error came."""
+
+    sent: int = 0
+
+
+class Store:
+    """Safe for many tasks (or threads) at once; starts over after a fork or in another loop."""
+
+    def __init__(self, source: BindingSource, options: Options) -> None:
+        self.source = source
+        self._options = options
+        self._home: object = None
+        self._gate = Gate(options.connections)
+        self._idle: list[Link] = []
+        self._left: list[Link] = []
+        self._context: tuple[int, ssl.SSLContext] | None = None
+        self._replicas = (1, 0.0)
+        self._once = TenantKeys.of(source.current().binding.tenant)
+
+    async def read(self, *commands: Words) -> list[object]:
+        """The replies, error replies among them (see `answers.value`). One round trip.
+
+        Raises `StoreUnavailable` or `LoginRefused`.
+        """
+        return await self._run(lambda again: commands, Tries())
+
+    async def ask(self, call: Call[R]) -> R:
+        """The answer of one reading call."""
+        replies = await self.read(call.words)
+        return call.read(value(replies[0]))
+
+    async def write(self, call: Call[R], tries: Tries | None = None) -> R:
+        """The answer of a writing call that is the same in every try; see `write_made`."""
+        return await self.write_made(lambda again: call, tries)
+
+    async def write_made(self, call: Callable[[bool], Call[R]], tries: Tries | None = None) -> R:
+        """The answer of a writing call. ``call`` is given whether it may have been done before.
+
+        Where the tenant's durability is Replicated, the answer comes when every replica has the
+        write: `NotDurable` if they do not within the retry budget.
+        """
+        tries = tries or Tries()
+        if self.source.current().binding.policy.durability is not Durability.REPLICATED:
+            replies = await self._run(lambda again: (call(again).words,), tries)
+            return call(False).read(value(replies[0]))
+        expected = await self._replica_count()
+        deadline = time.monotonic() + self._options.retry_budget
+        attempt = 0
+        while True:
+            replies = await self._run(lambda again: self._replicated(call, again, expected), tries)
+            answer = call(False).read(value(replies[0]))
+            acknowledged = value(replies[-1])
+            if isinstance(acknowledged, int) and acknowledged >= expected:
+                return answer
+            delay = full_jitter(attempt)
+            attempt += 1
+            if time.monotonic() + delay > deadline:
+                raise NotDurable(
+                    f"The write is on the primary, and {acknowledged} of {expected} replicas have "
+                    "it: a failover now would lose it. Repeat it with the same idempotency key, or "
+                    "have the replicas looked at",
+                    acknowledged=int(str(acknowledged)),
+                    expected=expected,
+                )
+            await sleep(delay)
+
+    async def close(self) -> None:
+        """Close the idle connections; those in use are closed by whoever ends with them."""
+        self._settle()
+        while self._idle:
+            await self._idle.pop().close()
+
+    def _replicated(self, call: Callable[[bool], Call[R]], again: bool, count: int) -> list[Words]:
+        commands: list[Words] = [call(again).words]
+        if again:
+            # WAIT counts from this connection's last write, and a repeated call writes nothing.
+            commands.append(("HINCRBY", self._once.usage, "bytes", 0))
+        commands.append(("WAIT", count, _WAIT_MS))
+        return commands
+
+    async def _replica_count(self) -> int:
+        """How many replicas the operator counted; one where it did not say."""
+        count, until = self._replicas
+        if time.monotonic() < until:
+            return count
+        replies = await self.read(("HGET", self._once.limits, "replicas"))
+        text = value(replies[0])
+        told = isinstance(text, bytes) and text.isdigit()
+        count = max(int(text), 1) if told and isinstance(text, bytes) else 1
+        self._replicas = (count, time.monotonic() + _REPLICAS_KEPT_FOR)
+        return count
+
+    async def _run(self, commands: Callable[[bool], Sequence[Words]], tries: Tries) -> list[object]:
+        self._settle()
+        deadline = time.monotonic() + self._options.retry_budget
+        attempt = 0
+        while True:
+            generation = self.source.current().generation
+            refused = False
+            try:
+                replies = await self._exchange(commands, tries, deadline)
+            except (RedisError, OSError) as error:
+                refused = is_login(error)
+                problem = self._problem(error, tries)
+            else:
+                busy = next((found for reply in replies if (found := passing(reply))), None)
+                if busy is None:
+                    return replies
+                problem = busy
+                await self._forget_idle()
+            # New credentials may be there already: they are tried at once.
+            fresh = refused and self.source.current(look=True).generation != generation
+            delay = 0.0 if fresh else full_jitter(attempt, base=0.05)
+            attempt += 1
+            if time.monotonic() + delay >= deadline:
+                raise problem
+            await sleep(delay)
+
+    async def _exchange(
+        self, commands: Callable[[bool], Sequence[Words]], tries: Tries, deadline: float
+    ) -> list[object]:
+        gate = self._gate
+        if not await gate.enter(deadline - time.monotonic()):
+            raise TimeoutError("all connections of the process are in use")
+        try:
+            link = await self._link()
+            try:
+                batch = commands(tries.sent > 0)
+                tries.sent += 1
+                replies = await link.exchange(batch)
+            except BaseException:
+                # Half-sent or half-read: nobody may use it again.
+                await link.drop()
+                raise
+            self._idle.append(link)
+            return replies
+        finally:
+            gate.leave()
+
+    async def _link(self) -> Link:
+        opened = self.source.current()
+        while self._idle:
+            link = self._idle.pop()
+            if link.generation == opened.generation:
+                return link
+            await link.close()
+        opened = self.source.current(look=True)
+        return await Link.open(opened.binding, self._options, self._tls(opened), opened.generation)
+
+    async def _forget_idle(self) -> None:
+        """After a change of role, connections lead to a server that is no primary."""
+        while self._idle:
+            await self._idle.pop().close()
+
+    def _tls(self, opened: OpenBinding) -> ssl.SSLContext | None:
+        if not opened.binding.tls:
+            return None
+        if self._context is None or self._context[0] != opened.generation:
+            try:
+                context = ssl.create_default_context(cadata=opened.binding.ca_crt or None)
+            except ssl.SSLError:
+                raise BindingInvalid(
+                    "ca.crt of the binding is no usable PEM: mount the Secret unchanged"
+                ) from None
+            self._context = (opened.generation, context)
+        return self._context[1]
+
+    def _problem(self, error: Exception, tries: Tries) -> MemtenantError:
+        if is_login(error):
+            return login_refused(self.source.current().binding.username, self.source.frozen)
+        return unavailable(error, tries.sent > 0)
+
+    def _settle(self) -> None:
+        """A forked child, or another event loop, must not touch what the first one opened."""
+        here = home()
+        if self._home != here:
+            if self._home is not None:
+                # Not closed, and never freed: in a child that would reach into the parent's loop.
+                self._left.extend(self._idle)
+                self._idle = []
+                self._gate = Gate(self._options.connections)
+            self._home = here

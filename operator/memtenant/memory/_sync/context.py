@@ -1,0 +1,287 @@
+# Generated from _async/context.py by `make generate`: change it there.
+"""A shared context: named values that several agents read and change, each with a version."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import Final
+
+from memtenant.crypto.names import user_alias
+from memtenant.crypto.record import RecordKeys
+from memtenant.errors import (
+    DataKeyChanged,
+    KeyRetired,
+    KeyUnavailable,
+    StoreUnavailable,
+    UsageError,
+    VersionConflict,
+)
+from memtenant.functions.context_calls import (
+    ContextUpdate,
+    DeleteContext,
+    ReadChanges,
+    ReadContext,
+)
+from memtenant.functions.context_replies import ContextConflict, ContextFields, parse_changes
+from memtenant.functions.replies import Status
+from memtenant.memory._sync.answers import value
+from memtenant.memory._sync.link import home, sleep
+from memtenant.memory._sync.store import Store
+from memtenant.memory.contexts import (
+    ChangeFn,
+    ContextChange,
+    ContextEvent,
+    Snapshot,
+    check_names,
+    event_of,
+    opened_fields,
+    sealed_fields,
+    told,
+)
+from memtenant.memory.datakeys import DataKey, DataKeys
+from memtenant.memory.messages import Json
+from memtenant.memory.options import full_jitter
+from memtenant.memory.places import ContextPlace
+from memtenant.tenancy.keys import subject_index
+from memtenant.tenancy.policy import TenantPolicy
+
+__all__ = ["SharedContext"]
+
+_ATTEMPTS = 6
+_MARK_BYTES = 16
+_SLOWEST: Final = 0.25
+"""Most seconds between two tries of an update that met another one."""
+
+
+class SharedContext:
+    """Named values, from `Tenant.shared_context`; cheap to make, safe to share.
+
+    A version is the context's revision at which the value changed. Versions never come back.
+    """
+
+    def __init__(
+        self, store: Store, keys: DataKeys, where: ContextPlace, policy: TenantPolicy
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._where = where
+        self._mode = policy.encryption
+        self._home: object = None
+        self._writer = b""
+        self._counter = 0
+
+    def create(self, values: Mapping[str, Json], *, about: Collection[str] = ()) -> int:
+        """Make the context with these values; returns its revision.
+
+        Raises `VersionConflict` where it exists. ``about``: see `update`.
+        """
+        return self._change(values, {}, about, revision=0)
+
+    def read(self, *names: str) -> Snapshot:
+        """All values, or those named; a value that is not there is left out."""
+        found, keys = self._read(names)
+        return self._snapshot(found, keys)
+
+    def update(
+        self,
+        changes: Mapping[str, Json] | ChangeFn,
+        *,
+        expected: Mapping[str, int] | None = None,
+        about: Collection[str] = (),
+        budget: float = 10.0,
+    ) -> int:
+        """Change values, all or none; None deletes one. Returns the context's revision, which is
+        the version of every value that was changed.
+
+        expected: the versions that the values must have (0: must not be there); `VersionConflict`
+        otherwise, whose ``current`` is a `Snapshot` of those that differ. about: the users whom
+        the values are about, so that an erasure finds them.
+
+        With a function instead of values, it is called with the values as they are and returns
+        what to change; if another update came between, both are done again, after a random pause,
+        for up to ``budget`` seconds.
+        """
+        if not callable(changes):
+            return self._change(changes, expected or {}, about)
+        if expected is not None:
+            raise UsageError("expected goes with values: a function is given what is there")
+        until = time.monotonic() + budget
+        attempt = 0
+        while True:
+            snapshot = self.read()
+            wanted = changes(dict(snapshot.values))
+            if not wanted:
+                return snapshot.revision
+            try:
+                return self._change(wanted, {}, about, revision=snapshot.revision)
+            except VersionConflict:
+                delay = full_jitter(attempt, base=0.005, most=_SLOWEST)
+                attempt += 1
+                if time.monotonic() + delay > until:
+                    raise
+            sleep(delay)
+
+    def delete(self, *, expected: int | None = None) -> bool:
+        """Take every value away; whether there was anything. expected: the revision it must have
+        (`VersionConflict`)."""
+        call = DeleteContext(self._where.keys, self._agent, expected)
+        try:
+            return (self._store.write(call)).existed
+        except VersionConflict as error:
+            raise _conflict(error, None) from None
+
+    def watch(self, *, interval: float = 0.5, since: int | None = None) -> Iterator[ContextEvent]:
+        """What changes from now on, or after the revision ``since``: names and versions, no values.
+
+        Asks every ``interval`` seconds (one read of one field where nothing changed), and goes on
+        after a store that was away; what was missed meanwhile is told.
+        """
+        if since is None:
+            since = (self._store.ask(ReadChanges(self._where.keys, 0))).revision
+        gone = False
+        while True:
+            try:
+                found = self._store.ask(ReadChanges(self._where.keys, since))
+            except StoreUnavailable:
+                sleep(interval)
+                continue
+            deleted = found.status is Status.DELETED
+            missed = found.status in (Status.MISSED, Status.REWOUND)
+            if found.changes or missed or (deleted and not gone):
+                yield event_of(found)
+            gone, since = deleted, found.revision
+            sleep(interval)
+
+    def access_log(self) -> list[ContextChange]:
+        """The last 1,000 changes, oldest first: who changed which value when. A convenience, which
+        any agent could have written; the sealed audit is the evidence."""
+        replies = self._store.read(("LRANGE", self._where.keys.changes, 0, -1))
+        parsed = parse_changes([b"ok", 0, 0, value(replies[0])])
+        return [told(change) for change in parsed.changes]
+
+    def _change(
+        self,
+        changes: Mapping[str, Json],
+        expected: Mapping[str, int],
+        about: Collection[str],
+        revision: int | None = None,
+    ) -> int:
+        check_names(changes)
+        if unknown := expected.keys() - changes.keys():
+            raise UsageError(f"expected names values that are not changed: {sorted(unknown)}")
+        mark = secrets.token_bytes(_MARK_BYTES)
+        indexes = self._indexes(about)
+        for attempt in range(_ATTEMPTS):
+            data_key = self._data_key()
+            record_keys = self._record_keys(data_key)
+            writer, counter = self._next()
+            update = ContextUpdate(
+                context=self._where.keys,
+                updates=sealed_fields(changes, expected, record_keys, writer, counter),
+                mark=mark,
+                data_key_name=self._where.subject.data_key,
+                data_key=data_key.stored,
+                agent=self._agent,
+                new_data_key=data_key.fresh,
+                about=indexes,
+                expected_revision=revision,
+            )
+
+            def tried(again: bool, update: ContextUpdate = update) -> ContextUpdate:
+                return replace(update, retry=again)
+
+            try:
+                done = self._store.write_made(tried)
+            except (DataKeyChanged, KeyRetired):
+                self._keys.forget(self._where.alias)
+                self._store.source.current(look=True)
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                sleep(full_jitter(attempt))
+            except VersionConflict as error:
+                if data_key.fresh:  # whoever was first made another key
+                    self._keys.forget(self._where.alias)
+                    record_keys = self._record_keys(self._data_key())
+                raise _conflict(error, record_keys) from None
+            else:
+                if data_key.fresh:
+                    self._keys.was_stored(self._where.alias)
+                return done.revision
+        raise AssertionError("every attempt returns or raises")
+
+    def _read(self, names: tuple[str, ...]) -> tuple[ContextFields, RecordKeys | None]:
+        """The fields, with those that did not fit into one reply, and the keys that open them."""
+        known = self._keys.stored(self._where.alias)
+        lookup = () if known else self._keys.lookup(self._where.subject.data_key)
+        call = ReadContext(self._where.keys, names)
+        replies = [value(one) for one in self._store.read(*lookup, call.words)]
+        if known is None:
+            known = self._keys.learn(self._where.alias, replies[:2])
+        found = call.read(replies[-1])
+        while found.remaining:
+            more = self._store.ask(ReadContext(self._where.keys, found.remaining))
+            if more.revision != found.revision:
+                return self._read(names)  # changed between two replies
+            found = ContextFields(
+                more.revision,
+                more.time,
+                more.deleted,
+                (*found.fields, *more.fields),
+                more.remaining,
+            )
+        return found, None if known is None else self._record_keys(known)
+
+    def _snapshot(self, found: ContextFields, keys: RecordKeys | None) -> Snapshot:
+        revision = 0 if found.deleted else found.revision
+        if not found.fields:
+            return Snapshot(revision, {}, {})
+        if keys is None:
+            raise KeyUnavailable(
+                "The shared context has values, and the store has no data key of it: the key was "
+                "deleted around memtenant. Restore it from a backup, or delete the context"
+            )
+        return opened_fields(found.fields, revision, keys)
+
+    def _data_key(self) -> DataKey:
+        known = self._keys.known(self._where.alias)
+        if known is None:
+            replies = self._store.read(*self._keys.lookup(self._where.subject.data_key))
+            known = self._keys.learn(self._where.alias, [value(reply) for reply in replies])
+        return known or self._keys.make(self._where.alias)
+
+    def _record_keys(self, data_key: DataKey) -> RecordKeys:
+        return RecordKeys(data_key.key, self._where.place, self._mode)
+
+    def _indexes(self, about: Collection[str]) -> tuple[bytes, ...]:
+        opened = self._store.source.current()
+        return tuple(
+            subject_index(opened.binding.tenant, user_alias(opened.keyring.name_key, user)).encode()
+            for user in about
+        )
+
+    def _next(self) -> tuple[bytes, int]:
+        here = home()
+        if self._home != here:
+            self._home = here
+            self._writer = int(time.time()).to_bytes(4, "big") + secrets.token_bytes(4)
+            self._counter = 0
+        self._counter += 1
+        return self._writer, self._counter
+
+    @property
+    def _agent(self) -> str:
+        return self._store.source.current().binding.agent
+
+
+def _conflict(error: VersionConflict, keys: RecordKeys | None) -> VersionConflict:
+    """The same with what stands there in the clear: only a reader with the keys sees it."""
+    current = error.current
+    if not isinstance(current, ContextConflict):
+        return error
+    snapshot = Snapshot(current.revision, {}, {})
+    if keys is not None and current.fields:
+        snapshot = opened_fields(current.fields, current.revision, keys)
+    return VersionConflict(str(error), current=snapshot)

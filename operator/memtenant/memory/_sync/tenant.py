@@ -1,0 +1,212 @@
+# Generated from _async/tenant.py by `make generate`: change it there.
+"""A tenant's memory, opened by a binding."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from memtenant.errors import RecordInvalid, UsageError
+from memtenant.functions.calls import ReadUsage
+from memtenant.functions.keyspace import TenantKeys
+from memtenant.memory import development
+from memtenant.memory._sync.answers import value
+from memtenant.memory._sync.context import SharedContext
+from memtenant.memory._sync.conversation import Conversation
+from memtenant.memory._sync.lane import TITLE, Lane
+from memtenant.memory._sync.store import Store
+from memtenant.memory.codec import decode_value, unpack
+from memtenant.memory.datakeys import DataKey, DataKeys
+from memtenant.memory.heads import HEAD_FIELDS
+from memtenant.memory.history import History
+from memtenant.memory.listing import listed_as, next_page
+from memtenant.memory.messages import ConversationInfo, Page
+from memtenant.memory.options import Options
+from memtenant.memory.places import (
+    ConversationPlace,
+    context_place,
+    conversation_place,
+    index_alias,
+    listed_place,
+)
+from memtenant.memory.reports import AgentStatus, Info, Usage, agent_statuses, info_of, usage_of
+from memtenant.memory.source import BindingSource
+from memtenant.memory.tokens import TokenCounter, estimate_tokens
+from memtenant.tenancy.keys import subject_index
+
+__all__ = ["Tenant"]
+
+_MOST_OPEN = 64
+"""Conversations whose state (a copy of at most 1 MiB) is kept for the next handle on them."""
+
+
+class Tenant:
+    """One agent's access to its tenant's memory. Connects when it is first used.
+
+        with Tenant.from_binding() as tenant:
+            chat = tenant.conversation("ticket-4711", user="ada@example.org")
+            chat.append(Message.human("Hello"))
+
+    Safe for many tasks (or threads) at once, after a fork, and in another event loop.
+    """
+
+    def __init__(
+        self,
+        source: BindingSource,
+        *,
+        options: Options | None = None,
+        token_counter: TokenCounter = estimate_tokens,
+    ) -> None:
+        self._source = source
+        self._store = Store(source, options or Options())
+        self._keys = DataKeys(source)
+        self._counter = token_counter
+        self._open: OrderedDict[tuple[str, str], tuple[History, Lane]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_binding(
+        cls,
+        name: str | None = None,
+        *,
+        options: Options | None = None,
+        token_counter: TokenCounter = estimate_tokens,
+    ) -> Self:
+        """The tenant of the binding ``name`` under ``$SERVICE_BINDING_ROOT``; without a name, of
+        the only one there. Raises `BindingInvalid` or `KeyInvalid`."""
+        source = BindingSource.named(name)
+        return cls(source, options=options, token_counter=token_counter)
+
+    @classmethod
+    def dev(
+        cls,
+        name: str,
+        *,
+        namespace: str = "dev",
+        state: Path | None = None,
+        options: Options | None = None,
+        token_counter: TokenCounter = estimate_tokens,
+    ) -> Self:
+        """A tenant on an embedded Valkey, made if it is not there: the same users, quotas and keys
+        as in a cluster. Needs ``pip install memtenant[dev]``; blocks for a second or two.
+
+        state: the folder that keeps it (``$MEMTENANT_STATE``, else ``.memtenant``). Raises
+        `UsageError` with what the program said.
+        """
+        folder = development.binding_of(name, namespace, state)
+        return cls(BindingSource(folder), options=options, token_counter=token_counter)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. The tenant can be used again; it connects anew."""
+        self._store.close()
+
+    def conversation(self, session: str, *, user: str, title: str | None = None) -> Conversation:
+        """A session of a user: whose data it is. Nothing is sent yet.
+
+        Whoever names the same session and user shares the conversation (Moderate isolation; under
+        Minimal the session alone decides). title: shown in `conversations`, stored with the next
+        append. Neither id leaves the process in the clear.
+        """
+        opened = self._source.current()
+        policy = opened.binding.policy
+        where = conversation_place(
+            opened.binding.tenant, policy.isolation, opened.keyring.name_key, session, user
+        )
+        key = (where.place.conversation, where.subject.index.decode())
+        with self._lock:
+            known = self._open.get(key)
+            if known is None:
+                history = History(where, policy.encryption)
+                known = (history, Lane(self._store, self._keys, history, session))
+                self._open[key] = known
+                while len(self._open) > _MOST_OPEN:
+                    self._open.popitem(last=False)
+            self._open.move_to_end(key)
+        history, lane = known
+        if title is not None:
+            lane.entitle(title)
+        return Conversation(self._store, self._keys, history, lane, self._counter)
+
+    def conversations(self, user: str, *, limit: int = 50, cursor: str | None = None) -> Page:
+        """A user's conversations, those begun last first; ``cursor`` is the page's before.
+
+        Two round trips a page.
+        """
+        if not 1 <= limit <= 1000:
+            raise UsageError("limit is a number of conversations from 1 to 1000")
+        opened = self._source.current()
+        tenant, isolation = opened.binding.tenant, opened.binding.policy.isolation
+        index = index_alias(opened.keyring.name_key, user)
+        replies = self._store.read(("LRANGE", subject_index(tenant, index), 0, -1))
+        names, rest = next_page(value(replies[0]), limit, cursor)
+        found = [listed_place(tenant, isolation, index, name) for name in names]
+        places = [place for place in found if place is not None]
+        if not places:
+            return Page((), None)
+        replies = self._store.read(
+            *self._keys.lookup(places[0].subject.data_key),
+            *(("HMGET", place.keys.head, *HEAD_FIELDS) for place in places),
+        )
+        answers = [value(reply) for reply in replies]
+        data_key = self._keys.learn(places[0].alias, answers[:2])
+        listed = (
+            self._listed(place, fields, data_key)
+            for place, fields in zip(places, answers[2:], strict=True)
+        )
+        items = tuple(one for one in listed if one is not None)
+        return Page(items, names[-1] if rest else None)
+
+    def _listed(
+        self, place: ConversationPlace, fields: object, data_key: DataKey | None
+    ) -> ConversationInfo | None:
+        title: object = None
+        if isinstance(fields, list) and isinstance(fields[1], bytes) and data_key is not None:
+            keys = History(place, self._source.current().binding.policy.encryption)
+            try:
+                record = keys.record_keys(data_key).open(TITLE, fields[1])
+                title = decode_value(unpack(record.content))
+            except RecordInvalid:
+                title = None  # written around memtenant, or under a key that was replaced
+        return listed_as(fields, title)
+
+    def shared_context(self, context: str) -> SharedContext:
+        """A context that all agents of the tenant share: named values with versions."""
+        opened = self._source.current()
+        policy = opened.binding.policy
+        where = context_place(
+            opened.binding.tenant, policy.isolation, opened.keyring.name_key, context
+        )
+        return SharedContext(self._store, self._keys, where, policy)
+
+    def agent_status(self, agents: Sequence[str] | None = None) -> list[AgentStatus]:
+        """What agents of the tenant last did: all that ever wrote, or those named, in their order.
+        One round trip, however many."""
+        return agent_statuses(self._store.ask(ReadUsage(self._once)), agents)
+
+    def usage(self) -> Usage:
+        """What the tenant uses of its quotas, as the writes through memtenant were counted; the
+        operator's measurement decides."""
+        return usage_of(self._store.ask(ReadUsage(self._once)))
+
+    def info(self) -> Info:
+        """What the binding says: no I/O but a look at its folder."""
+        return info_of(self._source)
+
+    @property
+    def _once(self) -> TenantKeys:
+        return TenantKeys.of(self._source.current().binding.tenant)

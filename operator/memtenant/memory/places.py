@@ -1,0 +1,128 @@
+"""Where a conversation or a shared context is kept: the isolation level decides who shares it.
+
+==========  ======================  ==============  =======================================
+isolation   a conversation is       data key        records carry
+==========  ======================  ==============  =======================================
+Moderate    tenant + user + session  of the user     nothing: the user has its own key
+Minimal     tenant + session         the tenant's    a tag of the user, for its erasure
+==========  ======================  ==============  =======================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from memtenant.crypto.names import context_alias, session_alias, subject_tag, user_alias
+from memtenant.crypto.primitives import SecretKey
+from memtenant.crypto.record import Place
+from memtenant.errors import UsageError
+from memtenant.functions.keyspace import ContextKeys, ConversationKeys, SubjectKeys
+from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.policy import Isolation
+
+__all__ = [
+    "SHARED_SCOPE",
+    "ContextPlace",
+    "ConversationPlace",
+    "context_place",
+    "conversation_place",
+    "index_alias",
+    "listed_place",
+]
+
+SHARED_SCOPE: Final = "_"
+"""The scope of conversations that all agents of a tenant share."""
+
+_CONTEXT_SCOPE: Final = "c"
+_ONE_KEY: Final = "_"
+"""The alias of the data key where one serves the whole tenant (Minimal)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationPlace:
+    """``alias`` names the data key; ``tag`` is empty where records carry none."""
+
+    place: Place
+    keys: ConversationKeys
+    subject: SubjectKeys
+    alias: str
+    tag: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ContextPlace:
+    """``alias`` names the data key."""
+
+    place: Place
+    keys: ContextKeys
+    subject: SubjectKeys
+    alias: str
+
+
+def conversation_place(
+    tenant: TenantId, isolation: Isolation, name_key: SecretKey, session: str, user: str
+) -> ConversationPlace:
+    """Where a session of a user is. `UsageError` where one of them is no text, or empty."""
+    for what, value in (("session", session), ("user", user)):
+        if not isinstance(value, str) or not value:
+            raise UsageError(
+                f"A conversation needs a {what}: a text that is not empty (user is whose data it "
+                "is, so that it can be erased)"
+            )
+    person = user_alias(name_key, user)
+    minimal = isolation is Isolation.MINIMAL
+    conversation = session_alias(name_key, session, None if minimal else user)
+    return _conversation(
+        tenant,
+        conversation,
+        key_alias=_ONE_KEY if minimal else person,
+        index=person,
+        tag=subject_tag(name_key, user) if minimal else b"",
+    )
+
+
+def listed_place(
+    tenant: TenantId, isolation: Isolation, index: str, where: str
+) -> ConversationPlace | None:
+    """The place that an entry of a subject's index names; None for one that is no conversation."""
+    scope, colon, conversation = where.partition(":")
+    if not colon or scope != SHARED_SCOPE or not conversation or ":" in conversation:
+        return None
+    minimal = isolation is Isolation.MINIMAL
+    return _conversation(
+        tenant, conversation, key_alias=_ONE_KEY if minimal else index, index=index, tag=b""
+    )
+
+
+def index_alias(name_key: SecretKey, user: str) -> str:
+    """The alias of a user's index."""
+    return user_alias(name_key, user)
+
+
+def context_place(
+    tenant: TenantId, isolation: Isolation, name_key: SecretKey, context: str
+) -> ContextPlace:
+    """Where a shared context is: all agents of the tenant share it."""
+    if not isinstance(context, str) or not context:
+        raise UsageError("A shared context needs an id: a text that is not empty")
+    alias = context_alias(name_key, context)
+    key_alias = _ONE_KEY if isolation is Isolation.MINIMAL else alias
+    return ContextPlace(
+        place=Place(tenant, _CONTEXT_SCOPE, alias),
+        keys=ContextKeys.of(tenant, alias),
+        subject=SubjectKeys.of(tenant, key_alias),
+        alias=key_alias,
+    )
+
+
+def _conversation(
+    tenant: TenantId, conversation: str, *, key_alias: str, index: str, tag: bytes
+) -> ConversationPlace:
+    return ConversationPlace(
+        place=Place(tenant, SHARED_SCOPE, conversation),
+        keys=ConversationKeys.of(tenant, SHARED_SCOPE, conversation),
+        subject=SubjectKeys.of(tenant, key_alias, index),
+        alias=key_alias,
+        tag=tag,
+    )

@@ -1,0 +1,126 @@
+"""What a tenant, its agents and a binding are told as."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from memtenant.functions.replies import TenantUsage
+from memtenant.memory.drafts import moment
+from memtenant.memory.source import BindingSource
+from memtenant.tenancy.policy import Durability, EncryptionMode, Isolation, Quota
+
+__all__ = [
+    "AgentState",
+    "AgentStatus",
+    "Info",
+    "Usage",
+    "agent_statuses",
+    "info_of",
+    "usage_of",
+]
+
+ACTIVE_FOR_MS: Final = 5 * 60 * 1000
+
+
+class AgentState(StrEnum):
+    """ACTIVE: wrote in the last 5 minutes. UNKNOWN: never wrote."""
+
+    ACTIVE = "Active"
+    IDLE = "Idle"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStatus:
+    """What an agent did; ``writes`` counts messages and changes."""
+
+    agent: str
+    state: AgentState
+    writes: int
+    last_update: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The tenant's counters. Shares are of the quota, from 0.0; None without a limit."""
+
+    bytes: int
+    conversations: int
+    messages: int
+    last_activity: datetime | None
+    quota: Quota
+    memory_share: float | None
+    conversations_share: float | None
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What the binding says. ``never_updates`` is why its mount will not follow a rotation; empty
+    where it will."""
+
+    tenant: str
+    agent: str
+    isolation: Isolation
+    encryption: EncryptionMode
+    durability: Durability
+    quota: Quota
+    binding_version: int
+    binding_folder: Path
+    never_updates: str
+
+
+def agent_statuses(usage: TenantUsage, agents: Sequence[str] | None) -> list[AgentStatus]:
+    """Of the agents named, else of all that ever wrote."""
+    found = []
+    for name in sorted(usage.agents) if agents is None else agents:
+        one = usage.agents.get(name)
+        if one is None or not one.last_update:
+            found.append(AgentStatus(name, AgentState.UNKNOWN, 0, None))
+            continue
+        active = usage.time - one.last_update <= ACTIVE_FOR_MS
+        state = AgentState.ACTIVE if active else AgentState.IDLE
+        found.append(AgentStatus(name, state, one.writes, moment(one.last_update)))
+    return found
+
+
+def usage_of(usage: TenantUsage) -> Usage:
+    """The counters beside the limits."""
+    last = max((one.last_update for one in usage.agents.values()), default=0)
+    return Usage(
+        bytes=usage.bytes,
+        conversations=usage.conversations,
+        messages=usage.messages,
+        last_activity=moment(last) if last else None,
+        quota=Quota(usage.memory_limit, usage.conversations_limit, usage.writes_per_second),
+        memory_share=_share(usage.bytes, usage.memory_limit),
+        conversations_share=_share(usage.conversations, usage.conversations_limit),
+        held=usage.held,
+    )
+
+
+def info_of(source: BindingSource) -> Info:
+    """What the binding says now."""
+    binding = source.current(look=True).binding
+    return Info(
+        tenant=str(binding.tenant),
+        agent=binding.agent,
+        isolation=binding.policy.isolation,
+        encryption=binding.policy.encryption,
+        durability=binding.policy.durability,
+        quota=binding.policy.quota,
+        binding_version=binding.version,
+        binding_folder=source.folder,
+        never_updates=source.frozen,
+    )
+
+
+def _share(used: int, limit: int | None) -> float | None:
+    if limit is None:
+        return None
+    return used / limit if limit else 1.0
