@@ -244,3 +244,22 @@ async def test_a_namespace_that_goes_takes_no_secret(
 
 def declared() -> Declared:
     return declared_from(Kind.TENANT, raw_object(ACME, 5))
+
+
+async def test_the_proxy_of_the_environment_is_used_unless_it_is_excepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scripted(tmp_path, FINE) as proxy:
+        address = proxy.kubeconfig.read_text().split("server: ")[1].split()[0]
+        kubeconfig = write_kubeconfig(tmp_path, "http://cluster.invalid", token="it")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("http_proxy", address)
+        async with Connection.open(kubeconfig=kubeconfig, limits=QUICK) as connection:
+            assert await connection.call(READ) == {"fine": True}
+        assert proxy.asked == ["GET /it"]
+        monkeypatch.setenv("no_proxy", ".invalid")
+        async with Connection.open(kubeconfig=kubeconfig, limits=QUICK) as connection:
+            with pytest.raises(ResourceUnavailable):
+                await connection.call(READ)
+        assert len(proxy.asked) == 1
