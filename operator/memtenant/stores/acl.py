@@ -24,7 +24,7 @@ __all__ = [
     "Saved",
     "UsersSet",
     "busy_users",
-    "differing_users",
+    "differing",
     "drop_users",
     "get_users",
     "kill_users",
@@ -74,19 +74,20 @@ async def get_users(node: NodeClient, names: Iterable[str]) -> dict[str, Reply]:
     return found
 
 
-async def differing_users(
-    node: NodeClient, users: Iterable[AclUser], categories: Categories
+def differing(
+    users: Iterable[AclUser], replies: Mapping[str, Reply], categories: Categories
 ) -> dict[str, tuple[str, ...]]:
-    """What differs from the wanted users, by name; users that are as they should be are absent."""
-    wanted = {user.name: user for user in users}
-    replies = await get_users(node, wanted)
-    differing: dict[str, tuple[str, ...]] = {}
-    for name, user in wanted.items():
-        reply = replies[name]
-        found = differences(user, reply if isinstance(reply, list) else None, categories)
-        if found:
-            differing[name] = found
-    return differing
+    """What differs from the wanted users, by name; users that are as they should be are absent.
+
+    ``replies`` are those of `get_users` for at least these names.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for user in users:
+        reply = replies[user.name]
+        differs = differences(user, reply if isinstance(reply, list) else None, categories)
+        if differs:
+            found[user.name] = differs
+    return found
 
 
 async def set_users(

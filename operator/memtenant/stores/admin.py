@@ -78,6 +78,7 @@ class StoreAdmin:
         self._clients: dict[Address, NodeClient] = {}
         self._proofs: dict[tuple[str, str], MatrixProof] = {}
         # What every reconcile of a tenant asks, asked for all that run at the moment.
+        self._getting = Together(self.get_users)
         self._setting = Together(self._set_users)
         self._proving = Together(self._prove_users)
         self._expecting = Together(self._expectations)
@@ -214,9 +215,16 @@ class StoreAdmin:
         self, users: Collection[AclUser]
     ) -> NodeResults[dict[str, tuple[str, ...]]]:
         """What differs from the wanted users on each node, by name; see `rules.acl_drift`."""
+        # Only the reading is shared: what is wanted of a user is each caller's own view.
+        found = await self._getting([user.name for user in users])
         categories = {node.address: node.categories for node in self.facts.nodes}
-        return await self._everywhere(
-            lambda node: acl.differing_users(node, users, categories[node.address])
+        return NodeResults(
+            {
+                address: acl.differing(users, replies, categories[address])
+                for address, replies in found.results.items()
+                if address in categories
+            },
+            found.failures,
         )
 
     async def set_users(self, users: Collection[AclUser]) -> NodeResults[acl.UsersSet]:

@@ -17,7 +17,7 @@ from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
 from memtenant.errors import NotProven, StoreRefused
 from memtenant.rules.acl import AclUser, UserName, parse_user
 from memtenant.rules.acl_drift import Categories
-from memtenant.stores.acl import differing_users
+from memtenant.stores.acl import differing, get_users
 from memtenant.stores.connection import Command, NodeClient, Reply, StoreSettings
 from memtenant.stores.refusals import shown, translated
 from memtenant.tenancy import keys
@@ -62,7 +62,8 @@ async def prove_users(
 ) -> dict[str, tuple[str, ...]]:
     """What is wrong with the users on the node, in words, by name; proven users are absent."""
     failures: dict[str, list[str]] = defaultdict(list)
-    for name, found in (await differing_users(node, users, categories)).items():
+    replies = await get_users(node, {user.name for user in users})
+    for name, found in differing(users, replies, categories).items():
         failures[name] += [f"{node.address}: {name}: {difference}" for difference in found]
     owners = {user.name: parse_user(user.name) for user in users}
     questions = [
@@ -116,6 +117,8 @@ async def expectations(node: NodeClient, names: Collection[str]) -> dict[str, Ex
     found: dict[str, Expectation] = {}
     for name, writes in calls.items():
         user, *answers = islice(replies, 1 + len(writes))
+        if user is None:
+            raise NotProven(f"{node.address}: {name} is gone again from there")
         for answer in (user, *answers):
             if isinstance(answer, ResponseError):
                 raise translated(answer, str(node.address))
