@@ -64,6 +64,14 @@ class StoreView:
     spec: MemoryStoreSpec
     committed: Mapping[TenantId, int]
 
+    def committed_to_others(self, tenant: TenantId, namespace: str | None = None) -> int:
+        """Bytes promised to all but this tenant: to those of one namespace, or of all."""
+        return sum(
+            quota
+            for other, quota in self.committed.items()
+            if other != tenant and namespace in (None, other.namespace)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -232,8 +240,6 @@ def _store_refusals(applicant: Applicant, policy: str, store: StoreView) -> Iter
 def _memory_refusals(applicant: Applicant, store: StoreView, name: str) -> Iterator[Refusal]:
     asked = applicant.spec.quota.memory
     rules = store.spec.tenant_policy
-    others = {t: b for t, b in store.committed.items() if t != applicant.tenant}
-    in_namespace = sum(b for t, b in others.items() if t.namespace == applicant.tenant.namespace)
     if rules.max_memory_per_tenant is not None and asked > rules.max_memory_per_tenant:
         yield Refusal(
             "QuotaTooLarge",
@@ -241,28 +247,31 @@ def _memory_refusals(applicant: Applicant, store: StoreView, name: str) -> Itera
             f"{asked} is more than {name} gives one tenant "
             f"(tenantPolicy.maxMemoryPerTenant: {rules.max_memory_per_tenant})",
         )
-    yield from _sum_refusal(
-        asked,
-        in_namespace,
-        rules.max_memory_per_namespace,
-        "NamespaceQuotaExceeded",
-        f"the other tenants of namespace {applicant.tenant.namespace!r} on {name}",
-        "tenantPolicy.maxMemoryPerNamespace",
-    )
-    yield from _sum_refusal(
-        asked,
-        sum(others.values()),
-        store.spec.capacity.memory,
-        "CapacityExceeded",
-        f"the other tenants of {name}",
-        "capacity.memory",
-    )
+    # A sum over all tenants is made only where a limit asks for it: each tenant comes by here.
+    if rules.max_memory_per_namespace is not None:
+        yield from _sum_refusal(
+            asked,
+            store.committed_to_others(applicant.tenant, applicant.tenant.namespace),
+            rules.max_memory_per_namespace,
+            "NamespaceQuotaExceeded",
+            f"the other tenants of namespace {applicant.tenant.namespace!r} on {name}",
+            "tenantPolicy.maxMemoryPerNamespace",
+        )
+    if store.spec.capacity.memory is not None:
+        yield from _sum_refusal(
+            asked,
+            store.committed_to_others(applicant.tenant),
+            store.spec.capacity.memory,
+            "CapacityExceeded",
+            f"the other tenants of {name}",
+            "capacity.memory",
+        )
 
 
 def _sum_refusal(
-    asked: Quantity, others: int, most: Quantity | None, reason: str, whose: str, limit: str
+    asked: Quantity, others: int, most: Quantity, reason: str, whose: str, limit: str
 ) -> Iterator[Refusal]:
-    if most is None or asked.bytes + others <= most.bytes:
+    if asked.bytes + others <= most.bytes:
         return
     yield Refusal(
         reason,
