@@ -187,5 +187,37 @@ def set_limits(server: Server, **fields: object) -> None:
                 admin.hset(keys.limits(ACME), name, str(value))
 
 
+STATE = {
+    "epoch": 6,
+    "first": 5,
+    "last": 5,
+    "bytes": 6,
+    "count": 4,
+    "oldest": 6,
+    "evicted": 4,
+    "gone": 1,
+    "marks": 4,
+    "covered": 5,
+}
+"""The numbers in a head's `state` and their bytes (docs/functions.md)."""
+
+
+def state(admin: "redis.Redis", conversation: ConversationKeys = CONVERSATION) -> dict[str, int]:
+    """The numbers in a conversation's head."""
+    packed, found = admin.hget(conversation.head, "state"), {}
+    assert isinstance(packed, bytes)
+    for name, size in STATE.items():
+        found[name], packed = int.from_bytes(packed[:size], "big"), packed[size:]
+    assert packed == b""
+    return found
+
+
+def change_state(admin: "redis.Redis", name: str, value: int) -> None:
+    """Change one number in the head of `CONVERSATION`."""
+    numbers = {**state(admin), name: value}
+    packed = b"".join(numbers[one].to_bytes(size, "big") for one, size in STATE.items())
+    admin.hset(CONVERSATION.head, "state", packed)  # type: ignore[arg-type]
+
+
 def in_ms() -> int:
     return time.time_ns() // 1_000_000

@@ -124,41 +124,32 @@ local function append(keys, args)
   local moved = begins or trimmed > 0
   local indexed = begins or find(flags, 'i', 1, true) ~= nil
 
-  local changes = {
-    'last', decimal(sequence), 'bytes', decimal(math.max(head.bytes + added - trimmed_bytes, 0)),
-    'count', decimal(math.max(head.count - trimmed_live, 0) + size),
-    'writers', writers_after(call, writer, counter, size, sequence),
-    'evicted', decimal(head.evicted),
-  }
-  local function set(field, value)
-    changes[#changes + 1], changes[#changes + 2] = field, value
-  end
-  if not head.known then
-    set('epoch', decimal(head.epoch))
-  end
-  if moved then
-    set('first', decimal(oldest_sequence))
-    set('oldest', decimal(oldest))
-  end
-  if head.gone then
-    set('gone', '0')
+  local epoch, before = head.epoch, head.last
+  local reappears = head.gone == 1
+  local changes = {'writers', writers_after(call, writer, counter, size, sequence)}
+  if meta ~= '' then
+    changes[3], changes[4] = 'meta', meta
   end
   if begins and tag ~= '' then
-    set('tag', tag)
-  end
-  if meta ~= '' then
-    set('meta', meta)
+    changes[#changes + 1], changes[#changes + 2] = 'tag', tag
   end
   for index, one in ipairs(records) do
     if one.mark ~= '' then
       add_mark(call, changes, sub(one.mark, 1, MARK_BYTES), sub(one.mark, MARK_BYTES + 1),
-        head.last + index)
+        before + index)
     end
   end
+  head.last, head.gone = sequence, 0
+  head.bytes = math.max(head.bytes + added - trimmed_bytes, 0)
+  head.count = math.max(head.count - trimmed_live, 0) + size
+  if moved then
+    head.first, head.oldest = oldest_sequence, oldest
+  end
+  changes[#changes + 1], changes[#changes + 2] = 'state', state_of(head)
 
   -- May all of it be written? A type that is wrong shows in reading, so x is read too.
   must(call, 'RPUSH', call.list, '')
-  must(call, 'HSET', call.head_key, 'last', '')
+  must(call, 'HSET', call.head_key, 'state', '')
   must(call, 'HSET', call.usage_key, 'bytes', '')
   if moved then
     reading('conversations', 'ZCARD', call.members_key)
@@ -168,7 +159,7 @@ local function append(keys, args)
     reading('index', 'LRANGE', keys[8], '0', '0')
     must(call, 'RPUSH', keys[8], call.where)
   end
-  if head.gone then
+  if reappears then
     must(call, 'PERSIST', call.head_key)
   end
 
@@ -180,7 +171,7 @@ local function append(keys, args)
     redis.call('LTRIM', call.list, decimal(trimmed), '-1')
   end
   redis.call('HSET', call.head_key, unpack(changes))
-  if head.gone then
+  if reappears then
     redis.call('PERSIST', call.head_key)
   end
   if moved then
@@ -191,6 +182,6 @@ local function append(keys, args)
   end
   write_usage(call, change, size - trimmed_live, begins and 1 or 0, size)
   write_event(call, 'O', sequence)
-  return {'ok', head.epoch, head.last + 1, sequence, call.now,
+  return {'ok', epoch, before + 1, sequence, call.now,
     share(call.used, call.memory_limit), share(call.conversations, call.conversations_limit)}
 end

@@ -25,22 +25,24 @@ local function repeated(call, mark)
   end
 end
 
--- The head's new fields; lowest is the first sequence that changes.
+-- HSET arguments of the head after the change; lowest is the first sequence that changes. The
+-- epoch before stays in call.epoch.
 local function head_after(call, bytes, count, mark, sequence, lowest)
   local head = call.head
+  call.epoch = head.epoch
   call.drops_summaries = lowest <= head.covered
   if call.drops_summaries then
     must(call, 'UNLINK', call.summaries)
+    head.covered = 0
   end
-  local changes = {
-    'epoch', decimal(head.epoch + 1), 'last', decimal(head.last),
-    'bytes', decimal(math.max(head.bytes + bytes, 0)),
-    'count', decimal(math.max(head.count + count, 0)),
-    'covered', call.drops_summaries and '0' or decimal(head.covered),
-  }
+  local changes = {}
   if mark ~= '' then
     add_mark(call, changes, mark, NO_MAC, sequence)
   end
+  head.epoch = head.epoch + 1
+  head.bytes = math.max(head.bytes + bytes, 0)
+  head.count = math.max(head.count + count, 0)
+  changes[#changes + 1], changes[#changes + 2] = 'state', state_of(head)
   return changes
 end
 
@@ -52,7 +54,7 @@ local function write_head(call, changes)
 end
 
 local function must_keep_books(call)
-  must(call, 'HSET', call.head_key, 'epoch', '')
+  must(call, 'HSET', call.head_key, 'state', '')
   must(call, 'HSET', call.usage_key, 'bytes', '')
 end
 
@@ -126,7 +128,7 @@ local function pop(keys, args)
   end
   write_usage(call, bytes - (ends and CONVERSATION_OVERHEAD or 0), -1, ends and -1 or 0, 1)
   write_event(call, 'O', sequence)
-  return {'ok', head.epoch, head.epoch + 1, sequence, call.now, entry}
+  return {'ok', call.epoch, head.epoch, sequence, call.now, entry}
 end
 
 -- ARGV  mark agent event, then sequences
@@ -177,7 +179,7 @@ local function remove(keys, args)
   write_head(call, changes)
   write_usage(call, bytes, -#found, 0, #found)
   write_event(call, 'O', highest)
-  return {'ok', head.epoch, head.epoch + 1, #found, call.now}
+  return {'ok', call.epoch, head.epoch, #found, call.now}
 end
 
 -- ARGV  sequence expected-epoch tokens tag data-key agent event record
@@ -229,5 +231,5 @@ local function update(keys, args)
   write_head(call, changes)
   write_usage(call, bytes, 0, 0, 1)
   write_event(call, 'O', sequence)
-  return {'ok', head.epoch, head.epoch + 1, sequence, call.now}
+  return {'ok', call.epoch, head.epoch, sequence, call.now}
 end

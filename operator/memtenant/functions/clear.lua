@@ -38,13 +38,9 @@ local function empty(keys, args, deletes)
   end
   local ended = call.length > 0
   local released = head.bytes + (ended and CONVERSATION_OVERHEAD or 0)
+  local removed = head.count
+  head.first, head.oldest, head.gone = head.last + 1, 0, deletes and 1 or head.gone
   local changes = head_after(call, -head.bytes, -head.count, mark, head.last, 0)
-  local n = #changes
-  changes[n + 1], changes[n + 2] = 'first', decimal(head.last + 1)
-  changes[n + 3], changes[n + 4] = 'oldest', '0'
-  if deletes then
-    changes[n + 5], changes[n + 6] = 'gone', '1'
-  end
 
   redis.call('UNLINK', call.list, call.summaries, keys[8])
   write_head(call, changes)
@@ -53,9 +49,9 @@ local function empty(keys, args, deletes)
     redis.call('PEXPIRE', call.head_key, decimal(LEAVE_TIME))
   end
   redis.call('ZREM', call.members_key, call.where)
-  write_usage(call, -released, -head.count, ended and -1 or 0, 1)
+  write_usage(call, -released, -removed, ended and -1 or 0, 1)
   write_event(call, 'O', head.last)
-  return {'ok', head.epoch, head.epoch + 1, head.count, call.now}
+  return {'ok', call.epoch, head.epoch, removed, call.now}
 end
 
 local function clear(keys, args)

@@ -35,9 +35,9 @@ local function load_context(call)
   call.deleted = call.revision > 0 and call.size == 1
 end
 
-local function change_entry(call, version, mark, operation, field)
+local function change_entry(call, version, agent, mark, operation, field)
   return header(version, call.now, 0, '')
-    .. pack(CHANGE_FORMAT, mark, operation, #call.agent) .. call.agent .. field
+    .. pack(CHANGE_FORMAT, mark, operation, #agent) .. agent .. field
 end
 
 -- Whether an update with this mark was made; looked for only on a retry.
@@ -155,7 +155,8 @@ local function context_update(keys, args)
     versions[#versions + 1] = field.name
     versions[#versions + 1] = removes and tombstone(version, call.now)
       or header(version, call.now, 0, '')
-    log[#log + 1] = change_entry(call, version, mark, removes and 'D' or 'S', field.name)
+    log[#log + 1] = change_entry(call, version, agent, mark, removes and 'D' or 'S',
+      field.name)
   end
   versions[#versions + 1], versions[#versions + 2] = REVISION, header(version, call.now, 0, '')
   if call.size + added > MAX_FIELDS then

@@ -13,32 +13,42 @@ local MARKS_A_PAGE = 16
 local MARK_PAGES = 9                 -- the page being filled and 8 full ones: the last 128
 local LEAVE_TIME = 900000            -- ms that a deleted conversation's head stays, for retries
 
+-- epoch first last bytes count oldest evicted gone marks covered, 46 bytes in one field: that is
+-- cheaper than ten fields by a third of an append.
+local STATE_FORMAT = '>I6I5I5I6I4I6I4BI4I5'
+local STATE_BYTES = 46
+
 local function load_head(call)
-  local fields = reading('head', 'HMGET', call.head_key,
-    'epoch', 'first', 'last', 'bytes', 'count', 'oldest', 'writers', 'evicted', 'gone', 'marks',
-    'covered', 'lease')
+  local fields = reading('head', 'HMGET', call.head_key, 'state', 'writers')
   call.length = reading('list', 'LLEN', call.list)
-  local head = {
-    epoch = stored(fields[1]), first = stored(fields[2]), last = stored(fields[3]),
-    bytes = stored(fields[4]) or 0, count = stored(fields[5]) or 0,
-    oldest = stored(fields[6]) or 0, writers = fields[7] or '', evicted = stored(fields[8]) or 0,
-    gone = fields[9] == '1', marks = stored(fields[10]) or 0,
-    covered = stored(fields[11]) or 0, lease = fields[12] or '',
-  }
+  local state = fields[1]
+  local head = {writers = fields[2] or ''}
+  if state and #state == STATE_BYTES then
+    head.known = true
+    head.epoch, head.first, head.last, head.bytes, head.count, head.oldest, head.evicted,
+      head.gone, head.marks, head.covered = unpack_bytes(STATE_FORMAT, state)
+  else
+    -- An epoch begins as the time, so that one after a deletion is never an old one again.
+    head.known, head.epoch, head.bytes, head.count, head.oldest = false, call.now, 0, 0, 0
+    head.evicted, head.gone, head.marks, head.covered = 0, 0, 0, 0
+  end
   if #head.writers % WRITER_BYTES ~= 0 then
     head.writers = ''
   end
-  head.known = head.epoch ~= nil
-  -- An epoch begins as the time, so that one after a deletion is never an old one again.
-  head.epoch = head.epoch or call.now
   if call.length > 0 and not head.last then
     head.last = peek(reading('list', 'LINDEX', call.list, '-1')) or refuse('MT_DAMAGED')
     head.first = peek(reading('list', 'LINDEX', call.list, '0')) or head.last
+    head.count = call.length
   end
   head.last = head.last or 0
   head.first = head.first or head.last + 1
   call.head = head
   return head
+end
+
+local function state_of(head)
+  return pack(STATE_FORMAT, head.epoch, head.first, head.last, head.bytes, head.count, head.oldest,
+    head.evicted, head.gone, head.marks, head.covered)
 end
 
 -- Where a fixed-size entry begins that starts with the key, or nil.
@@ -128,7 +138,8 @@ local function marked(call, mark)
   end
 end
 
--- Adds HSET arguments that keep one more mark; a page of 16 is written, not all 128.
+-- Adds HSET arguments that keep one more mark (a page of 16 is written, not all 128), and counts it
+-- in the head.
 local function add_mark(call, changes, mark, mac, sequence)
   local pages, head = load_marks(call), call.head
   local page = floor(head.marks / MARKS_A_PAGE) % MARK_PAGES + 1
@@ -138,9 +149,7 @@ local function add_mark(call, changes, mark, mac, sequence)
   end
   pages[page] = blob .. pack(MARK_FORMAT, mark, mac, sequence, call.now)
   head.marks = head.marks + 1
-  local n = #changes
-  changes[n + 1], changes[n + 2] = MARK_FIELDS[page], pages[page]
-  changes[n + 3], changes[n + 4] = 'marks', decimal(head.marks)
+  changes[#changes + 1], changes[#changes + 2] = MARK_FIELDS[page], pages[page]
 end
 
 -- Index (from 0) of the first entry whose sequence is not below, and whether it has just this one.

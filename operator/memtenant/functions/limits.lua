@@ -4,6 +4,10 @@
 local ENTRY_OVERHEAD = 14          -- bytes of a list entry beyond its own (measured: 12 to 14)
 local CONVERSATION_OVERHEAD = 512  -- list, head, member of x, entry of i
 local AUDIT_PATIENCE = 60000       -- ms after the sealer's last heartbeat
+local RATE_FORMAT = '>I6I5'        -- a second, and the writes in it
+local RATE_BYTES = 11
+local AGENT_FORMAT = '>I6I6'       -- an agent's writes, and when it wrote last
+local AGENT_BYTES = 12
 
 -- A read whose failure is a refusal. Reading is also the check of the key's type.
 local function reading(what, ...)
@@ -27,7 +31,7 @@ end
 
 local function load_limits(call)
   local fields = reading('limits', 'HMGET', call.limits_key, 'format', 'memory', 'conversations',
-    'writes_per_second', 'least_kek', 'cutoff_content', 'audit', 'audit_reads', 'cutoff_derived')
+    'writes_per_second', 'least_kek', 'cutoff_content', 'audit')
   -- Without the operator's word nothing is known of what is allowed.
   if not fields[1] then
     refuse('MT_UNPROVISIONED')
@@ -41,9 +45,7 @@ local function load_limits(call)
   call.rate_limit = limit(fields[4])
   call.least_kek = limit(fields[5]) or 0
   call.cutoff = limit(fields[6]) or 0
-  call.derived_cutoff = math.max(limit(fields[9]) or 0, call.cutoff)
   call.audited = fields[7] == '1'
-  call.reads_audited = call.audited and fields[8] == '1'
 end
 
 -- Why the server's rules do not let the caller write: told by what they do let it do.
@@ -101,17 +103,23 @@ local function write_event(call, outcome, sequence)
   end
 end
 
+-- Two numbers in a field of 11 or 12 bytes; 0 and 0 for anything else.
+local function stored_pair(layout, size, value)
+  if value and #value == size then
+    return unpack_bytes(layout, value)
+  end
+  return 0, 0
+end
+
 local function load_usage(call, agent)
+  call.agent = 'a:' .. agent
   local fields = reading('usage', 'HMGET', call.usage_key,
-    'bytes', 'messages', 'conversations', 'second', 'writes', 'dropped', 'n:' .. agent)
-  call.agent = agent
+    'bytes', 'messages', 'conversations', 'rate', call.agent)
   call.used = stored(fields[1]) or 0
   call.messages = stored(fields[2]) or 0
   call.conversations = stored(fields[3]) or 0
-  call.second = stored(fields[4]) or 0
-  call.writes = stored(fields[5]) or 0
-  call.drops = stored(fields[6]) or 0
-  call.by_agent = stored(fields[7]) or 0
+  call.second, call.writes = stored_pair(RATE_FORMAT, RATE_BYTES, fields[4])
+  call.by_agent = stored_pair(AGENT_FORMAT, AGENT_BYTES, fields[5])
 end
 
 -- The share of the rate, the memory and the conversations that the write would take. Memory by
@@ -141,12 +149,19 @@ end
 local function write_usage(call, bytes, messages, conversations, by_agent)
   call.used = math.max(call.used + bytes, 0)
   call.messages = math.max(call.messages + messages, 0)
-  call.conversations = math.max(call.conversations + conversations, 0)
-  local dropped = call.drops + (call.dropped and 1 or 0)
-  redis.call('HSET', call.usage_key, 'bytes', decimal(call.used),
-    'messages', decimal(call.messages), 'conversations', decimal(call.conversations),
-    'second', decimal(call.second), 'writes', decimal(call.writes), 'dropped', decimal(dropped),
-    'n:' .. call.agent, decimal(call.by_agent + by_agent), 't:' .. call.agent, decimal(call.now))
+  local changes = {
+    'bytes', decimal(call.used), 'messages', decimal(call.messages),
+    'rate', pack(RATE_FORMAT, call.second, call.writes),
+    call.agent, pack(AGENT_FORMAT, call.by_agent + by_agent, call.now),
+  }
+  if conversations ~= 0 then
+    call.conversations = math.max(call.conversations + conversations, 0)
+    changes[9], changes[10] = 'conversations', decimal(call.conversations)
+  end
+  redis.call('HSET', call.usage_key, unpack(changes))
+  if call.dropped then
+    redis.pcall('HINCRBY', call.usage_key, 'dropped', '1')
+  end
 end
 
 -- Thousandths of a limit in use; 0 without one.

@@ -16,7 +16,7 @@ local function open_reading(call, audited, agent, event)
   if audited then
     open_audit(call, event)
     call.agent = agent
-  elseif call.reads_audited then
+  elseif call.audited and reading('limits', 'HGET', call.limits_key, 'audit_reads') == '1' then
     refuse('MT_AUDIT_EVENT')
   end
 end

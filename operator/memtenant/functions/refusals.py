@@ -17,6 +17,7 @@ from memtenant.errors import (
     CallInvalid,
     DataError,
     DataKeyChanged,
+    FunctionFailed,
     FunctionsUnavailable,
     HistoryDamaged,
     KeyRetired,
@@ -138,6 +139,13 @@ def _invalid(details: _Details) -> DataError:
     )
 
 
+def _failed(details: _Details) -> DataError:
+    where = f" (line {details[0].strip(':')})" if details else ""
+    return FunctionFailed(
+        f"A Function stopped at an error of its own{where}: a defect of memtenant; please report it"
+    )
+
+
 def _plain(kind: type[DataError], message: str) -> Callable[[_Details], DataError]:
     return lambda details: kind(message)
 
@@ -157,7 +165,7 @@ _REFUSALS: Mapping[str, Callable[[_Details], DataError]] = MappingProxyType(
         "KEY": _invalid,
         "KEYS": _invalid,
         "FORMAT": _invalid,
-        "INTERNAL": _invalid,
+        "INTERNAL": _failed,
         "HELD": _plain(
             TenantHeld,
             "A legal hold or a content minimum stands: content can be added, not changed or "

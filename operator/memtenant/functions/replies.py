@@ -41,6 +41,9 @@ __all__ = [
 ]
 
 
+_AGENT_BYTES = 12
+
+
 class Status(StrEnum):
     """The first word of a reply."""
 
@@ -295,11 +298,11 @@ def parse_usage(reply: object) -> TenantUsage:
         for at in range(0, len(raw) - 1, 2)
     }
     agents = {
-        name.removeprefix("n:"): AgentUsage(
-            _counter(value), _counter(counters.get(f"t:{name.removeprefix('n:')}"))
+        name.removeprefix("a:"): AgentUsage(
+            int.from_bytes(value[:6], "big"), int.from_bytes(value[6:], "big")
         )
         for name, value in counters.items()
-        if name.startswith("n:")
+        if name.startswith("a:") and len(value) == _AGENT_BYTES
     }
     return TenantUsage(
         time=time,

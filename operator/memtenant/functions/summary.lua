@@ -8,11 +8,11 @@ local LEASE_FORMAT = '>c16I6'
 local LEASE_BYTES = 22
 
 local function lease_holder(call)
-  local head = call.head
-  if #head.lease ~= LEASE_BYTES then
+  local stored_lease = reading('head', 'HGET', call.head_key, 'lease')
+  if not stored_lease or #stored_lease ~= LEASE_BYTES then
     return nil, 0
   end
-  local holder, until_when = unpack_bytes(LEASE_FORMAT, head.lease)
+  local holder, until_when = unpack_bytes(LEASE_FORMAT, stored_lease)
   if until_when <= call.now then
     return nil, 0
   end
@@ -95,29 +95,32 @@ local function summarise(keys, args)
   else
     redis.call('RPUSH', call.summaries, entry)
   end
-  redis.call('HSET', call.head_key, 'covered', decimal(covered),
-    'bytes', decimal(head.bytes + bytes))
+  head.covered, head.bytes = covered, math.max(head.bytes + bytes, 0)
+  redis.call('HSET', call.head_key, 'state', state_of(head))
   write_usage(call, bytes, 0, 0, 1)
   write_event(call, 'O', covered)
   return {'ok', head.epoch, covered, call.now}
 end
 
 -- KEYS  list head limits summaries
--- reply status epoch first last now more {entry …}; ARGV limit
+-- reply status epoch first last now more {entry …}; ARGV count
 local function read_summaries(keys, args)
   exactly(keys, 4, 'MT_KEYS')
   exactly(args, 1, 'MT_ARGUMENTS')
   local call = conversation_names(keys, false)
   local summaries = same(keys, 4, sub(call.list, 1, -2) .. 's')
-  local limit = integer(args, 1, 1, 64)
+  local count = integer(args, 1, 1, 64)
   load_limits(call)
   load_head(call)
+  -- Never longer than what it was made from.
+  local cutoff = limit(reading('limits', 'HGET', call.limits_key, 'cutoff_derived')) or 0
+  cutoff = math.max(cutoff, call.cutoff)
   local entries = {}
-  for _, entry in ipairs(reading('summaries', 'LRANGE', summaries, decimal(-limit), '-1')) do
+  for _, entry in ipairs(reading('summaries', 'LRANGE', summaries, decimal(-count), '-1')) do
     local sequence, time = peek(entry)
     if not sequence then
       refuse('MT_DAMAGED')
-    elseif time >= call.derived_cutoff then
+    elseif time >= cutoff then
       entries[#entries + 1] = entry
     end
   end

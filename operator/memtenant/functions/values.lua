@@ -75,9 +75,9 @@ local function stored(value)
   end
 end
 
--- A number as Redis should store it: tostring would write 1.7e+12.
+-- A number as text: tostring would write 1.7e+12.
 local function decimal(value)
-  return format('%.0f', value)
+  return format('%d', value)
 end
 
 local function header(sequence, time, tokens, tag)
