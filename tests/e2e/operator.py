@@ -106,11 +106,14 @@ class Replica:
             **QUICK,
             **self.settings,
         }
+        inherited = {
+            name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ
+        }
         env = {f"MEMTENANT_{name.upper()}": value for name, value in settings.items()}
         self._process = processes.spawn(
             [str(Path(sys.executable).parent / "memtenant"), "controller"],
             log=self.log,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), **env},
+            env={**inherited, "HOME": str(self.folder), **env},
             cwd=self.folder,
             new_session=True,
         )
