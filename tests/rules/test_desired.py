@@ -215,6 +215,7 @@ def test_the_access_hash_keeps_what_another_node_needs_to_render_the_same() -> N
         minting(),
     )
     assert made.access == {
+        "agents": '{"default":"ReadWrite"}',
         "incarnation": "uid-1",
         "policy": "standard",
         "matters": '{"A":"1","B":"2"}',

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from memtenant.api.tenant import AccessMode
 from memtenant.errors import MemtenantError
 from memtenant.rules.acl import AclUser
 from memtenant.rules.quota import Limits, QuotaState, Usage, percent
@@ -25,12 +26,14 @@ __all__ = ["LiveTenant", "StoreLink"]
 
 @dataclass(frozen=True, slots=True)
 class LiveTenant:
-    """A tenant as its last reconcile left it on the store."""
+    """A tenant as its last reconcile left it on the store. ``access`` is what its users may do
+    now, whatever the access of each."""
 
     users: tuple[AclUser, ...]
     limits: Limits
     state: QuotaState
     shown_percent: int = 0
+    access: AccessMode = AccessMode.READ_WRITE
 
 
 @dataclass(slots=True)
@@ -71,6 +74,12 @@ class StoreLink:
             yield
         finally:
             self.working.discard(tenant)
+
+    def shares_server_with(self, other: StoreLink) -> bool:
+        """Whether both were last found to lead to one and the same server process."""
+        if self.facts is None or other.facts is None:
+            return False
+        return self.facts.primary.run_id == other.facts.primary.run_id
 
     @property
     def ready(self) -> bool:

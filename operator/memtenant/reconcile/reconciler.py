@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from memtenant.api.conditions import ConditionStatus, ConditionType, Finding
 from memtenant.api.policy import RetentionPolicyStatus
 from memtenant.api.store import MemoryStoreStatus
-from memtenant.api.tenant import MemoryTenantStatus
 from memtenant.errors import MemtenantError, StoreUnavailable
+from memtenant.jobs.link import StoreLink
 from memtenant.jobs.measure import measure
 from memtenant.jobs.repair import Repair, repair
 from memtenant.reconcile.declared import save_status, status_before
 from memtenant.reconcile.deletion import delete_tenant
 from memtenant.reconcile.outcome import Lane, Measured, Outcome
 from memtenant.reconcile.policy import reconcile_policy
+from memtenant.reconcile.standing import status_as_enforced
 from memtenant.reconcile.store import forget_store, reconcile_store
 from memtenant.reconcile.tenant import reconcile_tenant
 from memtenant.reconcile.world import World
@@ -66,7 +68,9 @@ class WorldReconciler:
         """
         if key.kind is Kind.STORE:
             await forget_store(self.world, key.name)
-        elif key.kind is Kind.POLICY:
+            # One that was refused because this one led to its server may serve now.
+            return Outcome(enqueue=tuple(sorted(self.world.mirror.keys(Kind.STORE))))
+        if key.kind is Kind.POLICY:
             self.world.policies.pop(key.name, None)
         else:
             tenant = TenantId(key.namespace, key.name)
@@ -96,7 +100,7 @@ class WorldReconciler:
 
     async def _record_tenant_failure(self, declared: Declared, error: MemtenantError) -> None:
         now, generation = self.world.clock.now(), declared.generation
-        before = status_before(declared, MemoryTenantStatus)
+        before = status_as_enforced(self.world, declared)
         if error.retryable:
             status = waiting(before, error.reason, str(error), now=now, generation=generation)
         else:
@@ -114,7 +118,7 @@ class WorldReconciler:
         if link is None or not link.ready:
             return Outcome()
         try:
-            found = await repair(link, self._is_stranger)
+            found = await repair(link, partial(self._is_stranger, link))
         except StoreUnavailable as error:
             link.failure = error
             return Outcome(enqueue=(store,))
@@ -139,10 +143,12 @@ class WorldReconciler:
                     )
         return tuple(said)
 
-    def _is_stranger(self, name: str) -> bool:
-        """Whether a username of ours, which is in no roster, belongs to nobody: its tenant is gone,
-        or is in a roster without it (a node came back with users that were revoked meanwhile). A
-        tenant that was not reconciled since the start may have users that no roster knows yet.
+    def _is_stranger(self, found_on: StoreLink, name: str) -> bool:
+        """Whether a username of ours, which is not in the store's roster, belongs to nobody: its
+        tenant is gone, or is in a roster without it (a node came back with users that were revoked
+        meanwhile). A tenant that was not reconciled since the start may have users that no roster
+        knows yet, and one in the roster of another store that leads to the same server has its
+        users here.
         """
         owner = parse_user(name)
         if owner is None or not self.world.mirror.synced:
@@ -150,7 +156,11 @@ class WorldReconciler:
         key = ObjectKey.tenant(owner.tenant.namespace, owner.tenant.name)
         if self.world.mirror.get(key) is None:
             return True
-        return any(owner.tenant in link.tenants for link in self.world.links.values())
+        return any(
+            owner.tenant in link.tenants
+            for link in self.world.links.values()
+            if link is found_on or not link.shares_server_with(found_on)
+        )
 
     async def measure(self, store: ObjectKey) -> Outcome:
         """Measure the memory of all tenants of the store in one paced scan."""

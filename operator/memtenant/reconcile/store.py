@@ -93,7 +93,7 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     was_ready = _linked(world, key.name)
     try:
         link = await _link(world, declared, store_spec(declared))
-        renewed = await _take(link)
+        renewed = await _take(world, declared, link)
     except MemtenantError as error:
         if key.name in world.links:
             world.links[key.name].failure = error
@@ -115,8 +115,9 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
         )
     waiting: tuple[ObjectKey, ...] = ()
     if not was_ready:
-        waiting = tuple(
-            sorted(world.mirror.tenants_of_store(key.name) | world.mirror.unplaced_tenants())
+        waiting = (
+            *sorted(world.mirror.tenants_of_store(key.name) | world.mirror.unplaced_tenants()),
+            *(twin.key for twin in _on_the_same_server(world, link)),
         )
     return Outcome(enqueue=waiting, changed=changed)
 
@@ -214,15 +215,22 @@ async def look_at_store(world: World, declared: Declared) -> StoreLink:
     return link
 
 
-async def _take(link: StoreLink) -> bool:
+async def _take(world: World, declared: Declared, link: StoreLink) -> bool:
     """Look at the nodes, claim the store, lead it, and prove the rule template on it.
 
     Whether the primary is another process than when it was looked at last.
     """
     before = link.facts
     facts = await _inspect(link)
-    await link.admin.lead()
     link.facts = facts
+    for elder in _on_the_same_server(world, link):
+        if _age(elder) < _age(declared):
+            raise StoreRefused(
+                f"{link.endpoint} leads to the server of MemoryStore {elder.key.name!r}: declare "
+                "each server once, and delete one of the two",
+                reason="StoreDeclaredTwice",
+            )
+    await link.admin.lead()
     proof = await link.admin.prove_matrix()
     if not proof.holds:
         worst = (*proof.leaks, *proof.not_proven)[0]
@@ -232,6 +240,22 @@ async def _take(link: StoreLink) -> bool:
         )
     link.proof = proof
     return before is not None and before.primary.run_id != facts.primary.run_id
+
+
+def _on_the_same_server(world: World, link: StoreLink) -> list[Declared]:
+    """The other stores that are known to lead to the same server, under whatever address."""
+    return [
+        other
+        for other in world.declared_stores()
+        if other.key.name != link.name
+        and (known := world.links.get(other.key.name)) is not None
+        and known.shares_server_with(link)
+    ]
+
+
+def _age(declared: Declared) -> tuple[datetime, str]:
+    """Of two stores on one server the one that was declared first serves."""
+    return declared.creation_timestamp, declared.key.name
 
 
 async def _inspect(link: StoreLink) -> StoreFacts:
@@ -451,7 +475,7 @@ async def _last_link(world: World, declared: Declared) -> StoreLink | None:
         return world.links[declared.key.name]
     try:
         link = await _link(world, declared, store_spec(declared))
-        await _take(link)
+        await _take(world, declared, link)
     except MemtenantError as error:
         _log.info("%s, in deletion, cannot be used: %s", declared.key, error)
         return None

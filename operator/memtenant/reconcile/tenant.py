@@ -15,7 +15,10 @@ from memtenant.api.conditions import ConditionType, is_true
 from memtenant.api.tenant import MemoryTenantStatus
 from memtenant.errors import (
     InvalidResource,
+    MemtenantError,
     ResourceForbidden,
+    ResourceUnavailable,
+    StoreUnavailable,
 )
 from memtenant.jobs.link import LiveTenant
 from memtenant.reconcile.access import LOOK_AGAIN, missing_secret_access
@@ -23,6 +26,7 @@ from memtenant.reconcile.apply import Work, apply
 from memtenant.reconcile.declared import save_status, status_before
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.prepare import Prepared, Stop, prepare
+from memtenant.reconcile.standing import enforce_standing, status_as_enforced
 from memtenant.reconcile.world import World, mint_password
 from memtenant.resources.port import SECRET_ACCESS_MISSING, Declared, EventType
 from memtenant.rules.placement import Refusal
@@ -61,7 +65,7 @@ async def reconcile_tenant(world: World, declared: Declared) -> Outcome:
 
 async def _reconcile(world: World, declared: Declared) -> Outcome:
     try:
-        prepared = await prepare(world, declared, mint_password)
+        prepared = await _prepare(world, declared)
     except Stop as stop:
         return await _refuse(world, declared, stop.refusal)
     except InvalidResource as error:
@@ -82,6 +86,19 @@ async def _reconcile(world: World, declared: Declared) -> Outcome:
     )
 
 
+async def _prepare(world: World, declared: Declared) -> Prepared | None:
+    """As `prepare`. A tenant that is refused what it declares keeps what was accepted: its quota
+    and its holds do not end with a spec that its team made unacceptable.
+    """
+    try:
+        return await prepare(world, declared, mint_password)
+    except (StoreUnavailable, ResourceUnavailable):
+        raise
+    except MemtenantError:
+        await enforce_standing(world, declared)
+        raise
+
+
 def _live(prepared: Prepared) -> LiveTenant:
     quota = prepared.spec.quota
     tenant = prepared.desired.record.tenant
@@ -91,6 +108,7 @@ def _live(prepared: Prepared) -> LiveTenant:
         limits=Limits(quota.memory.bytes, quota.conversations),
         state=prepared.quota_state,
         shown_percent=percent(usage.memory, quota.memory.bytes) if usage else 0,
+        access=prepared.desired.state.mode,
     )
 
 
@@ -155,7 +173,7 @@ def _next_look(prepared: Prepared, now: datetime) -> float | None:
 
 async def _refuse(world: World, declared: Declared, refusal: Refusal) -> Outcome:
     status = refused(
-        status_before(declared, MemoryTenantStatus),
+        status_as_enforced(world, declared),
         refusal,
         now=world.clock.now(),
         generation=declared.generation,

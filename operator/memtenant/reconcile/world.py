@@ -95,9 +95,8 @@ class World:
         store = declared.status.get("store") if declared else None
         if declared is None or not store:
             return
-        quota = declared.spec.get("quota", {})
         try:
-            memory = Quantity.parse(quota.get("memory", "256Mi")).bytes
+            memory = Quantity.parse(_granted(declared)).bytes
             self.ledger.enter(store, TenantId(key.namespace, key.name), memory)
         except (InvalidResource, AttributeError):
             return
@@ -175,6 +174,23 @@ class World:
                 raise
             return root
         return SecretKey(stored.data[_ROOT_KEY])
+
+
+def _granted(declared: Declared) -> str:
+    """The memory that the tenant was granted last, as far as its status tells. What a spec asks for
+    beyond that is a wish: counted, it would take the whole store from its neighbours.
+    """
+    status = declared.status
+    shown = status.get("usage", {}).get("memoryLimit")
+    if isinstance(shown, str):
+        return shown
+    conditions = status.get("conditions", ())
+    refused = any(
+        one.get("type") == "Stalled" and one.get("status") == "True" for one in conditions
+    )
+    if refused or status.get("observedGeneration") != declared.generation:
+        return "0"
+    return str(declared.spec.get("quota", {}).get("memory", "256Mi"))
 
 
 def mint_password() -> str:

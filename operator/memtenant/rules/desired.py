@@ -7,6 +7,7 @@ Pure: the same situation gives the same users, hashes, bindings and record. Acce
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,7 +27,16 @@ from memtenant.tenancy.identity import AgentName, Slot, TenantId, agent_user
 from memtenant.tenancy.policy import Isolation as BoundIsolation
 from memtenant.tenancy.policy import Quota, TenantPolicy
 
-__all__ = ["SHARED_PRINCIPAL", "Desired", "Endpoint", "Identity", "Situation", "desired"]
+__all__ = [
+    "SHARED_PRINCIPAL",
+    "Desired",
+    "Endpoint",
+    "Identity",
+    "Situation",
+    "accesses_from",
+    "desired",
+    "render_principals",
+]
 
 SHARED_PRINCIPAL = "shared"
 """The one principal of a tenant under Minimal isolation."""
@@ -119,22 +129,16 @@ def desired(situation: Situation, now: datetime, mint: Callable[[], str]) -> Des
     after = _record(situation, step, now)
     return Desired(
         record=after,
-        users=tuple(
-            render_user(
-                tenant,
-                name,
-                slot,
-                access=access,
-                state=state,
-                password_hashes=(hashlib.sha256(credential.password.encode()).hexdigest(),),
-                commands=situation.endpoint.commands,
-            )
-            for name, access in principals.items()
-            for slot, credential in sorted(step.principals[name].slots.items())
+        users=render_principals(
+            tenant,
+            {name: step.principals[name] for name in principals},
+            principals,
+            state,
+            situation.endpoint.commands,
         ),
         revoke=step.revoke,
         limits=_limits(situation, state),
-        access=_access(situation, after),
+        access=_access(situation, after, principals),
         bindings={
             agent.name: _binding(
                 situation, agent.name, step.principals[_principal(spec, agent.name)]
@@ -144,6 +148,40 @@ def desired(situation: Situation, now: datetime, mint: Callable[[], str]) -> Des
         state=state,
         advance=step,
     )
+
+
+def render_principals(
+    tenant: TenantId,
+    principals: Mapping[AgentName, Principal],
+    accesses: Mapping[AgentName, AgentAccess],
+    state: AccessState,
+    commands: frozenset[str],
+) -> tuple[AclUser, ...]:
+    """The users of every credential. A principal whose access is not known may only read."""
+    return tuple(
+        render_user(
+            tenant,
+            name,
+            slot,
+            access=accesses.get(name, AgentAccess.READ_ONLY),
+            state=state,
+            password_hashes=(hashlib.sha256(credential.password.encode()).hexdigest(),),
+            commands=commands,
+        )
+        for name, principal in principals.items()
+        for slot, credential in sorted(principal.slots.items())
+    )
+
+
+def accesses_from(text: str) -> dict[AgentName, AgentAccess]:
+    """The access of each principal as the access hash keeps it; what cannot be read is left out."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    known = {access.value for access in AgentAccess}
+    listed = found.items() if isinstance(found, dict) else ()
+    return {str(name): AgentAccess(access) for name, access in listed if str(access) in known}
 
 
 def _rotation_asked(situation: Situation) -> bool:
@@ -206,8 +244,12 @@ def _limits(situation: Situation, state: AccessState) -> dict[str, str]:
     }
 
 
-def _access(situation: Situation, record: TenantRecord) -> dict[str, str]:
+def _access(
+    situation: Situation, record: TenantRecord, principals: Mapping[AgentName, AgentAccess]
+) -> dict[str, str]:
+    accesses = {name: access.value for name, access in sorted(principals.items())}
     return {
+        "agents": json.dumps(accesses, separators=(",", ":")),
         "incarnation": record.incarnation,
         "policy": situation.policy,
         "matters": matters_to(situation.matters),

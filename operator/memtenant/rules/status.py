@@ -35,6 +35,7 @@ __all__ = [
     "Provisioned",
     "as_json",
     "deletion_blocked",
+    "enforced",
     "ready_status",
     "refused",
     "waiting",
@@ -213,6 +214,19 @@ def _flooded_finding(kind: ConditionType) -> Finding:
         "agents' users are off: find the agent that floods them, then trim (LTRIM, DEL) as the "
         "store's admin",
     )
+
+
+def enforced(
+    before: MemoryTenantStatus,
+    mode: AccessMode,
+    quota: QuotaState,
+    *,
+    now: datetime,
+    generation: int,
+) -> MemoryTenantStatus:
+    """The status of a tenant whose users may do this now, although it is not as declared."""
+    status = before.model_copy(update={"access": _access(before.access, mode, now)})
+    return with_findings(status, (_quota_finding(quota),), now=now, generation=generation)
 
 
 def refused(

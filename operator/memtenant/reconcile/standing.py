@@ -1,0 +1,89 @@
+"""Enforce what stays in force of a tenant that was refused (`memtenant.rules.standing`)."""
+
+from __future__ import annotations
+
+from memtenant.api.tenant import MemoryTenantStatus
+from memtenant.errors import InvalidResource
+from memtenant.jobs.link import LiveTenant
+from memtenant.reconcile.apply import Work, apply
+from memtenant.reconcile.current import Current, read_record
+from memtenant.reconcile.declared import status_before
+from memtenant.reconcile.policy import read_policy
+from memtenant.reconcile.prepare import plan_tenant
+from memtenant.reconcile.world import World
+from memtenant.resources.port import Declared
+from memtenant.rules.policy import Matters, hold_labels, matters_from
+from memtenant.rules.record import Phase
+from memtenant.rules.standing import Accepted, accepted, standing
+from memtenant.rules.status import enforced
+from memtenant.stores import TenantState
+from memtenant.tenancy.identity import TenantId
+
+__all__ = ["enforce_standing", "status_as_enforced"]
+
+
+async def enforce_standing(world: World, declared: Declared) -> tuple[str, ...]:
+    """Keep what was accepted last of this tenant true on its store; what that took, in words.
+
+    Nothing where it never was ready, or its store is not: then there is nothing to enforce it on.
+    """
+    tenant = TenantId(declared.key.namespace, declared.key.name)
+    stored, record = await read_record(world, tenant)
+    if record is None or record.uid != declared.uid or record.phase is not Phase.ACTIVE:
+        return ()
+    world.ledger.enter(record.store, tenant, record.quota_bytes)
+    link = world.links.get(record.store)
+    if link is None or link.facts is None or not link.ready:
+        return ()
+    state = (await link.admin.read_states([tenant])).get(tenant, TenantState())
+    before = accepted(record, state.limits, state.access)
+    if before is None:
+        return ()
+    matters, minimum = _restrictions(world, declared, before)
+    found = standing(
+        record,
+        before,
+        commands=link.facts.commands,
+        usage=link.usage_of(tenant),
+        matters=matters,
+        content_minimum=minimum,
+        now=world.clock.now(),
+    )
+    current = Current(stored, record)
+    live = LiveTenant(
+        found.desired.users, found.quota, found.quota_state, access=found.desired.state.mode
+    )
+    plan = await plan_tenant(declared, current, state, found.desired, link, "")
+    await apply(world, Work(declared, current, found.desired, link, live), plan)
+    link.tenants[tenant] = live
+    world.settled.add(tenant)
+    return tuple(str(action) for action in plan)
+
+
+def status_as_enforced(world: World, declared: Declared) -> MemoryTenantStatus:
+    """The status before, with what the tenant's users may do now."""
+    before = status_before(declared, MemoryTenantStatus)
+    tenant = TenantId(declared.key.namespace, declared.key.name)
+    link = world.links.get(before.store)
+    live = link.tenants.get(tenant) if link else None
+    if live is None:
+        return before
+    return enforced(
+        before, live.access, live.state, now=world.clock.now(), generation=declared.generation
+    )
+
+
+def _restrictions(world: World, declared: Declared, before: Accepted) -> tuple[Matters, bool]:
+    """Holds and content minimum of the policy that was accepted. While it cannot be read, those
+    that stood go on."""
+    matters = matters_from(before.access.get("matters", ""))
+    minimum = before.access.get("minimum") == "1"
+    try:
+        policy = read_policy(world, before.access.get("policy", ""))
+    except InvalidResource:
+        return matters, minimum
+    namespace = world.mirror.namespace(declared.key.namespace)
+    tenant = TenantId(declared.key.namespace, declared.key.name)
+    labels = hold_labels(tenant, declared.labels, namespace.labels if namespace else {})
+    now = world.clock.now()
+    return policy.matters_of(labels, matters, now), policy.content_minimum is not None

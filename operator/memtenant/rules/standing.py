@@ -1,0 +1,94 @@
+"""What stays in force of a tenant that cannot be as it is declared now.
+
+A team can bring its tenant into that state at will: a quota beyond what the store gives, a key
+Secret that holds no key. So what was accepted last goes on being enforced, from the record and the
+operator's hashes alone: its quota, its holds and minimums, on the users that it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from memtenant.rules.acl import AccessState
+from memtenant.rules.credentials import Advance
+from memtenant.rules.desired import Desired, accesses_from, render_principals
+from memtenant.rules.policy import Matters, matters_to
+from memtenant.rules.quota import Limits, QuotaState, Usage, judge
+from memtenant.rules.record import TenantRecord
+
+__all__ = ["Accepted", "Standing", "accepted", "standing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What the store remembers of the tenant's last reconcile that reached its end: the hashes
+    ``o:limits`` and ``o:access`` as they are."""
+
+    limits: Mapping[str, str]
+    access: Mapping[str, str]
+    quota: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What should be on the store, and the quota that says so. Bindings and record stay."""
+
+    desired: Desired
+    quota: Limits
+    quota_state: QuotaState
+
+
+def accepted(
+    record: TenantRecord, limits: Mapping[str, str], access: Mapping[str, str]
+) -> Accepted | None:
+    """None where the store does not remember this tenant: it never was ready, or lost its data."""
+    if access.get("incarnation") != record.incarnation:
+        return None
+    try:
+        quota = Limits(int(limits["memory"]), int(limits["conversations"]))
+    except (KeyError, ValueError):
+        return None
+    return Accepted(limits, access, quota)
+
+
+def standing(
+    record: TenantRecord,
+    before: Accepted,
+    *,
+    commands: frozenset[str],
+    usage: Usage | None,
+    matters: Matters,
+    content_minimum: bool,
+    now: datetime,
+) -> Standing:
+    """The users and hashes of what was accepted, under the usage, holds and minimum of now."""
+    quota_state = QuotaState.from_fields(before.access)
+    if usage is not None:
+        quota_state = judge(quota_state, usage, before.quota, now)
+    state = AccessState(
+        over_quota=bool(quota_state.over),
+        held=bool(matters) or content_minimum,
+        off=quota_state.flooded,
+    )
+    accesses = accesses_from(before.access.get("agents", ""))
+    return Standing(
+        Desired(
+            record=record,
+            users=render_principals(record.tenant, record.principals, accesses, state, commands),
+            revoke=(),
+            limits={**before.limits, "held": "1" if state.held else "0"},
+            access={
+                **before.access,
+                "matters": matters_to(matters),
+                "minimum": "1" if content_minimum else "0",
+                **quota_state.to_fields(),
+            },
+            bindings={},
+            state=state,
+            advance=Advance(record.principals, (), None, (), honoured=False),
+        ),
+        before.quota,
+        quota_state,
+    )

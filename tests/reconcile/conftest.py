@@ -1,0 +1,89 @@
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from memtenant.api.conditions import find
+from memtenant.api.store import MemoryStoreStatus
+from memtenant.api.tenant import MemoryTenantStatus
+from memtenant.reconcile.once import Happened, local_world, settle
+from memtenant.resources.folder import FolderResources
+from memtenant.resources.port import ObjectKey
+from memtenant.tenancy.binding import Binding
+from tests.support.servers import Server
+
+Condition = tuple[str, str, str]
+
+
+@dataclass
+class Ground:
+    """Declared objects in a folder and a real server; `settle` is one start of the operator."""
+
+    resources: FolderResources
+    server: Server
+
+    def store(self, name: str = "shared", endpoint: str = "", **spec: Any) -> None:
+        """Declare the server as a MemoryStore."""
+        password = self.server.admin_password.encode()
+        self.resources.declare_secret(self.resources.home, "admin", {"password": password})
+        self.resources.declare(
+            ObjectKey.store(name),
+            {
+                "standalone": {"endpoint": endpoint or self.server.endpoint},
+                "adminUsername": self.server.admin_user,
+                "adminSecretRef": {"name": "admin", "key": "password"},
+                **spec,
+            },
+        )
+
+    def policy(self, name: str = "standard", **spec: Any) -> None:
+        """Declare a RetentionPolicy."""
+        self.resources.declare(ObjectKey.policy(name), spec)
+
+    def tenant(self, name: str, **spec: Any) -> None:
+        """Declare a tenant of namespace ``support``, or change it."""
+        declared = {"retentionPolicyRef": {"name": "standard"}, "storeRef": {"name": "shared"}}
+        self.resources.declare(ObjectKey.tenant("support", name), {**declared, **spec})
+
+    async def settle(self) -> Mapping[ObjectKey, Happened]:
+        """Everything reconciled, measured and repaired by an operator that knows nothing yet."""
+        async with local_world(self.resources) as world:
+            return {happened.key: happened for happened in await settle(world)}
+
+    async def tenant_status(self, name: str) -> MemoryTenantStatus:
+        """The tenant's status."""
+        declared = await self.resources.get(ObjectKey.tenant("support", name))
+        assert declared is not None
+        return MemoryTenantStatus.model_validate(declared.status)
+
+    async def store_status(self, name: str) -> MemoryStoreStatus:
+        """The store's status."""
+        declared = await self.resources.get(ObjectKey.store(name))
+        assert declared is not None
+        return MemoryStoreStatus.model_validate(declared.status)
+
+    async def login(self, name: str, agent: str = "default") -> "redis.Redis":
+        """A client with the credentials of the agent's binding."""
+        stored = await self.resources.get_secret("support", f"{name}-{agent}")
+        assert stored is not None
+        binding = Binding.from_mapping(stored.data)
+        return self.server.client(binding.username, binding.password)
+
+
+def told(status: MemoryTenantStatus | MemoryStoreStatus, kind: str) -> Condition:
+    """(status, reason, message) of a condition; empty words where there is none."""
+    found = find(status.conditions, kind)
+    return (str(found.status), found.reason, found.message) if found else ("", "", "")
+
+
+@pytest.fixture
+async def ground(valkey: Server, tmp_path: Path) -> AsyncIterator[Ground]:
+    """A policy without bounds, a store, and no tenant."""
+    with FolderResources.open(tmp_path / "state") as resources:
+        made = Ground(resources, valkey)
+        made.policy()
+        made.store()
+        yield made
