@@ -154,10 +154,23 @@ def shown(scene: Scene) -> dict[str, str]:
         texts[f"argv of {replica.identity}"] = json.dumps(replica.argv)
     for plural in ("events", "memorytenants", "memorystores", "retentionpolicies", "leases"):
         changes = [c.object for c in scene.witness.since(0) if c.plural == plural]
-        texts[plural] = json.dumps(changes, ensure_ascii=False)
+        texts[plural] = "\n".join({text for item in changes for text in _strings(item)})
     metadata = [c.object["metadata"] for c in scene.witness.since(0) if c.plural == "secrets"]
-    texts["metadata of Secrets"] = json.dumps(metadata, ensure_ascii=False)
+    texts["metadata of Secrets"] = "\n".join({t for item in metadata for t in _strings(item)})
     return texts
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every text in an object. Each is searched once, however many versions have it."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
+    elif isinstance(value, str):
+        yield value
 
 
 def secrets_that_were(scene: Scene) -> set[bytes]:
