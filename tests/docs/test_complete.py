@@ -1,0 +1,69 @@
+"""What the documentation lists is whole: fields, conditions, reasons, Events, metrics."""
+
+from pathlib import Path
+
+import pytest
+
+from memtenant.api.conditions import ConditionType
+from memtenant.api.fields import DeletionPolicy
+from memtenant.api.tenant import AccessMode
+from memtenant.rules.record import Phase
+from tests.docs import reasons as source
+from tests.docs.pages import DOCS, first_column, section
+from tests.docs.reasons import reasons
+from tests.docs.tables import marked, tables
+
+_OPERATIONS = DOCS / "operations.md"
+
+_NOT_WRITTEN = {ConditionType.STORE_AVAILABLE}
+"""Declared, and set by nothing yet."""
+
+
+@pytest.mark.parametrize(
+    ("page", "name"), tables(), ids=lambda part: part.name if isinstance(part, Path) else part
+)
+def test_a_table_is_what_the_code_says(page: Path, name: str) -> None:
+    assert marked(page, name) == tables()[page, name], "run: python -m tests.docs.tables"
+
+
+def test_every_reason_has_its_line_and_no_other() -> None:
+    listed = first_column(section(_OPERATIONS, "Reasons"))
+
+    assert sorted(listed) == sorted(set(listed)), "a reason is listed twice"
+    assert reasons().conditions - set(listed) == set(), "missing on the page"
+    assert set(listed) - reasons().conditions == set(), "nothing writes them"
+
+
+def test_every_event_has_its_line_and_no_other() -> None:
+    assert set(first_column(section(_OPERATIONS, "Events"))) == reasons().events
+
+
+def test_every_condition_has_its_line_and_no_other() -> None:
+    listed = first_column(section(_OPERATIONS, "Conditions"))
+
+    assert set(listed) == {str(one) for one in set(ConditionType) - _NOT_WRITTEN}
+
+
+def test_access_modes_phases_and_deletion_policies_are_explained() -> None:
+    assert first_column(section(_OPERATIONS, "Access modes")) == [str(one) for one in AccessMode]
+    assert set(first_column(section(_OPERATIONS, "Retained tenants"))) == {
+        str(one) for one in Phase
+    }
+    assert set(DeletionPolicy) <= set(first_column(section(_OPERATIONS, "Deletion")))
+
+
+def test_a_reason_that_cannot_be_read_is_not_overlooked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules/new.py").write_text(
+        "def refuse(reason: str) -> None: ...\n\nrefuse(computed())\n"
+    )
+    monkeypatch.setattr(source, "_PACKAGE", tmp_path)
+    monkeypatch.setattr(source, "_of_errors", lambda _: set())
+    reasons.cache_clear()
+    try:
+        with pytest.raises(source.UnknownReason, match=r"new\.py:3: computed\(\)"):
+            reasons()
+    finally:
+        reasons.cache_clear()
