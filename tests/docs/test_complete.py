@@ -1,5 +1,6 @@
 """What the documentation lists is whole: fields, conditions, reasons, Events, metrics."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from memtenant.api.fields import DeletionPolicy
 from memtenant.api.tenant import AccessMode
 from memtenant.rules.record import Phase
 from tests.docs import reasons as source
-from tests.docs.pages import DOCS, first_column, section
+from tests.docs.pages import DOCS, ROOT, first_column, section
 from tests.docs.reasons import reasons
 from tests.docs.tables import marked, tables
 
@@ -50,6 +51,16 @@ def test_access_modes_phases_and_deletion_policies_are_explained() -> None:
         str(one) for one in Phase
     }
     assert set(DeletionPolicy) <= set(first_column(section(_OPERATIONS, "Deletion")))
+
+
+def test_every_layer_has_its_line_in_their_order() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = contracts["contracts"][0]["layers"]
+    listed = first_column(section(DOCS / "architecture.md", "Layers"))
+
+    assert set(listed) == {name for layer in layers for name in layer.split(" | ")}
+    assert listed[0] == layers[0]
+    assert listed[-1] in layers[-1]
 
 
 def test_a_reason_that_cannot_be_read_is_not_overlooked(
