@@ -21,6 +21,7 @@ from memtenant.functions import (
     ContextKeys,
     ConversationKeys,
     Entries,
+    HeadState,
     NewRecord,
     ReadRange,
     SubjectKeys,
@@ -187,35 +188,16 @@ def set_limits(server: Server, **fields: object) -> None:
                 admin.hset(keys.limits(ACME), name, str(value))
 
 
-STATE = {
-    "epoch": 6,
-    "first": 5,
-    "last": 5,
-    "bytes": 6,
-    "count": 4,
-    "oldest": 6,
-    "evicted": 4,
-    "gone": 1,
-    "marks": 4,
-    "covered": 5,
-}
-"""The numbers in a head's `state` and their bytes (docs/functions.md)."""
-
-
-def state(admin: "redis.Redis", conversation: ConversationKeys = CONVERSATION) -> dict[str, int]:
+def state(admin: "redis.Redis", conversation: ConversationKeys = CONVERSATION) -> HeadState:
     """The numbers in a conversation's head."""
-    packed, found = admin.hget(conversation.head, "state"), {}
+    packed = admin.hget(conversation.head, "state")
     assert isinstance(packed, bytes)
-    for name, size in STATE.items():
-        found[name], packed = int.from_bytes(packed[:size], "big"), packed[size:]
-    assert packed == b""
-    return found
+    return HeadState.parse(packed)
 
 
-def change_state(admin: "redis.Redis", name: str, value: int) -> None:
-    """Change one number in the head of `CONVERSATION`."""
-    numbers = {**state(admin), name: value}
-    packed = b"".join(numbers[one].to_bytes(size, "big") for one, size in STATE.items())
+def change_state(admin: "redis.Redis", **numbers: int) -> None:
+    """Change numbers in the head of `CONVERSATION`."""
+    packed = replace(state(admin), **numbers).to_bytes()
     admin.hset(CONVERSATION.head, "state", packed)  # type: ignore[arg-type]
 
 

@@ -120,7 +120,7 @@ PACKED = st.one_of(
 )
 
 
-@FUZZED
+@settings(FUZZED, max_examples=50)
 @given(
     head=st.dictionaries(st.sampled_from(HOSTILE_FIELDS), PACKED, max_size=6),
     entries=st.lists(GARBAGE, max_size=3),

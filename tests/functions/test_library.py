@@ -5,8 +5,8 @@ from importlib.resources import files
 
 import pytest
 
-from memtenant.errors import DataError, QuotaExceeded, VersionConflict
-from memtenant.functions import Head, libraries, refusal
+from memtenant.errors import DataError, HistoryDamaged, QuotaExceeded, VersionConflict
+from memtenant.functions import Head, HeadState, libraries, refusal
 from memtenant.functions.keyspace import ContextKeys, ConversationKeys
 from memtenant.functions.library import version_of
 from memtenant.functions.replies import parse_appended, parse_entries, parse_usage
@@ -116,3 +116,11 @@ def test_a_conflict_carries_the_head() -> None:
     with pytest.raises(VersionConflict) as conflict:
         parse_appended([b"conflict", 7, 3, 100])
     assert conflict.value.current == Head(7, 3)
+
+
+def test_a_head_of_another_length_is_damage() -> None:
+    packed = bytes(range(46))
+    assert HeadState.parse(packed).to_bytes() == packed
+    for wrong in (b"", packed[1:], packed + b"x"):
+        with pytest.raises(HistoryDamaged):
+            HeadState.parse(wrong)

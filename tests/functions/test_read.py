@@ -138,13 +138,13 @@ def test_an_append_trims_what_has_expired_and_the_books_follow(
     for sequence in range(1, 36):
         age(redis_server, sequence, 1_000_000)
     with redis_server.admin() as admin:
-        change_state(admin, "oldest", in_ms() - 1_000_000)
+        change_state(admin, oldest=in_ms() - 1_000_000)
         set_limits(redis_server, cutoff_content=in_ms() - 500_000)
         agent.append(lane.append())
         assert admin.llen(CONVERSATION.list) == 41 - 32  # a bounded step
         agent.append(lane.append())
         assert admin.llen(CONVERSATION.list) == 42 - 35
-        assert (state(admin)["count"], state(admin)["first"]) == (7, 36)
+        assert (state(admin).count, state(admin).first) == (7, 36)
         oldest = agent.call(ReadRange(CONVERSATION, limit=1)).entries[0].header.time
         assert admin.zrange("mt:{support.acme}:x", 0, -1, withscores=True)[0][1] == oldest
     assert sequences(agent.entries()) == list(range(36, 43))

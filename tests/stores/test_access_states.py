@@ -120,6 +120,7 @@ async def test_under_a_hold_nothing_is_overwritten_removed_or_expired(
             ("RPUSH", LIST, "appended"),
             ("RPUSH", f"{keys.records(ACME)}s:new:l", "first"),
             ("HSET", HEAD, "seq", "6"),
+            ("PERSIST", HEAD),
             ("HINCRBY", keys.usage(ACME), "bytes", "10"),
             ("ZADD", keys.conversations(ACME), 1, "conversation"),
             ("HSETNX", keys.dek(ACME, "new"), "wrapped", "key"),

@@ -37,6 +37,7 @@ from memtenant.functions.context_replies import (
     ContextUpdated,
     Field,
 )
+from memtenant.functions.head import HEAD_STATE, HeadState
 from memtenant.functions.keyspace import ContextKeys, ConversationKeys, SubjectKeys, TenantKeys
 from memtenant.functions.library import CURRENT_VERSION, Library, libraries
 from memtenant.functions.refusals import refusal
@@ -57,6 +58,7 @@ from memtenant.functions.replies import (
 
 __all__ = [
     "CURRENT_VERSION",
+    "HEAD_STATE",
     "AgentUsage",
     "Append",
     "Appended",
@@ -78,6 +80,7 @@ __all__ = [
     "Field",
     "FieldUpdate",
     "Head",
+    "HeadState",
     "Lease",
     "Library",
     "Marked",

@@ -30,7 +30,7 @@ local function expired_head(call)
 end
 
 local function read_records(call, args)
-  local records, marks = {}, {}
+  local records, any_mark = {}, false
   local size = (#args - APPEND_FIXED) / 3
   local bytes = 0
   for index = 1, size do
@@ -48,9 +48,9 @@ local function read_records(call, args)
       mark = optional_text(args, place + 1, 2 * MARK_BYTES),
       record = text(args, place + 2, 1, MAX_RECORD),
     }
-    marks[index] = records[index].mark ~= '' or nil
+    any_mark = any_mark or records[index].mark ~= ''
   end
-  return records, next(marks) ~= nil
+  return records, any_mark
 end
 
 local function append(keys, args)
@@ -61,8 +61,8 @@ local function append(keys, args)
     refuse('MT_ARGUMENTS ' .. APPEND_FIXED)
   end
   local call = conversation_names(keys, true)
-  local subject = subject_of(keys, 7, call.prefix, 'k:')
-  local alias = subject_of(keys, 8, call.prefix, 'i:')
+  subject_of(keys, 7, call.prefix, 'k:')
+  subject_of(keys, 8, call.prefix, 'i:')
   local writer = text(args, 1, 8, 8)
   local counter = integer(args, 2, 1, 4294967295)
   local expected_epoch = optional_integer(args, 3, 1e15)
@@ -73,7 +73,6 @@ local function append(keys, args)
   local meta = text(args, 8, 0, MAX_META)
   local agent = text(args, 9, 1, 40)
   local event = text(args, 10, 0, MAX_EVENT)
-  call.keys = {subject, alias}
 
   load_limits(call)
   open_audit(call, event)

@@ -22,15 +22,15 @@ local function load_head(call)
   local fields = reading('head', 'HMGET', call.head_key, 'state', 'writers')
   call.length = reading('list', 'LLEN', call.list)
   local state = fields[1]
-  local head = {writers = fields[2] or ''}
+  -- An epoch begins as the time, so that one after a deletion is never an old one again.
+  local head = {
+    writers = fields[2] or '', known = false, epoch = call.now, first = nil, last = nil, bytes = 0,
+    count = 0, oldest = 0, evicted = 0, gone = 0, marks = 0, covered = 0,
+  }
   if state and #state == STATE_BYTES then
     head.known = true
     head.epoch, head.first, head.last, head.bytes, head.count, head.oldest, head.evicted,
       head.gone, head.marks, head.covered = unpack_bytes(STATE_FORMAT, state)
-  else
-    -- An epoch begins as the time, so that one after a deletion is never an old one again.
-    head.known, head.epoch, head.bytes, head.count, head.oldest = false, call.now, 0, 0, 0
-    head.evicted, head.gone, head.marks, head.covered = 0, 0, 0, 0
   end
   if #head.writers % WRITER_BYTES ~= 0 then
     head.writers = ''

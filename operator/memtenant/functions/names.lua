@@ -44,10 +44,15 @@ local function conversation_names(keys, writes)
     refuse('MT_KEY 1')
   end
   local base = sub(keys[1], 1, -2)
+  -- Every field that a write will set: a table that grows costs more than all its values.
   local call = {
     prefix = prefix, where = where, list = keys[1],
     head_key = same(keys, 2, base .. 'h'),
     limits_key = same(keys, 3, prefix .. 'o:limits'),
+    usage_key = nil, members_key = nil, queue = nil, now = 0, memory_limit = nil,
+    conversations_limit = nil, rate_limit = nil, least_kek = 0, cutoff = 0, audited = false,
+    event = nil, length = 0, head = nil, agent = nil, used = 0, messages = 0, conversations = 0,
+    second = 0, writes = 0, by_agent = 0,
   }
   if writes then
     call.usage_key = same(keys, 4, prefix .. 'u')
