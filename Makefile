@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --retries 5 --timeout 60
-TYPED := operator tests/support tests/support_tests tests/conftest.py tests/run.py \
+TYPED := operator tests/docs tests/support tests/support_tests tests/conftest.py tests/run.py \
 	$(sort $(dir $(wildcard examples/*/*.py)))
 
 .PHONY: help demo demo-cluster test lint lint-python lint-types lint-imports lint-chart lint-shell \
@@ -51,8 +51,9 @@ lint-chart: $(READY)
 lint-shell: $(READY)
 	@$(BIN)/shellcheck .ci/run $$(git ls-files '*.sh')
 
-generate: $(READY) ## write what is generated: CRDs, the chart's copy of them
+generate: $(READY) ## write what is generated: CRDs, the chart's copy of them, the SDK's twin
 	@$(BIN)/python -m memtenant.api.generate
+	@$(BIN)/python -m memtenant.memory.generate
 
 bench: control-plane ## measure the limits that the design sets
 	@$(BIN)/python -m tests.bench

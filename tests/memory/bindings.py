@@ -43,6 +43,7 @@ class Provisioned:
     tenant: TenantId = ACME
     policy: TenantPolicy = field(default_factory=TenantPolicy)
     limits: Mapping[str, str | None] = field(default_factory=dict)
+    replicas: tuple[Server, ...] = ()
     keyring: OpenKeyring = field(init=False)
 
     def __post_init__(self) -> None:
@@ -58,7 +59,7 @@ class Provisioned:
         """Functions, limits and users, as the operator makes them; may be repeated."""
 
         async def make() -> None:
-            async with leading(self.server) as store:
+            async with leading(self.server, *self.replicas) as store:
                 await store.load_functions()
                 users = [
                     agent(store, self.tenant, name=name, access=access, state=state)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from memtenant.errors import UsageError
 
-__all__ = ["binding_of"]
+__all__ = ["binding_of", "stop"]
 
 _STATE_VARIABLE = "MEMTENANT_STATE"
 _DEFAULT_STATE = ".memtenant"
@@ -52,6 +52,11 @@ def binding_of(
             f"`memtenant get --state {state}`"
         )
     return found[0]
+
+
+def stop(state: Path) -> None:
+    """Stop the server of a state folder; its data stays."""
+    _run("local", "stop", "--state", str(state))
 
 
 def _run(*words: str) -> None:

@@ -35,11 +35,12 @@ class CounterCheck:
     leave a gap in the sequences: each explains one missing counter.
     """
 
-    __slots__ = ("_holes", "_last", "_writers")
+    __slots__ = ("_holes", "_last", "_missing", "_writers")
 
     def __init__(self) -> None:
         self._last = 0
         self._holes = 0
+        self._missing: tuple[int, int] | None = None
         self._writers: dict[bytes, tuple[int, int]] = {}
 
     def tombstone(self, sequence: int) -> None:
@@ -48,7 +49,7 @@ class CounterCheck:
         self._holes += 1
 
     def record(self, sequence: int, writer: bytes, counter: int) -> None:
-        """Raises `RecordReplayed`, `RecordReordered` or `RecordMissing`."""
+        """Raises `RecordReplayed` or `RecordReordered`."""
         self._step(sequence)
         known = self._writers.get(writer)
         if known is not None:
@@ -64,13 +65,21 @@ class CounterCheck:
                     "before it: somebody moved or copied it around memtenant. The conversation "
                     "is not shown; restore it, or clear it"
                 )
-            if counter - last - 1 > self._holes - holes:
-                raise RecordMissing(
-                    f"Before sequence {sequence}, {counter - last - 1} message(s) of its writer "
-                    "are gone that nobody deleted by memtenant. The conversation is not shown; "
-                    "restore it, or clear it"
-                )
+            missing = counter - last - 1
+            if missing > self._holes - holes and self._missing is None:
+                # Raised at the end: one that was moved is found further on.
+                self._missing = (sequence, missing)
         self._writers[writer] = (counter, self._holes)
+
+    def finish(self) -> None:
+        """After the last entry that was read: raises `RecordMissing` where one was missed."""
+        if self._missing is not None:
+            sequence, missing = self._missing
+            raise RecordMissing(
+                f"Before sequence {sequence}, {missing} message(s) of its writer are gone that "
+                "nobody deleted by memtenant. The conversation is not shown; restore it, or clear "
+                "it"
+            )
 
     def _step(self, sequence: int) -> None:
         if sequence <= self._last:
@@ -113,6 +122,7 @@ def opened(entries: Iterable[Entry], keys: RecordKeys, check: CounterCheck) -> I
         record = keys.open(MESSAGE, entry.record)
         check.record(header.sequence, record.writer, record.counter)
         yield kept(header, unpack(record.content))
+    check.finish()
 
 
 def kept(header: Header, data: bytes) -> Kept:

@@ -84,7 +84,7 @@ def unavailable(error: Exception, sent: bool) -> MemtenantError:
     )
     if isinstance(error, TimeoutError) or (isinstance(error, OSError) and not str(error)):
         return _unavailable("it did not answer in time", done, "StoreTimeout")
-    text = _QUOTED.sub("…", str(error)).partition("\n")[0]
+    text = _QUOTED.sub("…", str(error)).partition("\n")[0].rstrip(".")
     return _unavailable(text or type(error).__name__, done, "StoreUnavailable")
 
 

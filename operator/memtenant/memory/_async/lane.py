@@ -59,6 +59,7 @@ class Lane:
         self._waiting: list[Ticket] = []
         self._interrupted: tuple[list[Ticket], Append, Tries] | None = None
         self._titled: bool | None = None
+        self._epoch = 0
         self._start_over()
 
     def entitle(self, title: str) -> None:

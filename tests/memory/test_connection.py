@@ -1,0 +1,254 @@
+"""The store goes away, hangs, changes its role, refuses the login; the binding rotates."""
+
+import asyncio
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from memtenant import Message, Options, Tenant
+from memtenant.errors import (
+    AccessDenied,
+    FunctionsUnavailable,
+    LoginRefused,
+    StoreUnavailable,
+    TenantUnprovisioned,
+)
+from memtenant.rules.acl import AccessState
+from memtenant.tenancy.identity import agent_user
+from tests.conftest import StartServer
+from tests.memory.bindings import Provisioned
+from tests.memory.conftest import Open
+from tests.support.certificates import Authority
+from tests.support.relay import Proxy, Target, TlsRelay
+from tests.support.servers import Flavour
+from tests.support.servers import Options as ServerOptions
+
+IMPATIENT = Options(connect_timeout=0.5, timeout=0.5, retry_budget=1.0)
+
+
+def proxied(acme: Provisioned, stack: ExitStack) -> tuple[Proxy, Tenant]:
+    proxy = stack.enter_context(Proxy.to(acme.server.host, acme.server.port))
+    return proxy, Tenant(acme.source(port=proxy.port), options=IMPATIENT)
+
+
+async def test_a_store_that_comes_back_is_waited_for(acme: Provisioned, stack: ExitStack) -> None:
+    proxy, tenant = proxied(acme, stack)
+    chat = tenant.conversation("s", user="ada")
+    await chat.append(Message.human("one"))
+    proxy.refuse()
+    pending = asyncio.create_task(chat.append(Message.human("two")))
+    await asyncio.sleep(0.2)
+    proxy.accept()
+    assert not (await pending).duplicate
+    assert await chat.count() == 2
+    await tenant.aclose()
+
+
+async def test_a_store_that_stays_away_is_told_after_the_budget(
+    acme: Provisioned, stack: ExitStack
+) -> None:
+    proxy, tenant = proxied(acme, stack)
+    chat = tenant.conversation("s", user="ada")
+    await chat.append(Message.human("one"))
+    proxy.refuse()
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="Try again later"):
+        await chat.messages()
+    with pytest.raises(StoreUnavailable, match="nothing was done"):
+        await chat.append(Message.human("two"))
+    assert time.monotonic() - began < 6
+    proxy.accept()
+    await chat.append(Message.human("three"))
+    assert [one.text for one in await chat.messages()] == ["one", "three"]
+    await tenant.aclose()
+
+
+async def test_a_lost_reply_does_not_store_twice(acme: Provisioned, stack: ExitStack) -> None:
+    proxy, tenant = proxied(acme, stack)
+    chat = tenant.conversation("s", user="ada")
+    await chat.append(Message.human("0"))
+    for number in range(1, 6):
+        proxy.delay(0.05)
+        pending = asyncio.create_task(chat.append(Message.human(str(number))))
+        await asyncio.sleep(0.07)  # there, and not yet back
+        proxy.cut()
+        proxy.delay(0)
+        await pending
+    assert [one.text for one in await chat.messages()] == [str(n) for n in range(6)]
+    await tenant.aclose()
+
+
+async def test_a_store_that_hangs_is_told_as_such(acme: Provisioned, stack: ExitStack) -> None:
+    proxy, tenant = proxied(acme, stack)
+    chat = tenant.conversation("s", user="ada")
+    await chat.append(Message.human("one"))
+    proxy.freeze()
+    with pytest.raises(StoreUnavailable, match="may have been done"):
+        await chat.append(Message.human("perhaps"))
+    with pytest.raises(StoreUnavailable, match="in time"):
+        await chat.count()
+    proxy.thaw()
+    await chat.append(Message.human("two"))
+    stored = [one.text for one in await chat.messages()]
+    assert stored in (["one", "two"], ["one", "perhaps", "two"])
+    await tenant.aclose()
+
+
+async def test_more_callers_than_connections_all_get_through(
+    acme: Provisioned,
+) -> None:
+    few = Options(connections=2)
+    async with Tenant(acme.source(), options=few) as tenant:
+        chats = [tenant.conversation(f"s{n}", user="ada") for n in range(30)]
+        await asyncio.gather(*(chat.append(Message.human("x")) for chat in chats))
+        assert sum(await asyncio.gather(*(chat.count() for chat in chats))) == 30
+
+
+async def test_a_cancelled_append_leaves_others_and_the_connection_alone(
+    acme: Provisioned, stack: ExitStack
+) -> None:
+    proxy, tenant = proxied(acme, stack)
+    chat = tenant.conversation("s", user="ada")
+    await chat.append(Message.human("0"))
+    proxy.delay(0.03)
+    for round_ in range(4):
+        names = [f"{round_}-{n}" for n in range(3)]
+        first, *others = [asyncio.create_task(chat.append(Message.human(n))) for n in names]
+        await asyncio.sleep(0.02 * (round_ + 1))
+        first.cancel()
+        receipts = await asyncio.gather(first, *others, return_exceptions=True)
+        assert not any(isinstance(one, Exception) for one in receipts[1:])
+    proxy.delay(0)
+    stored = [one.text for one in await chat.messages()]
+    assert len(stored) == len(set(stored))
+    for round_ in range(4):
+        assert {f"{round_}-1", f"{round_}-2"} <= set(stored)
+    await tenant.aclose()
+
+
+async def test_a_rotated_binding_is_followed_without_a_failed_call(
+    acme: Provisioned, opened: Open
+) -> None:
+    tenant = opened(acme)
+    chat = tenant.conversation("s", user="ada")
+    await chat.append(Message.human("one"))
+    name = agent_user(acme.tenant, "default", "a")
+    with acme.server.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", name, "resetpass", ">rotated")
+        acme.bind(password="rotated", version=2)
+        admin.client_kill_filter(_type="normal", user=name.encode(), skipme=True)  # type: ignore[arg-type]
+    await chat.append(Message.human("two"))
+    assert tenant.info().binding_version == 2
+    assert await chat.count() == 2
+
+
+async def test_new_credentials_that_arrive_late_are_waited_for(
+    acme: Provisioned,
+) -> None:
+    tenant = Tenant(acme.source(), options=Options(retry_budget=5))
+    chat = tenant.conversation("s", user="ada")
+    name = agent_user(acme.tenant, "default", "a")
+    with acme.server.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", name, "resetpass", ">rotated")
+    pending = asyncio.create_task(chat.append(Message.human("one")))
+    await asyncio.sleep(0.3)
+    acme.bind(password="rotated", version=2)
+    await pending
+    await tenant.aclose()
+
+
+async def test_credentials_that_are_refused_for_good_are_told(
+    acme: Provisioned,
+) -> None:
+    tenant = Tenant(acme.source(password="wrong"), options=IMPATIENT)
+    with pytest.raises(LoginRefused, match="mount the binding Secret again"):
+        await tenant.conversation("s", user="ada").append(Message.human("one"))
+    await tenant.aclose()
+
+
+async def test_a_tenant_that_is_switched_off_is_told(acme: Provisioned) -> None:
+    tenant = Tenant(acme.source(), options=IMPATIENT)
+    await tenant.conversation("s", user="ada").append(Message.human("one"))
+    acme.provision(state=AccessState(off=True))
+    with pytest.raises((AccessDenied, LoginRefused), match="conditions"):
+        await tenant.conversation("s", user="ada").append(Message.human("two"))
+    await tenant.aclose()
+
+
+async def test_a_store_without_functions_or_limits_is_told(
+    acme: Provisioned, tenant: Tenant
+) -> None:
+    chat = tenant.conversation("s", user="ada")
+    with acme.server.admin() as admin:
+        admin.delete("mt:{support.acme}:o:limits")
+        with pytest.raises(TenantUnprovisioned, match="provisioned"):
+            await chat.append(Message.human("one"))
+        admin.function_delete("memtenant_1")
+    with pytest.raises(FunctionsUnavailable, match="operator loads"):
+        await chat.append(Message.human("one"))
+
+
+async def test_a_promoted_replica_behind_the_same_address_is_used(
+    start_server: StartServer, tmp_path: Path, stack: ExitStack
+) -> None:
+    primary = start_server(Flavour.VALKEY_9)
+    replica = start_server(Flavour.VALKEY_9, replica_of=primary)
+    acme = Provisioned(primary, tmp_path, replicas=(replica,))
+    acme.provision()
+    proxy = stack.enter_context(Proxy.to(primary.host, primary.port))
+    tenant = Tenant(acme.source(port=proxy.port), options=Options(retry_budget=8))
+    chat = tenant.conversation("s", user="ada")
+    await chat.append(Message.human("one"))
+    with primary.admin() as admin:
+        admin.execute_command("WAIT", 1, 1000)
+    proxy.point_to(replica.host, replica.port)  # a replica still: READONLY
+    pending = asyncio.create_task(chat.append(Message.human("two")))
+    await asyncio.sleep(0.2)
+    replica.promote()
+    await pending
+    assert [one.text for one in await chat.messages()] == ["one", "two"]
+    await tenant.aclose()
+
+
+async def test_tls_with_the_bindings_own_authority(acme: Provisioned, stack: ExitStack) -> None:
+    authority = Authority("tests")
+    relay = stack.enter_context(TlsRelay(Target(acme.server.host, acme.server.port), authority))
+    trusted = acme.source(port=relay.port, host="localhost", ca=authority.certificate.decode())
+    async with Tenant(trusted) as tenant:
+        await tenant.conversation("s", user="ada").append(Message.human("one"))
+    other = acme.source(
+        port=relay.port, host="localhost", ca=Authority("others").certificate.decode()
+    )
+    async with Tenant(other, options=IMPATIENT) as tenant:
+        with pytest.raises(StoreUnavailable, match="certificate"):
+            await tenant.conversation("s", user="ada").append(Message.human("one"))
+
+
+async def test_tls_spoken_by_the_server_itself(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(Flavour.REDIS_7, ServerOptions(tls=Authority("tests")))
+    # Provisioned over TLS is the store's affair; here only the login is looked at.
+    name = agent_user(Provisioned(server, tmp_path).tenant, "default", "a")
+    with server.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", name, "on", ">the-tenant", "+@all", "~*")
+    assert server.ca_file is not None
+    source = Provisioned(server, tmp_path).source(host="localhost", ca=server.ca_file.read_text())
+    async with Tenant(source, options=IMPATIENT) as tenant:
+        with pytest.raises(FunctionsUnavailable):
+            await tenant.usage()
+
+
+def test_another_event_loop_finds_everything_anew(acme: Provisioned) -> None:
+    tenant = Tenant(acme.source())
+    chat = tenant.conversation("s", user="ada")
+
+    async def work(text: str) -> int:
+        await asyncio.gather(*(chat.append(Message.human(text)) for _ in range(3)))
+        return await chat.count()
+
+    async def close() -> None:
+        await tenant.aclose()
+
+    assert [asyncio.run(work("one")), asyncio.run(work("two"))] == [3, 6]
+    asyncio.run(close())
