@@ -75,6 +75,11 @@ class StoreLink:
         finally:
             self.working.discard(tenant)
 
+    @property
+    def way(self) -> tuple[Address, bool, str]:
+        """How agents reach the store: where, whether by TLS, and by which authority."""
+        return self.endpoint, self.tls, self.ca_crt
+
     def shares_server_with(self, other: StoreLink) -> bool:
         """Whether both were last found to lead to one and the same server process."""
         if self.facts is None or other.facts is None:

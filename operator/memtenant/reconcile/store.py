@@ -90,6 +90,7 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
         declared = await world.resources.add_finalizer(declared, FINALIZER)
         world.mirror.put(declared)
     before = status_before(declared, MemoryStoreStatus)
+    known = world.links.get(key.name)
     was_ready = _linked(world, key.name)
     try:
         link = await _link(world, declared, store_spec(declared))
@@ -101,7 +102,8 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     link.failure = None
     orphans = await _orphans(world, link)
     wait = world.counts_wait(key, before.tenants, len(world.ledger.committed(key.name)))
-    was_ready = was_ready and not renewed
+    # Its tenants' bindings say how to reach it, and another server does not hold their hashes.
+    was_ready = was_ready and not renewed and known is not None and known.way == link.way
     if wait and was_ready and before.observed_generation == declared.generation:
         return Outcome(requeue_after=wait)
     # Counted on the nodes: the roster in memory is not whole before every tenant was looked at.
@@ -231,6 +233,7 @@ async def _take(world: World, declared: Declared, link: StoreLink) -> bool:
                 reason="StoreDeclaredTwice",
             )
     await link.admin.lead()
+    await link.admin.load_functions()
     proof = await link.admin.prove_matrix()
     if not proof.holds:
         worst = (*proof.leaks, *proof.not_proven)[0]
@@ -267,6 +270,13 @@ async def _inspect(link: StoreLink) -> StoreFacts:
             "silently",
             reason="EvictionEnabled",
         )
+    for node in facts.nodes:
+        if node.default_user_open:
+            raise StoreRefused(
+                f"{node.address} lets anybody in without a password as the default user, which no "
+                "ACL can keep a tenant from becoming (RESET): ACL SETUSER default off, and save it",
+                reason="DefaultUserOpen",
+            )
     return facts
 
 
