@@ -198,7 +198,7 @@ def state(admin: "redis.Redis", conversation: ConversationKeys = CONVERSATION) -
 def change_state(admin: "redis.Redis", **numbers: int) -> None:
     """Change numbers in the head of `CONVERSATION`."""
     packed = replace(state(admin), **numbers).to_bytes()
-    admin.hset(CONVERSATION.head, "state", packed)  # type: ignore[arg-type]
+    admin.hset(CONVERSATION.head, "state", packed)
 
 
 def in_ms() -> int:

@@ -9,7 +9,6 @@ from memtenant.functions import Head, Marked, NewRecord, ReadUsage
 from memtenant.functions.calls import MAX_BATCH
 from memtenant.tenancy import keys
 from tests.functions.tenants import (
-    ACME,
     ALIAS,
     CONVERSATION,
     DATA_KEY,
@@ -23,6 +22,7 @@ from tests.functions.tenants import (
     snapshot,
     writer,
 )
+from tests.stores.operators import ACME
 from tests.support.servers import Server
 
 

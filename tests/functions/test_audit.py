@@ -18,7 +18,8 @@ from tests.functions.catalogue import (
     reading_calls,
     writing_calls,
 )
-from tests.functions.tenants import ACME, ONCE, Agent, Lane, acting, in_ms, set_limits, snapshot
+from tests.functions.tenants import ONCE, Agent, Lane, acting, in_ms, set_limits, snapshot
+from tests.stores.operators import ACME
 from tests.support.servers import Server
 
 PLACE = Place(ACME)
@@ -39,7 +40,7 @@ def auditing(server: Server, **further: object) -> None:
 def events(server: Server) -> list[tuple[bytes, str, int, int]]:
     """The client's part, the outcome, time and sequence of each event; the queue is drained."""
     with server.admin() as admin:
-        raw = [bytes(one) for one in admin.lrange(keys.audit_queue(ACME), 0, -1)]  # type: ignore[arg-type]
+        raw = [bytes(one) for one in admin.lrange(keys.audit_queue(ACME), 0, -1)]
         admin.delete(keys.audit_queue(ACME))
     found = []
     for one in raw:

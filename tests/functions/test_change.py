@@ -6,8 +6,11 @@ import pytest
 
 from memtenant.errors import MessageNotFound, QuotaExceeded, VersionConflict, WriterOutOfStep
 from memtenant.functions import (
+    Call,
+    Changed,
     Clear,
     Pop,
+    Popped,
     ReadRange,
     ReadSummaries,
     ReadUsage,
@@ -81,17 +84,18 @@ def test_a_second_try_of_a_marked_change_does_nothing_more(
     redis_server: Server, agent: Agent
 ) -> None:
     lane = filled(agent)
-    for call in (
+    calls: tuple[Call[Popped | Changed], ...] = (
         Pop(CONVERSATION, AGENT, mark()),
         Remove(CONVERSATION, (2,), AGENT, mark()),
         Clear(CONVERSATION, AGENT, mark=mark()),
         Clear(CONVERSATION, AGENT, delete=True, mark=mark()),
-    ):
+    )
+    for call in calls:
         agent.append(lane.append())
-        assert not agent.call(call).duplicate  # type: ignore[arg-type]
+        assert not agent.call(call).duplicate
         agent.append(lane.append(b"by somebody else, meanwhile"))
         before = snapshot(redis_server)
-        assert agent.call(call).duplicate  # type: ignore[arg-type]
+        assert agent.call(call).duplicate
         assert snapshot(redis_server) == before
 
 
@@ -226,19 +230,20 @@ def test_a_clear_of_another_epoch_is_a_conflict(agent: Agent) -> None:
         agent.call(Clear(CONVERSATION, AGENT, expected_epoch=epoch))
 
 
-def summary(agent: Agent, before: int, covered: int, **options: object) -> Summarise:
-    epoch = options.pop("epoch", agent.entries().head.epoch)
-    return Summarise(  # type: ignore[call-arg]
+def summary(
+    agent: Agent, before: int, covered: int, *, epoch: int | None = None, folds: bool = False
+) -> Summarise:
+    return Summarise(
         CONVERSATION,
         SUBJECT,
         b"h" * 16,
-        epoch,
+        agent.entries().head.epoch if epoch is None else epoch,
         before,
-        covered,  # type: ignore[arg-type]
+        covered,
         record(),
         DATA_KEY,
         AGENT,
-        **options,  # type: ignore[arg-type]
+        folds=folds,
     )
 
 
@@ -263,9 +268,8 @@ def test_a_summary_is_kept_if_nothing_changed_and_is_as_old_as_its_oldest_source
     assert agent.call(call).covered == 3
     assert agent.call(call).duplicate
     for before, covered, epoch in ((0, 4, None), (3, 6, None), (3, 4, 7)):
-        options = {} if epoch is None else {"epoch": epoch}
         with pytest.raises(VersionConflict):
-            agent.call(summary(agent, before, covered, **options))
+            agent.call(summary(agent, before, covered, epoch=epoch))
     agent.call(summary(agent, 3, 5, folds=True))
     (kept,) = agent.call(ReadSummaries(CONVERSATION)).entries
     assert (kept.header.sequence, kept.header.time) == (5, oldest)

@@ -19,7 +19,6 @@ from memtenant.functions.replies import Status
 from memtenant.rules.acl import AccessState
 from memtenant.tenancy import keys
 from tests.functions.tenants import (
-    ACME,
     AGENT,
     CONTEXT,
     CONTEXT_KEY,
@@ -33,6 +32,7 @@ from tests.functions.tenants import (
     set_limits,
     snapshot,
 )
+from tests.stores.operators import ACME
 from tests.support.servers import Server
 
 Expected = dict[str, int]
@@ -49,7 +49,7 @@ def update(
     fields = tuple(
         FieldUpdate(name, value, (expected or {}).get(name)) for name, value in changes.items()
     )
-    return ContextUpdate(  # type: ignore[call-arg, misc]
+    return ContextUpdate(
         context=CONTEXT,
         updates=fields,
         data_key_name=CONTEXT_KEY,
@@ -195,7 +195,7 @@ def test_a_field_expires_by_its_own_age(redis_server: Server, agent: Agent) -> N
             entry = admin.hget(key, "a")
             assert isinstance(entry, bytes)
             old = (in_ms() - 1_000_000).to_bytes(6, "big")
-            admin.hset(key, "a", entry[:6] + old + entry[12:])  # type: ignore[arg-type]
+            admin.hset(key, "a", entry[:6] + old + entry[12:])
     set_limits(redis_server, cutoff_content=in_ms() - 500_000)
     assert values(agent) == {"b": b"2"}
     agent.call(update({"a": b"again"}, {"a": 0}))

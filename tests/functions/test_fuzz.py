@@ -15,7 +15,8 @@ from memtenant.errors import CallInvalid, DataError, FunctionFailed
 from memtenant.functions.calls import Word, Words
 from tests.conftest import StartServer
 from tests.functions.catalogue import Place, declared, epoch_of, every_call, fill
-from tests.functions.tenants import ACME, Agent, acting, snapshot
+from tests.functions.tenants import Agent, acting, snapshot
+from tests.stores.operators import ACME
 from tests.support.servers import Flavour, Options, Server
 
 PLACE = Place(ACME)
@@ -152,7 +153,7 @@ def test_whatever_an_agent_wrote_around_the_functions(
             agent.client.hset(key, mapping=fields)  # type: ignore[arg-type]
     for key in (talk.list, talk.summaries, context.changes):
         for entry in entries:
-            (agent.client.lpush if front else agent.client.rpush)(key, entry)  # type: ignore[arg-type]
+            (agent.client.lpush if front else agent.client.rpush)(key, entry)
     for words in calls.values():
         before = snapshot(server)
         if outcome(agent, words) is not None:

@@ -41,7 +41,6 @@ from tests.functions.catalogue import (
     writing_calls,
 )
 from tests.functions.tenants import (
-    ACME,
     Agent,
     acting,
     in_ms,
@@ -49,6 +48,7 @@ from tests.functions.tenants import (
     set_limits,
     snapshot,
 )
+from tests.stores.operators import ACME
 from tests.support.servers import Flavour, Options, Server
 
 PLACE = Place(ACME)
@@ -79,7 +79,7 @@ def restore(server: Server, wanted: Mapping[bytes, object]) -> None:
             admin.delete(key)
         for key, value in wanted.items():
             if found.get(key) != value or admin.ttl(key) >= 0:
-                admin.restore(key, 0, value, replace=True)  # type: ignore[arg-type]
+                admin.restore(key, 0, value, replace=True)
 
 
 def test_each_keys_type_poisoned_in_turn(redis_server: Server, agent: Agent) -> None:
@@ -100,7 +100,7 @@ def test_each_keys_type_poisoned_in_turn(redis_server: Server, agent: Agent) -> 
         restore(redis_server, good)
         with redis_server.admin() as admin:
             admin.delete(key)
-            admin.execute_command(command, key, *arguments)  # type: ignore[no-untyped-call]
+            admin.execute_command(command, key, *arguments)
         return snapshot(redis_server)
 
     for key in {key for words in calls.values() for key in declared(words)}:
@@ -128,7 +128,7 @@ def test_each_permission_taken_in_turn(redis_server: Server, agent: Agent) -> No
     denied = 0
     for rules in _poorer_rules(user.rules):
         with redis_server.admin() as admin:
-            admin.execute_command(  # type: ignore[no-untyped-call]
+            admin.execute_command(
                 "ACL", "SETUSER", user.name, "resetkeys", "clearselectors", *rules
             )
         for name, words in calls.items():
@@ -229,7 +229,7 @@ def test_the_other_limits_of_an_append(redis_server: Server, agent: Agent) -> No
         set_limits(redis_server, **changes)
         with redis_server.admin() as admin:
             second = (in_ms() // 1000).to_bytes(6, "big")
-            admin.hset(keys.usage(ACME), "rate", second + (5).to_bytes(5, "big"))  # type: ignore[arg-type]
+            admin.hset(keys.usage(ACME), "rate", second + (5).to_bytes(5, "big"))
         before = snapshot(redis_server)
         found = refused(agent, call)
         if isinstance(found, QuotaExceeded) and found.limit == "writes_per_second":
@@ -263,7 +263,7 @@ def test_a_data_key_that_changed_or_went_or_was_erased(redis_server: Server, age
                 for key in (PLACE.subject.data_key, PLACE.context_key):
                     admin.delete(key)
                     if fields:
-                        admin.hset(key, mapping=fields)  # type: ignore[arg-type]
+                        admin.hset(key, mapping=fields)
             before = snapshot(redis_server)
             assert isinstance(refused(agent, calls[name]), error), name
             assert snapshot(redis_server) == before, name
@@ -341,8 +341,8 @@ def test_a_refusal_is_an_event_where_the_tenant_is_audited_and_nothing_else(
     queue = keys.audit_queue(ACME).encode()
     with redis_server.admin() as admin:
         (event,) = admin.lrange(queue, 0, -1)
-    assert event[: len(EVENT)] == EVENT  # type: ignore[index]
-    assert event[len(EVENT) : len(EVENT) + 1] == b"R"  # type: ignore[index]
+    assert event[: len(EVENT)] == EVENT
+    assert event[len(EVENT) : len(EVENT) + 1] == b"R"
     assert {key: value for key, value in after.items() if key != queue} == before
 
 
@@ -354,9 +354,7 @@ def test_without_the_queues_permission_nothing_that_is_audited_happens(
     set_limits(redis_server, audit=1, audit_heartbeat=in_ms() + 60_000)
     rules = [rule for rule in user.rules if not rule.startswith("(+rpush %W~")]
     with redis_server.admin() as admin:
-        admin.execute_command(  # type: ignore[no-untyped-call]
-            "ACL", "SETUSER", user.name, "resetkeys", "clearselectors", *rules
-        )
+        admin.execute_command("ACL", "SETUSER", user.name, "resetkeys", "clearselectors", *rules)
     before = snapshot(redis_server)
     for name, words in {**writing_calls(PLACE, epoch, EVENT), **audited_calls(PLACE)}.items():
         if name != "mt1_lease":

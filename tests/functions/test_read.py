@@ -6,7 +6,6 @@ from memtenant.errors import HistoryRewound
 from memtenant.functions import ConversationKeys, Delta, Entries, Head, ReadRange, Remove, Tail
 from memtenant.functions.replies import Status
 from tests.functions.tenants import (
-    ACME,
     AGENT,
     CONVERSATION,
     Agent,
@@ -19,6 +18,7 @@ from tests.functions.tenants import (
     snapshot,
     state,
 )
+from tests.stores.operators import ACME
 from tests.support.servers import Server
 
 
@@ -43,12 +43,12 @@ def age(server: Server, sequence: int, milliseconds: int) -> None:
         entry = admin.lindex(CONVERSATION.list, sequence - 1)
         assert isinstance(entry, bytes)
         time = (in_ms() - milliseconds).to_bytes(6, "big")
-        admin.lset(CONVERSATION.list, sequence - 1, entry[:6] + time + entry[12:])  # type: ignore[arg-type]
+        admin.lset(CONVERSATION.list, sequence - 1, entry[:6] + time + entry[12:])
 
 
 def test_nothing_is_read_of_a_conversation_that_is_not_there(agent: Agent) -> None:
     for call in (ReadRange(CONVERSATION), Tail(CONVERSATION), Delta(CONVERSATION, 0, 0)):
-        found = agent.call(call)  # type: ignore[arg-type]
+        found = agent.call(call)
         assert isinstance(found, Entries)
         assert (found.status, found.head, found.entries) == (Status.OK, Head(0, 0), ())
 
@@ -68,7 +68,7 @@ def test_a_reply_is_bounded_in_bytes_and_has_one_entry_at_least(agent: Agent) ->
     lane = Lane()
     agent.append(lane.append(*(b"x" * 1000 for _ in range(10))))
     for call in (ReadRange(CONVERSATION, max_bytes=3100), Tail(CONVERSATION, max_bytes=3100)):
-        found = agent.call(call)  # type: ignore[arg-type]
+        found = agent.call(call)
         assert isinstance(found, Entries)
         assert (len(found.entries), found.more) == (3, True)
     assert sequences(agent.call(ReadRange(CONVERSATION, max_bytes=1))) == [1]
@@ -154,7 +154,7 @@ def test_reading_writes_nothing(redis_server: Server, agent: Agent) -> None:
     filled(agent, 5)
     before = snapshot(redis_server)
     for call in (ReadRange(CONVERSATION), Tail(CONVERSATION), Delta(CONVERSATION, 1, 1)):
-        agent.call(call)  # type: ignore[arg-type]
+        agent.call(call)
     assert snapshot(redis_server) == before
 
 

@@ -110,4 +110,4 @@ async def test_the_operators_user_reads_digests_and_not_more(redis_server: Serve
     with redis_server.client(f"mt.{ACME}.default.a", PASSWORD) as client:
         for words in (("LIST",), ("DUMP",), ("STATS",), ("LOAD", OLD), ("DELETE", "memtenant_1")):
             with pytest.raises(redis.exceptions.NoPermissionError):
-                client.execute_command("FUNCTION", *words)  # type: ignore[no-untyped-call]
+                client.execute_command("FUNCTION", *words)

@@ -18,10 +18,10 @@ _SIZES = (6, 5, 5, 6, 4, 6, 4, 1, 4, 5)
 class HeadState:
     """46 bytes: ten numbers, big-endian, in this order (docs/functions.md).
 
-    size: bytes of the list, with its overhead; count: messages that are not tombstones; oldest: time in
-    milliseconds of the first entry; evicted: opening time in seconds of the last writer that was
-    sent away to make room; gone: 1 after a deletion; marks: idempotency marks ever; covered: the
-    last sequence that a summary covers.
+    size: bytes of the list, with its overhead; count: messages that are not tombstones; oldest:
+    time in milliseconds of the first entry; evicted: opening time in seconds of the last writer
+    that was sent away to make room; gone: 1 after a deletion; marks: idempotency marks ever;
+    covered: the last sequence that a summary covers.
     """
 
     epoch: int
