@@ -50,7 +50,6 @@ class ConditionType(StrEnum):
     RETENTION_RESOLVED = "RetentionResolved"
     RETENTION_UNJUSTIFIED = "RetentionUnjustified"
     DELETION_BLOCKED = "DeletionBlocked"
-    STORE_AVAILABLE = "StoreAvailable"
     # MemoryStore
     REACHABLE = "Reachable"
     DURABLE = "Durable"

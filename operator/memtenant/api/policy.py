@@ -71,7 +71,7 @@ class ClassBounds(Model):
     )
     max: PeriodField | None = Field(
         default=None,
-        description="Everything is removed after. Left out: what the frameworks say.",
+        description="The longest that a tenant may choose. Left out: what the frameworks say.",
     )
     default: PeriodField | None = Field(
         default=None,

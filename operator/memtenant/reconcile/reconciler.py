@@ -10,7 +10,7 @@ from functools import partial
 from memtenant.api.conditions import ConditionStatus, ConditionType, Finding
 from memtenant.api.policy import RetentionPolicyStatus
 from memtenant.api.store import MemoryStoreStatus
-from memtenant.errors import MemtenantError, StoreUnavailable
+from memtenant.errors import MemtenantError, NotProven, StoreUnavailable
 from memtenant.jobs.link import StoreLink
 from memtenant.jobs.measure import measure
 from memtenant.jobs.repair import Repair, repair
@@ -25,7 +25,7 @@ from memtenant.reconcile.world import World
 from memtenant.resources.port import Declared, EventType, Kind, ObjectKey
 from memtenant.rules.acl import parse_user
 from memtenant.rules.placement import Refusal
-from memtenant.rules.status import refused, waiting
+from memtenant.rules.status import refused, waiting, with_findings
 from memtenant.tenancy.identity import TenantId
 
 __all__ = ["WorldReconciler"]
@@ -101,6 +101,11 @@ class WorldReconciler:
     async def _record_tenant_failure(self, declared: Declared, error: MemtenantError) -> None:
         now, generation = self.world.clock.now(), declared.generation
         before = status_as_enforced(self.world, declared)
+        if isinstance(error, NotProven):
+            unproven = Finding(
+                ConditionType.ISOLATION_VERIFIED, ConditionStatus.FALSE, error.reason, str(error)
+            )
+            before = with_findings(before, (unproven,), now=now, generation=generation)
         if error.retryable:
             status = waiting(before, error.reason, str(error), now=now, generation=generation)
         else:
