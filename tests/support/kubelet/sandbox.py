@@ -1,10 +1,8 @@
 """Become a container's process: `python sandbox.py SPEC` inside new mount and UTS namespaces.
 
-Builds a root from the machine's own (every entry of / bound into a tmpfs), puts the pod's volumes
-where it wants them, enters that root and executes the command. An overlay of / would be simpler
-and needs privilege; bind mounts work in a user namespace too. A folder that lacks a mount point is
-replaced by a tmpfs with the same entries, so nothing is ever created in the machine's own folders.
-Imports nothing of the tests: it runs as a plain script.
+Builds a root from the machine's own (an overlay of / would need privilege), puts the pod's volumes
+where it wants them, enters that root and executes the command. A folder that lacks a mount point
+becomes a tmpfs with the same entries: nothing is ever created in the machine's own folders.
 """
 
 import ctypes
@@ -12,12 +10,11 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
-_MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC = 1, 32, 4096, 16384
-_PR_SET_PDEATHSIG = 1
-_SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
+_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _RDONLY, _PR_SET_PDEATHSIG = 442, -100, 0x8000, 1, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -25,16 +22,17 @@ def main(spec_file: Path) -> None:
     """Read the specification, remove it (it holds secrets), build the root and execute."""
     spec = json.loads(spec_file.read_text())
     spec_file.unlink()
-    root = Path(spec["root"])
-    mounts = [(Path(m["source"]), Path(os.path.realpath(m["target"])), m) for m in spec["mounts"]]
-    _build_root(root, [(source, target) for source, target, _ in mounts])
+    root = spec["root"]
+    mounts = [(os.path.realpath(m["target"]), m["source"], m["read_only"]) for m in spec["mounts"]]
+    _build_root(root, [Path(target) for target, _, _ in mounts])
     if spec["read_only"]:
-        _set_read_only(root)
-    for source, target, mount in sorted(mounts, key=lambda m: len(m[1].parts)):
-        _make_point(source, _inside(root, target))  # what is mounted above it may have none
-        _bind(source, _inside(root, target))
-        if mount["read_only"]:
-            _mount(None, _inside(root, target), None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY)
+        _make_read_only(root)
+    for target, source, read_only in sorted(mounts):
+        if Path(source).is_dir():  # what is mounted above it may have no such folder
+            Path(root + target).mkdir(parents=True, exist_ok=True)
+        _mount("--rbind", source, root + target)
+        if read_only:
+            _make_read_only(root + target)
     os.chroot(root)
     os.chdir(spec["directory"])
     socket.sethostname(spec["hostname"])
@@ -43,65 +41,33 @@ def main(spec_file: Path) -> None:
     os.execvpe(spec["argv"][0], spec["argv"], spec["env"])  # noqa: S606
 
 
-def _build_root(root: Path, mounts: list[tuple[Path, Path]]) -> None:
+def _build_root(root: str, targets: list[Path]) -> None:
     """A tmpfs at `root` that looks like / and has every mount point."""
-    lacking = {_deepest_existing(target) for _, target in mounts if not target.exists()}
-    for shadow in sorted(lacking | {Path("/")}, key=lambda folder: len(folder.parts)):
-        _shadow(shadow, _inside(root, shadow))
-    for source, target in mounts:
-        _make_point(source, _inside(root, target))
+    lacking = [target for target in targets if not target.exists()]
+    covered = {next(p for p in target.parents if p.is_dir()) for target in lacking}
+    for original in sorted(covered | {Path("/")}):
+        copy = f"{root}{original}"
+        _mount("-t", "tmpfs", "tmpfs", copy)
+        for entry in original.iterdir():
+            point = Path(copy, entry.name)
+            if entry.is_symlink():
+                point.symlink_to(entry.readlink())
+            else:  # recursive, as a user namespace may not take apart what is mounted below
+                point.mkdir() if entry.is_dir() else point.touch()
+                _mount("--rbind", str(entry), str(point))
+    for target in lacking:
+        Path(f"{root}{target}").mkdir(parents=True, exist_ok=True)
 
 
-def _make_point(source: Path, point: Path) -> None:
-    if source.is_dir():
-        point.mkdir(parents=True, exist_ok=True)
-    elif not point.exists():
-        point.parent.mkdir(parents=True, exist_ok=True)
-        point.touch()
+def _mount(*words: str) -> None:
+    subprocess.run(["mount", *words], check=True)
 
 
-def _deepest_existing(target: Path) -> Path:
-    return next(folder for folder in target.parents if folder.is_dir())
-
-
-def _shadow(original: Path, copy: Path) -> None:
-    """Cover `copy` with a tmpfs that has the entries of `original`, bound or linked."""
-    _mount("tmpfs", copy, "tmpfs", 0)
-    for entry in original.iterdir():
-        point = copy / entry.name
-        if entry.is_symlink():
-            point.symlink_to(entry.readlink())
-        elif entry.is_dir():
-            point.mkdir()
-            _bind(entry, point)
-        else:
-            point.touch()
-            _bind(entry, point)
-
-
-def _inside(root: Path, path: Path) -> Path:
-    return root / path.relative_to("/")
-
-
-def _bind(source: Path, target: Path) -> None:
-    # Recursive: a user namespace may not take a mount apart from what is mounted below it.
-    _mount(str(source), target, None, _MS_BIND | _MS_REC)
-
-
-def _mount(source: str | None, target: Path, kind: str | None, flags: int) -> None:
-    encoded = [None if text is None else text.encode() for text in (source, str(target), kind)]
-    if _libc.mount(*encoded, flags, None) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"mounting {source} on {target}: {os.strerror(number)}")
-
-
-def _set_read_only(root: Path) -> None:
+def _make_read_only(tree: str) -> None:
     """mount_setattr(2): one call for the whole tree. struct mount_attr is four 64-bit fields."""
-    attributes = (ctypes.c_uint64 * 4)(_MS_RDONLY, 0, 0, 0)
-    arguments = (_AT_FDCWD, str(root).encode(), _AT_RECURSIVE, attributes, 32)
-    if _libc.syscall(_SYS_MOUNT_SETATTR, *arguments) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"making {root} read-only: {os.strerror(number)}")
+    attributes = (ctypes.c_uint64 * 4)(_RDONLY, 0, 0, 0)
+    if _libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, tree.encode(), _AT_RECURSIVE, attributes, 32) != 0:
+        raise OSError(ctypes.get_errno(), f"making {tree} read-only")
 
 
 if __name__ == "__main__":

@@ -1,174 +1,105 @@
-"""A pod's volumes as folders, and the values that its environment takes from the API."""
+"""A pod's volumes as folders, kept up to date with the API server."""
 
 import base64
-import datetime
-import re
 import secrets
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import time
 from pathlib import Path
 
-from tests.support.kubelet.api import Api, Object
+from tests.support.kubelet.api import Api, NotYet, Object
 
-_RENEW_AFTER = 0.8  # of a token's life
-
-
-class NotReadyYet(Exception):
-    """Something that the pod refers to is not there (yet): the reason that its status shows."""
+_WRITABLE = {"emptyDir", "persistentVolumeClaim"}
 
 
-@dataclass(slots=True)
 class Volumes:
     """The volumes of one pod below `folder`; claims live longer than it, below `claims`."""
 
-    api: Api
-    pod: Object
-    address: str
-    folder: Path
-    claims: Path
-    _tokens: dict[str, tuple[bytes, datetime.datetime]] = field(default_factory=dict)
+    def __init__(self, api: Api, pod: Object, folder: Path, claims: Path) -> None:
+        self._api, self._pod = api, pod
+        self._namespace = pod["metadata"]["namespace"]
+        self._volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes", ())}
+        self._folders = {name: folder / name for name in self._volumes}
+        for name, volume in self._volumes.items():
+            if claim := volume.get("persistentVolumeClaim"):
+                self._folders[name] = claims / self._namespace / claim["claimName"]
+        self._written: dict[str, dict[str, bytes]] = {}
+        self._tokens: dict[str, tuple[bytes, float]] = {}  # and when four fifths of it are over
 
-    @property
-    def namespace(self) -> str:
-        """The pod's namespace."""
-        return str(self.pod["metadata"]["namespace"])
-
-    def path(self, name: str) -> Path:
-        """The folder (or, for hostPath, the file) of a volume. Raises NotReadyYet if unknown."""
-        for volume in self.pod["spec"].get("volumes", []):
-            if volume["name"] == name:
-                if "hostPath" in volume:
-                    return Path(volume["hostPath"]["path"])
-                if "persistentVolumeClaim" in volume:
-                    claim = volume["persistentVolumeClaim"]["claimName"]
-                    return self.claims / self.namespace / str(claim)
-                return self.folder / name
-        raise NotReadyYet(f"the pod has no volume {name}")
-
-    def writable(self, name: str) -> bool:
-        """Whether a container may write there at all."""
-        volume = next(v for v in self.pod["spec"]["volumes"] if v["name"] == name)
-        return not volume.keys() & {"secret", "configMap", "projected", "downwardAPI"}
+    def mount(self, mount: Object) -> Object:
+        """One of a container's volumeMounts, as the sandbox wants it."""
+        writable = self._volumes[mount["name"]].keys() & _WRITABLE and not mount.get("readOnly")
+        source = str(self._folders[mount["name"]])
+        return {"source": source, "target": mount["mountPath"], "read_only": not writable}
 
     def refresh(self) -> None:
-        """Bring every volume up to date. Raises NotReadyYet naming what is missing."""
-        for volume in self.pod["spec"].get("volumes", []):
-            path = self.path(volume["name"])
-            match volume:
-                case {"emptyDir": _} | {"persistentVolumeClaim": _}:
-                    path.mkdir(parents=True, exist_ok=True)
-                case {"hostPath": _}:
-                    pass
-                case {"projected": source}:
-                    files = {k: v for s in source["sources"] for k, v in self._files(s).items()}
-                    _write_atomically(path, files, source.get("defaultMode", 0o644))
-                case {"secret": source} | {"configMap": source} | {"downwardAPI": source}:
-                    files = self._files(volume)
-                    _write_atomically(path, files, source.get("defaultMode", 0o644))
-                case _:
-                    raise NotReadyYet(f"volume {volume['name']}: this kubelet has no such kind")
+        """Bring every volume up to date. Raises NotYet, naming what is missing."""
+        for name, volume in self._volumes.items():
+            if volume.keys() & _WRITABLE:
+                self._folders[name].mkdir(parents=True, exist_ok=True)
+                continue
+            what = next(each for each in volume.values() if isinstance(each, dict))
+            sources = [self._files(source) for source in what.get("sources", [volume])]
+            files = {path: content for part in sources for path, content in part.items()}
+            if self._written.get(name) != files:
+                _write(self._folders[name], files, what["defaultMode"])
+                self._written[name] = files
+
+    def field(self, source: Object) -> str:
+        """What the downward API says of the pod, such as `metadata.name`. Raises NotYet."""
+        found: Object | str | None = self._pod
+        for key in source.get("fieldRef", {"fieldPath": ""})["fieldPath"].split("."):
+            found = found.get(key) if isinstance(found, dict) else None
+        if not isinstance(found, str):
+            raise NotYet(f"this kubelet cannot resolve {source}")
+        return found
 
     def _files(self, source: Object) -> dict[str, bytes]:
         match source:
-            case {"secret": which} | {"configMap": which}:
-                kind = "secret" if "secret" in source else "configMap"
-                return _items(self.entries(kind, which), which)
             case {"serviceAccountToken": token}:
                 return {token["path"]: self._token(token)}
             case {"downwardAPI": {"items": items}}:
-                return {i["path"]: self.field(i["fieldRef"]["fieldPath"]).encode() for i in items}
-        raise NotReadyYet(f"this kubelet has no volume of kind {', '.join(source)}")
+                return {i["path"]: self.field(i).encode() for i in items}
+            case {"secret": which}:
+                return self._entries(f"secrets/{which.get('secretName') or which['name']}", which)
+            case {"configMap": which}:
+                return self._entries(f"configmaps/{which['name']}", which)
+        raise NotYet(f"this kubelet has no volumes of kind {', '.join(source)}")
 
-    def entries(self, kind: str, source: Object) -> dict[str, bytes]:
-        """What a `secret` or `configMap` holds. Raises NotReadyYet without it, unless optional."""
-        name = source.get("secretName") or source["name"]
-        plural = f"{kind.lower()}s"
-        found = self.api.find(f"/api/v1/namespaces/{self.namespace}/{plural}/{name}")
-        if found is None:
-            if source.get("optional", False):
-                return {}
-            raise NotReadyYet(f"{kind} {name!r} not found")
-        data, binary = found.get("data") or {}, found.get("binaryData") or {}
-        if kind == "secret":
-            binary, data = data, {}
-        plain = {key: value.encode() for key, value in data.items()}
-        return plain | {key: base64.b64decode(value) for key, value in binary.items()}
-
-    def field(self, path: str) -> str:
-        """What the downward API says of the pod. Raises NotReadyYet for fields it does not know."""
-        metadata, spec = self.pod["metadata"], self.pod["spec"]
-        entry = re.fullmatch(r"metadata\.(labels|annotations)\['(.+)'\]", path)
-        if entry:
-            return str((metadata.get(entry[1]) or {}).get(entry[2], ""))
-        match path.split("."):
-            case ["metadata", "labels" | "annotations" as which]:
-                pairs = (metadata.get(which) or {}).items()
-                return "\n".join(f'{key}="{value}"' for key, value in pairs)
-            case ["metadata", "name" | "namespace" | "uid" as which]:
-                return str(metadata[which])
-            case ["spec", "nodeName" | "serviceAccountName" as which]:
-                return str(spec[which])
-            case ["status", "podIP" | "podIPs" | "hostIP" | "hostIPs"]:
-                return self.address
-        raise NotReadyYet(f"this kubelet cannot resolve fieldRef {path}")
+    def _entries(self, path: str, source: Object) -> dict[str, bytes]:
+        """What `source` wants of a Secret or ConfigMap."""
+        data = self._api.call("GET", f"namespaces/{self._namespace}/{path}").get("data", {})
+        decode = base64.b64decode if path.startswith("secrets") else str.encode
+        items = source.get("items", [{"key": key, "path": key} for key in data])
+        try:
+            return {item["path"]: decode(data[item["key"]]) for item in items}
+        except KeyError as missing:
+            raise NotYet(f"{path} has no key {missing}") from missing
 
     def _token(self, source: Object) -> bytes:
-        now = datetime.datetime.now(datetime.UTC)
-        token, renew = self._tokens.get(source["path"], (b"", now))
-        if now < renew:
-            return token
-        account = self.pod["spec"].get("serviceAccountName", "default")
-        metadata = self.pod["metadata"]
-        bound = {"kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
-        lifetime = source.get("expirationSeconds", 3600)
-        spec = {"boundObjectRef": bound, "expirationSeconds": lifetime}
-        if "audience" in source:
-            spec["audiences"] = [source["audience"]]
-        path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/{account}/token"
-        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
-        answer = self.api.call("POST", path, body)
-        token = str(answer["status"]["token"]).encode()
-        renew = now + datetime.timedelta(seconds=lifetime * _RENEW_AFTER)
-        self._tokens[source["path"]] = token, renew
+        path, lifetime = source["path"], source["expirationSeconds"]
+        token, renew_at = self._tokens.get(path, (b"", 0.0))
+        if time.monotonic() >= renew_at:
+            metadata, account = self._pod["metadata"], self._pod["spec"]["serviceAccountName"]
+            bound = {"kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
+            audiences = [source["audience"]] if "audience" in source else []
+            spec = {"boundObjectRef": bound, "expirationSeconds": lifetime, "audiences": audiences}
+            url = f"namespaces/{self._namespace}/serviceaccounts/{account}/token"
+            token = self._api.call("POST", url, {"spec": spec})["status"]["token"].encode()
+            self._tokens[path] = token, time.monotonic() + lifetime * 0.8
         return token
 
 
-def _items(data: dict[str, bytes], source: Object) -> dict[str, bytes]:
-    wanted = {item["key"]: item["path"] for item in source.get("items", ())}
-    missing = wanted.keys() - data.keys()
-    if missing and not source.get("optional", False):
-        raise NotReadyYet(f"there is no key {min(missing)!r} in {source}")
-    return {path: data[key] for key, path in wanted.items() if key in data} or data
-
-
-def _write_atomically(folder: Path, files: Mapping[str, bytes], mode: int) -> None:
-    """As the real kubelet: a new folder each time, and `..data` is swapped to it by a rename."""
-    current = folder / "..data"
-    old = current.resolve() if current.exists() else None
-    if old is not None and _read(old) == files:
-        return
-    new = folder / f"..{secrets.token_hex(8)}"
+def _write(folder: Path, files: dict[str, bytes], mode: int) -> None:
+    """As the real kubelet: a new folder each time, and a rename turns the link `..data` to it."""
+    new, link = folder / f"..{secrets.token_hex(8)}", folder / "..data_tmp"
     new.mkdir(parents=True)
     for name, content in files.items():
-        path = new / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        path.chmod(mode)
-    link = folder / "..data_tmp"
+        (new / name).write_bytes(content)
+        (new / name).chmod(mode)
     link.symlink_to(new.name)
-    link.rename(current)
-    wanted = {Path(name).parts[0] for name in files}
-    there = {entry.name for entry in folder.iterdir()}
-    for name in wanted - there:
+    link.rename(folder / "..data")
+    there = {entry.name for entry in folder.iterdir()} - {"..data", new.name}
+    for name in files.keys() - there:
         (folder / name).symlink_to(f"..data/{name}")
-    for name in there - wanted:
-        if not name.startswith(".."):
-            (folder / name).unlink()
-    if old is not None:
-        shutil.rmtree(old)
-
-
-def _read(folder: Path) -> dict[str, bytes]:
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    for entry in (folder / name for name in there - files.keys()):
+        entry.unlink() if entry.is_symlink() else shutil.rmtree(entry)
