@@ -55,6 +55,7 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
     link.facts = facts
     if changed:
         await link.admin.lead()
+        await link.admin.load_functions()
     names = await link.admin.user_names()
     wanted = {user.name for user in link.users()}
     lost = {name for there in names.results.values() for name in wanted - there}
