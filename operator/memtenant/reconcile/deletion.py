@@ -52,7 +52,7 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
     link = world.links.get(record.store)
     if link is None or not link.ready:
         return await _without_store(world, declared, current, record, policy)
-    obstacle = await _obstacle(world, declared, record, policy, link)
+    obstacle = await _obstacle(world, record, policy, link, declared)
     if obstacle is not None:
         namespace = world.mirror.namespace(tenant.namespace)
         if namespace is not None and not namespace.terminating:
@@ -102,34 +102,68 @@ def _deletion_policy(declared: Declared, record: TenantRecord) -> DeletionPolicy
 
 async def _obstacle(
     world: World,
-    declared: Declared,
     record: TenantRecord,
     policy: DeletionPolicy,
     link: StoreLink,
+    declared: Declared | None = None,
 ) -> Obstacle | None:
-    """What keeps the data, as the RetentionPolicy says now and as the store remembers."""
+    """What keeps the data: the RetentionPolicy that was in force, as the store remembers, and the
+    one that the tenant names now. A name that was never in force frees nothing.
+    """
     if policy is DeletionPolicy.RETAIN or record.phase is Phase.DELETING:
         return None
     tenant = record.tenant
-    state = (await link.admin.read_states([tenant]))[tenant]
-    ref = declared.spec.get("retentionPolicyRef", {})
-    name = ref.get("name", "") if isinstance(ref, dict) else ""
-    try:
-        facts = read_policy(world, name)
-    except MemtenantError as error:
-        return Obstacle(
-            "RetentionPolicyNotFound",
-            f"Deletion policy {policy} waits: whether a hold or a minimum stands is not known. "
-            f"{error}",
+    access = (await link.admin.read_states([tenant]))[tenant].access
+    named = _policy_named(declared)
+    in_force = access.get("policy", named)
+    before = matters_from(access.get("matters", ""))
+    for name in dict.fromkeys((in_force, named)):
+        if not name:
+            continue
+        try:
+            facts = read_policy(world, name)
+        except MemtenantError as error:
+            if name != in_force:
+                continue
+            return Obstacle(
+                "RetentionPolicyNotFound",
+                f"Deletion policy {policy} waits: whether a hold or a minimum stands is not "
+                f"known. {error}",
+            )
+        matters = facts.matters_of(_labels(world, tenant, declared), before, world.clock.now())
+        content = Content()
+        if facts.content_minimum is not None and not matters:
+            content = await _content(link, tenant)
+        obstacle = obstacle_to_deletion(
+            policy, matters, facts.content_minimum, content, world.clock.now()
         )
+        if obstacle is not None:
+            return obstacle
+    return None
+
+
+def _policy_named(declared: Declared | None) -> str:
+    ref = declared.spec.get("retentionPolicyRef") if declared else None
+    name = ref.get("name") if isinstance(ref, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _labels(world: World, tenant: TenantId, declared: Declared | None) -> dict[str, str]:
     namespace = world.mirror.namespace(tenant.namespace)
-    labels = hold_labels(tenant, declared.labels, namespace.labels if namespace else {})
-    before = matters_from(state.access.get("matters", ""))
-    matters = facts.matters_of(labels, before, world.clock.now())
-    content = Content()
-    if facts.content_minimum is not None and not matters:
-        content = await _content(link, tenant)
-    return obstacle_to_deletion(policy, matters, facts.content_minimum, content, world.clock.now())
+    return hold_labels(
+        tenant, declared.labels if declared else {}, namespace.labels if namespace else {}
+    )
+
+
+def _may_be_kept(world: World, declared: Declared) -> bool:
+    """Whether a hold or a minimum may stand, as far as that is known without the store."""
+    try:
+        facts = read_policy(world, _policy_named(declared))
+    except MemtenantError:
+        return True
+    tenant = TenantId(declared.key.namespace, declared.key.name)
+    matters = facts.matters_of(_labels(world, tenant, declared), {}, world.clock.now())
+    return bool(matters) or facts.content_minimum is not None
 
 
 async def _content(link: StoreLink, tenant: TenantId) -> Content:
@@ -209,6 +243,8 @@ async def finish_orphan(
     users = record.all_users()
     if users:
         (await link.admin.drop_users(users)).require_all()
+    if await _obstacle(world, record, DeletionPolicy(record.deletion_policy), link):
+        return False  # it stays an orphan until the hold is released or the minimum has passed
     if record.deletion_policy != DeletionPolicy.RETAIN.value:
         await _purge(world, link, record.tenant, stored)
         return True
@@ -250,6 +286,8 @@ async def _without_store(
         )
         obstacle = Obstacle("StoreGone", message, deadline)
         return await _blocked(world, declared, obstacle)
+    if policy is not DeletionPolicy.RETAIN and _may_be_kept(world, declared):
+        policy = DeletionPolicy.RETAIN
     left = replace(
         _in_phase(record, Phase.ORPHANED, now),
         deletion_policy=policy.value,
