@@ -14,7 +14,7 @@ from tests.support.servers import Options
 
 pytestmark = pytest.mark.cluster
 
-_KILLS, _CHANGES = 18, 18
+_KILLS, _CHANGES = 12, 24
 
 
 @dataclass
