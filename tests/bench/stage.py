@@ -40,6 +40,16 @@ BARE_GROUP = "bench.memtenant.dev"
 _QUIET = 0.4
 """Seconds of a nearly idle operator after which what it does is looked at."""
 
+_PATIENCE = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Since when a process rests, in monotonic seconds, and its CPU seconds until then."""
+
+    at: float
+    cpu: float
+
 
 @dataclass
 class Operator:
@@ -92,10 +102,7 @@ class Operator:
         """Wait until it leads."""
 
         def leads() -> bool:
-            try:
-                return self._metrics().get("memtenant_lease_leader") == 1
-            except OSError:
-                return False
+            return self._metrics().get("memtenant_lease_leader") == 1
 
         processes.wait_until(leads, what="the operator's lead", timeout=60)
 
@@ -104,24 +111,32 @@ class Operator:
         name = 'memtenant_reconciliations_successful_total{kind="MemoryTenant"}'
         return int(self._metrics().get(name, 0))
 
-    def settled(self, reconciled: int, timeout: float = 600) -> float:
-        """Wait until so many reconciles of tenants are done and nothing is left to do; when that
-        was, in monotonic seconds. Asks the operator only when the kernel says that it rests: a
-        scrape costs it more than a reconcile.
+    def wait_for_measurement(self) -> None:
+        """Wait until the store was measured once more."""
+        name = "memtenant_store_round_last_success_timestamp_seconds"
+        labels = f'{{round="measure",store="{STORE}"}}'
+        now = time.time()
+        processes.wait_until(
+            lambda: self._metrics().get(name + labels, 0.0) > now, what="a measurement", timeout=180
+        )
+
+    def settled(self, reconciled: int) -> Rest:
+        """Wait until so many reconciles of tenants are done and nothing is left to do. Asks the
+        operator only when the kernel says that it rests: a scrape costs it more than a reconcile.
         """
-        deadline = time.monotonic() + timeout
-        rests_since, before = time.monotonic(), self.cpu
+        deadline = time.monotonic() + _PATIENCE
+        rest = Rest(time.monotonic(), self.cpu)
         while time.monotonic() < deadline:
             time.sleep(0.05)
-            now, cpu = time.monotonic(), self.cpu
-            if cpu - before > 0.3 * _QUIET:
-                rests_since, before = now, cpu
-            if now - rests_since < _QUIET:
+            now = Rest(time.monotonic(), self.cpu)
+            if now.cpu - rest.cpu > 0.3 * _QUIET:
+                rest = now
+            if now.at - rest.at < _QUIET:
                 continue
             if self.tenants_reconciled() >= reconciled and self._idle():
-                return rests_since
-            rests_since, before = time.monotonic(), self.cpu
-        raise TimeoutError(f"the operator did not reconcile {reconciled} tenants in {timeout} s")
+                return rest
+            rest = Rest(time.monotonic(), self.cpu)
+        raise TimeoutError(f"not {reconciled} tenants were reconciled in {_PATIENCE:.0f} s")
 
     def _idle(self) -> bool:
         found = self._metrics()
@@ -129,14 +144,16 @@ class Operator:
         return ready == 0 and found.get("memtenant_workers_busy") == 0
 
     def _metrics(self) -> dict[str, float]:
-        lines = (line for line in self._get("/metrics").splitlines() if line[:1] not in ("", "#"))
-        pairs = (line.rsplit(" ", 1) for line in lines)
+        """Every series; none while the process does not serve yet."""
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.port}/metrics", timeout=30
+            ) as page:
+                text: str = page.read().decode()
+        except OSError:
+            return {}
+        pairs = (line.rsplit(" ", 1) for line in text.splitlines() if line[:1] not in ("", "#"))
         return {name: float(value) for name, value in pairs}
-
-    def _get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
-            text: str = answer.read().decode()
-            return text
 
 
 @dataclass
