@@ -7,7 +7,6 @@ tombstone is honoured at the latest when its key leaves this cache, and by the F
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from memtenant.crypto.datakey import unwrap_data_key, wrap_data_key
 from memtenant.crypto.primitives import SecretKey, new_key
 from memtenant.errors import SubjectErased
 from memtenant.functions.calls import Words
+from memtenant.memory.locks import ShortLock
 from memtenant.memory.source import BindingSource
 
 __all__ = ["KEPT_FOR", "DataKey", "DataKeys"]
@@ -44,7 +44,7 @@ class DataKeys:
     def __init__(self, source: BindingSource) -> None:
         self._source = source
         self._known: OrderedDict[str, DataKey] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = ShortLock()
 
     def known(self, alias: str) -> DataKey | None:
         """The key, if it was read less than 5 minutes ago."""

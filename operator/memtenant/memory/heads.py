@@ -1,42 +1,26 @@
-"""The parts of a conversation's head that are read without a Function (functions/head.lua)."""
+"""The parts of a conversation's head that are read without a Function."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["HEAD_FIELDS", "HeadState", "head_state", "last_append"]
+from memtenant.errors import HistoryDamaged
+from memtenant.functions.head import HEAD_STATE, HeadState
 
-HEAD_FIELDS: Final = ("state", "meta", "writers")
+__all__ = ["HEAD_FIELDS", "head_state", "last_append"]
 
-_STATE_BYTES = 46
+HEAD_FIELDS: Final = (HEAD_STATE, b"meta", b"writers")
+
 _TIME_BYTES = 6
 
 
-@dataclass(frozen=True, slots=True)
-class HeadState:
-    """``oldest`` is the time of the oldest message in milliseconds; ``gone``: it was deleted."""
-
-    epoch: int
-    count: int
-    oldest: int
-    gone: bool
-
-
 def head_state(field: object) -> HeadState | None:
-    """The state, or None where there is none: agents may write heads, so anything may stand there.
-
-    46 bytes: epoch 6, first 5, last 5, bytes 6, count 4, oldest 6, evicted 4, gone 1, marks 4,
-    covered 5.
-    """
-    if not isinstance(field, bytes) or len(field) != _STATE_BYTES:
+    """The state, or None where there is none: agents may write heads, so anything may stand there,
+    and the next append reads it back from the list."""
+    try:
+        return HeadState.parse(field) if isinstance(field, bytes) else None
+    except HistoryDamaged:
         return None
-    return HeadState(
-        epoch=int.from_bytes(field[:6], "big"),
-        count=int.from_bytes(field[22:26], "big"),
-        oldest=int.from_bytes(field[26:32], "big"),
-        gone=field[36] != 0,
-    )
 
 
 def last_append(writers: object) -> int | None:

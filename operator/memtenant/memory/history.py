@@ -6,7 +6,6 @@ counters of each writer, which tell of records that were copied, moved or taken 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from memtenant.errors import RecordMissing, RecordReordered, RecordReplayed
 from memtenant.functions.replies import Entry, Head
 from memtenant.memory.codec import decode, unpack
 from memtenant.memory.datakeys import KEPT_FOR, DataKey
+from memtenant.memory.locks import ShortLock
 from memtenant.memory.messages import StoredMessage
 from memtenant.memory.places import ConversationPlace
 from memtenant.tenancy.policy import EncryptionMode
@@ -154,7 +154,7 @@ class History:
         self._mode = mode
         self._keys: tuple[DataKey, RecordKeys] | None = None
         self._copy: Copy | None = None
-        self._lock = threading.Lock()
+        self._lock = ShortLock()
         self.head = Head(0, 0)
 
     def record_keys(self, data_key: DataKey) -> RecordKeys:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Final
 
 from memtenant.crypto.agent_keyring import AgentKeyring
 from memtenant.errors import BindingInvalid, MemtenantError
+from memtenant.memory.locks import ShortLock
 from memtenant.tenancy.binding import BINDING_PROVIDER, Binding
 from memtenant.tenancy.policy import Isolation
 
@@ -51,7 +51,7 @@ class BindingSource:
         self._signature = _signature(folder)
         self._open = _read(folder, 1)
         self._looked = time.monotonic()
-        self._lock = threading.Lock()
+        self._lock = ShortLock()
         if self.frozen:
             _log.warning("The binding in %s never changes: %s", folder, self.frozen)
 

@@ -31,6 +31,7 @@ from memtenant.functions.calls import (
     Update,
     Words,
 )
+from memtenant.functions.head import HEAD_STATE
 from memtenant.functions.replies import Changed, Entries, Entry, Head, Status
 from memtenant.memory._async.answers import value
 from memtenant.memory._async.lane import Lane
@@ -183,7 +184,7 @@ class Conversation:
         where = self._history.where
         limits = where.keys.reading[2]
         replies = await self._store.read(
-            ("HGET", where.keys.head, "state"), ("HGET", limits, "cutoff_content")
+            ("HGET", where.keys.head, HEAD_STATE), ("HGET", limits, "cutoff_content")
         )
         head = head_state(value(replies[0]))
         if head is None:

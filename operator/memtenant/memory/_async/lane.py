@@ -35,6 +35,7 @@ from memtenant.memory.codec import decode_value, encode_value, pack, unpack
 from memtenant.memory.datakeys import DataKey, DataKeys
 from memtenant.memory.drafts import Ticket, idempotency_mac, moment, take_batch
 from memtenant.memory.history import History
+from memtenant.memory.locks import ShortLock
 from memtenant.memory.messages import Receipt
 from memtenant.memory.options import full_jitter
 
@@ -56,6 +57,7 @@ class Lane:
         self._history = history
         self._session = session
         self._home: object = None
+        self._settling = ShortLock()
         self._waiting: list[Ticket] = []
         self._interrupted: tuple[list[Ticket], Append, Tries] | None = None
         self._titled: bool | None = None
@@ -309,9 +311,10 @@ class Lane:
         """A forked child is another writer; another event loop cannot wait for this one's lock."""
         here = home()
         if self._home != here:
-            if self._home is not None:
-                self._start_over()
-            self._home = here
+            with self._settling:
+                if self._home not in (None, here):
+                    self._start_over()
+                self._home = here
 
     def _start_over(self) -> None:
         self._turn = Lock()

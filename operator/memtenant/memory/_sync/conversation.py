@@ -32,6 +32,7 @@ from memtenant.functions.calls import (
     Update,
     Words,
 )
+from memtenant.functions.head import HEAD_STATE
 from memtenant.functions.replies import Changed, Entries, Entry, Head, Status
 from memtenant.memory._sync.answers import value
 from memtenant.memory._sync.lane import Lane
@@ -184,7 +185,7 @@ class Conversation:
         where = self._history.where
         limits = where.keys.reading[2]
         replies = self._store.read(
-            ("HGET", where.keys.head, "state"), ("HGET", limits, "cutoff_content")
+            ("HGET", where.keys.head, HEAD_STATE), ("HGET", limits, "cutoff_content")
         )
         head = head_state(value(replies[0]))
         if head is None:

@@ -27,6 +27,7 @@ from memtenant.memory._sync.answers import (
     value,
 )
 from memtenant.memory._sync.link import Gate, Link, home, sleep
+from memtenant.memory.locks import ShortLock
 from memtenant.memory.options import Options, full_jitter
 from memtenant.memory.source import BindingSource, OpenBinding
 from memtenant.tenancy.policy import Durability
@@ -54,6 +55,7 @@ class Store:
         self.source = source
         self._options = options
         self._home: object = None
+        self._settling = ShortLock()
         self._gate = Gate(options.connections)
         self._idle: list[Link] = []
         self._left: list[Link] = []
@@ -218,9 +220,10 @@ class Store:
         """A forked child, or another event loop, must not touch what the first one opened."""
         here = home()
         if self._home != here:
-            if self._home is not None:
-                # Not closed, and never freed: in a child that would reach into the parent's loop.
-                self._left.extend(self._idle)
-                self._idle = []
-                self._gate = Gate(self._options.connections)
-            self._home = here
+            with self._settling:
+                if self._home not in (None, here):
+                    # Not closed, and never freed: a child would reach into its parent's loop.
+                    self._left.extend(self._idle)
+                    self._idle = []
+                    self._gate = Gate(self._options.connections)
+                self._home = here

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from memtenant.memory.datakeys import DataKey, DataKeys
 from memtenant.memory.heads import HEAD_FIELDS
 from memtenant.memory.history import History
 from memtenant.memory.listing import listed_as, next_page
+from memtenant.memory.locks import ShortLock
 from memtenant.memory.messages import ConversationInfo, Page
 from memtenant.memory.options import Options
 from memtenant.memory.places import (
@@ -66,7 +66,7 @@ class Tenant:
         self._keys = DataKeys(source)
         self._counter = token_counter
         self._open: OrderedDict[tuple[str, str], tuple[History, Lane]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = ShortLock()
 
     @classmethod
     def from_binding(
