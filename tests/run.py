@@ -1,8 +1,10 @@
 """Run the test suite tier by tier: `python -m tests.run [--tier NAME …] [pytest arguments]`.
 
 The control plane takes minutes to build the first time, so its build starts at once, at low
-priority, while the tiers that need none run. Each tier's result is printed as it ends; the last
-line is `N passed, N failed` (and `, N skipped`) over all of them.
+priority, while the tiers that need none run. The redis tier runs beside the unit and the cluster
+tier, because most of their time goes into waiting; what it prints is shown when it ends. Each
+tier's result is printed as it ends; the last line is `N passed, N failed` (and `, N skipped`) over
+all of them.
 """
 
 import argparse
@@ -74,38 +76,64 @@ def main() -> int:
     tiers = [tier for tier in Tier if options.tier is None or tier.value in options.tier]
     total = Result()
     with _scratch() as folder, _building(folder, wanted=Tier.CLUSTER in tiers) as control_plane:
+        beside = None
+        if Tier.REDIS in tiers:
+            _name_missing_servers()
+            if len(tiers) > 1:
+                beside = TierRun(Tier.REDIS, folder, pytest_arguments, hidden=True)
         for tier in tiers:
+            if beside is not None and tier is beside.tier:
+                continue
             if tier is Tier.CLUSTER and control_plane is not None and not control_plane.finish():
                 total += _cannot_run(tier)
                 continue
-            if tier is Tier.REDIS:
-                _name_missing_servers()
-            total += _run(tier, folder, pytest_arguments)
+            total += TierRun(tier, folder, pytest_arguments).finish()
+        if beside is not None:
+            total += beside.finish()
     _say("")
     _say(str(total))
     return 1 if total.failed else 0
 
 
-def _run(tier: Tier, folder: Path, arguments: list[str]) -> Result:
-    _say(f"\n== {tier.value} tier")
-    report = folder / f"{tier.value}.xml"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-ra",
-        "-m",
-        tier.value,
-        f"--junitxml={report}",
-    ]
-    began = time.monotonic()
-    code = subprocess.run([*command, *arguments], check=False).returncode
-    result = _read(report)
-    if code not in {0, _NOTHING_COLLECTED} and not result.failed:
-        result += Result(failed=1)  # pytest itself did not get through
-    _say(f"== {tier.value} tier: {result} in {time.monotonic() - began:.0f} s")
-    return result
+class TierRun:
+    """One tier's pytest process. A hidden one writes to a file, which is shown when it is over."""
+
+    def __init__(
+        self, tier: Tier, folder: Path, arguments: list[str], *, hidden: bool = False
+    ) -> None:
+        self.tier = tier
+        self._report = folder / f"{tier.value}.xml"
+        self._log = folder / f"{tier.value}.log" if hidden else None
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-ra",
+            "-m",
+            tier.value,
+            f"--junitxml={self._report}",
+            *arguments,
+        ]
+        self._began = time.monotonic()
+        if self._log is None:
+            _say(f"\n== {tier.value} tier")
+            self._process = subprocess.Popen(command)
+        else:
+            _say(f"\n== {tier.value} tier: running beside the others")
+            self._process = processes.spawn(command, log=self._log)
+
+    def finish(self) -> Result:
+        """Wait for the end; what came of it."""
+        code = self._process.wait()
+        if self._log is not None:
+            _say(f"\n== {self.tier.value} tier")
+            _show(self._log.read_text(errors="replace"))
+        result = _read(self._report)
+        if code not in {0, _NOTHING_COLLECTED} and not result.failed:
+            result += Result(failed=1)  # pytest itself did not get through
+        _say(f"== {self.tier.value} tier: {result} in {time.monotonic() - self._began:.0f} s")
+        return result
 
 
 def _read(report: Path) -> Result:
