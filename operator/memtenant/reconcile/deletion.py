@@ -325,10 +325,5 @@ async def _let_go(
     store = world.ledger.store_of(tenant)
     world.ledger.strike(tenant)
     await world.resources.remove_finalizer(declared, FINALIZER)
-    waiting = world.mirror.unplaced_tenants()
-    if store is None:
-        return Outcome(enqueue=tuple(sorted(waiting)), changed=True, did=did)
-    placed = {ObjectKey.tenant(t.namespace, t.name) for t in world.ledger.committed(store)}
-    waiting |= world.mirror.tenants_of_store(store) - placed
-    enqueue = (*sorted(waiting), ObjectKey.store(store))
-    return Outcome(enqueue=enqueue, changed=True, did=did)
+    counted = () if store is None else (ObjectKey.store(store),)
+    return Outcome(enqueue=(*world.waiting_for_room(store), *counted), changed=True, did=did)

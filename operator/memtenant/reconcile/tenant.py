@@ -79,8 +79,11 @@ async def _reconcile(world: World, declared: Declared) -> Outcome:
     prepared.link.tenants[prepared.desired.record.tenant] = work.live
     world.settled.add(prepared.desired.record.tenant)
     changed = await _say_so(world, prepared, declared)
+    record = prepared.current.record
+    shrunk = record is not None and prepared.desired.record.quota_bytes < record.quota_bytes
     return Outcome(
         requeue_after=_next_look(prepared, world.clock.now()),
+        enqueue=world.waiting_for_room(prepared.link.name) if shrunk else (),
         changed=changed or bool(prepared.plan),
         did=tuple(str(action) for action in prepared.plan),
     )

@@ -108,6 +108,17 @@ class World:
             if declared is not None:
                 yield declared
 
+    def waiting_for_room(self, store: str | None) -> tuple[ObjectKey, ...]:
+        """The tenants that are not placed, or not on the store that they name: room that became
+        free there may be theirs.
+        """
+        waiting = self.mirror.unplaced_tenants()
+        if store is not None:
+            committed = self.ledger.committed(store)
+            placed = {ObjectKey.tenant(one.namespace, one.name) for one in committed}
+            waiting |= self.mirror.tenants_of_store(store) - placed
+        return tuple(sorted(waiting))
+
     def counts_wait(self, key: ObjectKey, before: int, now: int) -> float | None:
         """Seconds until a mere count in a status may be written again; None: write it now.
 
