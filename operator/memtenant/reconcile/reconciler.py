@@ -74,12 +74,13 @@ class WorldReconciler:
             self.world.policies.pop(key.name, None)
         else:
             tenant = TenantId(key.namespace, key.name)
-            store = self.world.ledger.store_of(tenant)
             self.world.ledger.strike(tenant)
             self.world.settled.discard(tenant)
-            if store is not None and store in self.world.links:
-                self.world.links[store].tenants.pop(tenant, None)
-                return Outcome(enqueue=(ObjectKey.store(store),))
+            left = [link for link in self.world.links.values() if tenant in link.tenants]
+            for link in left:
+                # Else repair would go on putting back the users of a tenant that is gone.
+                del link.tenants[tenant]
+            return Outcome(enqueue=tuple(ObjectKey.store(link.name) for link in left))
         return Outcome()
 
     async def record_failure(self, key: ObjectKey, error: MemtenantError) -> None:
