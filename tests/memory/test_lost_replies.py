@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -197,6 +197,8 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_there_twice(redis_server: S
             max_examples=12,
             stateful_step_count=15,
             deadline=None,
+            phases=(Phase.generate,),  # no shrinking: when a connection breaks is never the same
+            database=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -19,6 +19,7 @@ from redis.retry import Retry
 
 from memtenant.functions.calls import Words
 from memtenant.memory.options import Options
+from memtenant.memory.wire import packed
 from memtenant.tenancy.binding import Binding
 
 __all__ = ["Gate", "Link", "Lock", "home", "sleep"]
@@ -99,9 +100,9 @@ class Link:
     async def exchange(self, commands: Sequence[Words]) -> list[object]:
         """Send the commands in one write and read their replies; an error reply is a
         ``ResponseError`` in its place."""
-        packed = self._connection.pack_commands(commands)
+        data = packed(commands)
         async with asyncio.timeout(self._timeout):
-            await self._connection.send_packed_command(packed, check_health=False)
+            await self._connection.send_packed_command(data, check_health=False)
             return [await self._read() for _ in commands]
 
     async def _read(self) -> object:

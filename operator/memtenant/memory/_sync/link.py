@@ -20,6 +20,7 @@ from redis.retry import Retry
 
 from memtenant.functions.calls import Words
 from memtenant.memory.options import Options
+from memtenant.memory.wire import packed
 from memtenant.tenancy.binding import Binding
 
 __all__ = ["Gate", "Link", "Lock", "home", "sleep"]
@@ -91,8 +92,8 @@ class Link:
     def exchange(self, commands: Sequence[Words]) -> list[object]:
         """Send the commands in one write and read their replies; an error reply is a
         ``ResponseError`` in its place."""
-        packed = self._connection.pack_commands(commands)  # type: ignore[no-untyped-call]
-        self._connection.send_packed_command(packed, check_health=False)  # type: ignore[no-untyped-call]
+        data = packed(commands)
+        self._connection.send_packed_command([data], check_health=False)  # type: ignore[no-untyped-call]
         return [self._read() for _ in commands]
 
     def _read(self) -> object:

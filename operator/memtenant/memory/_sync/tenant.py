@@ -7,14 +7,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from memtenant.errors import RecordInvalid, UsageError
 from memtenant.functions.calls import ReadUsage
 from memtenant.functions.keyspace import TenantKeys
-from memtenant.memory import development
 from memtenant.memory._sync.answers import value
-from memtenant.memory._sync.context import SharedContext
 from memtenant.memory._sync.conversation import Conversation
 from memtenant.memory._sync.lane import TITLE, Lane
 from memtenant.memory._sync.store import Store
@@ -37,6 +35,9 @@ from memtenant.memory.reports import AgentStatus, Info, Usage, agent_statuses, i
 from memtenant.memory.source import BindingSource
 from memtenant.memory.tokens import TokenCounter, estimate_tokens
 from memtenant.tenancy.keys import subject_index
+
+if TYPE_CHECKING:
+    from memtenant.memory._sync.context import SharedContext
 
 __all__ = ["Tenant"]
 
@@ -97,6 +98,8 @@ class Tenant:
         state: the folder that keeps it (``$MEMTENANT_STATE``, else ``.memtenant``). Raises
         `UsageError` with what the program said.
         """
+        from memtenant.memory import development  # imported by those who develop alone
+
         folder = development.binding_of(name, namespace, state)
         return cls(BindingSource(folder), options=options, token_counter=token_counter)
 
@@ -186,6 +189,9 @@ class Tenant:
 
     def shared_context(self, context: str) -> SharedContext:
         """A context that all agents of the tenant share: named values with versions."""
+        # Here, because agents without a shared context need not wait for the import.
+        from memtenant.memory._sync.context import SharedContext
+
         opened = self._source.current()
         policy = opened.binding.policy
         where = context_place(
