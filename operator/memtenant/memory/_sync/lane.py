@@ -206,6 +206,7 @@ class Lane:
         self._failures += 1
         if isinstance(error, WriterOutOfStep) and error.last < self._acknowledged:
             lost = self._acknowledged - error.last
+            self._failures = 0
             self._history.rewound(Head(0, 0))
             self._renew()
             _fail(
@@ -220,6 +221,7 @@ class Lane:
         unsure = isinstance(error, WriterUnknown) and tries.sent > 1
         if unsure or self._failures >= _ATTEMPTS:
             self._renew()
+            self._failures = 0
             _fail(batch, error)
             return
         if isinstance(error, WriterUnknown):
