@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 
 from memtenant import Message, ToolCall
 from memtenant.errors import MessageInvalid, MessageTooLarge, RecordMalformed
-from memtenant.memory.codec import decode, encode, pack, unpack
+from memtenant.memory.codec import _DICTIONARY, decode, encode, pack, unpack
 from memtenant.memory.tokens import estimate_tokens, message_tokens
 
+RESERVED = {"role", "text", "parts", "name", "calls", "call", "meta"}
 TEXT = st.text(st.characters())  # lone surrogates too: a model's output may hold them
 JSON = st.recursive(
     st.none()
@@ -24,7 +26,6 @@ JSON = st.recursive(
 )
 OBJECT = st.dictionaries(TEXT, JSON, max_size=3)
 FURTHER = st.dictionaries(TEXT.filter(lambda name: name not in RESERVED), JSON, max_size=2)
-RESERVED = {"role", "text", "parts", "name", "calls", "call", "meta"}
 MESSAGES = st.builds(
     Message,
     role=st.sampled_from(["human", "ai", "system", "tool"]) | TEXT,
@@ -108,3 +109,8 @@ def test_json_that_is_no_message_is_told(data: bytes) -> None:
 def test_an_estimate_grows_with_its_text(one: str, other: str) -> None:
     assert estimate_tokens(one + other) >= max(estimate_tokens(one), estimate_tokens(other)) - 8
     assert estimate_tokens("") == 0
+
+
+def test_the_dictionary_is_the_one_that_is_published() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "record-format.md").read_text()
+    assert f"```text\n{_DICTIONARY.decode()}\n```" in page

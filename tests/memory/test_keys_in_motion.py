@@ -11,7 +11,6 @@ from memtenant.crypto.datakey import unwrap_data_key, wrap_data_key
 from memtenant.crypto.keyring import agent_keyring, rotate
 from memtenant.crypto.primitives import SecretKey, new_key
 from memtenant.errors import KeyRetired, KeyUnavailable
-from memtenant.memory._async import lane
 from tests.functions.tenants import set_limits
 from tests.memory.bindings import Provisioned
 from tests.memory.conftest import Open
@@ -94,7 +93,7 @@ async def test_a_clock_that_is_wrong_does_not_keep_an_agent_from_writing(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch, off: int
 ) -> None:
     now = time.time
-    monkeypatch.setattr(lane.time, "time", lambda: now() + off)
+    monkeypatch.setattr(time, "time", lambda: now() + off)
     chat = tenant.conversation("s", user="ada")
     for number in range(3):
         await chat.append(Message.human(str(number)))

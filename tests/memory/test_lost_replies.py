@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from memtenant import Message, Options, Tenant
+from memtenant import Conversation, Message, Options, Tenant
 from memtenant.errors import StoreUnavailable
 from tests.memory.bindings import Provisioned
 from tests.support.loop import LoopThread
@@ -53,7 +53,7 @@ class Conversations(RuleBasedStateMachine):
         self.loop.close()
         self.folder.cleanup()
 
-    def chat(self, which: int):  # type: ignore[no-untyped-def]
+    def chat(self, which: int) -> Conversation:
         return self.tenants[which].conversation("s", user="ada")
 
     @rule(which=st.integers(0, 1), count=st.integers(1, 5))
@@ -191,7 +191,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_there_twice(redis_server: S
     class OnThisServer(Conversations):
         server = redis_server
 
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         OnThisServer,
         settings=settings(
             max_examples=12,

@@ -15,7 +15,7 @@ from memtenant.memory.source import BindingSource
 from memtenant.sync import Tenant as SyncTenant
 from tests.memory.bindings import Provisioned
 
-WRITERS, ROUNDS = 3, 4
+WRITERS, ROUNDS = 3, 2
 
 _WRITER = """
 import sys
