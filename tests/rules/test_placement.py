@@ -238,7 +238,7 @@ def test_capacity_and_a_namespaces_share_are_exact_sums_over_the_others(
     committed: dict[TenantId, int], asked: int, capacity: int, share: int
 ) -> None:
     store = store_view(
-        committed=committed | {TENANT: 1 << 50},  # its own earlier quota does not count
+        committed=committed | {TENANT: MIB // 2},  # its own earlier quota does not count
         capacity={"memory": f"{capacity}Mi"},
         tenantPolicy={"maxMemoryPerNamespace": f"{share}Mi"},
     )
@@ -249,6 +249,16 @@ def test_capacity_and_a_namespaces_share_are_exact_sums_over_the_others(
     namespace = asked * MIB + sum(b for t, b in committed.items() if t.namespace == "support")
     assert ("CapacityExceeded" in reasons) == (everyone > capacity * MIB)
     assert ("NamespaceQuotaExceeded" in reasons) == (namespace > share * MIB)
+
+
+def test_a_bound_that_was_lowered_refuses_newcomers_not_what_is_there() -> None:
+    store = store_view(
+        committed={TENANT: 8 * MIB, NEIGHBOUR: 8 * MIB},
+        capacity={"memory": "10Mi"},
+        tenantPolicy={"maxMemoryPerNamespace": "4Mi"},
+    )
+    assert refused(applicant(quota={"memory": "8Mi"}), store=store) == []
+    assert refused(applicant(quota={"memory": "9Mi"}), store=store) != []
 
 
 def test_the_last_byte_may_be_taken_and_not_one_more() -> None:

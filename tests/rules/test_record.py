@@ -103,6 +103,8 @@ def test_the_shape_of_the_documents_stays() -> None:
         "agents": ["default"],
         "lastVersion": 1,
         "rotateToken": "now",
+        "policy": "",
+        "matters": "{}",
         "deletionPolicy": "Retain",
         "isolation": "Moderate",
         "encryption": "Enabled",

@@ -46,6 +46,8 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
         return Outcome()
     current = await _read(world, tenant)
     record = current.record
+    if record is None:
+        await _remove_unrecorded(world, declared, tenant)
     if record is None or record.uid != declared.uid:
         return await _let_go(world, declared, current, tenant)
     policy = _deletion_policy(declared, record)
@@ -89,6 +91,35 @@ async def _delete_bindings(world: World, current: Current) -> None:
     except ResourceForbidden as error:
         if error.reason != SECRET_ACCESS_MISSING:
             raise
+
+
+async def _remove_unrecorded(world: World, declared: Declared, tenant: TenantId) -> None:
+    """Delete or Shred of a tenant whose record is gone: its keys went with the record, and its data
+    goes now, if it is known to be this tenant's and nothing keeps it. Users without a tenant are
+    the repair's.
+    """
+    before = status_before(declared, MemoryTenantStatus)
+    link = world.links.get(before.store)
+    if link is None or not link.ready:
+        return
+    access = (await link.admin.read_states([tenant]))[tenant].access
+    if access.get("incarnation") != declared.uid:
+        return
+    lost = TenantRecord(
+        tenant=tenant,
+        uid=declared.uid,
+        incarnation=declared.uid,
+        namespace_uid="",
+        store=link.name,
+        phase=Phase.ACTIVE,
+        since=world.clock.now(),
+    )
+    policy = _deletion_policy(declared, lost)
+    if policy is DeletionPolicy.RETAIN or await _obstacle(world, lost, policy, link, declared):
+        return
+    await _revoke(world, link, tenant, lost)
+    await link.admin.purge([tenant])
+    await _tell(world, declared, policy, link.name)
 
 
 def _deletion_policy(declared: Declared, record: TenantRecord) -> DeletionPolicy:
@@ -155,15 +186,21 @@ def _labels(world: World, tenant: TenantId, declared: Declared | None) -> dict[s
     )
 
 
-def _may_be_kept(world: World, declared: Declared) -> bool:
-    """Whether a hold or a minimum may stand, as far as that is known without the store."""
-    try:
-        facts = read_policy(world, _policy_named(declared))
-    except MemtenantError:
-        return True
-    tenant = TenantId(declared.key.namespace, declared.key.name)
-    matters = facts.matters_of(_labels(world, tenant, declared), {}, world.clock.now())
-    return bool(matters) or facts.content_minimum is not None
+def _may_be_kept(world: World, declared: Declared, record: TenantRecord) -> bool:
+    """Whether a hold or a minimum may stand, as far as that is known without the store: by the
+    policy in force, as the record remembers, and by the one that the tenant names now.
+    """
+    labels = _labels(world, record.tenant, declared)
+    before = matters_from(record.matters)
+    for name in dict.fromkeys((record.policy, _policy_named(declared))):
+        try:
+            facts = read_policy(world, name)
+        except MemtenantError:
+            return True
+        matters = facts.matters_of(labels, before, world.clock.now())
+        if matters or facts.content_minimum is not None:
+            return True
+    return False
 
 
 async def _content(link: StoreLink, tenant: TenantId) -> Content:
@@ -286,7 +323,7 @@ async def _without_store(
         )
         obstacle = Obstacle("StoreGone", message, deadline)
         return await _blocked(world, declared, obstacle)
-    if policy is not DeletionPolicy.RETAIN and _may_be_kept(world, declared):
+    if policy is not DeletionPolicy.RETAIN and _may_be_kept(world, declared, record):
         policy = DeletionPolicy.RETAIN
     left = replace(
         _in_phase(record, Phase.ORPHANED, now),

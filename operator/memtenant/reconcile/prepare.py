@@ -246,14 +246,26 @@ def _check_data(state: TenantState, incarnation: str, tenant: TenantId, link: St
 
 
 def _check_hold(world: World, policy: PolicyFacts, state: TenantState, matters: Matters) -> None:
-    """A held tenant does not leave its hold by naming another policy."""
+    """A tenant does not leave a hold, or a minimum of its content, by naming another policy."""
     former = state.access.get("policy", policy.name)
-    if former == policy.name or not matters:
+    if former == policy.name:
         return
     try:
-        standing = read_policy(world, former).still_holds(matters)
+        in_force = read_policy(world, former)
     except InvalidResource:
         return
+    standing = in_force.still_holds(matters)
+    minimum = in_force.content_minimum
+    if minimum is not None and (policy.content_minimum is None or policy.content_minimum < minimum):
+        raise Stop(
+            Refusal(
+                "RetentionMinimum",
+                "spec.retentionPolicyRef.name",
+                f"RetentionPolicy {former!r} keeps this tenant's content for at least {minimum}, "
+                f"RetentionPolicy {policy.name!r} does not: put the former name back, or name a "
+                "policy with as long a minimum",
+            )
+        )
     if standing:
         raise Stop(
             Refusal(

@@ -224,6 +224,8 @@ def _record(situation: Situation, step: Advance, now: datetime) -> TenantRecord:
         rotate_token=situation.rotate_token
         if honoured
         else (before.rotate_token if before else ""),
+        policy=situation.policy,
+        matters=matters_to(situation.matters),
         deletion_policy=spec.deletion_policy.value,
         isolation=spec.isolation.value,
         encryption=spec.encryption.mode.value,

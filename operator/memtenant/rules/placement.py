@@ -247,6 +247,8 @@ def _memory_refusals(applicant: Applicant, store: StoreView, name: str) -> Itera
             f"{asked} is more than {name} gives one tenant "
             f"(tenantPolicy.maxMemoryPerTenant: {rules.max_memory_per_tenant})",
         )
+    if asked.bytes <= store.committed.get(applicant.tenant, 0):
+        return  # it has that much already: a bound that was lowered since refuses newcomers
     # A sum over all tenants is made only where a limit asks for it: each tenant comes by here.
     if rules.max_memory_per_namespace is not None:
         yield from _sum_refusal(

@@ -61,6 +61,8 @@ class TenantRecord:
     ``incarnation`` is the uid of the MemoryTenant that first made it: the store's access hash names
     it too, so that data is never taken for another's. ``agents`` are those that have bindings;
     ``last_version`` is the highest version of any credential that ever was, so that none repeats.
+    ``policy`` is the RetentionPolicy in force and ``matters`` the holds that
+    stand, as `rules.policy` writes them: they count when the store cannot be asked.
     ``since`` is when ``phase`` began; ``rotate_token`` the last rotation request that was
     honoured; ``left`` says in words what an Orphaned tenant left behind.
     """
@@ -77,6 +79,8 @@ class TenantRecord:
     agents: tuple[AgentName, ...] = ()
     last_version: int = 0
     rotate_token: str = ""
+    policy: str = ""
+    matters: str = "{}"
     deletion_policy: str = "Retain"
     isolation: str = "Moderate"
     encryption: str = "Enabled"
@@ -114,6 +118,8 @@ class TenantRecord:
             "agents": list(self.agents),
             "lastVersion": self.last_version,
             "rotateToken": self.rotate_token,
+            "policy": self.policy,
+            "matters": self.matters,
             "deletionPolicy": self.deletion_policy,
             "isolation": self.isolation,
             "encryption": self.encryption,
@@ -204,6 +210,8 @@ def _parse(data: Mapping[str, bytes]) -> TenantRecord:
         agents=tuple(agent_name(agent) for agent in fields["agents"]),
         last_version=_count(fields["lastVersion"]),
         rotate_token=_text(fields["rotateToken"]),
+        policy=_text(fields["policy"]),
+        matters=_text(fields["matters"]),
         deletion_policy=_text(fields["deletionPolicy"]),
         isolation=_text(fields["isolation"]),
         encryption=_text(fields["encryption"]),
