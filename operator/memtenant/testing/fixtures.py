@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from memtenant.memory import development
-from memtenant.memory.source import ROOT_VARIABLE
 from memtenant.memory._sync.tenant import Tenant
+from memtenant.memory.source import ROOT_VARIABLE
 
 __all__ = ["memtenant_binding", "memtenant_spec", "memtenant_state", "memtenant_tenant"]
 
