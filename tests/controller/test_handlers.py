@@ -35,6 +35,7 @@ class Intake:
         event: str | None = "MODIFIED",
         namespace: str = "",
         labels: dict[str, str] | None = None,
+        manager: str | None = None,
         **parts: Any,
     ) -> set[str]:
         """Take one event in; the keys that it enqueued."""
@@ -47,6 +48,8 @@ class Intake:
             "generation": self._version,
             "labels": labels or {},
         }
+        if manager is not None:
+            metadata["managedFields"] = [{"manager": manager}]
         if namespace:
             metadata["namespace"] = namespace
         self.handlers.seen(Seen(plural, event, {"metadata": metadata, **parts}))
@@ -85,9 +88,12 @@ def test_a_changed_secret_of_a_store_concerns_the_store(intake: Intake, name: st
     assert intake.see("secrets", name, namespace="support") == set()
 
 
-def test_only_the_loss_of_a_binding_concerns_its_tenant(intake: Intake) -> None:
+def test_what_others_do_to_a_binding_concerns_its_tenant(intake: Intake) -> None:
     name, where = "acme-triage", "support"
-    assert intake.see("secrets", name, namespace=where, labels=OURS) == set()
+    written = intake.see("secrets", name, namespace=where, labels=OURS, manager="memtenant")
+    assert written == set()
+    edited = intake.see("secrets", name, namespace=where, labels=OURS, manager="kubectl-edit")
+    assert edited == {"MemoryTenant/support/acme"}
     lost = intake.see("secrets", name, namespace=where, labels=OURS, event="DELETED")
     assert lost == {"MemoryTenant/support/acme"}
 

@@ -14,7 +14,13 @@ from memtenant.controller.events import NAMESPACES, SECRETS, Seen
 from memtenant.controller.metrics import Metrics
 from memtenant.controller.schedule import Schedule
 from memtenant.resources.mirror import Mirror
-from memtenant.resources.port import MANAGED_BY_LABEL, MANAGED_BY_VALUE, Kind, ObjectKey
+from memtenant.resources.port import (
+    FIELD_MANAGER,
+    MANAGED_BY_LABEL,
+    MANAGED_BY_VALUE,
+    Kind,
+    ObjectKey,
+)
 
 __all__ = ["Handlers"]
 
@@ -60,9 +66,9 @@ class Handlers:
         metadata = event.raw["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
         if (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGED_BY_VALUE:
-            # Each binding that we write is seen here too: only its loss needs a look. Other edits
-            # of it are found by the resync.
-            return self._bound_by(namespace, name) if event.type == "DELETED" else set()
+            # Each binding that we write is seen here too: only what others did to it needs a look.
+            ours = event.type != "DELETED" and not _edited_by_others(metadata)
+            return set() if ours else self._bound_by(namespace, name)
         candidates = set(self._mirror.tenants_in(namespace))
         if namespace == self._home:
             candidates |= self._mirror.keys(Kind.STORE)
@@ -77,6 +83,13 @@ class Handlers:
     def _refers(self, key: ObjectKey, secret: str) -> bool:
         declared = self._mirror.get(key)
         return declared is not None and secret in _secret_names(declared.spec)
+
+
+def _edited_by_others(metadata: Mapping[str, Any]) -> bool:
+    """Whether somebody else wrote a field of it that still stands."""
+    return any(
+        entry.get("manager") != FIELD_MANAGER for entry in metadata.get("managedFields") or ()
+    )
 
 
 def _secret_names(spec: Mapping[str, Any]) -> Iterable[str]:
