@@ -235,15 +235,24 @@ class Elector:
         return True
 
     async def _release(self) -> None:
-        """Leave at once to others what they would get after ``duration``. Best effort."""
-        record = self._seen
-        if record is None or self._expired():
-            return
-        try:
-            async with asyncio.timeout(self._times.retry):
-                await self._write("", record.term, record.transitions, record.resource_version)
-        except (MemtenantError, TimeoutError) as error:
-            _log.warning("Lease not released, others wait for it to lapse: %s", error)
+        """Leave at once to others what they would get after ``duration``: best effort, while the
+        Lease is ours. A renewal that was cut short may have changed it, so it is read again.
+        """
+        record, trouble = self._seen, ""
+        while record is not None and not self._expired() and record.holder == self._identity:
+            try:
+                async with asyncio.timeout(self._times.retry):
+                    await self._write("", record.term, record.transitions, record.resource_version)
+                    return
+            except (MemtenantError, TimeoutError) as error:
+                trouble = str(error) or "no answer"
+            try:
+                async with asyncio.timeout(self._times.retry):
+                    record = await self._read()
+            except (MemtenantError, TimeoutError):
+                await asyncio.sleep(self._times.retry / 4)
+        if trouble:
+            _log.warning("Lease not released, others wait for it to lapse: %s", trouble)
 
     async def _abandon(self, work: asyncio.Future[Any]) -> None:
         """Cancel work that may not go on, and wait for it until others may begin."""
