@@ -299,7 +299,10 @@ class Demo:
         self.kubectl("wait", "mtenant/doe", "-n", "legal", "--for=delete", "--timeout=180s")
         users, keys = self.on_store("legal.doe")
         story.check((users, keys) == (0, 0), "its users and its data are gone", (users, keys))
-        story.check(not self.record("doe", "legal"), "and its keys: no dump of the store can be read any more")
+        story.check(
+            not self.record("doe", "legal"),
+            "its keys too: no dump of it can be read",
+        )
 
     def kubectl(self, *arguments: str, shown: str = "") -> None:
         """Run kubectl as the platform admin, and show the command and what it prints."""

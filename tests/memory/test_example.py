@@ -22,7 +22,7 @@ def test_the_example_remembers_from_run_to_run(tmp_path: Path) -> None:
         environ = os.environ | {"SERVICE_BINDING_ROOT": str(state / "bindings" / "helpdesk")}
 
         def run(binding: str) -> subprocess.CompletedProcess[str]:
-            command = [sys.executable, str(EXAMPLE / "agent.py"), binding]
+            command = [sys.executable, str(EXAMPLE / "helpdesk.py"), binding]
             return subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
 
         first, second = run("helpdesk-triage"), run("helpdesk-answers")

@@ -1,6 +1,6 @@
 """An agent that remembers: it needs nothing but its mounted binding.
 
-    SERVICE_BINDING_ROOT=… python examples/agent/agent.py helpdesk-triage "Where is my order?"
+    SERVICE_BINDING_ROOT=… python examples/agent/helpdesk.py helpdesk-triage "Where is my order?"
 
 Says what it remembers of the user, answers (by a rule instead of a model), and counts in a context
 that all agents of the tenant share.
