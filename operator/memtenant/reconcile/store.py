@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Mapping
 from datetime import datetime
 
 from memtenant.api.conditions import ConditionStatus, ConditionType, Finding, is_true
-from memtenant.api.quantity import quantity_of_bytes
 from memtenant.api.store import (
-    AclState,
-    Durable,
-    IsolationProof,
     MemoryStoreSpec,
     MemoryStoreStatus,
-    NodeRole,
-    NodeStatus,
-    Orphan,
-    StoreFlavour,
-    StoreTls,
-    UserPersistence,
 )
 from memtenant.errors import (
     InvalidResource,
@@ -33,6 +21,8 @@ from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.declared import save_status, status_before, store_spec
 from memtenant.reconcile.deletion import finish_orphan
 from memtenant.reconcile.outcome import Outcome
+from memtenant.reconcile.storelink import link_to
+from memtenant.reconcile.storestatus import usable_findings, usable_status
 from memtenant.reconcile.world import FINALIZER, World
 from memtenant.resources.port import Declared, EventType, ObjectKey, StoredSecret
 from memtenant.rules.acl import template_digest
@@ -44,19 +34,12 @@ from memtenant.rules.record import (
     TenantRecord,
 )
 from memtenant.stores import (
-    Address,
     MatrixProof,
-    NodeFacts,
-    Role,
-    StoreAdmin,
     StoreFacts,
-    StoreSettings,
 )
-from memtenant.stores import StoreTls as Tls
 
 __all__ = ["forget_store", "look_at_store", "reconcile_store", "store_specs"]
 
-_SHOWN_ORPHANS = 100
 _LOOK_AGAIN = 15.0
 """Seconds until a store in deletion that could not be used is tried again."""
 
@@ -93,7 +76,7 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     known = world.links.get(key.name)
     was_ready = _linked(world, key.name)
     try:
-        link = await _link(world, declared, store_spec(declared))
+        link = await link_to(world, declared, store_spec(declared))
         renewed = await _take(world, declared, link)
     except MemtenantError as error:
         if key.name in world.links:
@@ -109,8 +92,8 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     # Counted on the nodes: the roster in memory is not whole before every tenant was looked at.
     found = (await link.admin.user_names()).results
     users = {address: len(names) for address, names in found.items()}
-    status = _usable(world, before, link, orphans, users)
-    changed = await save_status(world, declared, status, _findings(link))
+    status = usable_status(world, before, link, orphans, users)
+    changed = await save_status(world, declared, status, usable_findings(link))
     if not is_true(before.conditions, _READY):
         await world.resources.emit_event(
             declared, EventType.NORMAL, "Ready", f"Tenants may be placed on {link.endpoint}"
@@ -129,81 +112,9 @@ def _linked(world: World, name: str) -> bool:
     return link is not None and link.ready
 
 
-async def _link(world: World, declared: Declared, spec: MemoryStoreSpec) -> StoreLink:
-    """The store's link, made anew when its declaration or one of its Secrets changed."""
-    name = declared.key.name
-    password = await _secret(world, spec.admin_secret_ref.name, spec.admin_secret_ref.key)
-    tls = await _tls(world, spec.tls) if spec.tls else None
-    assert spec.standalone is not None  # noqa: S101 - the API demands exactly one flavour
-    endpoint = _address(spec.standalone.endpoint)
-    parts = (str(endpoint), spec.admin_username, password, repr(spec.tls), str(hash(tls)))
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    known = world.links.get(name)
-    if known is not None and known.digest == digest:
-        return known
-    settings = StoreSettings(
-        endpoint=endpoint,
-        username=spec.admin_username,
-        password=lambda: password,
-        tls=tls,
-        server_name=spec.tls.server_name if spec.tls else None,
-    )
-    admin = StoreAdmin(
-        settings,
-        installation=world.installation,
-        fence=world.fence,
-        clock=world.clock,
-        pace=world.pace(),
-    )
-    link = StoreLink(name, digest, admin, endpoint, tls is not None, (tls.ca or "") if tls else "")
-    if known is not None:
-        link.tenants, link.usage, link.measured_at = known.tenants, known.usage, known.measured_at
-        link.working, link.mending = known.working, known.mending
-        await known.admin.close()
-    world.links[name] = link
-    return link
-
-
-async def _tls(world: World, declared: StoreTls) -> Tls:
-    ca = None
-    if declared.ca_secret_ref is not None:
-        ca = await _secret(world, declared.ca_secret_ref.name, declared.ca_secret_ref.key)
-    client = declared.client_secret_ref
-    if client is None:
-        return Tls(ca=ca)
-    return Tls(
-        ca=ca,
-        client_certificate=await _secret(world, client.name, client.key),
-        client_key=await _secret(world, client.name, client.private_key),
-    )
-
-
-async def _secret(world: World, name: str, key: str) -> str:
-    """One text of a Secret in the home namespace, without a newline at its end."""
-    home = world.resources.home
-    stored = await world.resources.get_secret(home, name)
-    if stored is None or key not in stored.data:
-        lacks = "does not exist" if stored is None else f"has no key {key!r}"
-        raise StoreRefused(
-            f"Secret {home}/{name} {lacks}: create it in the operator's namespace",
-            reason="AdminSecretMissing",
-        )
-    try:
-        return stored.data[key].decode().rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise StoreRefused(
-            f"Secret {home}/{name}, key {key!r}, is not text", reason="AdminSecretInvalid"
-        ) from None
-
-
-def _address(endpoint: str) -> Address:
-    host, _, port = endpoint.rpartition(":")
-    return Address(host.strip("[]"), int(port))
-
-
 async def look_at_store(world: World, declared: Declared) -> StoreLink:
     """The store as it is, without a write: for a preview, which takes the proof on trust."""
-    link = await _link(world, declared, store_spec(declared))
+    link = await link_to(world, declared, store_spec(declared))
     link.facts = await _inspect(link)
     owner = await link.admin.owner()
     if owner is not None and owner.installation != world.installation:
@@ -309,117 +220,6 @@ async def _not_usable(
     return Outcome(changed=changed)
 
 
-def _usable(
-    world: World,
-    before: MemoryStoreStatus,
-    link: StoreLink,
-    orphans: list[tuple[StoredSecret, TenantRecord]],
-    users: Mapping[Address, int],
-) -> MemoryStoreStatus:
-    facts, proof = link.facts, link.proof
-    assert facts is not None and proof is not None  # noqa: S101, PT018 - the link was just taken
-    committed = world.committed_ledger().committed(link.name)
-    return before.model_copy(
-        update={
-            "flavour": StoreFlavour.STANDALONE,
-            "server": str(facts.primary.flavour),
-            "version": facts.primary.version,
-            "owner": world.installation,
-            "nodes": _nodes(link, facts, users),
-            "durable": Durable(
-                aof=facts.primary.append_only,
-                noeviction=not facts.primary.evicts,
-                aclfile=facts.users_persist,
-            ),
-            "user_persistence": UserPersistence.ACL_FILE
-            if facts.users_persist
-            else UserPersistence.REPROVISIONED,
-            "tenants": len(committed),
-            "committed_memory": quantity_of_bytes(sum(committed.values())),
-            "orphan_count": len(orphans),
-            "orphans": tuple(
-                Orphan(
-                    tenant_id=str(record.tenant),
-                    namespace_uid=record.namespace_uid,
-                    since=record.since,
-                )
-                for _, record in orphans[:_SHOWN_ORPHANS]
-            ),
-            "isolation": _proof(before.isolation, link, facts, world.clock.now()),
-        }
-    )
-
-
-def _proof(
-    before: IsolationProof | None, link: StoreLink, facts: StoreFacts, now: datetime
-) -> IsolationProof:
-    assert link.proof is not None  # noqa: S101 - the link was just taken
-    found = IsolationProof(
-        server_version=link.proof.server[:64],
-        rule_template=link.proof.template,
-        commands=len(facts.commands),
-        verified_at=now.replace(microsecond=0),
-    )
-    same = before is not None and (before.server_version, before.rule_template) == (
-        found.server_version,
-        found.rule_template,
-    )
-    return before if before is not None and same else found
-
-
-def _nodes(
-    link: StoreLink, facts: StoreFacts, users: Mapping[Address, int]
-) -> tuple[NodeStatus, ...]:
-    reached = [
-        NodeStatus(
-            address=str(node.address),
-            role=NodeRole.PRIMARY if node.role is Role.PRIMARY else NodeRole.REPLICA,
-            acl=AclState.REPAIRING if node.address in link.repairing else AclState.IN_SYNC,
-            users=users.get(node.address, 0),
-            acl_file=bool(node.users_persist),
-        )
-        for node in facts.nodes
-    ]
-    lost = [
-        NodeStatus(address=str(address), role=NodeRole.REPLICA, acl=AclState.UNREACHABLE)
-        for address in facts.unreachable
-    ]
-    return tuple(sorted((*reached, *lost), key=lambda node: node.address))
-
-
-def _findings(link: StoreLink) -> tuple[Finding, ...]:
-    facts = link.facts
-    assert facts is not None  # noqa: S101 - the link was just taken
-    true, false = ConditionStatus.TRUE, ConditionStatus.FALSE
-    lost = ", ".join(str(address) for address in sorted(facts.unreachable))
-    return (
-        Finding(_READY, true, "Usable", "Tenants can be placed and repaired"),
-        Finding(ConditionType.REACHABLE, true, "Answers", ""),
-        Finding(ConditionType.OWNED, true, "Owned", "This installation provisions the store"),
-        Finding(_STALLED, false, "Usable"),
-        Finding(
-            ConditionType.RECONCILING,
-            true if lost else false,
-            "ReplicaUnreachable" if lost else "Usable",
-            f"Replica {lost} does not answer: it is provisioned when it does" if lost else "",
-        ),
-        _durable(facts.primary),
-    )
-
-
-def _durable(primary: NodeFacts) -> Finding:
-    if primary.durable:
-        return Finding(
-            ConditionType.DURABLE, ConditionStatus.TRUE, "Durable", "AOF is on, nothing is evicted"
-        )
-    return Finding(
-        ConditionType.DURABLE,
-        ConditionStatus.FALSE,
-        "NoAppendOnlyFile",
-        "A restart may lose the latest writes: set appendonly yes",
-    )
-
-
 async def _orphans(world: World, link: StoreLink) -> list[tuple[StoredSecret, TenantRecord]]:
     """Records on this store without a tenant; what detached while it was away is finished now.
 
@@ -484,7 +284,7 @@ async def _last_link(world: World, declared: Declared) -> StoreLink | None:
     if _linked(world, declared.key.name):
         return world.links[declared.key.name]
     try:
-        link = await _link(world, declared, store_spec(declared))
+        link = await link_to(world, declared, store_spec(declared))
         await _take(world, declared, link)
     except MemtenantError as error:
         _log.info("%s, in deletion, cannot be used: %s", declared.key, error)

@@ -1,0 +1,149 @@
+"""What the status of a usable MemoryStore says of its servers and of what lies on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from memtenant.api.conditions import ConditionStatus, ConditionType, Finding
+from memtenant.api.quantity import quantity_of_bytes
+from memtenant.api.store import (
+    AclState,
+    Durable,
+    IsolationProof,
+    MemoryStoreStatus,
+    NodeRole,
+    NodeStatus,
+    Orphan,
+    StoreFlavour,
+    UserPersistence,
+)
+from memtenant.jobs.link import StoreLink
+from memtenant.reconcile.world import World
+from memtenant.resources.port import StoredSecret
+from memtenant.rules.record import (
+    TenantRecord,
+)
+from memtenant.stores import (
+    Address,
+    NodeFacts,
+    Role,
+    StoreFacts,
+)
+
+__all__ = ["usable_findings", "usable_status"]
+
+_SHOWN_ORPHANS = 100
+
+
+def usable_status(
+    world: World,
+    before: MemoryStoreStatus,
+    link: StoreLink,
+    orphans: list[tuple[StoredSecret, TenantRecord]],
+    users: Mapping[Address, int],
+) -> MemoryStoreStatus:
+    """The status of a store whose link was just taken. ``users`` are counted on each node."""
+    facts, proof = link.facts, link.proof
+    assert facts is not None and proof is not None  # noqa: S101, PT018 - the link was just taken
+    committed = world.committed_ledger().committed(link.name)
+    return before.model_copy(
+        update={
+            "flavour": StoreFlavour.STANDALONE,
+            "server": str(facts.primary.flavour),
+            "version": facts.primary.version,
+            "owner": world.installation,
+            "nodes": _nodes(link, facts, users),
+            "durable": Durable(
+                aof=facts.primary.append_only,
+                noeviction=not facts.primary.evicts,
+                aclfile=facts.users_persist,
+            ),
+            "user_persistence": UserPersistence.ACL_FILE
+            if facts.users_persist
+            else UserPersistence.REPROVISIONED,
+            "tenants": len(committed),
+            "committed_memory": quantity_of_bytes(sum(committed.values())),
+            "orphan_count": len(orphans),
+            "orphans": tuple(
+                Orphan(
+                    tenant_id=str(record.tenant),
+                    namespace_uid=record.namespace_uid,
+                    since=record.since,
+                )
+                for _, record in orphans[:_SHOWN_ORPHANS]
+            ),
+            "isolation": _proof(before.isolation, link, facts, world.clock.now()),
+        }
+    )
+
+
+def _proof(
+    before: IsolationProof | None, link: StoreLink, facts: StoreFacts, now: datetime
+) -> IsolationProof:
+    assert link.proof is not None  # noqa: S101 - the link was just taken
+    found = IsolationProof(
+        server_version=link.proof.server[:64],
+        rule_template=link.proof.template,
+        commands=len(facts.commands),
+        verified_at=now.replace(microsecond=0),
+    )
+    same = before is not None and (before.server_version, before.rule_template) == (
+        found.server_version,
+        found.rule_template,
+    )
+    return before if before is not None and same else found
+
+
+def _nodes(
+    link: StoreLink, facts: StoreFacts, users: Mapping[Address, int]
+) -> tuple[NodeStatus, ...]:
+    reached = [
+        NodeStatus(
+            address=str(node.address),
+            role=NodeRole.PRIMARY if node.role is Role.PRIMARY else NodeRole.REPLICA,
+            acl=AclState.REPAIRING if node.address in link.repairing else AclState.IN_SYNC,
+            users=users.get(node.address, 0),
+            acl_file=bool(node.users_persist),
+        )
+        for node in facts.nodes
+    ]
+    lost = [
+        NodeStatus(address=str(address), role=NodeRole.REPLICA, acl=AclState.UNREACHABLE)
+        for address in facts.unreachable
+    ]
+    return tuple(sorted((*reached, *lost), key=lambda node: node.address))
+
+
+def usable_findings(link: StoreLink) -> tuple[Finding, ...]:
+    """The conditions of a store whose link was just taken."""
+    facts = link.facts
+    assert facts is not None  # noqa: S101 - the link was just taken
+    true, false = ConditionStatus.TRUE, ConditionStatus.FALSE
+    lost = ", ".join(str(address) for address in sorted(facts.unreachable))
+    return (
+        Finding(ConditionType.READY, true, "Usable", "Tenants can be placed and repaired"),
+        Finding(ConditionType.REACHABLE, true, "Answers", ""),
+        Finding(ConditionType.OWNED, true, "Owned", "This installation provisions the store"),
+        Finding(ConditionType.STALLED, false, "Usable"),
+        Finding(
+            ConditionType.RECONCILING,
+            true if lost else false,
+            "ReplicaUnreachable" if lost else "Usable",
+            f"Replica {lost} does not answer: it is provisioned when it does" if lost else "",
+        ),
+        _durable(facts.primary),
+    )
+
+
+def _durable(primary: NodeFacts) -> Finding:
+    if primary.durable:
+        return Finding(
+            ConditionType.DURABLE, ConditionStatus.TRUE, "Durable", "AOF is on, nothing is evicted"
+        )
+    return Finding(
+        ConditionType.DURABLE,
+        ConditionStatus.FALSE,
+        "NoAppendOnlyFile",
+        "A restart may lose the latest writes: set appendonly yes",
+    )
