@@ -1,19 +1,20 @@
 """Run the test suite tier by tier: `python -m tests.run [--tier NAME …] [pytest arguments]`.
 
 The control plane takes minutes to build the first time, so its build starts at once, at low
-priority, while the tiers that need none run. The redis tier runs beside the unit and the cluster
-tier, because most of their time goes into waiting; what it prints is shown when it ends. Each
-tier's result is printed as it ends; the last line is `N passed, N failed` (and `, N skipped`) over
-all of them.
+priority, while the tiers that need none run. Tiers run beside one another, because most of their
+time goes into waiting: the redis tier beside the others, the unit tier beside the cluster's where
+the control plane is there already. Each tier's result is printed as it ends; the last line is
+`N passed, N failed` (and `, N skipped`) over all of them.
 """
 
 import argparse
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,23 +77,30 @@ def main() -> int:
     tiers = [tier for tier in Tier if options.tier is None or tier.value in options.tier]
     total = Result()
     with _scratch() as folder, _building(folder, wanted=Tier.CLUSTER in tiers) as control_plane:
-        beside = None
         if Tier.REDIS in tiers:
             _name_missing_servers()
-            if len(tiers) > 1:
-                beside = TierRun(Tier.REDIS, folder, pytest_arguments, hidden=True)
+        beside = [
+            TierRun(tier, folder, pytest_arguments, hidden=True) for tier in _run_beside(tiers)
+        ]
         for tier in tiers:
-            if beside is not None and tier is beside.tier:
+            if tier in {run.tier for run in beside}:
                 continue
             if tier is Tier.CLUSTER and control_plane is not None and not control_plane.finish():
                 total += _cannot_run(tier)
                 continue
             total += TierRun(tier, folder, pytest_arguments).finish()
-        if beside is not None:
-            total += beside.finish()
+        for run in beside:
+            total += run.finish()
     _say("")
     _say(str(total))
     return 1 if total.failed else 0
+
+
+def _run_beside(tiers: Sequence[Tier]) -> list[Tier]:
+    if len(tiers) == 1:
+        return []
+    ready = Tier.CLUSTER in tiers and build.is_complete()
+    return [tier for tier in tiers if tier is Tier.REDIS or (ready and tier is Tier.UNIT)]
 
 
 class TierRun:
@@ -120,11 +128,18 @@ class TierRun:
             _say(f"\n== {tier.value} tier")
             self._process = subprocess.Popen(command)
         else:
-            _say(f"\n== {tier.value} tier: running beside the others")
+            _say(f"== {tier.value} tier: running beside the others")
             self._process = processes.spawn(command, log=self._log)
+        self._result = Result()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
 
     def finish(self) -> Result:
         """Wait for the end; what came of it."""
+        self._watcher.join()
+        return self._result
+
+    def _watch(self) -> None:
         code = self._process.wait()
         if self._log is not None:
             _say(f"\n== {self.tier.value} tier")
@@ -133,7 +148,7 @@ class TierRun:
         if code not in {0, _NOTHING_COLLECTED} and not result.failed:
             result += Result(failed=1)  # pytest itself did not get through
         _say(f"== {self.tier.value} tier: {result} in {time.monotonic() - self._began:.0f} s")
-        return result
+        self._result = result
 
 
 def _read(report: Path) -> Result:
