@@ -53,6 +53,8 @@ records = st.builds(
     encryption=st.sampled_from(["Enabled", "Disabled"]),
     quota_bytes=st.integers(0, 2**60),
     left=texts,
+    shred_through=st.integers(0, 2**32),
+    shred_due=st.none() | moments,
 )
 
 
@@ -117,6 +119,14 @@ def test_the_shape_of_the_documents_stays() -> None:
             "slots": {"a": {"password": PASSWORD, "version": 1, "created": "2026-03-15T12:30:00Z"}},
         }
     }
+
+
+def test_a_record_of_an_earlier_version_asks_for_no_key_to_be_destroyed() -> None:
+    data = record(shred_through=3, shred_due=NOW).to_data()
+    document = json.loads(data["record.json"])
+    assert (document.pop("shredThrough"), document.pop("shredDue")) == (3, "2026-03-15T12:30:00Z")
+    earlier = TenantRecord.from_data(data | {"record.json": json.dumps(document).encode()}, NAME)
+    assert (earlier.shred_through, earlier.shred_due) == (0, None)
 
 
 # -- damage ----------------------------------------------------------------------------------------

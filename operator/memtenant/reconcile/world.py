@@ -44,6 +44,7 @@ class Timing:
     kubelet_lag: timedelta = timedelta(minutes=3)
     credential_grace: timedelta = timedelta(days=1)
     store_gone_grace: timedelta = timedelta(minutes=10)
+    shred_epoch: timedelta = timedelta(days=1)
 
 
 @dataclass(slots=True)

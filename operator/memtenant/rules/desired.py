@@ -230,6 +230,8 @@ def _record(situation: Situation, step: Advance, now: datetime) -> TenantRecord:
         isolation=spec.isolation.value,
         encryption=spec.encryption.mode.value,
         quota_bytes=spec.quota.memory.bytes,
+        shred_through=before.shred_through if before else 0,
+        shred_due=before.shred_due if before else None,
     )
 
 

@@ -65,6 +65,11 @@ class TenantRecord:
     stand, as `rules.policy` writes them: they count when the store cannot be asked.
     ``since`` is when ``phase`` began; ``rotate_token`` the last rotation request that was
     honoured; ``left`` says in words what an Orphaned tenant left behind.
+
+    ``shred_through`` (0: nothing) asks that every key version up to it be destroyed, because the
+    data key of an erased subject was under one of them; ``shred_due`` is when a new version is
+    begun for that, at the latest. Who erases raises the one and brings the other forward; both go
+    when no version up to ``shred_through`` is left in the keyring and the bindings.
     """
 
     tenant: TenantId
@@ -86,6 +91,8 @@ class TenantRecord:
     encryption: str = "Enabled"
     quota_bytes: int = 0
     left: str = ""
+    shred_through: int = 0
+    shred_due: datetime | None = None
 
     def retiring_users(self) -> frozenset[str]:
         """The usernames that wait to be revoked."""
@@ -126,6 +133,11 @@ class TenantRecord:
             "quotaBytes": self.quota_bytes,
             "left": self.left,
         }
+        # Only where there is something to say: an upgrade rewrites no record.
+        if self.shred_through:
+            record["shredThrough"] = self.shred_through
+        if self.shred_due is not None:
+            record["shredDue"] = rfc3339(self.shred_due)
         credentials = {
             name: {
                 "active": principal.active,
@@ -217,6 +229,8 @@ def _parse(data: Mapping[str, bytes]) -> TenantRecord:
         encryption=_text(fields["encryption"]),
         quota_bytes=_count(fields["quotaBytes"]),
         left=_text(fields["left"]),
+        shred_through=_count(fields.get("shredThrough", 0)),
+        shred_due=_moment(fields.get("shredDue")),
     )
     if not record.keyring and record.phase in (Phase.ACTIVE, Phase.RETAINED):
         # Read as a tenant that never had keys, it would get new ones over data under the old.
@@ -233,13 +247,16 @@ def _parse_principal(entry: Mapping[str, Mapping[str, Mapping[str, object]]]) ->
 
 
 def _parse_credential(entry: Mapping[str, object]) -> Credential:
-    retiring = entry.get("retiringSince")
     return Credential(
         _text(entry["password"]),
         _count(entry["version"]),
         utc_from_rfc3339(_text(entry["created"])),
-        None if retiring is None else utc_from_rfc3339(_text(retiring)),
+        _moment(entry.get("retiringSince")),
     )
+
+
+def _moment(value: object) -> datetime | None:
+    return None if value is None else utc_from_rfc3339(_text(value))
 
 
 def _text(value: object) -> str:
