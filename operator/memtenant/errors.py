@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "AccessDenied",
     "AccessReadOnly",
+    "AgentNotListed",
     "AuditEventRequired",
     "AuditUnavailable",
     "BindingInvalid",
@@ -332,6 +333,12 @@ class AccessDenied(DataError):
     """The server's rules do not let this user do what the call needs."""
 
     reason = "AccessDenied"
+
+
+class AgentNotListed(DataError):
+    """The tenant lists no agent of this name: nothing was sent."""
+
+    reason = "AgentNotListed"
 
 
 class AuditUnavailable(DataError):

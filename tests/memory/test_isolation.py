@@ -8,6 +8,7 @@ from memtenant import Message, Tenant
 from memtenant.errors import (
     AccessDenied,
     AccessReadOnly,
+    AgentNotListed,
     BindingInvalid,
     PlaintextRefused,
     RecordKeyMismatch,
@@ -15,10 +16,11 @@ from memtenant.errors import (
 from memtenant.memory.source import BindingSource
 from memtenant.rules.acl import AgentAccess
 from memtenant.tenancy.identity import TenantId
-from memtenant.tenancy.policy import EncryptionMode, Isolation
+from memtenant.tenancy.policy import EncryptionMode, Isolation, TenantPolicy
 from tests.memory.bindings import Provisioned, policy
 from tests.memory.conftest import Open
 from tests.stores.operators import GLOBEX
+from tests.support.relay import Proxy
 from tests.support.servers import Server
 
 
@@ -137,6 +139,29 @@ async def test_records_of_another_tenant_do_not_open(acme: Provisioned, opened: 
         admin.lset(ours, 0, admin.lindex(theirs, 0))
     with pytest.raises(RecordKeyMismatch):
         await texts(opened(acme), "s", "ada")
+
+
+async def test_an_agent_that_the_tenant_does_not_list_is_refused_before_any_io(
+    on_valkey: Provisioned, opened: Open
+) -> None:
+    on_valkey.policy = TenantPolicy(agents=("default", "other"))
+    proxy = Proxy.to(on_valkey.server.host, on_valkey.server.port)
+    with proxy:
+        tenant = opened(on_valkey, port=proxy.port)
+        with pytest.raises(AgentNotListed, match=r"no agent 'stranger', only default, other"):
+            tenant.conversation("s", user="ada", agent="stranger")
+        with pytest.raises(AgentNotListed, match=r"spec\.agents"):
+            await tenant.agent_status(["default", "stranger"])
+        assert proxy.connections == 0
+        # Under Moderate and Minimal the scope is shared: whichever listed agent is named.
+        await tenant.conversation("s", user="ada").append(Message.human("one"))
+        chat = tenant.conversation("s", user="ada", agent="other")
+        assert [one.text for one in await chat.messages()] == ["one"]
+        on_valkey.policy = TenantPolicy(agents=("other",))
+        on_valkey.bind(port=proxy.port, version=2)
+        tenant._source.current(look=True)
+        with pytest.raises(AgentNotListed, match="no agent 'default'"):
+            tenant.conversation("s", user="ada")
 
 
 def test_a_strict_binding_is_refused_before_any_io(

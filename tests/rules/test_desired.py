@@ -249,6 +249,13 @@ def test_a_binding_can_be_read_and_says_what_was_declared() -> None:
         "Replicated",
     ]
     assert policy.quota.memory == 256 << 20
+    assert policy.agents == ("default",)
+
+
+def test_a_binding_lists_every_agent_of_the_tenant() -> None:
+    agents = [{"name": name, "access": "ReadWrite"} for name in ("triage", "answers")]
+    made = desired(situation(tenant_spec(agents=agents)), NOW, minting()).bindings
+    assert {one.policy.agents for one in made.values()} == {("answers", "triage")}
 
 
 def test_a_binding_holds_the_keys_that_the_agent_works_with() -> None:

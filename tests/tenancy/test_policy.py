@@ -16,6 +16,7 @@ policies = st.builds(
     st.sampled_from(EncryptionMode),
     st.sampled_from(Durability),
     st.builds(Quota, limits, limits, limits),
+    st.none() | st.lists(st.text("ab-1", max_size=40), max_size=5).map(sorted).map(tuple),
 )
 PLAIN = TenantPolicy(quota=Quota(memory=536870912, conversations=10000, writes_per_second=500))
 
@@ -25,6 +26,12 @@ def test_the_document_is_canonical() -> None:
         b'{"durability":"Async","encryption":"Enabled","format":1,"isolation":"Moderate",'
         b'"quota":{"conversations":10000,"memory":536870912,"writesPerSecond":500}}'
     )
+
+
+def test_the_agents_are_listed_in_order() -> None:
+    listed = TenantPolicy(agents=("triage", "answers"))
+    assert b'{"agents":["answers","triage"],' in listed.to_json()
+    assert TenantPolicy(agents=()).to_json() != TenantPolicy().to_json()
 
 
 @given(policies)
@@ -48,6 +55,9 @@ def test_a_field_of_a_newer_operator_is_ignored() -> None:
         ({"quota": {"memory": -1}}, "quota.memory"),
         ({"quota": {"memory": True}}, "quota.memory"),
         ({"quota": {"conversations": 1.0}}, "quota.conversations"),
+        ({"agents": "triage"}, "agents is not a list"),
+        ({"agents": ["a" * 41]}, "agents is not a list"),
+        ({"agents": [1]}, "agents is not a list"),
     ],
 )
 def test_a_field_that_cannot_be_used_is_named(change: dict[str, object], named: str) -> None:

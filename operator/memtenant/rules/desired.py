@@ -287,6 +287,7 @@ def _binding(situation: Situation, agent: AgentName, principal: Principal) -> Bi
                 conversations=spec.quota.conversations,
                 writes_per_second=spec.quota.writes_per_second,
             ),
+            agents=tuple(sorted(one.name for one in spec.agents_or_default())),
         ),
         tls=endpoint.tls,
         ca_crt=endpoint.ca_crt,

@@ -102,6 +102,17 @@ class Fields:
             raise self.wrong(name, f"a text of at most {longest} characters")
         return value
 
+    def texts(self, name: str, most: int, longest: int) -> tuple[str, ...]:
+        """A list of at most ``most`` strings, each of at most ``longest`` characters."""
+        value = self._take(name)
+        if (
+            not isinstance(value, list)
+            or len(value) > most
+            or not all(isinstance(one, str) and len(one) <= longest for one in value)
+        ):
+            raise self.wrong(name, f"a list of at most {most} texts")
+        return tuple(value)
+
     def integer(self, name: str, least: int = 0, most: int = _MAX_INTEGER) -> int:
         """An integer between the bounds; ``true`` and ``1.0`` are none."""
         value = self._take(name)

@@ -11,11 +11,13 @@ from enum import StrEnum
 
 from memtenant.errors import BindingInvalid
 from memtenant.tenancy.document import DocumentInvalid, Fields, canonical_json, read_json
+from memtenant.tenancy.identity import MAX_NAME, AgentName
 
 __all__ = ["Durability", "EncryptionMode", "Isolation", "Quota", "TenantPolicy"]
 
 MAX_POLICY_BYTES = 16 * 1024
 _FORMAT = 1
+_MOST_AGENTS = 256
 
 
 class Isolation(StrEnum):
@@ -51,12 +53,17 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class TenantPolicy:
-    """What the SDK obeys, and what the server makes it obey where it would not."""
+    """What the SDK obeys, and what the server makes it obey where it would not.
+
+    ``agents`` are all that the tenant lists; None where the operator that wrote it was too old to
+    tell.
+    """
 
     isolation: Isolation = Isolation.MODERATE
     encryption: EncryptionMode = EncryptionMode.ENABLED
     durability: Durability = Durability.ASYNC
     quota: Quota = field(default_factory=Quota)
+    agents: tuple[AgentName, ...] | None = None
 
     def to_json(self) -> bytes:
         """Canonical: the same policy is the same bytes, so that an unchanged binding stays."""
@@ -65,6 +72,7 @@ class TenantPolicy:
             "conversations": self.quota.conversations,
             "writesPerSecond": self.quota.writes_per_second,
         }
+        known = {} if self.agents is None else {"agents": sorted(self.agents)}
         return canonical_json(
             {
                 "format": _FORMAT,
@@ -72,6 +80,7 @@ class TenantPolicy:
                 "encryption": self.encryption.value,
                 "durability": self.durability.value,
                 "quota": {name: limit for name, limit in quota.items() if limit is not None},
+                **known,
             }
         )
 
@@ -99,4 +108,5 @@ def _policy(fields: Fields) -> TenantPolicy:
             conversations=quota.optional_integer("conversations"),
             writes_per_second=quota.optional_integer("writesPerSecond"),
         ),
+        agents=fields.texts("agents", _MOST_AGENTS, MAX_NAME) if "agents" in fields else None,
     )

@@ -16,6 +16,7 @@ from memtenant.memory._sync.answers import value
 from memtenant.memory._sync.conversation import Conversation
 from memtenant.memory._sync.lane import TITLE, Lane
 from memtenant.memory._sync.store import Store
+from memtenant.memory.agents import require_listed
 from memtenant.memory.codec import decode_value, unpack
 from memtenant.memory.datakeys import DataKey, DataKeys
 from memtenant.memory.heads import HEAD_FIELDS
@@ -118,14 +119,18 @@ class Tenant:
         """Close the connections. The tenant can be used again; it connects anew."""
         self._store.close()
 
-    def conversation(self, session: str, *, user: str, title: str | None = None) -> Conversation:
+    def conversation(
+        self, session: str, *, user: str, title: str | None = None, agent: str | None = None
+    ) -> Conversation:
         """A session of a user: whose data it is. Nothing is sent yet.
 
         Whoever names the same session and user shares the conversation (Moderate isolation; under
         Minimal the session alone decides). title: shown in `conversations`, stored with the next
-        append. Neither id leaves the process in the clear.
+        append. agent: whose conversation it is, where that is not this one; under both isolations
+        it is the same. Neither id leaves the process in the clear. Raises `AgentNotListed`.
         """
         opened = self._source.current()
+        require_listed(opened, (opened.binding.agent, agent or opened.binding.agent))
         policy = opened.binding.policy
         where = conversation_place(
             opened.binding.tenant, policy.isolation, opened.keyring.name_key, session, user
@@ -201,7 +206,8 @@ class Tenant:
 
     def agent_status(self, agents: Sequence[str] | None = None) -> list[AgentStatus]:
         """What agents of the tenant last did: all that ever wrote, or those named, in their order.
-        One round trip, however many."""
+        One round trip, however many. Raises `AgentNotListed`."""
+        require_listed(self._source.current(), agents or ())
         return agent_statuses(self._store.ask(ReadUsage(self._once)), agents)
 
     def usage(self) -> Usage:
