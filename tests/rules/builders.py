@@ -142,6 +142,7 @@ def situation(spec: MemoryTenantSpec | None = None, **changes: Any) -> Situation
         policy="standard",
         matters={},
         content_minimum=False,
+        cut_offs={},
         rotation=RULES,
         rotate_token="",
         shown={},

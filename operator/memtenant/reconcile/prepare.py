@@ -26,6 +26,7 @@ from memtenant.resources.port import Declared
 from memtenant.rules.adoption import adoption_refusal
 from memtenant.rules.credentials import RotationRules
 from memtenant.rules.desired import Desired, Endpoint, Identity, Situation, desired
+from memtenant.rules.expiry import expiry
 from memtenant.rules.keymaterial import KeyState, settle_keys
 from memtenant.rules.placement import Applicant, Refusal, StoreView, place
 from memtenant.rules.plan import (
@@ -73,6 +74,7 @@ class Prepared:
     plan: tuple[Action, ...]
     key_secret: str
     next_hold: datetime | None
+    next_step: datetime
 
 
 class Stop(MemtenantError):
@@ -139,6 +141,10 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
     before = matters_from(state.access.get("matters", ""))
     _check_hold(world, policy, state, before)
     labels = hold_labels(tenant, declared.labels, namespace.labels)
+    matters = policy.matters_of(labels, before, now)
+    # Entries bear the server's time: an operator whose clock is ahead must not expire them early.
+    age_from = min(now, link.facts.primary.server_time or now)
+    expiring = expiry(tenant, retention, age_from, held=bool(matters))
     rotation = RotationRules(
         every=spec.credentials.rotate_every,
         min_overlap=timedelta(days=spec.credentials.min_overlap.days),
@@ -163,8 +169,9 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
             installation_root=await world.installation_root(),
             quota_state=quota_state,
             policy=policy.name,
-            matters=policy.matters_of(labels, before, now),
+            matters=matters,
             content_minimum=policy.content_minimum is not None,
+            cut_offs=expiring.fields,
             rotation=rotation,
             rotate_token=declared.annotations.get(ROTATE_ANNOTATION, ""),
             shown=current.shown(spec),
@@ -187,6 +194,7 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
         plan,
         roots.secret,
         policy.next_hold(now),
+        expiring.next_step,
     )
 
 

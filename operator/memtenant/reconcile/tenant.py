@@ -170,8 +170,9 @@ def _next_look(prepared: Prepared, now: datetime) -> float | None:
         principal.pending for principal in prepared.desired.record.principals.values()
     ):
         return 0.0
-    due = [at for at in (prepared.desired.advance.due, prepared.next_hold) if at is not None]
-    return max(1.0, (min(due) - now).total_seconds()) if due else None
+    due = [prepared.next_step]
+    due += [at for at in (prepared.desired.advance.due, prepared.next_hold) if at is not None]
+    return max(1.0, (min(due) - now).total_seconds())
 
 
 async def _refuse(world: World, declared: Declared, refusal: Refusal) -> Outcome:

@@ -68,6 +68,7 @@ class Situation:
     """Everything that decides what should be.
 
     ``matters`` are the legal holds that stand, ``content_minimum`` whether content is under one;
+    ``cut_offs`` are fields of ``o:limits`` (`memtenant.rules.expiry`);
     ``shown`` and ``idle`` as in `memtenant.rules.credentials.advance`; ``rotate_token`` is the
     rotation that was last asked for.
     """
@@ -83,6 +84,7 @@ class Situation:
     policy: str
     matters: Matters
     content_minimum: bool
+    cut_offs: Mapping[str, str]
     rotation: RotationRules
     rotate_token: str
     shown: Mapping[AgentName, Slot | None]
@@ -245,6 +247,7 @@ def _limits(situation: Situation, state: AccessState) -> dict[str, str]:
         "writes_per_second": str(quota.writes_per_second),
         "held": "1" if state.held else "0",
         "least_kek": str(min(kek.version for kek in situation.keys.keks)),
+        **situation.cut_offs,
     }
 
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from memtenant.rules.acl import AccessState
 from memtenant.rules.credentials import Advance
 from memtenant.rules.desired import Desired, accesses_from, render_principals
+from memtenant.rules.expiry import CUTOFF_FIELDS
 from memtenant.rules.policy import Matters, matters_to
 from memtenant.rules.quota import Limits, QuotaState, Usage, judge
 from memtenant.rules.record import TenantRecord
@@ -78,7 +79,7 @@ def standing(
             record=record,
             users=render_principals(record.tenant, record.principals, accesses, state, commands),
             revoke=(),
-            limits={**before.limits, "held": "1" if state.held else "0"},
+            limits=_limits(before, matters, state),
             access={
                 **before.access,
                 "matters": matters_to(matters),
@@ -92,3 +93,10 @@ def standing(
         before.quota,
         quota_state,
     )
+
+
+def _limits(before: Accepted, matters: Matters, state: AccessState) -> dict[str, str]:
+    """As accepted; under a legal hold nothing expires."""
+    gone = set(CUTOFF_FIELDS.values()) if matters else set()
+    kept = {name: value for name, value in before.limits.items() if name not in gone}
+    return {**kept, "held": "1" if state.held else "0"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Generic, TypeVar
@@ -50,7 +51,8 @@ class NodeFacts:
     commands: COMMAND LIST in lower case. categories: ACL CAT, to understand GETUSER of Redis 7.0.
     replicas: addresses of the replicas that follow this node and are online; syncing: of those
     that are not (yet). users_persist: whether users survive a restart (an aclfile).
-    default_user_open: whether anybody may come in without a password.
+    default_user_open: whether anybody may come in without a password. server_time: its clock when
+    it was asked.
     """
 
     address: Address
@@ -69,6 +71,7 @@ class NodeFacts:
     used_memory: int = 0
     users_persist: bool | None = None
     default_user_open: bool | None = None
+    server_time: datetime | None = None
 
     @property
     def evicts(self) -> bool:
@@ -196,6 +199,7 @@ async def inspect_node(node: NodeClient) -> NodeFacts:
         used_memory=int(memory.get("used_memory", "0")),
         users_persist=_aclfile_is_set(replies[6]),
         default_user_open=_is_open(replies[5]),
+        server_time=_server_time(server),
     )
 
 
@@ -274,6 +278,13 @@ def _texts(reply: Reply) -> list[str]:
     if not isinstance(reply, list):
         return []
     return [item.decode("utf-8", "replace") for item in reply if isinstance(item, bytes)]
+
+
+def _server_time(server: Mapping[str, str]) -> datetime | None:
+    microseconds = server.get("server_time_usec", "")
+    if not microseconds.isdecimal():
+        return None
+    return datetime.fromtimestamp(int(microseconds) / 1_000_000, UTC)
 
 
 def _aclfile_is_set(reply: Reply) -> bool | None:

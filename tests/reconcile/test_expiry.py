@@ -1,0 +1,87 @@
+"""What has passed its period is not shown any more, and under a hold everything is."""
+
+from pathlib import Path
+
+import pytest
+
+from memtenant.memory._async.tenant import Tenant
+from memtenant.memory.messages import Message
+from memtenant.memory.source import BindingSource
+from memtenant.resources.port import ObjectKey
+from tests.reconcile.conftest import Ground
+
+pytestmark = pytest.mark.redis
+LIMITS = "mt:{support.acme}:o:limits"
+
+
+def cut_off(ground: Ground, field: str = "cutoff_content") -> int:
+    with ground.server.admin() as admin:
+        return int(admin.hget(LIMITS, field) or 0)
+
+
+def server_ms(ground: Ground) -> int:
+    with ground.server.admin() as admin:
+        seconds, microseconds = admin.time()
+    return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+async def opened(ground: Ground, folder: Path) -> Tenant:
+    """The tenant by its binding, as a kubelet would mount it."""
+    stored = await ground.resources.get_secret("support", "acme-default")
+    assert stored is not None
+    folder.mkdir()
+    for name, data in stored.data.items():
+        (folder / name).write_bytes(data)
+    return Tenant(BindingSource(folder))
+
+
+async def test_the_tenants_choice_reaches_the_functions(ground: Ground, tmp_path: Path) -> None:
+    ground.tenant("acme", retention={"content": "2h"})
+    await ground.settle()
+    assert abs(server_ms(ground) - 7_200_000 - cut_off(ground)) < 7_200_000 // 30 + 10_000
+    async with await opened(ground, tmp_path / "binding") as tenant:
+        chat = tenant.conversation("s", user="u")
+        await chat.append(Message.human("soon forgotten"))
+        assert await chat.count() == 1
+        with ground.server.admin() as admin:
+            # Two hours later, as a reader sees it.
+            admin.hset(LIMITS, "cutoff_content", server_ms(ground) + 1)
+        assert await chat.messages() == []
+        assert await chat.count() == 0
+
+
+async def test_a_changed_policy_moves_the_cut_off_at_once(ground: Ground) -> None:
+    ground.tenant("acme")
+    await ground.settle()
+    before = cut_off(ground)
+    ground.policy(retention={"content": {"default": "10d"}})
+    await ground.settle()
+    assert cut_off(ground) - before > 19 * 86_400_000
+
+
+async def test_under_a_hold_nothing_expires(ground: Ground) -> None:
+    ground.tenant("acme")
+    await ground.settle()
+    assert cut_off(ground)
+    ground.policy(
+        legalHolds=[{"matter": "SEC-1", "since": "2026-01-01T00:00:00Z", "tenantSelector": {}}]
+    )
+    await ground.settle()
+    assert not cut_off(ground)
+    ground.policy()
+    await ground.settle()
+    assert cut_off(ground)
+
+
+async def test_a_hold_stops_expiry_of_a_tenant_that_is_refused(ground: Ground) -> None:
+    ground.tenant("acme")
+    await ground.settle()
+    ground.tenant("acme", retention={"content": "900y"}, quota={"memory": "1Gi"})
+    ground.policy(
+        retention={"content": {"max": "30d"}},
+        legalHolds=[{"matter": "SEC-1", "since": "2026-01-01T00:00:00Z", "tenantSelector": {}}],
+    )
+    happened = await ground.settle()
+    assert happened[ObjectKey.tenant("support", "acme")].error is None
+    assert (await ground.tenant_status("acme")).conditions
+    assert not cut_off(ground)
