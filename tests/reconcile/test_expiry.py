@@ -1,5 +1,6 @@
 """What has passed its period is not shown any more, and under a hold everything is."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -25,13 +26,17 @@ def server_ms(ground: Ground) -> int:
     return int(seconds) * 1000 + int(microseconds) // 1000
 
 
+def mount(data: Mapping[str, bytes], folder: Path) -> None:
+    folder.mkdir()
+    for name, content in data.items():
+        (folder / name).write_bytes(content)
+
+
 async def opened(ground: Ground, folder: Path) -> Tenant:
     """The tenant by its binding, as a kubelet would mount it."""
     stored = await ground.resources.get_secret("support", "acme-default")
     assert stored is not None
-    folder.mkdir()
-    for name, data in stored.data.items():
-        (folder / name).write_bytes(data)
+    mount(stored.data, folder)
     return Tenant(BindingSource(folder))
 
 
