@@ -21,6 +21,7 @@ from memtenant.rules.policy import (
     retention_status,
 )
 from memtenant.tenancy.period import Period
+from memtenant.tenancy.policy import SubjectRights
 from tests.rules.builders import NOW, TENANT, policy_spec, tenant_spec
 
 SINCE = "2026-01-31T09:30:00Z"
@@ -246,3 +247,29 @@ def test_a_hold_stands_from_its_date_on_and_says_when_that_is() -> None:
     assert coming.next_hold(NOW) == begins
     assert set(coming.matters_of({}, {}, begins)) == {"SEC-1"}
     assert coming.next_hold(begins) is None
+
+
+# -- what a person may ask for ---------------------------------------------------------------------
+
+
+def test_erasure_and_export_are_open_unless_the_policy_forbids_them() -> None:
+    assert facts().rights == SubjectRights(erasure=True, portability=True)
+    closed = facts(erasure={"mode": "Forbidden"}, portability={"mode": "Forbidden"})
+    assert closed.rights == SubjectRights()
+
+
+def test_consent_is_required_by_the_policy_or_a_framework() -> None:
+    assert facts(erasure={"consentRequired": True}).rights.consent_required
+    assert facts(frameworks=["GDPR"]).rights.consent_required
+    assert not facts(frameworks=["HIPAA"]).rights.consent_required
+
+
+@pytest.mark.parametrize("right", ["erasure", "portability"])
+def test_a_policy_cannot_forbid_what_its_framework_gives(right: str) -> None:
+    with pytest.raises(InvalidResource, match="GDPR Art") as refused:
+        facts(frameworks=["GDPR"], **{right: {"mode": "Forbidden"}})
+    assert (refused.value.field, refused.value.reason) == (
+        f"spec.{right}.mode",
+        "FrameworkContradicted",
+    )
+    facts(frameworks=["SOX"], **{right: {"mode": "Forbidden"}})

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memtenant.errors import BindingInvalid
-from memtenant.tenancy.policy import Durability, EncryptionMode, Isolation, Quota, TenantPolicy
+from memtenant.tenancy.policy import (
+    AgentAccess,
+    Durability,
+    EncryptionMode,
+    Isolation,
+    Quota,
+    SubjectRights,
+    TenantPolicy,
+)
 
 limits = st.none() | st.integers(0, 2**53 - 1)
 policies = st.builds(
@@ -17,6 +25,8 @@ policies = st.builds(
     st.sampled_from(Durability),
     st.builds(Quota, limits, limits, limits),
     st.none() | st.lists(st.text("ab-1", max_size=40), max_size=5).map(sorted).map(tuple),
+    st.none() | st.sampled_from(AgentAccess),
+    st.builds(SubjectRights, st.booleans(), st.booleans(), st.booleans()),
 )
 PLAIN = TenantPolicy(quota=Quota(memory=536870912, conversations=10000, writes_per_second=500))
 
@@ -24,7 +34,8 @@ PLAIN = TenantPolicy(quota=Quota(memory=536870912, conversations=10000, writes_p
 def test_the_document_is_canonical() -> None:
     assert PLAIN.to_json() == (
         b'{"durability":"Async","encryption":"Enabled","format":1,"isolation":"Moderate",'
-        b'"quota":{"conversations":10000,"memory":536870912,"writesPerSecond":500}}'
+        b'"quota":{"conversations":10000,"memory":536870912,"writesPerSecond":500},'
+        b'"subjects":{"consentRequired":false,"erasure":false,"portability":false}}'
     )
 
 
@@ -37,6 +48,13 @@ def test_the_agents_are_listed_in_order() -> None:
 @given(policies)
 def test_a_policy_reads_back(policy: TenantPolicy) -> None:
     assert TenantPolicy.from_json(policy.to_json()) == policy
+
+
+def test_a_binding_of_an_older_operator_says_nothing_of_access_and_rights() -> None:
+    document = json.loads(PLAIN.to_json())
+    del document["subjects"]
+    read = TenantPolicy.from_json(json.dumps(document).encode())
+    assert (read.access, read.rights) == (None, SubjectRights())
 
 
 def test_a_field_of_a_newer_operator_is_ignored() -> None:
@@ -52,6 +70,8 @@ def test_a_field_of_a_newer_operator_is_ignored() -> None:
         ({"encryption": None}, "encryption"),
         ({"durability": 1}, "durability"),
         ({"quota": []}, "quota is not an object"),
+        ({"access": "Root"}, "access is not one of ReadOnly, ReadWrite, Steward"),
+        ({"subjects": {"erasure": 1}}, "subjects.erasure is not true or false"),
         ({"quota": {"memory": -1}}, "quota.memory"),
         ({"quota": {"memory": True}}, "quota.memory"),
         ({"quota": {"conversations": 1.0}}, "quota.conversations"),

@@ -38,6 +38,7 @@ __all__ = [
     "PeriodField",
     "QuantityField",
     "Residency",
+    "RightMode",
     "SecretKey",
     "SecretKeyRef",
     "SecretName",
@@ -101,6 +102,14 @@ class EnforcementMode(StrEnum):
 
     REQUIRED = "Required"
     OPTIONAL = "Optional"
+
+
+class RightMode(StrEnum):
+    """Whether a policy insists on what a person may ask for, leaves it open, or rules it out."""
+
+    REQUIRED = "Required"
+    OPTIONAL = "Optional"
+    FORBIDDEN = "Forbidden"
 
 
 def set_list(most: int) -> Any:

@@ -12,6 +12,7 @@ from memtenant.api.fields import (
     Model,
     Moment,
     PeriodField,
+    RightMode,
     cel_seconds,
     map_list,
     seconds,
@@ -28,6 +29,7 @@ __all__ = [
     "FrameworkVersion",
     "HeldMatter",
     "LegalHold",
+    "PortabilityRequirement",
     "ResolvedRetention",
     "ResolvedRetentionByClass",
     "RetentionBounds",
@@ -119,12 +121,29 @@ class EncryptionRequirement(Model):
 
 
 class ErasureRequirement(Model):
-    """Whether one person's memory must be erasable by itself."""
+    """Whether one person's memory can be erased by itself."""
 
-    mode: EnforcementMode = Field(
-        default=EnforcementMode.OPTIONAL,
+    mode: RightMode = Field(
+        default=RightMode.OPTIONAL,
         description="Required: tenants must have a key per person, so isolation Minimal is "
-        "refused. Optional: they choose, unless a framework asks for erasure.",
+        "refused. Optional: a Steward may forget a person, and tenants choose their isolation "
+        "unless a framework asks for erasure. Forbidden: forget is refused; with a framework that "
+        "asks for erasure, the policy is.",
+    )
+    consent_required: bool = Field(
+        default=False,
+        description="Whether forget needs a reference to the person's consent or request. A "
+        "framework that asks for consent (GDPR) requires it too.",
+    )
+
+
+class PortabilityRequirement(Model):
+    """Whether what is kept of one person can be exported."""
+
+    mode: RightMode = Field(
+        default=RightMode.OPTIONAL,
+        description="Required and Optional: a Steward may export what is kept of a person. "
+        "Forbidden: export is refused; with a framework that asks for portability, the policy is.",
     )
 
 
@@ -160,7 +179,11 @@ class RetentionPolicySpec(Model):
     )
     erasure: ErasureRequirement = Field(
         default_factory=ErasureRequirement,
-        description="Whether one person's memory must be erasable by itself.",
+        description="Whether one person's memory can be erased by itself.",
+    )
+    portability: PortabilityRequirement = Field(
+        default_factory=PortabilityRequirement,
+        description="Whether what is kept of one person can be exported.",
     )
     allowed_deletion_policies: tuple[DeletionPolicy, ...] | None = Field(
         default=None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, Field
@@ -37,7 +36,7 @@ from memtenant.api.tenant_status import (
 )
 from memtenant.tenancy.identity import DEFAULT_AGENT, TenantId
 from memtenant.tenancy.period import Period
-from memtenant.tenancy.policy import Durability, EncryptionMode
+from memtenant.tenancy.policy import AgentAccess, Durability, EncryptionMode
 
 __all__ = [
     "AccessMode",
@@ -59,14 +58,6 @@ __all__ = [
     "RetentionStatus",
     "Usage",
 ]
-
-
-class AgentAccess(StrEnum):
-    """What an agent may do with the tenant's memory."""
-
-    READ_ONLY = "ReadOnly"
-    READ_WRITE = "ReadWrite"
-    STEWARD = "Steward"
 
 
 class Quota(Model):

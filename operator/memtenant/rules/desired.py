@@ -25,7 +25,7 @@ from memtenant.rules.record import Phase, TenantRecord
 from memtenant.tenancy.binding import Binding
 from memtenant.tenancy.identity import AgentName, Slot, TenantId, agent_user
 from memtenant.tenancy.policy import Isolation as BoundIsolation
-from memtenant.tenancy.policy import Quota, TenantPolicy
+from memtenant.tenancy.policy import Quota, SubjectRights, TenantPolicy
 
 __all__ = [
     "SHARED_PRINCIPAL",
@@ -85,6 +85,7 @@ class Situation:
     matters: Matters
     content_minimum: bool
     cut_offs: Mapping[str, str]
+    rights: SubjectRights
     rotation: RotationRules
     rotate_token: str
     shown: Mapping[AgentName, Slot | None]
@@ -200,6 +201,10 @@ def _principals(spec: MemoryTenantSpec) -> dict[AgentName, AgentAccess]:
     return {agent.name: agent.access for agent in agents}
 
 
+def _accesses(spec: MemoryTenantSpec) -> dict[AgentName, AgentAccess]:
+    return {agent.name: agent.access for agent in spec.agents_or_default()}
+
+
 def _principal(spec: MemoryTenantSpec, agent: AgentName) -> AgentName:
     return SHARED_PRINCIPAL if spec.isolation is Isolation.MINIMAL else agent
 
@@ -291,6 +296,8 @@ def _binding(situation: Situation, agent: AgentName, principal: Principal) -> Bi
                 writes_per_second=spec.quota.writes_per_second,
             ),
             agents=tuple(sorted(one.name for one in spec.agents_or_default())),
+            access=_accesses(spec)[agent],
+            rights=situation.rights,
         ),
         tls=endpoint.tls,
         ca_crt=endpoint.ca_crt,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from memtenant.api.fields import DeletionPolicy, EnforcementMode, Isolation
+from memtenant.api.fields import DeletionPolicy, EnforcementMode, Isolation, RightMode
 from memtenant.api.policy import RetentionPolicySpec
 from memtenant.api.quantity import Quantity, quantity_of_bytes
 from memtenant.api.store import MemoryStoreSpec
@@ -174,7 +174,8 @@ def policy_refusals(applicant: Applicant, policy: PolicyView) -> Iterator[Refusa
     allowed = policy.spec.allowed_deletion_policies
     if allowed is not None and spec.deletion_policy not in allowed:
         yield _deletion_refusal(spec.deletion_policy, allowed, f"RetentionPolicy {policy.name!r}")
-    required = _required_by(policy, "encryption", policy.spec.encryption.mode)
+    insists = policy.spec.encryption.mode is EnforcementMode.REQUIRED
+    required = _required_by(policy, "encryption", insists)
     if required and spec.encryption.mode is EncryptionMode.DISABLED:
         yield Refusal(
             "EncryptionRequired",
@@ -183,8 +184,11 @@ def policy_refusals(applicant: Applicant, policy: PolicyView) -> Iterator[Refusa
         )
     if spec.isolation is Isolation.MINIMAL:
         for too_weak, what in (
-            (_required_by(policy, "erasure", policy.spec.erasure.mode), "a key per person"),
-            (_required_by(policy, "isolation", EnforcementMode.OPTIONAL), "a user per agent"),
+            (
+                _required_by(policy, "erasure", policy.spec.erasure.mode is RightMode.REQUIRED),
+                "a key per person",
+            ),
+            (_required_by(policy, "isolation", False), "a user per agent"),
         ):
             if too_weak:
                 yield Refusal(
@@ -195,8 +199,8 @@ def policy_refusals(applicant: Applicant, policy: PolicyView) -> Iterator[Refusa
                 )
 
 
-def _required_by(policy: PolicyView, feature: str, mode: EnforcementMode) -> str:
-    if mode is EnforcementMode.REQUIRED:
+def _required_by(policy: PolicyView, feature: str, insists: bool) -> str:
+    if insists:
         return f"RetentionPolicy {policy.name!r}"
     clause = policy.features.get(feature)
     return f"RetentionPolicy {policy.name!r} ({clause})" if clause else ""

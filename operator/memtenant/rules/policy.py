@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from memtenant.api.conditions import ConditionStatus, ConditionType, Finding
+from memtenant.api.fields import RightMode
 from memtenant.api.policy import (
     FrameworkVersion,
     LegalHold,
@@ -21,7 +22,9 @@ from memtenant.api.policy import (
     RetentionPolicySpec,
 )
 from memtenant.api.tenant import MemoryTenantSpec, RetentionInForce, RetentionStatus
+from memtenant.errors import InvalidResource
 from memtenant.rules.frameworks import (
+    Feature,
     Framework,
     RecordClass,
     built_in_frameworks,
@@ -32,6 +35,7 @@ from memtenant.rules.placement import PolicyView
 from memtenant.rules.retention import Bound, ClassBounds, ClassRetention, Resolution, resolve
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.period import Period
+from memtenant.tenancy.policy import SubjectRights
 
 __all__ = [
     "Matters",
@@ -63,6 +67,17 @@ class PolicyFacts:
         """What placement asks of a policy."""
         features = required_features(self.frameworks)
         return PolicyView(self.name, self.spec, {str(name): by for name, by in features.items()})
+
+    @property
+    def rights(self) -> SubjectRights:
+        """What a Steward may do at a person's request."""
+        erasure, portability = self.spec.erasure, self.spec.portability
+        return SubjectRights(
+            erasure=erasure.mode is not RightMode.FORBIDDEN,
+            consent_required=erasure.consent_required
+            or Feature.CONSENT in required_features(self.frameworks),
+            portability=portability.mode is not RightMode.FORBIDDEN,
+        )
 
     @property
     def content_minimum(self) -> Period | None:
@@ -123,8 +138,24 @@ class PolicyFacts:
 def policy_facts(name: str, spec: RetentionPolicySpec) -> PolicyFacts:
     """Resolve a policy; `InvalidResource` names the field and the clauses that do not agree."""
     frameworks = select_frameworks(built_in_frameworks(), spec.frameworks)
+    _check_rights(spec, required_features(frameworks))
     resolution = resolve(_bounds(spec), frameworks, legal_basis=spec.legal_basis or "")
     return PolicyFacts(name, spec, frameworks, resolution)
+
+
+def _check_rights(spec: RetentionPolicySpec, asked: Mapping[Feature, str]) -> None:
+    """A policy cannot rule out what a framework that it names gives to a person."""
+    for feature, mode in (
+        (Feature.ERASURE, spec.erasure.mode),
+        (Feature.PORTABILITY, spec.portability.mode),
+    ):
+        if mode is RightMode.FORBIDDEN and feature in asked:
+            raise InvalidResource(
+                f"spec.{feature}.mode is Forbidden, and a framework asks for it "
+                f"({asked[feature]}): set it to Optional or Required, or leave the framework out",
+                field=f"spec.{feature}.mode",
+                reason="FrameworkContradicted",
+            )
 
 
 def hold_labels(

@@ -132,6 +132,13 @@ class Fields:
         except ValueError:
             raise self.wrong(name, f"one of {', '.join(among)}") from None
 
+    def flag(self, name: str) -> bool:
+        """``true`` or ``false``; 0 and 1 are neither."""
+        value = self._take(name)
+        if not isinstance(value, bool):
+            raise self.wrong(name, "true or false")
+        return value
+
     def moment(self, name: str) -> datetime:
         """A time as RFC 3339 with its offset."""
         text = self.text(name, 40)

@@ -13,7 +13,15 @@ from memtenant.errors import BindingInvalid
 from memtenant.tenancy.document import DocumentInvalid, Fields, canonical_json, read_json
 from memtenant.tenancy.identity import MAX_NAME, AgentName
 
-__all__ = ["Durability", "EncryptionMode", "Isolation", "Quota", "TenantPolicy"]
+__all__ = [
+    "AgentAccess",
+    "Durability",
+    "EncryptionMode",
+    "Isolation",
+    "Quota",
+    "SubjectRights",
+    "TenantPolicy",
+]
 
 MAX_POLICY_BYTES = 16 * 1024
 _FORMAT = 1
@@ -42,6 +50,14 @@ class Durability(StrEnum):
     REPLICATED = "Replicated"
 
 
+class AgentAccess(StrEnum):
+    """What an agent may do with the tenant's memory."""
+
+    READ_ONLY = "ReadOnly"
+    READ_WRITE = "ReadWrite"
+    STEWARD = "Steward"
+
+
 @dataclass(frozen=True, slots=True)
 class Quota:
     """What the tenant may use; None is no limit. ``memory`` is in bytes."""
@@ -52,11 +68,22 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
+class SubjectRights:
+    """What may be done at a person's request: whether they may be forgotten, and only with a
+    reference to their consent or request; whether what is kept of them may be exported."""
+
+    erasure: bool = False
+    consent_required: bool = False
+    portability: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TenantPolicy:
     """What the SDK obeys, and what the server makes it obey where it would not.
 
     ``agents`` are all that the tenant lists; None where the operator that wrote it was too old to
     tell.
+    ``access`` is the agent's own; None where the operator that wrote the binding did not say.
     """
 
     isolation: Isolation = Isolation.MODERATE
@@ -64,6 +91,8 @@ class TenantPolicy:
     durability: Durability = Durability.ASYNC
     quota: Quota = field(default_factory=Quota)
     agents: tuple[AgentName, ...] | None = None
+    access: AgentAccess | None = None
+    rights: SubjectRights = field(default_factory=SubjectRights)
 
     def to_json(self) -> bytes:
         """Canonical: the same policy is the same bytes, so that an unchanged binding stays."""
@@ -72,17 +101,23 @@ class TenantPolicy:
             "conversations": self.quota.conversations,
             "writesPerSecond": self.quota.writes_per_second,
         }
-        known = {} if self.agents is None else {"agents": sorted(self.agents)}
-        return canonical_json(
-            {
-                "format": _FORMAT,
-                "isolation": self.isolation.value,
-                "encryption": self.encryption.value,
-                "durability": self.durability.value,
-                "quota": {name: limit for name, limit in quota.items() if limit is not None},
-                **known,
-            }
-        )
+        document: dict[str, object] = {
+            "format": _FORMAT,
+            "isolation": self.isolation.value,
+            "encryption": self.encryption.value,
+            "durability": self.durability.value,
+            "quota": {name: limit for name, limit in quota.items() if limit is not None},
+            "subjects": {
+                "erasure": self.rights.erasure,
+                "consentRequired": self.rights.consent_required,
+                "portability": self.rights.portability,
+            },
+        }
+        if self.agents is not None:
+            document["agents"] = sorted(self.agents)
+        if self.access is not None:
+            document["access"] = self.access.value
+        return canonical_json(document)
 
     @classmethod
     def from_json(cls, data: bytes) -> TenantPolicy:
@@ -109,4 +144,14 @@ def _policy(fields: Fields) -> TenantPolicy:
             writes_per_second=quota.optional_integer("writesPerSecond"),
         ),
         agents=fields.texts("agents", _MOST_AGENTS, MAX_NAME) if "agents" in fields else None,
+        access=fields.choice("access", AgentAccess) if "access" in fields else None,
+        rights=_rights(fields.inner("subjects")) if "subjects" in fields else SubjectRights(),
+    )
+
+
+def _rights(fields: Fields) -> SubjectRights:
+    return SubjectRights(
+        erasure=fields.flag("erasure"),
+        consent_required=fields.flag("consentRequired"),
+        portability=fields.flag("portability"),
     )
