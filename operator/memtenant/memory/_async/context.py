@@ -26,9 +26,9 @@ from memtenant.functions.context_calls import (
 )
 from memtenant.functions.context_replies import ContextConflict, ContextFields, parse_changes
 from memtenant.functions.replies import Status
-from memtenant.memory._async.answers import value
 from memtenant.memory._async.link import home, sleep
 from memtenant.memory._async.store import Store
+from memtenant.memory.answers import value
 from memtenant.memory.contexts import (
     ChangeFn,
     ContextChange,

@@ -28,9 +28,9 @@ from memtenant.errors import (
 )
 from memtenant.functions.calls import Append, NewRecord
 from memtenant.functions.replies import Appended, Head, Marked
-from memtenant.memory._async.answers import value
 from memtenant.memory._async.link import Lock, home, sleep
 from memtenant.memory._async.store import Store, Tries
+from memtenant.memory.answers import value
 from memtenant.memory.codec import decode_value, encode_value, pack, unpack
 from memtenant.memory.datakeys import DataKey, DataKeys
 from memtenant.memory.drafts import Ticket, idempotency_mac, moment, take_batch

@@ -1,31 +1,25 @@
-"""One connection, and the few things that differ with and without asyncio.
-
-redis-py carries the bytes (connect, TLS, AUTH, RESP); its client layer is not used: its retries
-would send a write twice, and its reply callbacks differ between versions.
-"""
+"""One connection, and the few things that differ with and without asyncio."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import Sequence
-from typing import Any
-
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
-from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
-from redis.retry import Retry
+from typing import cast
 
 from memtenant.functions.calls import Words
 from memtenant.memory.options import Options
-from memtenant.memory.wire import packed
+from memtenant.memory.wire import Replies, logged_in, login, packed
 from memtenant.tenancy.binding import Binding
 
 __all__ = ["Gate", "Link", "Lock", "home", "sleep"]
 
 Lock = asyncio.Lock
 sleep = asyncio.sleep
+
+_READ_BYTES = 64 * 1024
 
 
 def home() -> object:
@@ -60,61 +54,108 @@ class Link:
     A call that does not end as it should leaves the connection unusable: `drop` it.
     """
 
-    def __init__(self, connection: AbstractConnection, options: Options, generation: int) -> None:
-        self._connection = connection
+    def __init__(self, options: Options, generation: int) -> None:
         self._timeout = options.timeout
+        self._stream = _Stream()
         self.generation = generation
 
     @classmethod
     async def open(
         cls, binding: Binding, options: Options, context: ssl.SSLContext | None, generation: int
     ) -> Link:
-        """Connect and log in. Raises redis-py's errors, ``OSError`` or ``TimeoutError``."""
-        arguments: dict[str, Any] = {
-            "host": binding.host,
-            "port": binding.port,
-            "username": binding.username,
-            "password": binding.password,
-            "protocol": 2,
-            "socket_timeout": None,
-            "socket_connect_timeout": options.connect_timeout,
-            "socket_keepalive": True,
-            "health_check_interval": 0,
-            "retry": Retry(NoBackoff(), 0),
-        }
-        connection: AbstractConnection
-        if context is None:
-            connection = Connection(**arguments)
-        else:
-            connection = SSLConnection(**arguments)
-            connection.ssl_context.context = context
-        link = cls(connection, options, generation)
+        """Connect and log in. Raises `LoginFailed` or ``OSError``."""
+        link = cls(options, generation)
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(options.connect_timeout):
-                await connection.connect()  # type: ignore[no-untyped-call]
+                await loop.create_connection(
+                    lambda: link._stream, binding.host, binding.port, ssl=context
+                )
+                logged_in(await link.exchange(login(binding.username, binding.password)))
         except BaseException:
             await link.drop()
             raise
         return link
 
     async def exchange(self, commands: Sequence[Words]) -> list[object]:
-        """Send the commands in one write and read their replies; an error reply is a
-        ``ResponseError`` in its place."""
-        data = packed(commands)
-        async with asyncio.timeout(self._timeout):
-            await self._connection.send_packed_command(data, check_health=False)
-            return [await self._read() for _ in commands]
-
-    async def _read(self) -> object:
-        try:
-            return await self._connection.read_response()
-        except ResponseError as refusal:
-            return refusal
+        """Send the commands in one write and read their replies; an error reply is an `ErrorReply`
+        in its place. Raises ``OSError``."""
+        return await self._stream.exchange(packed(commands), len(commands), self._timeout)
 
     async def drop(self) -> None:
         """Close at once, whatever is on its way."""
-        await self._connection.disconnect(nowait=True)
+        self._stream.abort()
 
     async def close(self) -> None:
         """Close in good order."""
-        await self._connection.disconnect()
+        self._stream.close()
+
+
+class _Stream(asyncio.BufferedProtocol):
+    """Bytes out, replies in; for one exchange at a time."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray(_READ_BYTES)
+        self._view = memoryview(self._buffer)
+        self._replies = Replies()
+        self._expected = 0
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def exchange(self, data: bytes, count: int, seconds: float) -> list[object]:
+        if self._transport is None:
+            raise _gone()
+        loop = asyncio.get_running_loop()
+        self._expected = count
+        self._waiter = loop.create_future()
+        # A third of what asyncio.timeout takes.
+        clock = loop.call_later(seconds, self._settle, TimeoutError())
+        try:
+            self._transport.write(data)
+            await self._waiter
+        finally:
+            clock.cancel()
+        found, self._replies.ready = self._replies.ready, []
+        return found
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        raw = transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._settle(error if isinstance(error, OSError) else _gone())
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        try:
+            self._replies.feed(bytes(self._view[:nbytes]))
+        except ConnectionError as error:
+            self._settle(error)
+            self.abort()
+            return
+        if len(self._replies.ready) >= self._expected:
+            self._settle(None)
+
+    def _settle(self, error: OSError | None) -> None:
+        if self._waiter is None or self._waiter.done():
+            return
+        if error is None:
+            self._waiter.set_result(None)
+        else:
+            self._waiter.set_exception(error)
+
+
+def _gone() -> ConnectionError:
+    return ConnectionResetError("the connection was closed")

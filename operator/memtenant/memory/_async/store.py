@@ -13,22 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from redis.exceptions import RedisError
-
 from memtenant.errors import BindingInvalid, MemtenantError, NotDurable
 from memtenant.functions.calls import Call, Words
 from memtenant.functions.keyspace import TenantKeys
-from memtenant.memory._async.answers import (
-    is_login,
-    login_refused,
-    passing,
-    unavailable,
-    value,
-)
 from memtenant.memory._async.link import Gate, Link, home, sleep
+from memtenant.memory.answers import login_refused, passing, unavailable, value
 from memtenant.memory.locks import ShortLock
 from memtenant.memory.options import Options, full_jitter
 from memtenant.memory.source import BindingSource, OpenBinding
+from memtenant.memory.wire import LoginFailed
 from memtenant.tenancy.policy import Durability
 
 __all__ = ["Store", "Tries"]
@@ -144,8 +137,8 @@ class Store:
             refused = False
             try:
                 replies = await self._exchange(commands, tries, deadline)
-            except (RedisError, OSError) as error:
-                refused = is_login(error)
+            except (LoginFailed, OSError) as error:
+                refused = isinstance(error, LoginFailed)
                 problem = self._problem(error, tries)
             else:
                 busy = next((found for reply in replies if (found := passing(reply))), None)
@@ -211,7 +204,7 @@ class Store:
         return self._context[1]
 
     def _problem(self, error: Exception, tries: Tries) -> MemtenantError:
-        if is_login(error):
+        if isinstance(error, LoginFailed):
             return login_refused(self.source.current().binding.username, self.source.frozen)
         return unavailable(error, tries.sent > 0)
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Self
 from memtenant.errors import RecordInvalid, UsageError
 from memtenant.functions.calls import ReadUsage
 from memtenant.functions.keyspace import TenantKeys
-from memtenant.memory._async.answers import value
 from memtenant.memory._async.conversation import Conversation
 from memtenant.memory._async.lane import TITLE, Lane
 from memtenant.memory._async.store import Store
 from memtenant.memory.agents import require_listed
+from memtenant.memory.answers import value
 from memtenant.memory.codec import decode_value, unpack
 from memtenant.memory.datakeys import DataKey, DataKeys
 from memtenant.memory.heads import HEAD_FIELDS

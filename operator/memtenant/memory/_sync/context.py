@@ -27,9 +27,9 @@ from memtenant.functions.context_calls import (
 )
 from memtenant.functions.context_replies import ContextConflict, ContextFields, parse_changes
 from memtenant.functions.replies import Status
-from memtenant.memory._sync.answers import value
 from memtenant.memory._sync.link import home, sleep
 from memtenant.memory._sync.store import Store
+from memtenant.memory.answers import value
 from memtenant.memory.contexts import (
     ChangeFn,
     ContextChange,

@@ -34,10 +34,10 @@ from memtenant.functions.calls import (
 )
 from memtenant.functions.head import HEAD_STATE
 from memtenant.functions.replies import Changed, Entries, Entry, Head, Status
-from memtenant.memory._sync.answers import value
 from memtenant.memory._sync.lane import Lane
 from memtenant.memory._sync.link import sleep
 from memtenant.memory._sync.store import Store
+from memtenant.memory.answers import value
 from memtenant.memory.datakeys import DataKey, DataKeys
 from memtenant.memory.drafts import (
     Ticket,

@@ -11,22 +11,18 @@ import ssl
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
-
-from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection, Connection, SSLConnection
-from redis.exceptions import ResponseError
-from redis.retry import Retry
 
 from memtenant.functions.calls import Words
 from memtenant.memory.options import Options
-from memtenant.memory.wire import packed
+from memtenant.memory.wire import Replies, logged_in, login, packed
 from memtenant.tenancy.binding import Binding
 
 __all__ = ["Gate", "Link", "Lock", "home", "sleep"]
 
 Lock = threading.Lock
 sleep = time.sleep
+
+_READ_BYTES = 64 * 1024
 
 
 def home() -> object:
@@ -55,68 +51,48 @@ class Link:
     A call that does not end as it should leaves the connection unusable: `drop` it.
     """
 
-    def __init__(self, connection: AbstractConnection, generation: int) -> None:
-        self._connection = connection
+    def __init__(self, connected: socket.socket, generation: int) -> None:
+        self._socket = connected
+        self._replies = Replies()
         self.generation = generation
 
     @classmethod
     def open(
         cls, binding: Binding, options: Options, context: ssl.SSLContext | None, generation: int
     ) -> Link:
-        """Connect and log in. Raises redis-py's errors, ``OSError`` or ``TimeoutError``."""
-        arguments: dict[str, Any] = {
-            "host": binding.host,
-            "port": binding.port,
-            "username": binding.username,
-            "password": binding.password,
-            "protocol": 2,
-            "socket_timeout": options.timeout,
-            "socket_connect_timeout": options.connect_timeout,
-            "socket_keepalive": True,
-            "health_check_interval": 0,
-            "retry": Retry(NoBackoff(), 0),
-        }
-        connection: AbstractConnection
-        if context is None:
-            connection = Connection(**arguments)  # type: ignore[no-untyped-call]
-        else:
-            connection = _TlsConnection(context, **arguments)
-        link = cls(connection, generation)
+        """Connect and log in. Raises `LoginFailed` or ``OSError``."""
+        where = (binding.host, binding.port)
+        connected = socket.create_connection(where, options.connect_timeout)
         try:
-            connection.connect()  # type: ignore[no-untyped-call]
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if context is not None:
+                connected = context.wrap_socket(connected, server_hostname=binding.host)
+            link = cls(connected, generation)
+            logged_in(link.exchange(login(binding.username, binding.password)))
+            connected.settimeout(options.timeout)
         except BaseException:
-            link.drop()
+            connected.close()
             raise
         return link
 
     def exchange(self, commands: Sequence[Words]) -> list[object]:
-        """Send the commands in one write and read their replies; an error reply is a
-        ``ResponseError`` in its place."""
-        data = packed(commands)
-        self._connection.send_packed_command([data], check_health=False)  # type: ignore[no-untyped-call]
-        return [self._read() for _ in commands]
-
-    def _read(self) -> object:
-        try:
-            return self._connection.read_response()
-        except ResponseError as refusal:
-            return refusal
+        """Send the commands in one write and read their replies; an error reply is an `ErrorReply`
+        in its place. Raises ``OSError``."""
+        replies = self._replies
+        self._socket.sendall(packed(commands))
+        while len(replies.ready) < len(commands):
+            data = self._socket.recv(_READ_BYTES)
+            if not data:
+                raise ConnectionResetError("the connection was closed")
+            replies.feed(data)
+        found, replies.ready = replies.ready, []
+        return found
 
     def drop(self) -> None:
         """Close at once."""
-        self._connection.disconnect()  # type: ignore[no-untyped-call]
+        self._socket.close()
 
     def close(self) -> None:
         """Close in good order."""
-        self._connection.disconnect()  # type: ignore[no-untyped-call]
-
-
-class _TlsConnection(SSLConnection):
-    """TLS with a ready context."""
-
-    def __init__(self, context: ssl.SSLContext, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._ready_context = context
-
-    def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
-        return self._ready_context.wrap_socket(sock, server_hostname=self.host)
+        self._socket.close()

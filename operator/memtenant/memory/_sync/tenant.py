@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Self
 from memtenant.errors import RecordInvalid, UsageError
 from memtenant.functions.calls import ReadUsage
 from memtenant.functions.keyspace import TenantKeys
-from memtenant.memory._sync.answers import value
 from memtenant.memory._sync.conversation import Conversation
 from memtenant.memory._sync.lane import TITLE, Lane
 from memtenant.memory._sync.store import Store
 from memtenant.memory.agents import require_listed
+from memtenant.memory.answers import value
 from memtenant.memory.codec import decode_value, unpack
 from memtenant.memory.datakeys import DataKey, DataKeys
 from memtenant.memory.heads import HEAD_FIELDS

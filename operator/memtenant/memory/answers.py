@@ -1,27 +1,15 @@
-# Generated from _async/answers.py by `make generate`: change it there.
 """What an error of the server or the socket means to an agent."""
 
 from __future__ import annotations
 
 import re
 
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    MasterDownError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-    TimeoutError,  # noqa: A004 - redis-py's own, beside the built-in one
-    TryAgainError,
-)
-
 from memtenant.errors import AccessDenied, LoginRefused, MemtenantError, StoreRefused
 from memtenant.errors import StoreUnavailable as Unavailable
 from memtenant.functions.refusals import refusal
+from memtenant.memory.wire import ErrorReply
 
-__all__ = ["is_login", "login_refused", "passing", "unavailable", "value"]
+__all__ = ["login_refused", "passing", "unavailable", "value"]
 
 _PASSING: dict[str, str] = {
     "BUSY": "a script keeps it busy",
@@ -33,46 +21,36 @@ _PASSING: dict[str, str] = {
     "TRYAGAIN": "it asks to try again",
     "UNBLOCKED": "it changed its role",
 }
-# redis-py strips the code of the errors that it has a class for.
-_CODES: tuple[tuple[type[Exception], str], ...] = (
-    (ReadOnlyError, "READONLY"),
-    (BusyLoadingError, "LOADING"),
-    (MasterDownError, "MASTERDOWN"),
-    (TryAgainError, "TRYAGAIN"),
-    (OutOfMemoryError, "OOM"),
-    (NoPermissionError, "NOPERM"),
-)
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|,? with args beginning with.*", re.DOTALL)
 
 
 def value(reply: object) -> object:
     """The reply; an error reply is raised as what it means."""
-    if not isinstance(reply, ResponseError):
+    if not isinstance(reply, ErrorReply):
         return reply
-    known = refusal(str(reply))
+    known = refusal(reply.text)
     if known is not None:
         raise known
-    code = _code(reply)
-    if code == "NOPERM":
+    if reply.code == "NOPERM":
         raise AccessDenied(
             "The server's rules do not allow the agent's user what the call needs: its access was "
             "taken away or restricted, or the operator's rules are older than this SDK. See the "
             "MemoryTenant's conditions"
         )
-    if code == "OOM":
+    if reply.code == "OOM":
         raise StoreRefused(
             "The store is full (maxmemory): the platform team has to raise maxmemory or free "
             "memory; reading and deleting still work",
             reason="StoreFull",
         )
-    raise StoreRefused(f"The store refused a command: {_QUOTED.sub('…', str(reply))}")
+    raise StoreRefused(f"The store refused a command: {_QUOTED.sub('…', reply.text)}")
 
 
 def passing(reply: object) -> MemtenantError | None:
     """Why the server cannot answer at the moment, if the reply says so; nothing was done then."""
-    if not isinstance(reply, ResponseError):
+    if not isinstance(reply, ErrorReply):
         return None
-    what = _PASSING.get(_code(reply))
+    what = _PASSING.get(reply.code)
     return None if what is None else _unavailable(what, "nothing was done", "StoreBusy")
 
 
@@ -87,11 +65,6 @@ def unavailable(error: Exception, sent: bool) -> MemtenantError:
         return _unavailable("it did not answer in time", done, "StoreTimeout")
     text = _QUOTED.sub("…", str(error)).partition("\n")[0].rstrip(".")
     return _unavailable(text or type(error).__name__, done, "StoreUnavailable")
-
-
-def is_login(error: BaseException) -> bool:
-    """Whether the server refused the username or password."""
-    return isinstance(error, AuthenticationError) or "WRONGPASS" in str(error)
 
 
 def login_refused(username: str, frozen: str) -> LoginRefused:
@@ -111,11 +84,3 @@ def _unavailable(what: str, done: str, reason: str) -> Unavailable:
         "the platform team has to look at the MemoryStore",
         reason=reason,
     )
-
-
-def _code(error: Exception) -> str:
-    for kind, code in _CODES:
-        if isinstance(error, kind):
-            return code
-    first = str(error).partition(" ")[0]
-    return first if first.isupper() else ""
