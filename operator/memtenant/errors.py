@@ -14,8 +14,10 @@ __all__ = [
     "AuditUnavailable",
     "BindingInvalid",
     "CallInvalid",
+    "ConsentRequired",
     "DataError",
     "DataKeyChanged",
+    "ErasureNotPermitted",
     "FencedOut",
     "FrameworkInvalid",
     "FunctionFailed",
@@ -35,6 +37,7 @@ __all__ = [
     "NotDurable",
     "NotProven",
     "PlaintextRefused",
+    "PortabilityNotPermitted",
     "QuotaExceeded",
     "RecordInvalid",
     "RecordKeyMismatch",
@@ -365,6 +368,24 @@ class SubjectErased(DataError):
     """The subject was erased: nothing more is written about it under its old key."""
 
     reason = "SubjectErased"
+
+
+class ErasureNotPermitted(DataError):
+    """The agent is no Steward, or the policy does not let persons be forgotten."""
+
+    reason = "ErasureNotPermitted"
+
+
+class ConsentRequired(DataError):
+    """The policy lets a person be forgotten only with a reference to their consent or request."""
+
+    reason = "ConsentRequired"
+
+
+class PortabilityNotPermitted(DataError):
+    """The agent is no Steward, or the policy does not let what is kept of persons be exported."""
+
+    reason = "PortabilityNotPermitted"
 
 
 class KeyRetired(DataError):

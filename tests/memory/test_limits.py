@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,16 @@ async def test_an_async_write_that_a_failover_lost_is_told(
 async def _append_many(chat: Conversation, count: int) -> None:
     for number in range(count):
         await chat.append(Message.human(str(number)))
+
+
+async def test_active_conversations_are_counted_by_their_last_append(
+    acme: Provisioned, tenant: Tenant
+) -> None:
+    for number in range(3):
+        await tenant.conversation(str(number), user="ada").append(Message.human("Hello"))
+    await tenant.shared_context("case").create({"a": 1})
+    assert (await tenant.usage()).active_conversations is None
+    usage = await tenant.usage(active_within=timedelta(minutes=5))
+    assert (usage.conversations, usage.active_conversations) == (3, 3)
+    await asyncio.sleep(0.02)
+    assert (await tenant.usage(active_within=timedelta(milliseconds=1))).active_conversations == 0

@@ -46,6 +46,8 @@ def plant(admin: "redis.Redis", tenant: TenantId) -> list[str]:
     admin.hset(f"{content}:h", "field", SECRET)
     admin.set(f"{keys.records(tenant)}text", SECRET)
     admin.rpush(keys.audit_queue(tenant), SECRET)
+    admin.rpush(keys.erasure_requests(tenant), SECRET)
+    admin.hset(keys.erasure_receipts(tenant), "request", SECRET)
     admin.rpush(keys.subject_index(tenant, "alias"), SECRET)
     admin.hset(keys.dek(tenant, "alias"), "wrapped", SECRET)
     admin.zadd(keys.conversations(tenant), {SECRET: 1})
@@ -126,9 +128,10 @@ async def test_every_command_on_everything_that_is_not_the_tenants_own_is_denied
         ]
         admin.set("somebody-elses", SECRET)
         before = dump(admin)
-    operators_only = {keys.access(ACME), keys.limits(ACME)}
+    operators_only = {keys.access(ACME), keys.limits(ACME), keys.erasure_receipts(ACME)}
     assert operators_only < set(own)
     readable = {(name, keys.limits(ACME)) for name in ("hget", "hmget")}
+    readable |= {(name, keys.erasure_receipts(ACME)) for name in ("hget", "hgetall")}
     # A Function is called with keys that it declares; what it does to them is judged below.
     calls = {(name, key) for name in ("fcall", "fcall_ro") for key in operators_only}
 
@@ -213,6 +216,24 @@ async def test_limits_are_readable_and_never_writable(redis_server: Server) -> N
         assert client.hmget(keys.limits(ACME), "memory", "none") == [SECRET, None]
         for words in (("HSET", "f", "v"), ("HDEL", "memory"), ("DEL",), ("EXPIRE", "0")):
             assert denied(client, words[0], keys.limits(ACME), *words[1:])
+
+
+async def test_erasure_requests_can_be_added_and_receipts_read_and_nothing_else(
+    redis_server: Server,
+) -> None:
+    async with leading(redis_server) as store:
+        user = agent(store)
+        await store.set_users([user])
+    with redis_server.admin() as admin:
+        plant(admin, ACME)
+    requests, receipts = keys.erasure_requests(ACME), keys.erasure_receipts(ACME)
+    with redis_server.client(user.name, PASSWORD) as client:
+        assert client.rpush(requests, b"one more") == 2
+        for words in (("LRANGE", "0", "-1"), ("LLEN",), ("LPOP",), ("LTRIM", "1", "0"), ("DEL",)):
+            assert denied(client, words[0], requests, *words[1:])
+        assert client.hgetall(receipts) == {b"request": SECRET}
+        for words in (("HSET", "request", "x"), ("HSETNX", "x", "y"), ("HDEL", "request")):
+            assert denied(client, words[0], receipts, *words[1:])
 
 
 _ANYTHING = """#!lua name=anything

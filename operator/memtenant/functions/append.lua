@@ -62,7 +62,7 @@ local function append(keys, args)
   end
   local call = conversation_names(keys, true)
   subject_of(keys, 7, call.prefix, 'k:')
-  subject_of(keys, 8, call.prefix, 'i:')
+  local subject = subject_of(keys, 8, call.prefix, 'i:')
   local writer = text(args, 1, 8, 8)
   local counter = integer(args, 2, 1, 4294967295)
   local expected_epoch = optional_integer(args, 3, 1e15)
@@ -99,6 +99,7 @@ local function append(keys, args)
     write_event(call, 'C', head.last)
     return {'conflict', head.known and head.epoch or 0, head.last, call.now}
   end
+  check_subject(call, keys[7], subject)
   local fresh_key = check_data_key(call, keys[7], dek, find(flags, 'n', 1, true) ~= nil)
 
   -- The entries, the quota, and what else will be written.

@@ -14,6 +14,7 @@ local MAX_FIELDS = 4096            -- of a context, deleted ones included
 local MAX_CHANGES = 256            -- fields of one update
 local MAX_SUBJECTS = 64
 local LOG_LENGTH = 1000
+local INDEX_LOOK_BACK = 256       -- entries of a subject's index
 local FIELD_OVERHEAD = 160         -- bytes of a field in the two hashes and its change
 local UPDATE_FIXED = 7
 -- After the header: mark, operation, length and text of the agent; then the field.
@@ -84,6 +85,22 @@ local function conflicts(call)
     end
   end
   return current
+end
+
+-- The values of this update that a subject's index does not name among its last entries: one that
+-- changes again and again is not written there each time.
+local function new_places(call, index)
+  local known, places = {}, {}
+  for _, entry in ipairs(reading('index', 'LRANGE', index, decimal(-INDEX_LOOK_BACK), '-1')) do
+    known[entry] = true
+  end
+  for _, field in ipairs(call.fields) do
+    local where = call.where .. ':' .. field.name
+    if field.record ~= '' and not known[where] then
+      places[#places + 1] = where
+    end
+  end
+  return places
 end
 
 -- ARGV  mark retry expected-revision data-key flags agent event,
@@ -177,8 +194,9 @@ local function context_update(keys, args)
   must(call, 'LTRIM', call.changes, '0', '0')
   must(call, 'HSET', call.usage_key, 'bytes', '')
   must(call, 'ZADD', call.members_key, 'NX', '0', call.where)
+  local about = {}
   for place = 9, #keys do
-    reading('index', 'LRANGE', keys[place], '0', '0')
+    about[place] = new_places(call, keys[place])
     must(call, 'RPUSH', keys[place], call.where)
   end
 
@@ -198,7 +216,9 @@ local function context_update(keys, args)
   end
   redis.call('ZADD', call.members_key, 'NX', decimal(call.now), call.where)
   for place = 9, #keys do
-    redis.call('RPUSH', keys[place], call.where)
+    if #about[place] > 0 then
+      redis.call('RPUSH', keys[place], unpack(about[place]))
+    end
   end
   write_usage(call, bytes, 0, 0, size)
   write_event(call, 'O', version)

@@ -70,13 +70,15 @@ class DataKeys:
         `RecordMalformed` or `RecordTampered`.
         """
         stored, tombstone = replies[0], replies[1]
+        if tombstone is not None:
+            self.forget(alias)
+            raise SubjectErased(
+                "The subject was erased, or is being erased: nothing about it can be read or "
+                "stored. The mark goes a day after the erasure is done; a person who comes back "
+                "then begins anew"
+            )
         if not isinstance(stored, bytes):
             self.forget(alias)
-            if tombstone is not None:
-                raise SubjectErased(
-                    "The subject was erased: nothing about it can be read or stored. If the "
-                    "person comes back, the operator has to lift the tombstone"
-                )
             return None
         keyring = self._source.current().keyring
         if all(one.version != int.from_bytes(stored[:4], "big") for one in keyring.keks):

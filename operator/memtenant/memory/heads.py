@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from memtenant.errors import HistoryDamaged
 from memtenant.functions.head import HEAD_STATE, HeadState
+from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.keys import records
 
-__all__ = ["HEAD_FIELDS", "head_state", "last_append"]
+__all__ = ["HEAD_FIELDS", "head_state", "heads_of", "last_append"]
 
 HEAD_FIELDS: Final = (HEAD_STATE, b"meta", b"writers")
 
@@ -21,6 +24,12 @@ def head_state(field: object) -> HeadState | None:
         return HeadState.parse(field) if isinstance(field, bytes) else None
     except HistoryDamaged:
         return None
+
+
+def heads_of(tenant: TenantId, members: Iterable[object]) -> list[str]:
+    """The heads of the conversations among a tenant's members; shared contexts have none."""
+    names = (one.decode("utf-8", "replace") for one in members if isinstance(one, bytes))
+    return [f"{records(tenant)}{name}:h" for name in names if not name.startswith("c:")]
 
 
 def last_append(writers: object) -> int | None:

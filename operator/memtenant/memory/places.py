@@ -28,6 +28,7 @@ __all__ = [
     "context_place",
     "conversation_place",
     "index_alias",
+    "listed_context",
     "listed_place",
 ]
 
@@ -106,7 +107,11 @@ def context_place(
     """Where a shared context is: all agents of the tenant share it."""
     if not isinstance(context, str) or not context:
         raise UsageError("A shared context needs an id: a text that is not empty")
-    alias = context_alias(name_key, context)
+    return listed_context(tenant, isolation, context_alias(name_key, context))
+
+
+def listed_context(tenant: TenantId, isolation: Isolation, alias: str) -> ContextPlace:
+    """The place of the context with this alias (no colon in it: `ValueError`)."""
     key_alias = _ONE_KEY if isolation is Isolation.MINIMAL else alias
     return ContextPlace(
         place=Place(tenant, _CONTEXT_SCOPE, alias),

@@ -12,7 +12,14 @@ from typing import Final
 from memtenant.functions.replies import TenantUsage
 from memtenant.memory.drafts import moment
 from memtenant.memory.source import BindingSource
-from memtenant.tenancy.policy import Durability, EncryptionMode, Isolation, Quota
+from memtenant.tenancy.policy import (
+    AgentAccess,
+    Durability,
+    EncryptionMode,
+    Isolation,
+    Quota,
+    SubjectRights,
+)
 
 __all__ = [
     "AgentState",
@@ -47,7 +54,8 @@ class AgentStatus:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The tenant's counters. Shares are of the quota, from 0.0; None without a limit."""
+    """The tenant's counters. Shares are of the quota, from 0.0; None without a limit.
+    ``active_conversations`` is None where it was not asked for."""
 
     bytes: int
     conversations: int
@@ -57,12 +65,14 @@ class Usage:
     memory_share: float | None
     conversations_share: float | None
     held: bool
+    active_conversations: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What the binding says. ``never_updates`` is why its mount will not follow a rotation; empty
-    where it will."""
+    """What the binding says. ``access`` is the agent's, None where an older operator did not tell;
+    ``rights`` is what a Steward may do at a user's request. ``never_updates`` is why its mount will
+    not follow a rotation; empty where it will."""
 
     tenant: str
     agent: str
@@ -73,6 +83,8 @@ class Info:
     binding_version: int
     binding_folder: Path
     never_updates: str
+    access: AgentAccess | None
+    rights: SubjectRights
 
 
 def agent_statuses(usage: TenantUsage, agents: Sequence[str] | None) -> list[AgentStatus]:
@@ -89,7 +101,7 @@ def agent_statuses(usage: TenantUsage, agents: Sequence[str] | None) -> list[Age
     return found
 
 
-def usage_of(usage: TenantUsage) -> Usage:
+def usage_of(usage: TenantUsage, active: int | None = None) -> Usage:
     """The counters beside the limits."""
     last = max((one.last_update for one in usage.agents.values()), default=0)
     return Usage(
@@ -101,6 +113,7 @@ def usage_of(usage: TenantUsage) -> Usage:
         memory_share=_share(usage.bytes, usage.memory_limit),
         conversations_share=_share(usage.conversations, usage.conversations_limit),
         held=usage.held,
+        active_conversations=active,
     )
 
 
@@ -117,6 +130,8 @@ def info_of(source: BindingSource) -> Info:
         binding_version=binding.version,
         binding_folder=source.folder,
         never_updates=source.frozen,
+        access=binding.policy.access,
+        rights=binding.policy.rights,
     )
 
 

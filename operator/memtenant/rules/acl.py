@@ -328,8 +328,13 @@ class _RulesFor:
         checked command by command against the other rules.
         """
         return (
-            self._selector(("rpush",), f"%W~{keys.audit_queue(self.tenant)}"),
+            self._selector(
+                ("rpush",),
+                f"%W~{keys.audit_queue(self.tenant)}",
+                f"%W~{keys.erasure_requests(self.tenant)}",
+            ),
             self._selector(("hget", "hmget"), f"%R~{keys.limits(self.tenant)}"),
+            self._selector(("hget", "hgetall"), f"%R~{keys.erasure_receipts(self.tenant)}"),
             self._selector(("fcall", "fcall_ro"), f"~{keys.prefix(self.tenant)}*"),
         )
 

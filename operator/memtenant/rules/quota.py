@@ -30,7 +30,7 @@ RETURN_UNDER = 0.95
 WARN_AT = 0.80
 
 FLOOD_LIMIT = 16 * 1024 * 1024
-"""Bytes that a tenant's audit queue, subject index and keys may each hold before its users are
+"""Bytes that a tenant's queues, subject index and keys may each hold before its users are
 switched off. They keep their writes over quota, so only this stops a flood (measured: 64 MB were
 pushed to a queue after the quota flip)."""
 
@@ -42,7 +42,8 @@ FLOOD_RETURN = FLOOD_LIMIT // 2
 class Usage:
     """What one scan found of a tenant: bytes as the server's MEMORY USAGE counts them.
 
-    ``memory`` is content with its bookkeeping; ``queue`` is not part of it, ``index``, ``keys`` and
+    ``memory`` is content with its bookkeeping; ``queue`` (audit events and erasure requests
+    together) is not part of it, ``index``, ``keys`` and
     ``heads`` (of conversations, with the tenant's counters) are.
     """
 
@@ -55,7 +56,7 @@ class Usage:
 
     @property
     def largest_bookkeeping(self) -> int:
-        """Bytes of the largest of audit queue, subject index and subject keys."""
+        """Bytes of the largest of the queues, subject index and subject keys."""
         return max(self.queue, self.index, self.keys)
 
 

@@ -322,6 +322,8 @@ def _kinds(command: CommandDescription, mode: AccessMode) -> Iterator[tuple[str,
     for foreign in (
         keys.records(_FOREIGN) + "s:c:l",
         keys.audit_queue(_FOREIGN),
+        keys.erasure_requests(_FOREIGN),
+        keys.erasure_receipts(_FOREIGN),
         keys.dek(_FOREIGN, "x"),
         keys.limits(_FOREIGN),
         keys.STORE_EPOCH,
@@ -331,7 +333,10 @@ def _kinds(command: CommandDescription, mode: AccessMode) -> Iterator[tuple[str,
         yield "foreign", foreign, False
     yield "o:limits", keys.limits(_OWN), not off and (calls or name in ("hget", "hmget"))
     yield "o:access", keys.access(_OWN), not off and calls
+    receipts = keys.erasure_receipts(_OWN)
+    yield "o:erasures", receipts, not off and (calls or name in ("hget", "hgetall"))
     yield "queue", keys.audit_queue(_OWN), not off and (calls or name == "rpush")
+    yield "requests", keys.erasure_requests(_OWN), not off and (calls or name == "rpush")
     index = {"lrange", "rpush"} if appends else {"lrange"}
     yield "index", keys.subject_index(_OWN, "x"), not off and (calls or name in index)
     wrapped = {"hget", "hsetnx"} if appends else {"hget"}

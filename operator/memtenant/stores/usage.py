@@ -2,7 +2,8 @@
 
 MEMORY USAGE counts each key exactly (``SAMPLES 0``): with samples, a tenant could put small
 elements where they are looked at and large ones behind them. A conversation is a record list
-(``r:…:l``). The audit queue is drained by the operator, so it counts by itself and not as memory.
+(``r:…:l``). The queues of audit events and of erasure requests are drained by the operator, so they
+count by themselves and not as memory.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class _Sums:
         """Count a key by what follows the tenant's prefix."""
         if part.startswith(b"o:"):
             return
-        if part == b"q":
+        if part in (b"q", b"e"):
             self.queue += size
             return
         self.memory += size

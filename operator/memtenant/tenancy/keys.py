@@ -17,6 +17,8 @@ __all__ = [
     "audit_queue",
     "conversations",
     "dek",
+    "erasure_receipts",
+    "erasure_requests",
     "limits",
     "prefix",
     "records",
@@ -69,6 +71,16 @@ def usage(tenant: TenantId) -> str:
 def audit_queue(tenant: TenantId) -> str:
     """LIST: audit events that await the sealer; agents may only RPUSH."""
     return f"{prefix(tenant)}q"
+
+
+def erasure_requests(tenant: TenantId) -> str:
+    """LIST: requests to erase a person that await the operator; agents may only RPUSH."""
+    return f"{prefix(tenant)}e"
+
+
+def erasure_receipts(tenant: TenantId) -> str:
+    """HASH: request → how far its erasure is; agents may read it, only the operator writes."""
+    return f"{prefix(tenant)}o:erasures"
 
 
 def limits(tenant: TenantId) -> str:

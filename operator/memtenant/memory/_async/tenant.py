@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -18,7 +19,7 @@ from memtenant.memory.agents import require_listed
 from memtenant.memory.answers import value
 from memtenant.memory.codec import decode_value, unpack
 from memtenant.memory.datakeys import DataKey, DataKeys
-from memtenant.memory.heads import HEAD_FIELDS
+from memtenant.memory.heads import HEAD_FIELDS, heads_of, last_append
 from memtenant.memory.history import History
 from memtenant.memory.listing import listed_as, next_page
 from memtenant.memory.locks import ShortLock
@@ -38,9 +39,12 @@ from memtenant.tenancy.keys import subject_index
 
 if TYPE_CHECKING:
     from memtenant.memory._async.context import SharedContext
+    from memtenant.memory.exports import ExportItem, ExportManifest
+    from memtenant.tenancy.erasure import ErasureReceipt
 
 __all__ = ["Tenant"]
 
+_HEADS_AT_ONCE = 500
 _MOST_OPEN = 64
 """Conversations whose state (a copy of at most 1 MiB) is kept for the next handle on them."""
 
@@ -209,10 +213,91 @@ class Tenant:
         require_listed(self._source.current(), agents or ())
         return agent_statuses(await self._store.ask(ReadUsage(self._once)), agents)
 
-    async def usage(self) -> Usage:
+    async def usage(self, *, active_within: timedelta | None = None) -> Usage:
         """What the tenant uses of its quotas, as the writes through memtenant were counted; the
-        operator's measurement decides."""
-        return usage_of(await self._store.ask(ReadUsage(self._once)))
+        operator's measurement decides. One round trip.
+
+        active_within: counts also the conversations that were appended to in that time. That looks
+        at the head of every conversation of the tenant, 500 in a round trip.
+        """
+        found = await self._store.ask(ReadUsage(self._once))
+        if active_within is None:
+            return usage_of(found)
+        since = found.time - int(active_within.total_seconds() * 1000)
+        return usage_of(found, await self._active_since(since))
+
+    async def _active_since(self, since: int) -> int:
+        tenant, members = self._source.current().binding.tenant, self._once.conversations
+        start, active = 0, 0
+        replies = await self._store.read(("ZRANGE", members, 0, _HEADS_AT_ONCE - 1))
+        names = value(replies[0])
+        while isinstance(names, list) and names:
+            start += _HEADS_AT_ONCE
+            heads = heads_of(tenant, names)
+            *writers, names = (
+                value(reply)
+                for reply in await self._store.read(
+                    *(("HGET", head, "writers") for head in heads),
+                    ("ZRANGE", members, start, start + _HEADS_AT_ONCE - 1),
+                )
+            )
+            active += sum((last_append(one) or 0) >= since for one in writers)
+        return active
+
+    async def forget(self, user: str, *, consent_reference: str | None = None) -> ErasureReceipt:
+        """Erase what is kept of a user: conversations with all that was derived from them, and the
+        values of shared contexts that are about them (`about=`), others' names in them or not.
+
+        Only for agents with access Steward. What this agent's rights reach is deleted when the call
+        returns, and nothing can be stored or read of the user from then on (`SubjectErased`); the
+        operator deletes it again, looks for what no index named, has the servers' files written
+        anew and the keys destroyed. The receipt's ``id`` asks `erasure` how far that is. May be
+        repeated: an erasure under way is gone on with.
+
+        consent_reference: kept nowhere; where the policy asks for one, a proof of it is. Raises
+        `ErasureNotPermitted`, `ConsentRequired`, `TenantHeld` (a legal hold or content minimum).
+        """
+        from memtenant.memory._async.erasure import Requests  # by Stewards alone
+
+        receipt = await Requests(self._store).forget(user, consent_reference)
+        self._keys.forget(receipt.subject)
+        index = subject_index(self._source.current().binding.tenant, receipt.subject).encode()
+        with self._lock:
+            for key in [key for key in self._open if key[1] == index.decode()]:
+                self._open.pop(key)[0].drop_copy()
+        return receipt
+
+    async def erasures(self) -> list[ErasureReceipt]:
+        """How far every erasure of the tenant is, as the operator wrote, oldest first: all under
+        way, and the last finished ones."""
+        from memtenant.memory._async.erasure import Requests
+
+        return await Requests(self._store).receipts()
+
+    async def erasure(self, request: str) -> ErasureReceipt | None:
+        """How far the erasure with this id (`ErasureReceipt.id`) is; None until the operator has
+        seen it, and after its receipt went."""
+        from memtenant.memory._async.erasure import Requests
+
+        return await Requests(self._store).receipt(request)
+
+    async def export(self, user: str, destination: Path | str) -> ExportManifest:
+        """Write what is kept of a user to a new folder: ``conversations.jsonl``,
+        ``messages.jsonl``, ``values.jsonl`` and ``manifest.json`` with their SHA-256. In the clear.
+
+        Only for agents with access Steward. Memory is bounded by a page of 1 MiB; the folder is
+        there when all of it is. Raises `PortabilityNotPermitted`, `SubjectErased`, `UsageError`.
+        """
+        from memtenant.memory._async.export import Exporter
+
+        return await Exporter(self._store, self._keys).export(user, Path(destination))
+
+    def exported(self, user: str) -> AsyncIterator[ExportItem]:
+        """As `export`, line by line for the caller to keep: a conversation before its messages,
+        then values of shared contexts."""
+        from memtenant.memory._async.export import Exporter
+
+        return Exporter(self._store, self._keys).items(user)
 
     def info(self) -> Info:
         """What the binding says: no I/O but a look at its folder."""

@@ -1,0 +1,271 @@
+# Generated from _async/erasure.py by `make generate`: change it there.
+"""Forgetting a person: the steps that delete, and the SDK's part of a request.
+
+The steps take whatever can read and write the tenant: the agent's own store, or the operator's
+connection. Each may be repeated: what is gone already is passed over.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from memtenant.crypto.datakey import DATA_KEY_BYTES
+from memtenant.crypto.erasure import Tombstone, new_request_id
+from memtenant.errors import (
+    AccessDenied,
+    DataError,
+    DataKeyChanged,
+    KeyRetired,
+    RecordMalformed,
+    TenantHeld,
+)
+from memtenant.functions.calls import MAX_BATCH, Call, Clear, ReadRange, Remove, Words
+from memtenant.functions.context_calls import (
+    MAX_FIELD_UPDATES,
+    ContextUpdate,
+    DeleteContext,
+    FieldUpdate,
+)
+from memtenant.memory._sync.store import Store
+from memtenant.memory.answers import value
+from memtenant.memory.drafts import moment
+from memtenant.memory.places import ContextPlace, ConversationPlace
+from memtenant.memory.source import OpenBinding
+from memtenant.memory.subjects import (
+    Plain,
+    Subject,
+    SubjectPlaces,
+    check_may_forget,
+    erasure_request,
+    places_of,
+    subject_of,
+    tombstone,
+)
+from memtenant.tenancy import keys
+from memtenant.tenancy.erasure import ErasurePhase, ErasureReceipt
+from memtenant.tenancy.policy import Isolation
+
+__all__ = ["Erased", "Requests", "SubjectStore", "erase", "read_places", "remove_tagged"]
+
+R = TypeVar("R")
+
+_ATTEMPTS = 6
+_MARK_BYTES = 16
+_PAGE_BYTES: Final = 1024 * 1024
+_log = logging.getLogger("memtenant.memory")
+
+
+class SubjectStore(Protocol):
+    """What the steps need of a connection to the tenant's store."""
+
+    def read(self, *commands: Words) -> list[object]:
+        """The replies, error replies among them."""
+        ...
+
+    def ask(self, call: Call[R]) -> R:
+        """The answer of a reading call."""
+        ...
+
+    def write(self, call: Call[R]) -> R:
+        """The answer of a writing call that is the same in every try."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What was there and is gone."""
+
+    messages: int = 0
+    values: int = 0
+
+
+def read_places(store: SubjectStore, subject: Subject) -> SubjectPlaces:
+    """What the person's index names now."""
+    index = keys.subject_index(subject.tenant, subject.alias)
+    entries = value((store.read(("LRANGE", index, 0, -1)))[0])
+    found = entries if isinstance(entries, list) else []
+    return places_of(subject, [one for one in found if isinstance(one, bytes)])
+
+
+def erase(store: SubjectStore, where: SubjectPlaces, agent: str) -> Erased:
+    """Delete what the index names: whole conversations with all that was derived from them (under
+    Minimal, the person's messages in them), and the values about the person, also those that are
+    about others too."""
+    messages = values = 0
+    for place in where.conversations:
+        messages += _erase_conversation(store, place, where.subject, agent)
+    for context, names in where.values.items():
+        values += _erase_values(store, context, names, agent)
+    return Erased(messages, values)
+
+
+def remove_tagged(store: SubjectStore, place: ConversationPlace, tag: bytes, agent: str) -> int:
+    """Take the messages with this tag out of a conversation that others share."""
+    start, found = 1, list[int]()
+    while True:
+        page = store.ask(ReadRange(place.keys, start, max_bytes=_PAGE_BYTES))
+        found += [
+            entry.header.sequence
+            for entry in page.entries
+            if entry.header.subject_tag == tag and not entry.header.tombstone
+        ]
+        if not page.more or not page.entries:
+            break
+        start = page.entries[-1].header.sequence + 1
+    removed = 0
+    for first in range(0, len(found), MAX_BATCH):
+        part = tuple(found[first : first + MAX_BATCH])
+        mark = secrets.token_bytes(_MARK_BYTES)
+        removed += (store.write(Remove(place.keys, part, agent, mark))).affected
+    return removed
+
+
+def _erase_conversation(
+    store: SubjectStore, place: ConversationPlace, subject: Subject, agent: str
+) -> int:
+    if subject.isolation is Isolation.MINIMAL:
+        return remove_tagged(store, place, subject.tag, agent)
+    mark = secrets.token_bytes(_MARK_BYTES)
+    return (store.write(Clear(place.keys, agent, delete=True, mark=mark))).affected
+
+
+def _erase_values(
+    store: SubjectStore, context: ContextPlace, names: tuple[str, ...], agent: str
+) -> int:
+    erased = 0
+    for first in range(0, len(names), MAX_FIELD_UPDATES):
+        erased += _erase_some(store, context, names[first : first + MAX_FIELD_UPDATES], agent)
+    return erased
+
+
+def _erase_some(
+    store: SubjectStore, context: ContextPlace, names: tuple[str, ...], agent: str
+) -> int:
+    for attempt in range(_ATTEMPTS):
+        replies = store.read(
+            ("HGET", context.subject.data_key, "dek"),
+            *(("HSTRLEN", context.keys.values, name) for name in names),
+        )
+        data_key, *sizes = (value(reply) for reply in replies)
+        there = tuple(name for name, size in zip(names, sizes, strict=True) if size)
+        if not there:
+            return 0
+        if not isinstance(data_key, bytes) or len(data_key) != DATA_KEY_BYTES:
+            # Nobody can read it any more: its key was taken away around memtenant.
+            store.write(DeleteContext(context.keys, agent))
+            return len(there)
+        update = ContextUpdate(
+            context=context.keys,
+            updates=tuple(FieldUpdate(name, None) for name in there),
+            mark=secrets.token_bytes(_MARK_BYTES),
+            data_key_name=context.subject.data_key,
+            data_key=data_key,
+            agent=agent,
+        )
+        try:
+            store.write(update)
+        except (DataKeyChanged, KeyRetired):
+            # Wrapped anew in between.
+            if attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return len(there)
+    raise AssertionError("every attempt returns or raises")
+
+
+class Requests:
+    """A Steward's requests: what `Tenant.forget` and `Tenant.erasures` do."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def forget(self, user: str, consent_reference: str | None) -> ErasureReceipt:
+        """See `Tenant.forget`."""
+        opened = self._store.source.current(look=True)
+        check_may_forget(opened.binding, consent_reference)
+        subject = subject_of(opened, user)
+        data_key = keys.dek(subject.tenant, subject.alias)
+        held, mark = (
+            value(reply)
+            for reply in self._store.read(
+                ("HGET", keys.limits(subject.tenant), "held"), ("HGET", data_key, "erased")
+            )
+        )
+        if held == b"1":
+            raise TenantHeld(
+                "A legal hold or a content minimum stands: nobody is forgotten until it ends"
+            )
+        request, receipt = self._request_behind(opened, subject, mark)
+        if receipt is None:
+            now = time.time_ns() // 1_000_000
+            asked = erasure_request(opened, subject, request, consent_reference, now)
+            queue = keys.erasure_requests(subject.tenant)
+            # The request first: a mark without one would keep the person out, and erase nothing.
+            self._store.write(Plain(("RPUSH", queue, asked.to_bytes())))
+            self._mark(opened, subject, request)
+            receipt = _requested(asked.id, subject, opened.binding.agent, now)
+        if receipt.phase is ErasurePhase.REQUESTED:
+            self._erase(subject, opened.binding.agent)
+        return receipt
+
+    def receipts(self) -> list[ErasureReceipt]:
+        """What the operator wrote of all requests, oldest first."""
+        tenant = self._store.source.current().binding.tenant
+        replies = self._store.read(("HGETALL", keys.erasure_receipts(tenant)))
+        found = value(replies[0])
+        documents = found[1::2] if isinstance(found, list) else []
+        receipts = [ErasureReceipt.from_json(one) for one in documents if isinstance(one, bytes)]
+        return sorted(receipts, key=lambda one: (one.requested_at, one.id))
+
+    def receipt(self, request: str) -> ErasureReceipt | None:
+        """What the operator wrote of one request; None before it saw it."""
+        tenant = self._store.source.current().binding.tenant
+        replies = self._store.read(("HGET", keys.erasure_receipts(tenant), request))
+        document = value(replies[0])
+        return ErasureReceipt.from_json(document) if isinstance(document, bytes) else None
+
+    def _request_behind(
+        self, opened: OpenBinding, subject: Subject, mark: object
+    ) -> tuple[bytes, ErasureReceipt | None]:
+        """The id to ask with, and how far it is: an earlier call of this person is gone on with.
+        A mark that is somebody else's, or false, is the operator's to judge."""
+        if not isinstance(mark, bytes):
+            return new_request_id(), None
+        try:
+            known = Tombstone.parse(mark)
+        except RecordMalformed:
+            return new_request_id(), None
+        receipt = self.receipt(known.id.hex())
+        if receipt is not None and receipt.phase is not ErasurePhase.REFUSED:
+            return known.id, receipt
+        mine = known.is_sealed_by(opened.keyring.audit_key, subject.tenant, subject.alias)
+        return (known.id if mine else new_request_id()), None
+
+    def _mark(self, opened: OpenBinding, subject: Subject, request: bytes) -> None:
+        name = keys.dek(subject.tenant, subject.alias)
+        mark = tombstone(opened, subject, request).to_bytes()
+        try:
+            self._store.write(Plain(("HSETNX", name, "erased", mark)))
+        except AccessDenied:
+            _log.info("over quota no mark can be set: the operator sets it with the erasure")
+
+    def _erase(self, subject: Subject, agent: str) -> None:
+        """What this agent's rights allow. The operator does the rest, and all of it again."""
+        try:
+            erase(self._store, read_places(self._store, subject), agent)
+        except DataError as error:
+            _log.warning("left to the operator: %s", error)
+
+
+def _requested(request: bytes, subject: Subject, agent: str, now: int) -> ErasureReceipt:
+    return ErasureReceipt(
+        id=request.hex(),
+        subject=subject.alias,
+        phase=ErasurePhase.REQUESTED,
+        agent=agent,
+        requested_at=moment(now).replace(microsecond=0),
+    )
