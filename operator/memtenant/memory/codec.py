@@ -34,7 +34,7 @@ _DICTIONARY = (
 )
 
 _TEXT, _PARTS = "text", "parts"
-_KNOWN = {"role", _TEXT, _PARTS, "name", "calls", "call", "meta"}
+_KNOWN = {"role", _TEXT, _PARTS, "name", "calls", "call", "meta", "pinned"}
 
 
 def encode(message: Message) -> bytes:
@@ -54,6 +54,8 @@ def encode(message: Message) -> bytes:
         fields["call"] = message.tool_call_id
     if message.metadata:
         fields["meta"] = _checked(message.metadata)
+    if message.pinned:
+        fields["pinned"] = True
     for name, value in message.further.items():
         if name in _KNOWN:
             raise MessageInvalid(f"A message's further field has the name of a known one: {name}")
@@ -84,6 +86,7 @@ def decode(data: bytes) -> Message:
         tool_call_id=fields.get("call"),
         metadata=metadata,
         further={name: value for name, value in fields.items() if name not in _KNOWN},
+        pinned=fields.get("pinned") is True,
     )
 
 

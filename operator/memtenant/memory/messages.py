@@ -46,7 +46,8 @@ class Message:
     """One message. ``content`` is text, or parts (mappings, such as text and image references).
 
     tool_calls: of an ``ai`` message. tool_call_id: of a ``tool`` message, the call it answers.
-    metadata: the caller's own. further: fields of a newer writer.
+    metadata: the caller's own. pinned: no context budget leaves it out. further: fields of a newer
+    writer.
     """
 
     role: str
@@ -56,11 +57,14 @@ class Message:
     tool_call_id: str | None = None
     metadata: Mapping[str, Json] = field(default_factory=dict)
     further: Mapping[str, Json] = field(default_factory=dict)
+    pinned: bool = False
 
     @classmethod
-    def human(cls, content: str | Sequence[Mapping[str, Json]], **metadata: Json) -> Message:
+    def human(
+        cls, content: str | Sequence[Mapping[str, Json]], *, pinned: bool = False, **metadata: Json
+    ) -> Message:
         """What a person said."""
-        return cls(HUMAN, content, metadata=metadata)
+        return cls(HUMAN, content, metadata=metadata, pinned=pinned)
 
     @classmethod
     def ai(
@@ -68,15 +72,16 @@ class Message:
         content: str | Sequence[Mapping[str, Json]] = "",
         *,
         tool_calls: Sequence[ToolCall] = (),
+        pinned: bool = False,
         **metadata: Json,
     ) -> Message:
         """What the model said, and the tools that it asks for."""
-        return cls(AI, content, tool_calls=tuple(tool_calls), metadata=metadata)
+        return cls(AI, content, tool_calls=tuple(tool_calls), metadata=metadata, pinned=pinned)
 
     @classmethod
-    def system(cls, content: str, **metadata: Json) -> Message:
+    def system(cls, content: str, *, pinned: bool = False, **metadata: Json) -> Message:
         """An instruction."""
-        return cls(SYSTEM, content, metadata=metadata)
+        return cls(SYSTEM, content, metadata=metadata, pinned=pinned)
 
     @classmethod
     def tool(
@@ -85,10 +90,11 @@ class Message:
         *,
         call: str,
         name: str | None = None,
+        pinned: bool = False,
         **metadata: Json,
     ) -> Message:
         """What a tool answered to the call with this id."""
-        return cls(TOOL, content, name=name, tool_call_id=call, metadata=metadata)
+        return cls(TOOL, content, name, tool_call_id=call, metadata=metadata, pinned=pinned)
 
     @property
     def text(self) -> str:
