@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from memtenant.memory._async.context import SharedContext
     from memtenant.memory._async.conversation import Conversation
     from memtenant.memory._async.tenant import Tenant
+    from memtenant.memory.budget import ContextBudget
+    from memtenant.memory.importance import Category
     from memtenant.memory.messages import Message, Receipt, StoredMessage, ToolCall
     from memtenant.memory.options import Options
 
 __all__ = [
+    "Category",
+    "ContextBudget",
     "Conversation",
     "Head",
     "Message",
@@ -31,6 +35,8 @@ __all__ = [
 ]
 
 _WHERE = {
+    "Category": "memory.importance",
+    "ContextBudget": "memory.budget",
     "Conversation": "memory._async.conversation",
     "Head": "functions.replies",
     "Message": "memory.messages",

@@ -36,6 +36,7 @@ __all__ = [
     "MessageTooLarge",
     "NotDurable",
     "NotProven",
+    "PinnedTooLarge",
     "PlaintextRefused",
     "PortabilityNotPermitted",
     "QuotaExceeded",
@@ -292,6 +293,16 @@ class MessageInvalid(DataError):
     """A message or a value holds what JSON cannot, so that it would not come back as it was."""
 
     reason = "MessageInvalid"
+
+
+class PinnedTooLarge(DataError):
+    """The pinned messages alone have more tokens than a context budget allows."""
+
+    reason = "PinnedTooLarge"
+
+    def __init__(self, message: str, *, tokens: int, allowed: int) -> None:
+        super().__init__(message)
+        self.tokens, self.allowed = tokens, allowed
 
 
 class NotDurable(DataError):

@@ -13,7 +13,7 @@ from memtenant.errors import MessageInvalid, MessageTooLarge, RecordMalformed
 from memtenant.memory.codec import _DICTIONARY, decode, encode, pack, unpack
 from memtenant.memory.tokens import estimate_tokens, message_tokens
 
-RESERVED = {"role", "text", "parts", "name", "calls", "call", "meta"}
+RESERVED = {"role", "text", "parts", "name", "calls", "call", "meta", "pinned"}
 TEXT = st.text(st.characters())  # lone surrogates too: a model's output may hold them
 JSON = st.recursive(
     st.none()
@@ -35,6 +35,7 @@ MESSAGES = st.builds(
     tool_call_id=st.none() | TEXT,
     metadata=OBJECT,
     further=FURTHER,
+    pinned=st.booleans(),
 )
 
 

@@ -8,7 +8,7 @@ a `Category` adds another language's words or a trade's.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, Protocol
@@ -40,7 +40,7 @@ class Category:
 
     name: str
     weight: float
-    words: tuple[str, ...] = ()
+    words: Collection[str] = ()
     pattern: str = ""
     _words: re.Pattern[str] | None = field(init=False, repr=False, compare=False, default=None)
     _pattern: re.Pattern[str] | None = field(init=False, repr=False, compare=False, default=None)
@@ -49,7 +49,7 @@ class Category:
         if not -1 <= self.weight <= 1:
             raise UsageError(f"The weight of category {self.name} is not from -1 to 1")
         if isinstance(self.words, str) or not all(self.words):
-            raise UsageError(f"The words of category {self.name} are not texts in a tuple")
+            raise UsageError(f"The words of category {self.name} are not a list of texts")
         if self.words:
             any_of = "|".join(_whole(word) for word in sorted(self.words, key=len, reverse=True))
             object.__setattr__(self, "_words", re.compile(any_of, re.IGNORECASE))

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from memtenant.crypto.record import MESSAGE, RecordKeys
 from memtenant.errors import (
@@ -52,6 +52,10 @@ from memtenant.memory.messages import Message, Receipt, StoredMessage
 from memtenant.memory.options import full_jitter
 from memtenant.memory.tokens import TokenCounter, message_tokens
 from memtenant.memory.window import fitting
+
+if TYPE_CHECKING:
+    from memtenant.memory.budget import ContextBudget
+    from memtenant.memory.prompt import PromptContext
 
 __all__ = ["Conversation"]
 
@@ -179,6 +183,14 @@ class Conversation:
             found = [*older.entries, *found]
         kept = _opened(found, keys)
         return fitting([one.mine() for one in kept], max_tokens, self._tokens)
+
+    def context(self, budget: ContextBudget) -> PromptContext:
+        """What of the conversation a model is given: within the budget, in its order, a tool's
+        result with its call. Raises `PinnedTooLarge`."""
+        # Here, because agents without a budget need not wait for the import.
+        from memtenant.memory.selection import select
+
+        return select(self.messages(), budget, budget.counter or self._counter)
 
     def count(self) -> int:
         """How many messages there are."""
