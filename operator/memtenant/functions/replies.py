@@ -59,6 +59,9 @@ class Status(StrEnum):
     DELETED = "deleted"
 
 
+_STATUSES = {status.encode(): status for status in Status}
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Head:
     """Where a conversation stands: its epoch, then its last sequence. 0, 0 where there is none."""
@@ -222,13 +225,13 @@ def parse_appended(reply: object) -> Appended | Marked:
     """The reply of ``mt1_append``. Raises `VersionConflict` with the current `Head`."""
     status, rest = status_of(reply)
     if status is Status.OK:
-        epoch, first, last, time, memory, conversations = (number(rest, at) for at in range(6))
+        epoch, first, last, time, memory, conversations = numbers(rest, 6)
         return Appended(epoch, first, last, time, False, memory, conversations)
     if status is Status.DUPLICATE:
-        epoch, first, last, time = (number(rest, at) for at in range(4))
+        epoch, first, last, time = numbers(rest, 4)
         return Appended(epoch, first, last, time, duplicate=True)
     if status is Status.MARKED:
-        epoch, index, sequence, time = (number(rest, at) for at in range(4))
+        epoch, index, sequence, time = numbers(rest, 4)
         return Marked(epoch, index - 1, sequence, time, binary(rest, 4))
     raise _conflict(status, rest)
 
@@ -237,7 +240,7 @@ def parse_changed(reply: object) -> Changed:
     """The reply of remove, update, clear and delete. Raises `VersionConflict` with the `Head`."""
     status, rest = status_of(reply)
     if status in (Status.OK, Status.DUPLICATE):
-        before, epoch, affected, time = (number(rest, at) for at in range(4))
+        before, epoch, affected, time = numbers(rest, 4)
         return Changed(before, epoch, affected, time, status is Status.DUPLICATE)
     raise _conflict(status, rest)
 
@@ -246,7 +249,7 @@ def parse_popped(reply: object) -> Popped:
     """The reply of ``mt1_pop``. Raises `VersionConflict` with the current `Head`."""
     status, rest = status_of(reply)
     if status in (Status.OK, Status.DUPLICATE, Status.EMPTY):
-        before, epoch, sequence, time = (number(rest, at) for at in range(4))
+        before, epoch, sequence, time = numbers(rest, 4)
         entry = Entry.parse(binary(rest, 4)) if status is Status.OK else None
         return Popped(before, epoch, sequence, time, entry, status is Status.DUPLICATE)
     raise _conflict(status, rest)
@@ -257,7 +260,7 @@ def parse_entries(reply: object) -> Entries:
     status, rest = status_of(reply)
     if status not in (Status.OK, Status.STALE, Status.REWOUND):
         raise not_understood()
-    epoch, first, last, time, more = (number(rest, at) for at in range(5))
+    epoch, first, last, time, more = numbers(rest, 5)
     raw = items(rest, 5)
     return Entries(
         status=status,
@@ -274,14 +277,14 @@ def parse_lease(reply: object) -> Lease:
     status, rest = status_of(reply)
     if status not in (Status.OK, Status.BUSY):
         raise not_understood()
-    return Lease(status is Status.OK, *(number(rest, at) for at in range(5)))
+    return Lease(status is Status.OK, *numbers(rest, 5))
 
 
 def parse_summarised(reply: object) -> Summarised:
     """The reply of ``mt1_summarise``. Raises `VersionConflict` with the current `Head`."""
     status, rest = status_of(reply)
     if status in (Status.OK, Status.DUPLICATE):
-        epoch, covered, time = (number(rest, at) for at in range(3))
+        epoch, covered, time = numbers(rest, 3)
         return Summarised(epoch, covered, time, status is Status.DUPLICATE)
     raise _conflict(status, rest)
 
@@ -291,7 +294,7 @@ def parse_usage(reply: object) -> TenantUsage:
     status, rest = status_of(reply)
     if status is not Status.OK:
         raise not_understood()
-    time, memory, conversations, rate, held = (number(rest, at) for at in range(5))
+    time, memory, conversations, rate, held = numbers(rest, 5)
     raw = items(rest, 5)
     counters = {
         binary(raw, at).decode("utf-8", "replace"): binary(raw, at + 1)
@@ -322,11 +325,19 @@ def status_of(reply: object) -> tuple[Status, Sequence[object]]:
     """The first word of a reply, and the rest."""
     if not isinstance(reply, (list, tuple)) or not reply:
         raise not_understood()
-    word = reply[0].decode("ascii", "replace") if isinstance(reply[0], bytes) else reply[0]
-    try:
-        return Status(str(word)), reply[1:]
-    except ValueError:
-        raise not_understood() from None
+    word = reply[0]
+    status = _STATUSES.get(word) if isinstance(word, bytes) else None
+    if status is None:
+        raise not_understood()
+    return status, reply[1:]
+
+
+def numbers(values: Sequence[object], count: int) -> list[int]:
+    """The integers with which it begins."""
+    found = [value for value in values[:count] if isinstance(value, int)]
+    if len(found) < count:
+        raise not_understood()
+    return found
 
 
 def number(values: Sequence[object], place: int) -> int:

