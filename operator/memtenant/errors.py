@@ -10,6 +10,7 @@ __all__ = [
     "AccessDenied",
     "AccessReadOnly",
     "AgentNotListed",
+    "AuditEventMalformed",
     "AuditEventRequired",
     "AuditUnavailable",
     "BindingInvalid",
@@ -366,6 +367,12 @@ class AuditEventRequired(DataError):
     """The tenant is audited, and the call brought no event."""
 
     reason = "AuditEventRequired"
+
+
+class AuditEventMalformed(DataError):
+    """An entry of the audit queue is no event of a format that this version reads."""
+
+    reason = "AuditEventMalformed"
 
 
 class DataKeyChanged(DataError):

@@ -16,11 +16,13 @@ from memtenant.functions import (
     DeleteContext,
     Delta,
     FieldUpdate,
+    LeaveEvent,
     NewRecord,
     Pop,
     ReadChanges,
     ReadContext,
     Reader,
+    ReadIndex,
     ReadRange,
     ReadSummaries,
     ReadUsage,
@@ -151,6 +153,7 @@ def writing_calls(place: Place, epoch: int, event: bytes = b"") -> dict[str, Wor
         Remove(talk, (2, 4), AGENT, mark(), event),
         Clear(talk, AGENT, False, mark(), event=event),
         Clear(talk, AGENT, True, mark(), event=event),
+        LeaveEvent(place.once, AGENT, event),
     )
     return _by_name(calls)
 
@@ -166,6 +169,7 @@ def reading_calls(place: Place) -> dict[str, Words]:
             ReadContext(place.context),
             ReadChanges(place.context, 0),
             ReadSummaries(talk),
+            ReadIndex(place.once, place.subject.index),
             ReadUsage(place.once),
         )
     )
@@ -181,6 +185,8 @@ def audited_calls(place: Place, event: bytes = EVENT) -> dict[str, Words]:
             Tail(talk, reader=reader),
             ReadContext(place.context, reader=reader),
             ReadChanges(place.context, 0, reader=reader),
+            ReadSummaries(talk, reader=reader),
+            ReadIndex(place.once, place.subject.index, reader=reader),
         )
     )
 

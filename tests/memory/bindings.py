@@ -33,6 +33,9 @@ from tests.support.servers import Server
 QUICK = Options(connect_timeout=1.0, timeout=2.0, retry_budget=5.0)
 """Gives up soon, so that a test of a store that is away is short."""
 
+AUDIT_KEY = b"a" * 32
+"""Of every agent here: what authenticates its audit events."""
+
 
 @dataclass(slots=True)
 class Provisioned:
@@ -94,7 +97,7 @@ class Provisioned:
             port=port or self.server.port,
             username=agent_user(self.tenant, name, "a"),
             password=password,
-            keyring=agent_keyring(self.keyring, name, SecretKey(b"a" * 32)).to_json(),
+            keyring=agent_keyring(self.keyring, name, SecretKey(AUDIT_KEY)).to_json(),
             policy=self.policy,
             tls=bool(ca),
             ca_crt=ca,

@@ -7,6 +7,7 @@ does I/O: a call gives the words of one command and reads its reply.
 
 from memtenant.functions.calls import (
     Append,
+    Audited,
     Call,
     Clear,
     Delta,
@@ -38,6 +39,7 @@ from memtenant.functions.context_replies import (
     Field,
 )
 from memtenant.functions.head import HEAD_STATE, HeadState
+from memtenant.functions.index_calls import LeaveEvent, ReadIndex
 from memtenant.functions.keyspace import ContextKeys, ConversationKeys, SubjectKeys, TenantKeys
 from memtenant.functions.library import CURRENT_VERSION, Library, libraries
 from memtenant.functions.refusals import refusal
@@ -62,6 +64,7 @@ __all__ = [
     "AgentUsage",
     "Append",
     "Appended",
+    "Audited",
     "Call",
     "Change",
     "Changed",
@@ -82,6 +85,7 @@ __all__ = [
     "Head",
     "HeadState",
     "Lease",
+    "LeaveEvent",
     "Library",
     "Marked",
     "NewRecord",
@@ -89,6 +93,7 @@ __all__ = [
     "Popped",
     "ReadChanges",
     "ReadContext",
+    "ReadIndex",
     "ReadRange",
     "ReadSummaries",
     "ReadUsage",

@@ -7,8 +7,8 @@ second try of a stored write answers ``duplicate``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Protocol, Self, TypeVar
 
 from memtenant.functions.keyspace import ConversationKeys, SubjectKeys, TenantKeys
 from memtenant.functions.replies import (
@@ -35,15 +35,18 @@ __all__ = [
     "MAX_RECORD_BYTES",
     "MAX_REPLY_BYTES",
     "Append",
+    "Audited",
     "Call",
     "Clear",
     "Delta",
+    "Leaving",
     "NewRecord",
     "Pop",
     "ReadRange",
     "ReadSummaries",
     "ReadUsage",
     "Reader",
+    "Reading",
     "Remove",
     "Summarise",
     "Tail",
@@ -84,12 +87,40 @@ class Call(Protocol[R_co]):
         ...
 
 
+class Audited(Call[R_co], Protocol):
+    """A call that may leave an event in the audit queue."""
+
+    def with_event(self, agent: str, event: bytes) -> Self:
+        """The same call, which leaves this event."""
+        ...
+
+
+class Leaving:
+    """A change with the fields ``agent`` and ``event``."""
+
+    __slots__ = ()
+
+    def with_event(self, agent: str, event: bytes) -> Self:
+        """The same call, which leaves this event."""
+        return replace(self, agent=agent, event=event)  # type: ignore[type-var]
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
     """Who reads, and the event to leave, for a tenant whose reads are audited."""
 
     agent: str
     event: bytes
+
+
+class Reading:
+    """A read with the field ``reader``."""
+
+    __slots__ = ()
+
+    def with_event(self, agent: str, event: bytes) -> Self:
+        """The same call, which leaves this event."""
+        return replace(self, reader=Reader(agent, event))  # type: ignore[type-var]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +140,7 @@ class NewRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Append:
+class Append(Leaving):
     """Records of one writer, stored all or not at all.
 
     writer, counter: the lane and the counter of the first record; the others count on from it.
@@ -167,7 +198,7 @@ class Append:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadRange:
+class ReadRange(Reading):
     """Entries from sequence ``start`` to ``end`` (0: the last), oldest first."""
 
     conversation: ConversationKeys
@@ -189,7 +220,7 @@ class ReadRange:
 
 
 @dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(Reading):
     """What was appended after ``since``, if ``epoch`` is still the conversation's."""
 
     conversation: ConversationKeys
@@ -211,7 +242,7 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
-class Tail:
+class Tail(Reading):
     """The last entries, before sequence ``before`` (0: from the end): as many as fit into
     ``max_tokens`` (0: any), by the token counts in the headers."""
 
@@ -234,7 +265,7 @@ class Tail:
 
 
 @dataclass(frozen=True, slots=True)
-class Pop:
+class Pop(Leaving):
     """Take the last message away. ``mark``: 16 random bytes that make a second try harmless."""
 
     conversation: ConversationKeys
@@ -255,7 +286,7 @@ class Pop:
 
 
 @dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(Leaving):
     """Replace messages by tombstones; sequences that are gone already are passed over."""
 
     conversation: ConversationKeys
@@ -276,7 +307,7 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class Update(Leaving):
     """Put another record in the place of a message; its sequence and time stay. A second try is
     known by the record itself, which no other call seals to the same bytes."""
 
@@ -312,7 +343,7 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
-class Clear:
+class Clear(Leaving):
     """Remove all messages, summaries and checkpoints; ``delete``: the conversation as well."""
 
     conversation: ConversationKeys
@@ -353,7 +384,7 @@ class TakeLease:
 
 
 @dataclass(frozen=True, slots=True)
-class Summarise:
+class Summarise(Leaving):
     """Keep a summary of what follows ``covered_before`` up to ``covered``, if the lease is held and
     nothing changed since ``epoch``. folds: the summary before is part of it, and goes."""
 
@@ -393,17 +424,18 @@ class Summarise:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadSummaries:
+class ReadSummaries(Reading):
     """The last summaries; an entry's sequence is the last that it covers."""
 
     conversation: ConversationKeys
     limit: int = 8
+    reader: Reader | None = None
 
     @property
     def words(self) -> Words:
-        """``FCALL_RO mt1_summaries …``"""
-        keys = (*self.conversation.reading, self.conversation.summaries)
-        return fcall("FCALL_RO", "summaries", keys, (self.limit,))
+        """``FCALL_RO mt1_summaries …``, or ``FCALL mt1_summaries_audited …``"""
+        further = (self.conversation.summaries,)
+        return reading("summaries", self.conversation, (self.limit,), self.reader, further)
 
     def read(self, reply: object) -> Entries:
         """The summaries, oldest first."""
@@ -433,13 +465,17 @@ def fcall(command: str, function: str, keys: tuple[bytes, ...], arguments: Words
 
 
 def reading(
-    function: str, conversation: ConversationKeys, arguments: Words, reader: Reader | None
+    function: str,
+    conversation: ConversationKeys,
+    arguments: Words,
+    reader: Reader | None,
+    further: tuple[bytes, ...] = (),
 ) -> Words:
     """A read: FCALL_RO cannot leave an event, so an audited one is another Function."""
     if reader is None:
-        return fcall("FCALL_RO", function, conversation.reading, arguments)
+        return fcall("FCALL_RO", function, (*conversation.reading, *further), arguments)
     arguments = (*arguments, reader.agent, reader.event)
-    return fcall("FCALL", f"{function}_audited", conversation.writing, arguments)
+    return fcall("FCALL", f"{function}_audited", (*conversation.writing, *further), arguments)
 
 
 def changing(

@@ -100,6 +100,7 @@ local function pop(keys, args)
     write_event(call, 'C', head.last)
     return {'conflict', head.known and head.epoch or 0, head.last, call.now}
   elseif not distance then
+    write_event(call, 'O', 0)
     return {'empty', head.epoch, head.epoch, 0, call.now}
   end
   -- Over quota LSET is gone and RPOP stays; the tombstones behind it go with the entry.
@@ -167,6 +168,7 @@ local function remove(keys, args)
     end
   end
   if #found == 0 then
+    write_event(call, 'O', 0)
     return {'ok', head.epoch, head.epoch, 0, call.now}
   end
   must(call, 'LSET', call.list, '0', '')

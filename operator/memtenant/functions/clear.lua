@@ -22,6 +22,7 @@ local function empty(keys, args, deletes)
   if before then
     return before
   elseif not head.known and call.length == 0 then
+    write_event(call, 'O', 0)
     return {'ok', 0, 0, 0, call.now}
   elseif expected and expected ~= head.epoch then
     write_event(call, 'C', head.last)

@@ -238,6 +238,7 @@ local function context_delete(keys, args)
   open_audit(call, event)
   load_context(call)
   if call.revision == 0 or call.deleted then
+    write_event(call, 'O', call.revision)
     return {'empty', call.revision, call.now}
   elseif expected and expected ~= call.revision then
     write_event(call, 'C', call.revision)

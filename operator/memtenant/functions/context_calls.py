@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from memtenant.functions.calls import Reader, Words, fcall, optional
+from memtenant.functions.calls import Leaving, Reader, Reading, Words, fcall, optional
 from memtenant.functions.context_replies import (
     Changes,
     ContextFields,
@@ -41,7 +41,7 @@ class FieldUpdate:
 
 
 @dataclass(frozen=True, slots=True)
-class ContextUpdate:
+class ContextUpdate(Leaving):
     """All of the updates or none.
 
     mark: 16 random bytes, the same in every try; ``retry`` in every try but the first: the log is
@@ -88,7 +88,7 @@ class ContextUpdate:
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteContext:
+class DeleteContext(Leaving):
     """Remove every field and the log; the revision stays, so that no version comes back."""
 
     context: ContextKeys
@@ -108,7 +108,7 @@ class DeleteContext:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadContext:
+class ReadContext(Reading):
     """Fields by name, or all."""
 
     context: ContextKeys
@@ -126,7 +126,7 @@ class ReadContext:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadChanges:
+class ReadChanges(Reading):
     """What changed after revision ``since``; one HGET where nothing did."""
 
     context: ContextKeys

@@ -17,6 +17,7 @@ from memtenant.functions.replies import (
 )
 
 __all__ = [
+    "REVISION_FIELD",
     "Change",
     "Changes",
     "ContextConflict",
@@ -27,7 +28,11 @@ __all__ = [
     "parse_context_updated",
     "parse_deleted",
     "parse_fields",
+    "revision_of",
 ]
+
+REVISION_FIELD = "#"
+"""The field of a context's versions that holds its revision."""
 
 _MARK_BYTES = 16
 
@@ -146,6 +151,14 @@ def parse_changes(reply: object) -> Changes:
     raw = items(rest, 2)
     changes = tuple(_change(binary(raw, at)) for at in range(len(raw)))
     return Changes(status, number(rest, 0), number(rest, 1), changes)
+
+
+def revision_of(entry: object) -> int:
+    """The revision that `REVISION_FIELD` tells; 0 where there is none that can be read."""
+    try:
+        return peek_header(entry).sequence if isinstance(entry, bytes) else 0
+    except RecordMalformed:
+        return 0
 
 
 def _fields(raw: Sequence[object]) -> tuple[Field, ...]:

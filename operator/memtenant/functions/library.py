@@ -30,6 +30,7 @@ _PARTS = (
     "clear",
     "summary",
     "context",
+    "index",
     "usage",
     "register",
 )

@@ -21,8 +21,8 @@ local function open_reading(call, audited, agent, event)
   end
 end
 
-local function conversation_reading(keys, args, audited, count)
-  exactly(keys, audited and 6 or 3, 'MT_KEYS')
+local function conversation_reading(keys, args, audited, count, further)
+  exactly(keys, (audited and 6 or 3) + (further or 0), 'MT_KEYS')
   exactly(args, audited and count + 2 or count, 'MT_ARGUMENTS')
   local call = conversation_names(keys, audited)
   local agent, event

@@ -102,15 +102,13 @@ local function summarise(keys, args)
   return {'ok', head.epoch, covered, call.now}
 end
 
--- KEYS  list head limits summaries
--- reply status epoch first last now more {entry …}; ARGV count
-local function read_summaries(keys, args)
-  exactly(keys, 4, 'MT_KEYS')
-  exactly(args, 1, 'MT_ARGUMENTS')
-  local call = conversation_names(keys, false)
-  local summaries = same(keys, 4, sub(call.list, 1, -2) .. 's')
+-- KEYS  list head limits, and where reads are audited: usage conversations queue; summaries
+-- ARGV  count, and where reads are audited: agent event
+-- reply status epoch first last now more {entry …}
+local function read_summaries(keys, args, audited)
+  local call = conversation_reading(keys, args, audited, 1, 1)
+  local summaries = same(keys, #keys, sub(call.list, 1, -2) .. 's')
   local count = integer(args, 1, 1, 64)
-  load_limits(call)
   load_head(call)
   -- Never longer than what it was made from.
   local cutoff = limit(reading('limits', 'HGET', call.limits_key, 'cutoff_derived')) or 0

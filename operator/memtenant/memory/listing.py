@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from memtenant.errors import UsageError
@@ -12,10 +13,9 @@ from memtenant.memory.messages import ConversationInfo
 __all__ = ["listed_as", "next_page"]
 
 
-def next_page(listed: object, limit: int, cursor: str | None) -> tuple[list[str], bool]:
+def next_page(entries: Sequence[bytes], limit: int, cursor: str | None) -> tuple[list[str], bool]:
     """The names after ``cursor`` of an index, the newest first and each once; and whether more
     follow. A conversation that began anew is as new as that."""
-    entries = listed if isinstance(listed, list) else []
     names = [name.decode("utf-8", "replace") for name in reversed(entries)]
     names = list(dict.fromkeys(names))
     start = 0

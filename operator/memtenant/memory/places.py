@@ -25,11 +25,13 @@ __all__ = [
     "SHARED_SCOPE",
     "ContextPlace",
     "ConversationPlace",
+    "UserPlace",
     "context_place",
     "conversation_place",
     "index_alias",
     "listed_context",
     "listed_place",
+    "user_place",
 ]
 
 SHARED_SCOPE: Final = "_"
@@ -59,6 +61,17 @@ class ContextPlace:
     keys: ContextKeys
     subject: SubjectKeys
     alias: str
+    tag: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class UserPlace:
+    """All of a user's; ``alias`` names the data key, ``tag`` as in `ConversationPlace`."""
+
+    subject: SubjectKeys
+    alias: str
+    tag: bytes
+    place: None = None
 
 
 def conversation_place(
@@ -99,6 +112,15 @@ def listed_place(
 def index_alias(name_key: SecretKey, user: str) -> str:
     """The alias of a user's index."""
     return user_alias(name_key, user)
+
+
+def user_place(tenant: TenantId, isolation: Isolation, name_key: SecretKey, user: str) -> UserPlace:
+    """Where what belongs to a user is found: its index and its data key."""
+    person = user_alias(name_key, user)
+    minimal = isolation is Isolation.MINIMAL
+    alias = _ONE_KEY if minimal else person
+    tag = subject_tag(name_key, user) if minimal else b""
+    return UserPlace(SubjectKeys.of(tenant, alias, person), alias, tag)
 
 
 def context_place(

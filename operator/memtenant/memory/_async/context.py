@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
+from memtenant.audit import Operation
 from memtenant.crypto.names import user_alias
 from memtenant.crypto.record import RecordKeys
 from memtenant.errors import (
@@ -24,11 +25,19 @@ from memtenant.functions.context_calls import (
     ReadChanges,
     ReadContext,
 )
-from memtenant.functions.context_replies import ContextConflict, ContextFields, parse_changes
+from memtenant.functions.context_replies import (
+    REVISION_FIELD,
+    Changes,
+    ContextConflict,
+    ContextFields,
+    parse_changes,
+    revision_of,
+)
 from memtenant.functions.replies import Status
-from memtenant.memory._async.link import home, sleep
-from memtenant.memory._async.store import Store
+from memtenant.memory._async.audited import AuditedStore
+from memtenant.memory._async.link import sleep
 from memtenant.memory.answers import value
+from memtenant.memory.auditing import Intent
 from memtenant.memory.contexts import (
     ChangeFn,
     ContextChange,
@@ -62,15 +71,12 @@ class SharedContext:
     """
 
     def __init__(
-        self, store: Store, keys: DataKeys, where: ContextPlace, policy: TenantPolicy
+        self, store: AuditedStore, keys: DataKeys, where: ContextPlace, policy: TenantPolicy
     ) -> None:
         self._store = store
         self._keys = keys
         self._where = where
         self._mode = policy.encryption
-        self._home: object = None
-        self._writer = b""
-        self._counter = 0
 
     async def create(self, values: Mapping[str, Json], *, about: Collection[str] = ()) -> int:
         """Make the context with these values; returns its revision.
@@ -81,8 +87,9 @@ class SharedContext:
 
     async def read(self, *names: str) -> Snapshot:
         """All values, or those named; a value that is not there is left out."""
-        found, keys = await self._read(names)
-        return self._snapshot(found, keys)
+        async with self._store.opening(self._where):
+            found, keys = await self._read(names)
+            return self._snapshot(found, keys)
 
     async def update(
         self,
@@ -127,8 +134,9 @@ class SharedContext:
         """Take every value away; whether there was anything. expected: the revision it must have
         (`VersionConflict`)."""
         call = DeleteContext(self._where.keys, self._agent, expected)
+        intent = Intent(Operation.CONTEXT_DELETE, self._where)
         try:
-            return (await self._store.write(call)).existed
+            return (await self._store.write_audited(call, intent)).existed
         except VersionConflict as error:
             raise _conflict(error, None) from None
 
@@ -141,11 +149,14 @@ class SharedContext:
         after a store that was away; what was missed meanwhile is told.
         """
         if since is None:
-            since = (await self._store.ask(ReadChanges(self._where.keys, 0))).revision
+            since = (await self._changes(0)).revision
         gone = False
         while True:
             try:
-                found = await self._store.ask(ReadChanges(self._where.keys, since))
+                if await self._is_quiet(since, gone):
+                    await sleep(interval)
+                    continue
+                found = await self._changes(since)
             except StoreUnavailable:
                 await sleep(interval)
                 continue
@@ -155,6 +166,20 @@ class SharedContext:
                 yield event_of(found)
             gone, since = deleted, found.revision
             await sleep(interval)
+
+    async def _changes(self, since: int) -> Changes:
+        intent = Intent(Operation.CONTEXT_CHANGES, self._where)
+        return await self._store.ask_audited(ReadChanges(self._where.keys, since), intent)
+
+    async def _is_quiet(self, since: int, gone: bool) -> bool:
+        """Where reads are audited: whether nothing changed, told by a number and a count. An event
+        for each poll would fill the queue, so there is one for each that finds something."""
+        if not self._store.auditor.expects(reading=True):
+            return False
+        versions = self._where.keys.versions
+        replies = await self._store.read(("HGET", versions, REVISION_FIELD), ("HLEN", versions))
+        revision, size = (value(reply) for reply in replies)
+        return (revision_of(revision), bool(revision) and size == 1) == (since, gone)
 
     async def access_log(self) -> list[ContextChange]:
         """The last 1,000 changes, oldest first: who changed which value when. A convenience, which
@@ -178,10 +203,11 @@ class SharedContext:
         for attempt in range(_ATTEMPTS):
             data_key = await self._data_key()
             record_keys = self._record_keys(data_key)
-            writer, counter = self._next()
+            turn = self._store.auditor.take()
+            updates = sealed_fields(changes, expected, record_keys, turn.writer, turn.counter)
             update = ContextUpdate(
                 context=self._where.keys,
-                updates=sealed_fields(changes, expected, record_keys, writer, counter),
+                updates=updates,
                 mark=mark,
                 data_key_name=self._where.subject.data_key,
                 data_key=data_key.stored,
@@ -194,8 +220,16 @@ class SharedContext:
             def tried(again: bool, update: ContextUpdate = update) -> ContextUpdate:
                 return replace(update, retry=again)
 
+            intent = Intent(
+                operation=Operation.CONTEXT_CREATE if revision == 0 else Operation.CONTEXT_UPDATE,
+                where=self._where,
+                records=[one.record for one in updates if one.record is not None],
+                count=len(updates),
+                turn=turn,
+                data_key=data_key.key,
+            )
             try:
-                done = await self._store.write_made(tried)
+                done = await self._store.write_made_audited(tried, intent)
             except (DataKeyChanged, KeyRetired):
                 self._keys.forget(self._where.alias)
                 self._store.source.current(look=True)
@@ -206,8 +240,10 @@ class SharedContext:
                 if data_key.fresh:  # whoever was first made another key
                     self._keys.forget(self._where.alias)
                     record_keys = self._record_keys(await self._data_key())
-                raise _conflict(error, record_keys) from None
+                async with self._store.opening(self._where):
+                    raise _conflict(error, record_keys) from None
             else:
+                self._store.auditor.done(turn)
                 if data_key.fresh:
                     self._keys.was_stored(self._where.alias)
                 return done.revision
@@ -218,12 +254,14 @@ class SharedContext:
         known = self._keys.stored(self._where.alias)
         lookup = () if known else self._keys.lookup(self._where.subject.data_key)
         call = ReadContext(self._where.keys, names)
-        replies = [value(one) for one in await self._store.read(*lookup, call.words)]
+        intent = Intent(Operation.CONTEXT_READ, self._where)
+        replies = await self._store.read_audited(call, intent, lookup)
         if known is None:
             known = self._keys.learn(self._where.alias, replies[:2])
         found = call.read(replies[-1])
         while found.remaining:
-            more = await self._store.ask(ReadContext(self._where.keys, found.remaining))
+            call = ReadContext(self._where.keys, found.remaining)
+            more = await self._store.ask_audited(call, intent)
             if more.revision != found.revision:
                 return await self._read(names)  # changed between two replies
             found = ContextFields(
@@ -262,15 +300,6 @@ class SharedContext:
             subject_index(opened.binding.tenant, user_alias(opened.keyring.name_key, user)).encode()
             for user in about
         )
-
-    def _next(self) -> tuple[bytes, int]:
-        here = home()
-        if self._home != here:
-            self._home = here
-            self._writer = int(time.time()).to_bytes(4, "big") + secrets.token_bytes(4)
-            self._counter = 0
-        self._counter += 1
-        return self._writer, self._counter
 
     @property
     def _agent(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
+from memtenant.audit import Operation, sequences_to_bytes
 from memtenant.crypto.record import MESSAGE, RecordKeys
 from memtenant.errors import (
     DataKeyChanged,
@@ -17,11 +18,12 @@ from memtenant.errors import (
     MessageNotFound,
     QuotaExceeded,
     RecordKeyMismatch,
+    UsageError,
     VersionConflict,
 )
 from memtenant.functions.calls import (
     MAX_BATCH,
-    Call,
+    Audited,
     Clear,
     Delta,
     Pop,
@@ -33,10 +35,11 @@ from memtenant.functions.calls import (
 )
 from memtenant.functions.head import HEAD_STATE
 from memtenant.functions.replies import Changed, Entries, Entry, Head, Status
+from memtenant.memory._async.audited import AuditedStore
 from memtenant.memory._async.lane import Lane
 from memtenant.memory._async.link import sleep
-from memtenant.memory._async.store import Store
 from memtenant.memory.answers import value
+from memtenant.memory.auditing import Intent
 from memtenant.memory.datakeys import DataKey, DataKeys
 from memtenant.memory.drafts import (
     Ticket,
@@ -67,7 +70,12 @@ class Conversation:
     """A session of a user, from `Tenant.conversation`; cheap to make, safe to share."""
 
     def __init__(
-        self, store: Store, keys: DataKeys, history: History, lane: Lane, counter: TokenCounter
+        self,
+        store: AuditedStore,
+        keys: DataKeys,
+        history: History,
+        lane: Lane,
+        counter: TokenCounter,
     ) -> None:
         self._store = store
         self._keys = keys
@@ -155,7 +163,8 @@ class Conversation:
         new. Raises `HistoryRewound` and `RecordInvalid` of the kind that it is.
         """
         part = first > 1 or last is not None
-        found = await (self._range(first, last or 0) if part else self._whole())
+        async with self._store.opening(self._history.where):
+            found = await (self._range(first, last or 0) if part else self._whole())
         return [
             kept.mine()
             for kept in found
@@ -171,16 +180,8 @@ class Conversation:
         """
         if max_tokens < 1:
             return []
-        entries, keys = await self._entries(Tail(self._history.where.keys, max_tokens=max_tokens))
-        found = list(entries.entries)
-        spent = sum(entry.header.tokens for entry in found)
-        if entries.more and len(found) == MAX_BATCH and spent < max_tokens:
-            before = found[0].header.sequence
-            older, keys = await self._entries(
-                Tail(self._history.where.keys, before=before, max_tokens=max_tokens - spent)
-            )
-            found = [*older.entries, *found]
-        kept = _opened(found, keys)
+        async with self._store.opening(self._history.where):
+            kept = await self._newest(max_tokens)
         return fitting([one.mine() for one in kept], max_tokens, self._tokens)
 
     async def context(self, budget: ContextBudget) -> PromptContext:
@@ -216,30 +217,28 @@ class Conversation:
         made = draft(message, self._counter)
         where = self._history.where
         for attempt in range(_ATTEMPTS):
-            entries, keys = await self._entries(ReadRange(where.keys, sequence, sequence))
-            entry = next(iter(entries.entries), None)
-            if entry is None or entry.header.tombstone:
-                raise MessageNotFound(
-                    f"No message has sequence {sequence}: it was deleted, has expired, or never was"
-                )
-            record_keys, data_key = _required(keys), self._keys.stored(where.alias)
+            async with self._store.opening(where):
+                entry, record_keys = await self._one(sequence)
+                # The same writer and counter: the message stays where its writer put it.
+                old = record_keys.open(MESSAGE, entry.record)
+            data_key = self._keys.stored(where.alias)
             if data_key is None:
                 continue  # its minutes are over just now: read it again
-            # The same writer and counter: the message stays where its writer put it.
-            old = record_keys.open(MESSAGE, entry.record)
+            record = record_keys.seal(MESSAGE, old.writer, old.counter, made.content)
             call = Update(
                 conversation=where.keys,
                 subject=where.subject,
                 sequence=sequence,
-                record=record_keys.seal(MESSAGE, old.writer, old.counter, made.content),
+                record=record,
                 data_key=data_key.stored,
                 agent=self._agent,
                 tokens=made.tokens,
                 tag=entry.header.subject_tag or b"",
                 expected_epoch=None if expected is None else expected.epoch,
             )
+            intent = Intent(Operation.UPDATE, where, records=(record,), data_key=data_key.key)
             try:
-                changed = await self._store.write(call)
+                changed = await self._store.write_audited(call, intent)
             except (DataKeyChanged, KeyRetired):
                 self._keys.forget(where.alias)
                 self._store.source.current(look=True)
@@ -253,15 +252,16 @@ class Conversation:
 
     async def pop(self) -> StoredMessage | None:
         """Take the last message away and return it; None where there is none."""
-        attempt = 0
+        where, attempt = self._history.where, 0
         while True:
-            last = await self._last()
+            async with self._store.opening(where):
+                last = await self._last()
             if last is None:
                 return None
             mark = secrets.token_bytes(_MARK_BYTES)
-            call = Pop(self._history.where.keys, self._agent, mark, last.sequence)
+            call = Pop(where.keys, self._agent, mark, last.sequence)
             try:
-                popped = await self._store.write(call)
+                popped = await self._store.write_audited(call, Intent(Operation.POP, where))
             except VersionConflict:
                 # Somebody appended or popped in between.
                 if attempt == _ATTEMPTS:
@@ -274,12 +274,16 @@ class Conversation:
                 return last
 
     async def remove(self, *sequences: int) -> int:
-        """Take single messages away; returns how many of them were there."""
+        """Take single messages away (up to 1,000); returns how many of them were there."""
         if not sequences:
             return 0
-        mark = secrets.token_bytes(_MARK_BYTES)
-        call = Remove(self._history.where.keys, sequences, self._agent, mark)
-        return self._changed(await self._store.write(call))
+        if len(sequences) > MAX_BATCH or min(sequences) < 1:
+            raise UsageError(f"remove takes 1 to {MAX_BATCH} sequences, which count from 1")
+        where, mark = self._history.where, secrets.token_bytes(_MARK_BYTES)
+        call = Remove(where.keys, sequences, self._agent, mark)
+        detail = sequences_to_bytes(sequences)
+        intent = Intent(Operation.REMOVE, where, count=len(sequences), detail=detail)
+        return self._changed(await self._store.write_audited(call, intent))
 
     async def clear(self, *, expected: Head | None = None) -> int:
         """Take every message away, and what was derived from them; returns how many there were.
@@ -294,14 +298,40 @@ class Conversation:
 
     async def _clear(self, *, delete: bool, expected: Head | None) -> int:
         epoch = None if expected is None else expected.epoch
-        mark = secrets.token_bytes(_MARK_BYTES)
-        call = Clear(self._history.where.keys, self._agent, delete, mark, epoch)
-        return self._changed(await self._store.write(call))
+        where, mark = self._history.where, secrets.token_bytes(_MARK_BYTES)
+        call = Clear(where.keys, self._agent, delete, mark, epoch)
+        intent = Intent(Operation.DELETE if delete else Operation.CLEAR, where)
+        return self._changed(await self._store.write_audited(call, intent))
 
     def _changed(self, changed: Changed) -> int:
         self._history.drop_copy()
         self._history.saw(Head(changed.epoch, 0))
         return changed.affected
+
+    async def _one(self, sequence: int) -> tuple[Entry, RecordKeys]:
+        """The entry with this sequence, and the keys that open it; `MessageNotFound`."""
+        call = ReadRange(self._history.where.keys, sequence, sequence)
+        entries, keys = await self._entries(call)
+        entry = next(iter(entries.entries), None)
+        if entry is None or entry.header.tombstone:
+            raise MessageNotFound(
+                f"No message has sequence {sequence}: it was deleted, has expired, or never was"
+            )
+        return entry, _required(keys)
+
+    async def _newest(self, max_tokens: int) -> list[Kept]:
+        """The tail that has about so many tokens."""
+        where = self._history.where.keys
+        entries, keys = await self._entries(Tail(where, max_tokens=max_tokens))
+        found = list(entries.entries)
+        spent = sum(entry.header.tokens for entry in found)
+        if entries.more and len(found) == MAX_BATCH and spent < max_tokens:
+            before = found[0].header.sequence
+            older, keys = await self._entries(
+                Tail(where, before=before, max_tokens=max_tokens - spent)
+            )
+            found = [*older.entries, *found]
+        return _opened(found, keys)
 
     async def _last(self) -> StoredMessage | None:
         """The last message that is there."""
@@ -341,7 +371,7 @@ class Conversation:
             copy = self._history.take_copy() or Copy(Head(0, 0))
             while True:
                 since = copy.head
-                call: Call[Entries] = (
+                call: Audited[Entries] = (
                     Delta(keys_of, since.epoch, since.last) if since.epoch else ReadRange(keys_of)
                 )
                 entries, keys, oldest = await self._entries_and(call, cutoff)
@@ -358,18 +388,19 @@ class Conversation:
                     return found
         raise _restless(self._history.head)
 
-    async def _entries(self, call: Call[Entries]) -> tuple[Entries, RecordKeys | None]:
+    async def _entries(self, call: Audited[Entries]) -> tuple[Entries, RecordKeys | None]:
         entries, keys, _ = await self._entries_and(call)
         return entries, keys
 
     async def _entries_and(
-        self, call: Call[Entries], *further: Words
+        self, call: Audited[Entries], *further: Words
     ) -> tuple[Entries, RecordKeys | None, object]:
         """One reading call with the keys that open what it brings, in one round trip."""
         where, seen = self._history.where, self._history.head
         known = self._keys.stored(where.alias)
         lookup = () if known else self._keys.lookup(where.subject.data_key)
-        replies = [value(one) for one in await self._store.read(*lookup, call.words, *further)]
+        intent = Intent(Operation.READ, where)
+        replies = await self._store.read_audited(call, intent, lookup, further)
         entries = call.read(replies[len(lookup)])
         self._check_head(entries.head, seen)
         if known is None:

@@ -35,9 +35,11 @@ _REPLICAS_KEPT_FOR = 60.0
 @dataclass(slots=True)
 class Tries:
     """How often a request was written to a socket: more than once, or once without an answer, and
-    it may have been done although an error came."""
+    it may have been done although an error came. ``budget``: seconds for which it is tried, where
+    that is not the store's."""
 
     sent: int = 0
+    budget: float | None = None
 
 
 class Store:
@@ -82,7 +84,7 @@ class Store:
             replies = await self._run(lambda again: (call(again).words,), tries)
             return call(False).read(value(replies[0]))
         expected = await self._replica_count()
-        deadline = time.monotonic() + self._options.retry_budget
+        deadline = self._deadline(tries)
         attempt = 0
         while True:
             replies = await self._run(lambda again: self._replicated(call, again, expected), tries)
@@ -130,7 +132,7 @@ class Store:
 
     async def _run(self, commands: Callable[[bool], Sequence[Words]], tries: Tries) -> list[object]:
         self._settle()
-        deadline = time.monotonic() + self._options.retry_budget
+        deadline = self._deadline(tries)
         attempt = 0
         while True:
             generation = self.source.current().generation
@@ -153,6 +155,10 @@ class Store:
             if time.monotonic() + delay >= deadline:
                 raise problem
             await sleep(delay)
+
+    def _deadline(self, tries: Tries) -> float:
+        budget = self._options.retry_budget if tries.budget is None else tries.budget
+        return time.monotonic() + budget
 
     async def _exchange(
         self, commands: Callable[[bool], Sequence[Words]], tries: Tries, deadline: float

@@ -9,21 +9,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from memtenant.audit import Operation
 from memtenant.errors import RecordInvalid, UsageError
 from memtenant.functions.calls import ReadUsage
+from memtenant.functions.index_calls import ReadIndex
 from memtenant.functions.keyspace import TenantKeys
+from memtenant.memory._async.audited import AuditedStore
 from memtenant.memory._async.conversation import Conversation
 from memtenant.memory._async.lane import TITLE, Lane
-from memtenant.memory._async.store import Store
 from memtenant.memory.agents import require_listed
 from memtenant.memory.answers import value
+from memtenant.memory.auditing import Intent
 from memtenant.memory.codec import decode_value, unpack
 from memtenant.memory.datakeys import DataKey, DataKeys
 from memtenant.memory.heads import HEAD_FIELDS, heads_of, last_append
 from memtenant.memory.history import History
 from memtenant.memory.listing import listed_as, next_page
 from memtenant.memory.locks import ShortLock
-from memtenant.memory.messages import ConversationInfo, Page
+from memtenant.memory.messages import Page
 from memtenant.memory.options import Options
 from memtenant.memory.places import (
     ConversationPlace,
@@ -31,6 +34,7 @@ from memtenant.memory.places import (
     conversation_place,
     index_alias,
     listed_place,
+    user_place,
 )
 from memtenant.memory.reports import AgentStatus, Info, Usage, agent_statuses, info_of, usage_of
 from memtenant.memory.source import BindingSource
@@ -67,8 +71,8 @@ class Tenant:
         token_counter: TokenCounter = estimate_tokens,
     ) -> None:
         self._source = source
-        self._store = Store(source, options or Options())
         self._keys = DataKeys(source)
+        self._store = AuditedStore(source, options or Options(), self._keys)
         self._counter = token_counter
         self._open: OrderedDict[tuple[str, str], tuple[History, Lane]] = OrderedDict()
         self._lock = ShortLock()
@@ -163,8 +167,10 @@ class Tenant:
         opened = self._source.current()
         tenant, isolation = opened.binding.tenant, opened.binding.policy.isolation
         index = index_alias(opened.keyring.name_key, user)
-        replies = await self._store.read(("LRANGE", subject_index(tenant, index), 0, -1))
-        names, rest = next_page(value(replies[0]), limit, cursor)
+        where = user_place(tenant, isolation, opened.keyring.name_key, user)
+        call = ReadIndex(self._once, where.subject.index)
+        entries = await self._store.ask_audited(call, Intent(Operation.LIST, where))
+        names, rest = next_page(entries, limit, cursor)
         found = [listed_place(tenant, isolation, index, name) for name in names]
         places = [place for place in found if place is not None]
         if not places:
@@ -174,26 +180,26 @@ class Tenant:
             *(("HMGET", place.keys.head, *HEAD_FIELDS) for place in places),
         )
         answers = [value(reply) for reply in replies]
-        data_key = self._keys.learn(places[0].alias, answers[:2])
-        listed = (
-            self._listed(place, fields, data_key)
-            for place, fields in zip(places, answers[2:], strict=True)
-        )
+        async with self._store.opening(where):
+            data_key = self._keys.learn(places[0].alias, answers[:2])
+        listed = []
+        for place, fields in zip(places, answers[2:], strict=True):
+            listed.append(listed_as(fields, await self._title(place, fields, data_key)))
         items = tuple(one for one in listed if one is not None)
         return Page(items, names[-1] if rest else None)
 
-    def _listed(
+    async def _title(
         self, place: ConversationPlace, fields: object, data_key: DataKey | None
-    ) -> ConversationInfo | None:
-        title: object = None
-        if isinstance(fields, list) and isinstance(fields[1], bytes) and data_key is not None:
-            keys = History(place, self._source.current().binding.policy.encryption)
-            try:
+    ) -> object:
+        if not isinstance(fields, list) or not isinstance(fields[1], bytes) or data_key is None:
+            return None
+        keys = History(place, self._source.current().binding.policy.encryption)
+        try:
+            async with self._store.opening(place):
                 record = keys.record_keys(data_key).open(TITLE, fields[1])
-                title = decode_value(unpack(record.content))
-            except RecordInvalid:
-                title = None  # written around memtenant, or under a key that was replaced
-        return listed_as(fields, title)
+                return decode_value(unpack(record.content))
+        except RecordInvalid:
+            return None  # written around memtenant, or under a key that was replaced
 
     def shared_context(self, context: str) -> SharedContext:
         """A context that all agents of the tenant share: named values with versions."""

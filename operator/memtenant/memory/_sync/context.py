@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
+from memtenant.audit import Operation
 from memtenant.crypto.names import user_alias
 from memtenant.crypto.record import RecordKeys
 from memtenant.errors import (
@@ -25,11 +26,19 @@ from memtenant.functions.context_calls import (
     ReadChanges,
     ReadContext,
 )
-from memtenant.functions.context_replies import ContextConflict, ContextFields, parse_changes
+from memtenant.functions.context_replies import (
+    REVISION_FIELD,
+    Changes,
+    ContextConflict,
+    ContextFields,
+    parse_changes,
+    revision_of,
+)
 from memtenant.functions.replies import Status
-from memtenant.memory._sync.link import home, sleep
-from memtenant.memory._sync.store import Store
+from memtenant.memory._sync.audited import AuditedStore
+from memtenant.memory._sync.link import sleep
 from memtenant.memory.answers import value
+from memtenant.memory.auditing import Intent
 from memtenant.memory.contexts import (
     ChangeFn,
     ContextChange,
@@ -63,15 +72,12 @@ class SharedContext:
     """
 
     def __init__(
-        self, store: Store, keys: DataKeys, where: ContextPlace, policy: TenantPolicy
+        self, store: AuditedStore, keys: DataKeys, where: ContextPlace, policy: TenantPolicy
     ) -> None:
         self._store = store
         self._keys = keys
         self._where = where
         self._mode = policy.encryption
-        self._home: object = None
-        self._writer = b""
-        self._counter = 0
 
     def create(self, values: Mapping[str, Json], *, about: Collection[str] = ()) -> int:
         """Make the context with these values; returns its revision.
@@ -82,8 +88,9 @@ class SharedContext:
 
     def read(self, *names: str) -> Snapshot:
         """All values, or those named; a value that is not there is left out."""
-        found, keys = self._read(names)
-        return self._snapshot(found, keys)
+        with self._store.opening(self._where):
+            found, keys = self._read(names)
+            return self._snapshot(found, keys)
 
     def update(
         self,
@@ -128,8 +135,9 @@ class SharedContext:
         """Take every value away; whether there was anything. expected: the revision it must have
         (`VersionConflict`)."""
         call = DeleteContext(self._where.keys, self._agent, expected)
+        intent = Intent(Operation.CONTEXT_DELETE, self._where)
         try:
-            return (self._store.write(call)).existed
+            return (self._store.write_audited(call, intent)).existed
         except VersionConflict as error:
             raise _conflict(error, None) from None
 
@@ -140,11 +148,14 @@ class SharedContext:
         after a store that was away; what was missed meanwhile is told.
         """
         if since is None:
-            since = (self._store.ask(ReadChanges(self._where.keys, 0))).revision
+            since = (self._changes(0)).revision
         gone = False
         while True:
             try:
-                found = self._store.ask(ReadChanges(self._where.keys, since))
+                if self._is_quiet(since, gone):
+                    sleep(interval)
+                    continue
+                found = self._changes(since)
             except StoreUnavailable:
                 sleep(interval)
                 continue
@@ -154,6 +165,20 @@ class SharedContext:
                 yield event_of(found)
             gone, since = deleted, found.revision
             sleep(interval)
+
+    def _changes(self, since: int) -> Changes:
+        intent = Intent(Operation.CONTEXT_CHANGES, self._where)
+        return self._store.ask_audited(ReadChanges(self._where.keys, since), intent)
+
+    def _is_quiet(self, since: int, gone: bool) -> bool:
+        """Where reads are audited: whether nothing changed, told by a number and a count. An event
+        for each poll would fill the queue, so there is one for each that finds something."""
+        if not self._store.auditor.expects(reading=True):
+            return False
+        versions = self._where.keys.versions
+        replies = self._store.read(("HGET", versions, REVISION_FIELD), ("HLEN", versions))
+        revision, size = (value(reply) for reply in replies)
+        return (revision_of(revision), bool(revision) and size == 1) == (since, gone)
 
     def access_log(self) -> list[ContextChange]:
         """The last 1,000 changes, oldest first: who changed which value when. A convenience, which
@@ -177,10 +202,11 @@ class SharedContext:
         for attempt in range(_ATTEMPTS):
             data_key = self._data_key()
             record_keys = self._record_keys(data_key)
-            writer, counter = self._next()
+            turn = self._store.auditor.take()
+            updates = sealed_fields(changes, expected, record_keys, turn.writer, turn.counter)
             update = ContextUpdate(
                 context=self._where.keys,
-                updates=sealed_fields(changes, expected, record_keys, writer, counter),
+                updates=updates,
                 mark=mark,
                 data_key_name=self._where.subject.data_key,
                 data_key=data_key.stored,
@@ -193,8 +219,16 @@ class SharedContext:
             def tried(again: bool, update: ContextUpdate = update) -> ContextUpdate:
                 return replace(update, retry=again)
 
+            intent = Intent(
+                operation=Operation.CONTEXT_CREATE if revision == 0 else Operation.CONTEXT_UPDATE,
+                where=self._where,
+                records=[one.record for one in updates if one.record is not None],
+                count=len(updates),
+                turn=turn,
+                data_key=data_key.key,
+            )
             try:
-                done = self._store.write_made(tried)
+                done = self._store.write_made_audited(tried, intent)
             except (DataKeyChanged, KeyRetired):
                 self._keys.forget(self._where.alias)
                 self._store.source.current(look=True)
@@ -205,8 +239,10 @@ class SharedContext:
                 if data_key.fresh:  # whoever was first made another key
                     self._keys.forget(self._where.alias)
                     record_keys = self._record_keys(self._data_key())
-                raise _conflict(error, record_keys) from None
+                with self._store.opening(self._where):
+                    raise _conflict(error, record_keys) from None
             else:
+                self._store.auditor.done(turn)
                 if data_key.fresh:
                     self._keys.was_stored(self._where.alias)
                 return done.revision
@@ -217,12 +253,14 @@ class SharedContext:
         known = self._keys.stored(self._where.alias)
         lookup = () if known else self._keys.lookup(self._where.subject.data_key)
         call = ReadContext(self._where.keys, names)
-        replies = [value(one) for one in self._store.read(*lookup, call.words)]
+        intent = Intent(Operation.CONTEXT_READ, self._where)
+        replies = self._store.read_audited(call, intent, lookup)
         if known is None:
             known = self._keys.learn(self._where.alias, replies[:2])
         found = call.read(replies[-1])
         while found.remaining:
-            more = self._store.ask(ReadContext(self._where.keys, found.remaining))
+            call = ReadContext(self._where.keys, found.remaining)
+            more = self._store.ask_audited(call, intent)
             if more.revision != found.revision:
                 return self._read(names)  # changed between two replies
             found = ContextFields(
@@ -261,15 +299,6 @@ class SharedContext:
             subject_index(opened.binding.tenant, user_alias(opened.keyring.name_key, user)).encode()
             for user in about
         )
-
-    def _next(self) -> tuple[bytes, int]:
-        here = home()
-        if self._home != here:
-            self._home = here
-            self._writer = int(time.time()).to_bytes(4, "big") + secrets.token_bytes(4)
-            self._counter = 0
-        self._counter += 1
-        return self._writer, self._counter
 
     @property
     def _agent(self) -> str:

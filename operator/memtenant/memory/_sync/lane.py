@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from memtenant.audit import Operation
 from memtenant.crypto.record import MESSAGE
 from memtenant.errors import (
     DataKeyChanged,
@@ -29,9 +30,11 @@ from memtenant.errors import (
 )
 from memtenant.functions.calls import Append, NewRecord
 from memtenant.functions.replies import Appended, Head, Marked
+from memtenant.memory._sync.audited import AuditedStore
 from memtenant.memory._sync.link import Lock, home, sleep
-from memtenant.memory._sync.store import Store, Tries
+from memtenant.memory._sync.store import Tries
 from memtenant.memory.answers import value
+from memtenant.memory.auditing import Intent, Turn
 from memtenant.memory.codec import decode_value, encode_value, pack, unpack
 from memtenant.memory.datakeys import DataKey, DataKeys
 from memtenant.memory.drafts import Ticket, idempotency_mac, moment, take_batch
@@ -51,7 +54,7 @@ _ATTEMPTS = 6
 class Lane:
     """Appends to one conversation, for one process."""
 
-    def __init__(self, store: Store, keys: DataKeys, history: History, session: str) -> None:
+    def __init__(self, store: AuditedStore, keys: DataKeys, history: History, session: str) -> None:
         self._title: str | None = None
         self._store = store
         self._keys = keys
@@ -99,7 +102,8 @@ class Lane:
     def _commit(self, batch: list[Ticket], own: Ticket) -> None:
         """Seal the batch and send it; settles each of its tickets."""
         try:
-            data_key = self._data_key()
+            with self._store.opening(self._history.where):
+                data_key = self._data_key()
             call = self._sealed(batch, data_key)
         except MemtenantError as error:
             _fail(batch, error)
@@ -109,7 +113,7 @@ class Lane:
     def _send(self, batch: list[Ticket], call: Append, tries: Tries, own: Ticket) -> None:
         seen = self._history.head
         try:
-            answer = self._store.write(call, tries)
+            answer = self._store.write_audited(call, self._intent(call), tries)
         except (DataKeyChanged, KeyRetired, WriterUnknown, WriterOutOfStep) as error:
             self._again(batch, error, tries, own)
         except QuotaExceeded as error:
@@ -299,6 +303,15 @@ class Lane:
             meta=meta,
             expected_epoch=None if expected is None else expected.epoch,
             expected_last=None if expected is None else expected.last,
+        )
+
+    def _intent(self, call: Append) -> Intent:
+        return Intent(
+            Operation.APPEND,
+            self._history.where,
+            records=[one.record for one in call.records],
+            count=len(call.records),
+            turn=Turn(call.writer, call.counter),
         )
 
     def _renew(self, opened: int | None = None) -> None:

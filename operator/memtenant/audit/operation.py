@@ -1,0 +1,50 @@
+"""What an event says was done. Numbers are for ever: a sealed log is read for years."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = ["Failure", "Operation"]
+
+
+class Operation(IntEnum):
+    """One byte of an event; the high four bits are what it was done to."""
+
+    APPEND = 0x01
+    UPDATE = 0x02
+    POP = 0x03
+    REMOVE = 0x04
+    CLEAR = 0x05
+    DELETE = 0x06
+    READ = 0x07
+    SUMMARISE = 0x08
+    READ_SUMMARIES = 0x09
+    LIST = 0x0A
+
+    CONTEXT_CREATE = 0x11
+    CONTEXT_UPDATE = 0x12
+    CONTEXT_DELETE = 0x13
+    CONTEXT_READ = 0x14
+    CONTEXT_CHANGES = 0x15
+
+    CHECKPOINT_WRITE = 0x21
+    CHECKPOINT_READ = 0x22
+    CHECKPOINT_DELETE = 0x23
+
+    EXPORT = 0x31
+    FORGET = 0x32
+
+    DECRYPTION_FAILED = 0x41
+
+
+class Failure(IntEnum):
+    """Why something did not open: the detail of `Operation.DECRYPTION_FAILED`."""
+
+    MALFORMED = 1
+    PLAINTEXT = 2
+    OTHER_KEY = 3
+    TAMPERED = 4
+    REPLAYED = 5
+    REORDERED = 6
+    MISSING = 7
+    KEY_UNAVAILABLE = 8
