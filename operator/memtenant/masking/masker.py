@@ -1,0 +1,107 @@
+"""What a detector finds, replaced as the rules say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from memtenant.crypto.primitives import SecretKey
+from memtenant.masking.cards import card_numbers, card_tracks, card_verifications
+from memtenant.masking.credentials import secrets
+from memtenant.masking.findings import Finding, settled
+from memtenant.masking.network import emails, ip_addresses, url_credentials
+from memtenant.masking.people import (
+    birth_dates,
+    driver_licences,
+    ibans,
+    passports,
+    social_security_numbers,
+)
+from memtenant.masking.phones import phones
+from memtenant.masking.placeholders import masked, token
+from memtenant.masking.reading import Reading
+from memtenant.tenancy.masking import Detector, MaskingAction
+
+__all__ = ["DETECTORS", "Masker", "found"]
+
+Find = Callable[[Reading], Iterator[Finding]]
+
+DETECTORS: Final[Mapping[Detector, Find]] = MappingProxyType(
+    {
+        Detector.CARD_VERIFICATION: card_verifications,
+        Detector.CARD_TRACK: card_tracks,
+        Detector.CARD: card_numbers,
+        Detector.SECRET: secrets,
+        Detector.URL_CREDENTIALS: url_credentials,
+        Detector.IBAN: ibans,
+        Detector.EMAIL: emails,
+        Detector.SOCIAL_SECURITY: social_security_numbers,
+        Detector.PASSPORT: passports,
+        Detector.DRIVER_LICENCE: driver_licences,
+        Detector.BIRTH_DATE: birth_dates,
+        Detector.PHONE: phones,
+        Detector.IP_ADDRESS: ip_addresses,
+    }
+)
+
+_PASSES: Final = 4
+
+
+def found(text: str, actions: Mapping[Detector, MaskingAction]) -> list[Finding]:
+    """What the detectors that have an action find, in order, where it stands in ``text``."""
+    reading = Reading(text)
+    findings = [one for detector in actions for one in DETECTORS[detector](reading)]
+    if not findings:
+        return []
+    placed = []
+    for one in settled(findings, actions):
+        start, end = reading.place(one.start, one.end)
+        placed.append(one._replace(start=start, end=end))
+    return placed
+
+
+class Masker:
+    """Masks texts that belong together, and counts. Not for several threads at once.
+
+    ``token_key`` is of the person whose data it is. ``counts`` has what was found by detector,
+    ``rejected`` those of them that may not be stored in any form: the caller refuses all.
+    """
+
+    def __init__(self, token_key: Callable[[], SecretKey]) -> None:
+        self._token_key = token_key
+        self.counts: Counter[Detector] = Counter()
+        self.rejected: Counter[Detector] = Counter()
+
+    def text(self, text: str, actions: Mapping[Detector, MaskingAction]) -> str:
+        """The text with what was found replaced. Masked again, it stays as it is: what only comes
+        to light by a replacement is replaced too."""
+        for _ in range(_PASSES):
+            findings = found(text, actions)
+            if not findings:
+                break
+            text = self._replaced(text, findings, actions)
+        return text
+
+    def _replaced(
+        self, text: str, findings: list[Finding], actions: Mapping[Detector, MaskingAction]
+    ) -> str:
+        parts, done = [], 0
+        for one in findings:
+            action = actions[one.detector]
+            self.counts[one.detector] += 1
+            if action is MaskingAction.REJECT:
+                self.rejected[one.detector] += 1
+            parts += (text[done : one.start], self._instead(one, action))
+            done = one.end
+        return "".join((*parts, text[done:]))
+
+    def _instead(self, one: Finding, action: MaskingAction) -> str:
+        match action:
+            case MaskingAction.DROP:
+                return ""
+            case MaskingAction.TOKENISE:
+                return token(one.detector, one.value, self._token_key())
+            case MaskingAction.MASK | MaskingAction.REJECT:
+                return masked(one.detector, one.shown)
