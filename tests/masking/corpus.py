@@ -417,7 +417,7 @@ HARMLESS: tuple[Make, ...] = (
     lambda d: f"mac {':'.join(f'{d.randint(0, 255):02x}' for _ in range(6))}",
     lambda d: f"git clone git@github.com:{word(d)}/{word(d)}.git",
     lambda d: f"https://example.com/{word(d)}?page={digits(d, 2)}#part-{digits(d, 3)}",
-    lambda d: f"SELECT name FROM a WHERE id = {digits(d, 8)} AND year = 2026;",
+    lambda d: f"SELECT name WHERE id = {digits(d, 8)} AND year = 2026;",
     lambda d: f"coordinates 52.{digits(d, 6)}, 13.{digits(d, 6)}",
     lambda d: f"Part {digits(d, 3)}-{digits(d, 4)}-{digits(d, 2)}, {digits(d, 4)} more in May.",
     lambda d: f"account {digits(d, 10)} has {digits(d, 4)} points",

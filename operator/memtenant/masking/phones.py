@@ -17,7 +17,7 @@ from memtenant.tenancy.masking import Detector
 
 __all__ = ["phones"]
 
-_INTERNATIONAL = re.compile(r"(?<![\w+])(?:\+|00 ?(?=[1-9][0-9]{0,2}[ ./-]))[0-9 ().\-/]{7,24}")
+_INTERNATIONAL = re.compile(r"(?<![\w+])(?:\+|00 ?(?=[1-9][0-9]{0,2}[ ./]))[0-9 ().\-/]{7,24}")
 _NORTH_AMERICAN = re.compile(
     r"(?<![\w.+-])(?:1[ .-])?(?:\([0-9]{3}\) ?|[0-9]{3}[ .-])[0-9]{3}[ .-][0-9]{4}"
     r"(?!\w|[-./][0-9])"
