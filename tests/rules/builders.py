@@ -20,6 +20,7 @@ from memtenant.rules.policy import policy_facts
 from memtenant.rules.quota import QuotaState
 from memtenant.rules.record import Phase, TenantRecord
 from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.masking import MaskingPolicy
 from memtenant.tenancy.policy import SubjectRights
 
 NOW = datetime(2026, 3, 15, 12, 30, tzinfo=UTC)
@@ -145,6 +146,7 @@ def situation(spec: MemoryTenantSpec | None = None, **changes: Any) -> Situation
         content_minimum=False,
         cut_offs={},
         rights=SubjectRights(erasure=True, portability=True),
+        masking=MaskingPolicy(),
         rotation=RULES,
         rotate_token="",
         shown={},

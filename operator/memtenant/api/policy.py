@@ -21,6 +21,7 @@ from memtenant.api.fields import (
 from memtenant.api.resource import NAMED_AS_A_LABEL, Column, Names, Resource, Status
 from memtenant.api.rule import Rule, ruled
 from memtenant.api.selector import AllowedNamespaces, LabelSelector
+from memtenant.tenancy.masking import Detector, MaskingAction
 
 __all__ = [
     "ClassBounds",
@@ -29,6 +30,7 @@ __all__ = [
     "FrameworkVersion",
     "HeldMatter",
     "LegalHold",
+    "MaskingRequirement",
     "PortabilityRequirement",
     "ResolvedRetention",
     "ResolvedRetentionByClass",
@@ -36,6 +38,7 @@ __all__ = [
     "RetentionPolicy",
     "RetentionPolicySpec",
     "RetentionPolicyStatus",
+    "ToolMaskingRequirement",
 ]
 
 Framework = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=32)]
@@ -147,6 +150,44 @@ class PortabilityRequirement(Model):
     )
 
 
+class ToolMaskingRequirement(Model):
+    """Whether what tools are given and answer is masked too."""
+
+    mode: EnforcementMode = Field(
+        default=EnforcementMode.OPTIONAL,
+        description="Required: the texts in arguments and results of tools are masked as messages "
+        "are. Optional: an agent may switch that on.",
+    )
+
+
+class MaskingRequirement(Model):
+    """Whether personal data, cards and credentials are replaced before anything is stored."""
+
+    mode: EnforcementMode = Field(
+        default=EnforcementMode.OPTIONAL,
+        description="Required: agents mask whatever their code says, values of shared contexts "
+        "included. Optional: an agent may switch masking on, unless a framework (PCI_DSS) "
+        "asks for it.",
+    )
+    action: MaskingAction = Field(
+        default=MaskingAction.MASK,
+        description="What becomes of a value that is found. Mask: its kind stands in its place "
+        "(of a card, at most the first six and the last four digits are shown). Tokenise: a "
+        "one-way token, the same for the same value of the same user. Drop: nothing. Reject: the "
+        "message is refused.",
+    )
+    detectors: tuple[Detector, ...] | None = Field(
+        default=None,
+        description="What is looked for, beside what a framework names. Left out: everything.",
+        min_length=1,
+        **set_list(32),
+    )
+    tools: ToolMaskingRequirement = Field(
+        default_factory=ToolMaskingRequirement,
+        description="Whether what tools are given and answer is masked too.",
+    )
+
+
 class RetentionPolicySpec(Model):
     """What tenants under this policy must keep to."""
 
@@ -184,6 +225,11 @@ class RetentionPolicySpec(Model):
     portability: PortabilityRequirement = Field(
         default_factory=PortabilityRequirement,
         description="Whether what is kept of one person can be exported.",
+    )
+    masking: MaskingRequirement = Field(
+        default_factory=MaskingRequirement,
+        description="Whether personal data, cards and credentials are replaced before anything "
+        "is stored.",
     )
     allowed_deletion_policies: tuple[DeletionPolicy, ...] | None = Field(
         default=None,

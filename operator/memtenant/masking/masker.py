@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -26,7 +26,7 @@ from memtenant.tenancy.masking import Detector, MaskingAction
 
 __all__ = ["DETECTORS", "Masker", "found"]
 
-Find = Callable[[Reading], Iterator[Finding]]
+Find = Callable[[Reading], Iterable[Finding]]
 
 DETECTORS: Final[Mapping[Detector, Find]] = MappingProxyType(
     {
@@ -87,7 +87,8 @@ class Masker:
     def _replaced(
         self, text: str, findings: list[Finding], actions: Mapping[Detector, MaskingAction]
     ) -> str:
-        parts, done = [], 0
+        parts: list[str] = []
+        done = 0
         for one in findings:
             action = actions[one.detector]
             self.counts[one.detector] += 1

@@ -105,12 +105,12 @@ def ip_addresses(reading: Reading) -> Iterator[Finding]:
         return
     if plain.count(".") > 2:
         for four in _IPV4.finditer(plain):
-            address = four[0]
-            if address.startswith(_NOBODYS) or any(int(one) > 255 for one in address.split(".")):
+            text = four[0]
+            if text.startswith(_NOBODYS) or any(int(one) > 255 for one in text.split(".")):
                 continue
             if _VERSION.search(reading.lower, max(four.start() - 12, 0), four.start()):
                 continue
-            yield Finding(*four.span(), Detector.IP_ADDRESS, address)
+            yield Finding(*four.span(), Detector.IP_ADDRESS, text)
     if plain.count(":") > 1:
         for six in _IPV6.finditer(plain):
             if (address := _ipv6(six[0])) is not None:

@@ -173,6 +173,7 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
             content_minimum=policy.content_minimum is not None,
             cut_offs=expiring.fields,
             rights=policy.rights,
+            masking=policy.masking,
             rotation=rotation,
             rotate_token=declared.annotations.get(ROTATE_ANNOTATION, ""),
             shown=current.shown(spec),

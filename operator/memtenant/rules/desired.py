@@ -24,6 +24,7 @@ from memtenant.rules.quota import QuotaState
 from memtenant.rules.record import Phase, TenantRecord
 from memtenant.tenancy.binding import Binding
 from memtenant.tenancy.identity import AgentName, Slot, TenantId, agent_user
+from memtenant.tenancy.masking import MaskingPolicy
 from memtenant.tenancy.policy import Isolation as BoundIsolation
 from memtenant.tenancy.policy import Quota, SubjectRights, TenantPolicy
 
@@ -86,6 +87,7 @@ class Situation:
     content_minimum: bool
     cut_offs: Mapping[str, str]
     rights: SubjectRights
+    masking: MaskingPolicy
     rotation: RotationRules
     rotate_token: str
     shown: Mapping[AgentName, Slot | None]
@@ -298,6 +300,7 @@ def _binding(situation: Situation, agent: AgentName, principal: Principal) -> Bi
             agents=tuple(sorted(one.name for one in spec.agents_or_default())),
             access=_accesses(spec)[agent],
             rights=situation.rights,
+            masking=situation.masking,
         ),
         tls=endpoint.tls,
         ca_crt=endpoint.ca_crt,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from memtenant.api.conditions import ConditionStatus, ConditionType, Finding
-from memtenant.api.fields import RightMode
+from memtenant.api.fields import EnforcementMode, RightMode
 from memtenant.api.policy import (
     FrameworkVersion,
     LegalHold,
@@ -34,6 +34,7 @@ from memtenant.rules.frameworks import (
 from memtenant.rules.placement import PolicyView
 from memtenant.rules.retention import Bound, ClassBounds, ClassRetention, Resolution, resolve
 from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.masking import Detector, MaskingPolicy
 from memtenant.tenancy.period import Period
 from memtenant.tenancy.policy import SubjectRights
 
@@ -77,6 +78,22 @@ class PolicyFacts:
             consent_required=erasure.consent_required
             or Feature.CONSENT in required_features(self.frameworks),
             portability=portability.mode is not RightMode.FORBIDDEN,
+        )
+
+    @property
+    def masking(self) -> MaskingPolicy:
+        """What agents must mask, or get where they switch masking on."""
+        asked, rules = self.spec.masking, [one.masking for one in self.frameworks]
+        refused = {one for rule in rules for one in rule.refused}
+        wanted = set(Detector if asked.detectors is None else asked.detectors)
+        wanted |= refused | {one for rule in rules for one in rule.detectors}
+        return MaskingPolicy(
+            required=asked.mode is EnforcementMode.REQUIRED
+            or Feature.MASKING in required_features(self.frameworks),
+            action=asked.action,
+            detectors=tuple(one for one in Detector if one in wanted),
+            tools=asked.tools.mode is EnforcementMode.REQUIRED,
+            refused=tuple(one for one in Detector if one in refused),
         )
 
     @property

@@ -132,6 +132,14 @@ class Fields:
         except ValueError:
             raise self.wrong(name, f"one of {', '.join(among)}") from None
 
+    def choices(self, name: str, among: type[E]) -> tuple[E, ...]:
+        """Members of a closed set, by their values, each once."""
+        known = {one.value: one for one in among}
+        found = self.texts(name, len(known), 64)
+        if not set(found) <= known.keys():
+            raise self.wrong(name, f"a list of {', '.join(known)}")
+        return tuple(known[one] for one in found)
+
     def flag(self, name: str) -> bool:
         """``true`` or ``false``; 0 and 1 are neither."""
         value = self._take(name)

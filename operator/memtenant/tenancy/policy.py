@@ -12,6 +12,7 @@ from enum import StrEnum
 from memtenant.errors import BindingInvalid
 from memtenant.tenancy.document import DocumentInvalid, Fields, canonical_json, read_json
 from memtenant.tenancy.identity import MAX_NAME, AgentName
+from memtenant.tenancy.masking import Detector, MaskingAction, MaskingPolicy
 
 __all__ = [
     "AgentAccess",
@@ -41,6 +42,11 @@ class EncryptionMode(StrEnum):
 
     ENABLED = "Enabled"
     DISABLED = "Disabled"
+
+
+class _Enforcement(StrEnum):
+    REQUIRED = "Required"
+    OPTIONAL = "Optional"
 
 
 class Durability(StrEnum):
@@ -93,6 +99,7 @@ class TenantPolicy:
     agents: tuple[AgentName, ...] | None = None
     access: AgentAccess | None = None
     rights: SubjectRights = field(default_factory=SubjectRights)
+    masking: MaskingPolicy = field(default_factory=MaskingPolicy)
 
     def to_json(self) -> bytes:
         """Canonical: the same policy is the same bytes, so that an unchanged binding stays."""
@@ -117,6 +124,8 @@ class TenantPolicy:
             document["agents"] = sorted(self.agents)
         if self.access is not None:
             document["access"] = self.access.value
+        if self.masking != MaskingPolicy():
+            document["masking"] = _masking_document(self.masking)
         return canonical_json(document)
 
     @classmethod
@@ -146,6 +155,7 @@ def _policy(fields: Fields) -> TenantPolicy:
         agents=fields.texts("agents", _MOST_AGENTS, MAX_NAME) if "agents" in fields else None,
         access=fields.choice("access", AgentAccess) if "access" in fields else None,
         rights=_rights(fields.inner("subjects")) if "subjects" in fields else SubjectRights(),
+        masking=_masking(fields.inner("masking")) if "masking" in fields else MaskingPolicy(),
     )
 
 
@@ -154,4 +164,33 @@ def _rights(fields: Fields) -> SubjectRights:
         erasure=fields.flag("erasure"),
         consent_required=fields.flag("consentRequired"),
         portability=fields.flag("portability"),
+    )
+
+
+def _masking_document(masking: MaskingPolicy) -> dict[str, object]:
+    """All detectors are left out, so that an agent that knows more of them uses them all."""
+    document: dict[str, object] = {
+        "mode": _enforcement(masking.required),
+        "action": masking.action.value,
+        "tools": _enforcement(masking.tools),
+        "refused": [one.value for one in masking.refused],
+    }
+    if set(masking.detectors) != set(Detector):
+        document["detectors"] = [one.value for one in masking.detectors]
+    return document
+
+
+def _enforcement(required: bool) -> str:
+    return (_Enforcement.REQUIRED if required else _Enforcement.OPTIONAL).value
+
+
+def _masking(fields: Fields) -> MaskingPolicy:
+    """A detector that this version does not know is an error: it could not do what is asked."""
+    detectors = fields.choices("detectors", Detector) if "detectors" in fields else tuple(Detector)
+    return MaskingPolicy(
+        required=fields.choice("mode", _Enforcement) is _Enforcement.REQUIRED,
+        action=fields.choice("action", MaskingAction),
+        detectors=detectors,
+        tools=fields.choice("tools", _Enforcement) is _Enforcement.REQUIRED,
+        refused=fields.choices("refused", Detector),
     )

@@ -17,6 +17,7 @@ from importlib.resources.abc import Traversable
 from types import MappingProxyType
 
 from memtenant.errors import FrameworkInvalid, InvalidResource
+from memtenant.tenancy.masking import Detector
 from memtenant.tenancy.period import Period
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Clause",
     "Feature",
     "Framework",
+    "MaskingRule",
     "RecordClass",
     "built_in_frameworks",
     "load_frameworks",
@@ -86,6 +88,16 @@ class ClassRule:
 
 
 @dataclass(frozen=True, slots=True)
+class MaskingRule:
+    """What a framework that asks for masking wants found at least, and what is never stored."""
+
+    detectors: tuple[Detector, ...] = ()
+    detectors_clause: str = ""
+    refused: tuple[Detector, ...] = ()
+    refused_clause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Framework:
     """One regulation. ``date`` is when its data was last checked against ``source``."""
 
@@ -95,6 +107,7 @@ class Framework:
     date: date
     retention: Mapping[RecordClass, ClassRule]
     features: Mapping[Feature, str]
+    masking: MaskingRule = MaskingRule()
 
     def rule(self, record_class: RecordClass) -> ClassRule:
         """What it says about a class; an empty rule where it says nothing."""
@@ -182,6 +195,13 @@ class _Table:
             raise self.wrong(key, f"is no period: {error}") from None
         return Clause(period, self.text(f"{key}_clause"))
 
+    def detectors(self, key: str) -> tuple[Detector, ...]:
+        value = self._left.pop(key, [])
+        known = {one.value: one for one in Detector}
+        if not isinstance(value, list) or not all(one in known for one in value):
+            raise self.wrong(key, f"must be a list of {', '.join(known)}")
+        return tuple(known[one] for one in value)
+
     def table(self, key: str) -> _Table:
         value = self._left.pop(key, {})
         if not isinstance(value, dict):
@@ -208,8 +228,11 @@ def _read(file: Traversable) -> Framework:
         date=root.day("date"),
         retention=_retention(root.table("retention")),
         features=_features(root.table("features")),
+        masking=_masking(root.table("masking")),
     )
     root.end()
+    if framework.masking != MaskingRule() and Feature.MASKING not in framework.features:
+        raise root.wrong("masking", "needs the feature masking, with its clause")
     return framework
 
 
@@ -261,3 +284,15 @@ def _features(table: _Table) -> Mapping[Feature, str]:
             raise table.wrong(key, f"is no feature: use {', '.join(Feature)}")
         found[Feature(key)] = table.text(key)
     return MappingProxyType(found)
+
+
+def _masking(table: _Table) -> MaskingRule:
+    detectors, refused = table.detectors("detectors"), table.detectors("refused")
+    rule = MaskingRule(
+        detectors=detectors,
+        detectors_clause=table.text("detectors_clause") if detectors else "",
+        refused=refused,
+        refused_clause=table.text("refused_clause") if refused else "",
+    )
+    table.end()
+    return rule
