@@ -17,14 +17,19 @@ if TYPE_CHECKING:
     from memtenant.memory._async.tenant import Tenant
     from memtenant.memory.budget import ContextBudget
     from memtenant.memory.importance import Category
+    from memtenant.memory.masking import Masking
     from memtenant.memory.messages import Message, Receipt, StoredMessage, ToolCall
     from memtenant.memory.options import Options
+    from memtenant.tenancy.masking import Detector, MaskingAction
 
 __all__ = [
     "Category",
     "ContextBudget",
     "Conversation",
+    "Detector",
     "Head",
+    "Masking",
+    "MaskingAction",
     "Message",
     "Options",
     "Receipt",
@@ -38,7 +43,10 @@ _WHERE = {
     "Category": "memory.importance",
     "ContextBudget": "memory.budget",
     "Conversation": "memory._async.conversation",
+    "Detector": "tenancy.masking",
     "Head": "functions.replies",
+    "Masking": "memory.masking",
+    "MaskingAction": "tenancy.masking",
     "Message": "memory.messages",
     "Options": "memory.options",
     "Receipt": "memory.messages",

@@ -6,6 +6,8 @@ user or session id, or a byte of a key.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 __all__ = [
     "AccessDenied",
     "AccessReadOnly",
@@ -31,6 +33,7 @@ __all__ = [
     "KeyRetired",
     "KeyUnavailable",
     "LoginRefused",
+    "MaskingRejected",
     "MemtenantError",
     "MessageInvalid",
     "MessageNotFound",
@@ -304,6 +307,19 @@ class PinnedTooLarge(DataError):
     def __init__(self, message: str, *, tokens: int, allowed: int) -> None:
         super().__init__(message)
         self.tokens, self.allowed = tokens, allowed
+
+
+class MaskingRejected(DataError):
+    """What was to be stored holds what may not be stored in any form; nothing was.
+
+    ``counts`` has how many of each kind. Neither it nor the message tells a value.
+    """
+
+    reason = "MaskingRejected"
+
+    def __init__(self, message: str, *, counts: Mapping[str, int]) -> None:
+        super().__init__(message)
+        self.counts = counts
 
 
 class NotDurable(DataError):

@@ -10,9 +10,13 @@ import pytest
 import redis
 from redis.exceptions import NoPermissionError
 
+from memtenant import Detector, Message
 from memtenant.cli.exits import ExitCode
 from memtenant.cli.server import server_folder
+from memtenant.errors import MaskingRejected
+from memtenant.memory.source import BindingSource
 from memtenant.stores import embedded
+from memtenant.sync import Tenant
 from tests.cli.program import NEIGHBOUR, TENANT, Program, policy, record_key, store, tenant
 
 pytestmark = pytest.mark.redis
@@ -52,6 +56,18 @@ def test_an_agent_reads_and_writes_with_nothing_but_its_binding(program: Program
     with program.connect() as agent:
         agent.rpush(record_key(), "remember this")
         assert agent.lrange(record_key(), 0, -1) == [b"remember this"]
+
+
+def test_under_pci_dss_an_agent_stores_no_card_verification_value(program: Program) -> None:
+    program.do("apply", "-f", program.write("all.yaml", policy(frameworks=["PCI_DSS"]), tenant()))
+
+    with Tenant(BindingSource(program.binding_folder())) as agent:
+        chat = agent.conversation("s", user="ada")
+        with pytest.raises(MaskingRejected, match="1 CardVerification"):
+            chat.append(Message.human("4111 1111 1111 1111, cvv 123"))
+        receipt = chat.append(Message.human("4111 1111 1111 1111"))
+        assert receipt.masked == {Detector.CARD: 1}
+        assert [one.text for one in chat.messages()] == ["<CARD 411111******1111>"]
 
 
 def test_a_neighbours_keys_are_denied(program: Program) -> None:

@@ -20,6 +20,7 @@ from memtenant.rules.policy import (
     retention_findings,
     retention_status,
 )
+from memtenant.tenancy.masking import Detector, MaskingAction, MaskingPolicy
 from memtenant.tenancy.period import Period
 from memtenant.tenancy.policy import SubjectRights
 from tests.rules.builders import NOW, TENANT, policy_spec, tenant_spec
@@ -175,6 +176,29 @@ def test_its_frameworks_features_come_with_their_clauses() -> None:
     assert view.features["erasure"].startswith("GDPR Art. 17")
     assert view.features["encryption"].startswith("PCI_DSS 3.5.1")
     assert facts().view.features == {}
+
+
+def test_masking_is_optional_until_policy_or_framework_requires_it() -> None:
+    assert facts().masking == MaskingPolicy()
+    assert facts(frameworks=["GDPR", "HIPAA", "SOX"]).masking == MaskingPolicy()
+    spec = {
+        "mode": "Required",
+        "action": "Drop",
+        "detectors": ["Email"],
+        "tools": {"mode": "Required"},
+    }
+    assert facts(masking=spec).masking == MaskingPolicy(
+        required=True, action=MaskingAction.DROP, detectors=(Detector.EMAIL,), tools=True
+    )
+
+
+def test_pci_dss_requires_masking_of_cards_and_refuses_what_is_never_stored() -> None:
+    policy = facts(frameworks=["PCI_DSS"], masking={"detectors": ["Email"]}).masking
+    never = (Detector.CARD_VERIFICATION, Detector.CARD_TRACK)
+    assert policy.required
+    assert policy.refused == never
+    assert policy.detectors == (*never, Detector.CARD, Detector.EMAIL)
+    assert set(facts(frameworks=["PCI_DSS"]).masking.detectors) == set(Detector)
 
 
 def test_a_content_minimum_is_the_floor_and_otherwise_none() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memtenant.errors import BindingInvalid
+from memtenant.tenancy.masking import Detector, MaskingAction, MaskingPolicy
 from memtenant.tenancy.policy import (
     AgentAccess,
     Durability,
@@ -27,6 +28,15 @@ policies = st.builds(
     st.none() | st.lists(st.text("ab-1", max_size=40), max_size=5).map(sorted).map(tuple),
     st.none() | st.sampled_from(AgentAccess),
     st.builds(SubjectRights, st.booleans(), st.booleans(), st.booleans()),
+    st.builds(
+        MaskingPolicy,
+        st.booleans(),
+        st.sampled_from(MaskingAction),
+        st.sets(st.sampled_from(Detector), min_size=1).map(sorted).map(tuple)
+        | st.just(tuple(Detector)),
+        st.booleans(),
+        st.sets(st.sampled_from(Detector)).map(sorted).map(tuple),
+    ),
 )
 PLAIN = TenantPolicy(quota=Quota(memory=536870912, conversations=10000, writes_per_second=500))
 
@@ -57,8 +67,26 @@ def test_a_binding_of_an_older_operator_says_nothing_of_access_and_rights() -> N
     assert (read.access, read.rights) == (None, SubjectRights())
 
 
+def test_masking_is_left_out_where_nothing_is_said_and_names_detectors_only_if_not_all() -> None:
+    assert b"masking" not in TenantPolicy().to_json()
+    document = json.loads(TenantPolicy(masking=MaskingPolicy(required=True)).to_json())
+    assert document["masking"] == {
+        "mode": "Required",
+        "action": "Mask",
+        "tools": "Optional",
+        "refused": [],
+    }
+
+
+def test_a_detector_of_a_newer_operator_is_an_error_because_it_cannot_be_obeyed() -> None:
+    document = json.loads(TenantPolicy(masking=MaskingPolicy(required=True)).to_json())
+    document["masking"]["detectors"] = ["Email", "Voice"]
+    with pytest.raises(BindingInvalid, match=r"masking\.detectors is not a list of"):
+        TenantPolicy.from_json(json.dumps(document).encode())
+
+
 def test_a_field_of_a_newer_operator_is_ignored() -> None:
-    document = json.loads(PLAIN.to_json()) | {"masking": {"mode": "Enabled"}}
+    document = json.loads(PLAIN.to_json()) | {"recall": {"mode": "Enabled"}}
     assert TenantPolicy.from_json(json.dumps(document).encode()) == PLAIN
 
 

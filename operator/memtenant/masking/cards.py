@@ -74,6 +74,8 @@ _CODE = re.compile(
     r"(?<!\w)(?<![0-9][.,:/-])(?:[0-9]{3,4}|[0-9] [0-9] [0-9](?: [0-9])?)(?!\w|[.,:/-][0-9])"
 )
 _REACH = 44
+_SEEN_BEHIND = 10
+"""Characters that a code and what must not follow it take: it is not cut off by the reach."""
 _SENTENCE_ENDS = re.compile(r"(?<!no)[.!;\n]\s")
 _BEFORE = re.compile(
     r"(?<![\w.,:/-])([0-9]{3,4})(?: (?:is|was|as|being)(?: (?:the|my|your|his|her|our))?"
@@ -222,7 +224,7 @@ def _code_after(reading: Reading, end: int, cards: list[Finding]) -> Iterator[Fi
         stop = wall
     if pause := _SENTENCE_ENDS.search(plain, end, stop):
         stop = pause.start()
-    for code in _CODE.finditer(plain, end):
+    for code in _CODE.finditer(plain, end, stop + _SEEN_BEHIND):
         if code.start() >= stop:
             return
         if card is None or code.end() <= card.start or code.start() >= card.end:

@@ -40,7 +40,8 @@ _HINTS = (
 _SHAPED = re.compile(rf"(?<![A-Za-z0-9_-])(?:{'|'.join(_FORMS)})(?![A-Za-z0-9_])")
 _HOOK = re.compile(r"hooks\.slack\.com/services/([A-Z0-9]{6,16}/[A-Z0-9]{6,16}/[A-Za-z0-9]{16,32})")
 _AWS_SECRET = re.compile(
-    r"aws.{0,24}?(?:secret|key).{0,12}?[=:\s\"']{1,6}([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
+    r"aws.?secret.?(?:access.?)?key[\"']?\s{0,3}[=:]\s{0,3}[\"']?([A-Za-z0-9/+]{40})"
+    r"(?![A-Za-z0-9/+=])",
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"[Bb]earer\s{1,4}([A-Za-z0-9._~+/-]{20,4096}={0,2})")

@@ -77,6 +77,8 @@ class Masker:
     def text(self, text: str, actions: Mapping[Detector, MaskingAction]) -> str:
         """The text with what was found replaced. Masked again, it stays as it is: what only comes
         to light by a replacement is replaced too."""
+        if not actions:
+            return text
         for _ in range(_PASSES):
             findings = found(text, actions)
             if not findings:

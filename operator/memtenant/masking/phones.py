@@ -40,40 +40,61 @@ _HINTS = (
 _BESIDE = re.compile(r"(?<![\w.-])[+(]?[0-9][0-9 ().\-/]{5,20}[0-9](?!\w|[-./:][0-9])")
 _SOMETHING_ELSE = re.compile(
     r"(?<![a-z])(?:id|ticket|order|case|ref|reference|invoice|account|extension|ext|card|room|error"
-    r"|code|log|at [0-9]+:|version|session|trace)(?![a-z])|[.!?;\n]"
+    r"|code|log|at [0-9]{1,4}:|version|session|trace)(?![a-z])|[.!?;\n]"
 )
 _A_DATE = re.compile(r"(?:19|20)[0-9]{2}[-./ ][01]?[0-9][-./ ][0-3]?[0-9](?![0-9])")
 _GAP = 24
+_MOST_JUDGED: Final = 500
 _GROUP_AT_END = re.compile(r"[ ().\-/]+[0-9]+$")
+
+
+class _Plans:
+    """The numbering plans, asked so often for one text and no more: a judgement takes a tenth of a
+    millisecond. A text with more candidates than that is a list of numbers, and all are taken."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_JUDGED
+
+    def know(self, text: str, region: str | None) -> bool:
+        """Whether it is a valid number, of the region or with its country's code."""
+        import phonenumbers  # at the first candidate, see above
+
+        self._left -= 1
+        if self._left < 0:
+            return True
+        try:
+            return bool(phonenumbers.is_valid_number(phonenumbers.parse(text, region)))
+        except phonenumbers.NumberParseException:
+            return False
 
 
 def phones(reading: Reading) -> Iterator[Finding]:
     """Valid international and North American numbers, valid national ones with their 0, and
     whatever has seven to fifteen digits behind a word for a telephone."""
-    plain = reading.plain
+    plain, plans = reading.plain, _Plans()
     for start, end in reading.runs:
         # Two more on each side: what a number begins with, and what must not stand behind it.
         around = (max(start - 2, 0), end + 2)
         for one in _INTERNATIONAL.finditer(plain, *around):
-            found = _international(one)
+            found = _international(one, plans)
             if found is not None:
                 yield found
         for one in _NORTH_AMERICAN.finditer(plain, *around):
-            if _is_valid(one[0], "US"):
+            if plans.know(one[0], "US"):
                 yield _phone(one[0], one.start())
         for one in _TRUNK.finditer(plain, *around):
-            if any(_is_valid(one[0], region) for region in _TRUNK_REGIONS):
+            if any(plans.know(one[0], region) for region in _TRUNK_REGIONS):
                 yield _phone(one[0], one.start())
     if reading.runs and any(hint in reading.lower for hint in _HINTS):
         yield from _beside_words(reading.lower)
 
 
-def _international(one: re.Match[str]) -> Finding | None:
+def _international(one: re.Match[str], plans: _Plans) -> Finding | None:
     """The longest part that is valid: another number may stand behind it."""
     text = one[0].rstrip(" ().-/")
     for _ in range(4):
         number = f"+{text[2:]}" if text.startswith("00") else text
-        if _is_valid(number, None):
+        if plans.know(number, None):
             return _phone(text, one.start())
         shorter = _GROUP_AT_END.sub("", text)
         if shorter == text:
@@ -95,15 +116,6 @@ def _beside_words(lower: str) -> Iterator[Finding]:
         digits = sum(one.isdigit() for one in whole[0])
         if 7 <= digits <= 15 and not _A_DATE.match(whole[0]):
             yield _phone(whole[0], whole.start())
-
-
-def _is_valid(text: str, region: str | None) -> bool:
-    import phonenumbers  # at the first candidate, see above
-
-    try:
-        return bool(phonenumbers.is_valid_number(phonenumbers.parse(text, region)))
-    except phonenumbers.NumberParseException:
-        return False
 
 
 def _phone(text: str, start: int) -> Finding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -16,6 +16,7 @@ from memtenant.functions.replies import Head
 from memtenant.memory.codec import encode, pack
 from memtenant.memory.messages import Message, Receipt
 from memtenant.memory.tokens import TokenCounter, message_tokens
+from memtenant.tenancy.masking import Detector
 
 __all__ = [
     "Draft",
@@ -44,7 +45,8 @@ class Draft:
 class Ticket:
     """The messages of one append, stored all or not at all.
 
-    mark: of the idempotency key, else empty; ``fingerprint`` is what its MAC is over. waiting:
+    mark: of the idempotency key, else empty; ``fingerprint`` is what its MAC is over. masked: what
+    was found in the messages before they were given here. waiting:
     somebody still waits for what becomes of it, which is a receipt or an error.
     """
 
@@ -52,6 +54,7 @@ class Ticket:
     mark: bytes = b""
     fingerprint: bytes = field(default=b"", repr=False)
     expected: Head | None = None
+    masked: Mapping[Detector, int] = field(default_factory=dict)
     waiting: bool = True
     receipt: Receipt | None = None
     error: Exception | None = None

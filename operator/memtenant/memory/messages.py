@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from memtenant.functions.replies import Head
+from memtenant.tenancy.masking import Detector
 
 __all__ = [
     "AI",
@@ -132,7 +133,8 @@ class Receipt:
 
     version: where the conversation stood then, for ``expected=`` of a later call. duplicate: an
     earlier try, or an earlier append with the same idempotency key, had stored it. The shares are
-    of the tenant's quota, from 0.0; 0.0 where there is none.
+    of the tenant's quota, from 0.0; 0.0 where there is none. masked: what was found in the messages
+    and masked, by detector.
     """
 
     first: int
@@ -142,6 +144,7 @@ class Receipt:
     duplicate: bool = False
     memory_share: float = 0.0
     conversations_share: float = 0.0
+    masked: Mapping[Detector, int] = field(default_factory=dict)
 
     @property
     def sequence(self) -> int:

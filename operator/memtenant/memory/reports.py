@@ -12,6 +12,7 @@ from typing import Final
 from memtenant.functions.replies import TenantUsage
 from memtenant.memory.drafts import moment
 from memtenant.memory.source import BindingSource
+from memtenant.tenancy.masking import MaskingPolicy
 from memtenant.tenancy.policy import (
     AgentAccess,
     Durability,
@@ -80,6 +81,7 @@ class Info:
     encryption: EncryptionMode
     durability: Durability
     quota: Quota
+    masking: MaskingPolicy
     binding_version: int
     binding_folder: Path
     never_updates: str
@@ -127,6 +129,7 @@ def info_of(source: BindingSource) -> Info:
         encryption=binding.policy.encryption,
         durability=binding.policy.durability,
         quota=binding.policy.quota,
+        masking=binding.policy.masking,
         binding_version=binding.version,
         binding_folder=source.folder,
         never_updates=source.frozen,

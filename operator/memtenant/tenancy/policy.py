@@ -175,7 +175,7 @@ def _masking_document(masking: MaskingPolicy) -> dict[str, object]:
         "tools": _enforcement(masking.tools),
         "refused": [one.value for one in masking.refused],
     }
-    if set(masking.detectors) != set(Detector):
+    if masking.detectors != tuple(Detector):
         document["detectors"] = [one.value for one in masking.detectors]
     return document
 

@@ -36,6 +36,7 @@ from memtenant.functions.context_replies import (
 from memtenant.functions.replies import Status
 from memtenant.memory._async.audited import AuditedStore
 from memtenant.memory._async.link import sleep
+from memtenant.memory._async.masks import Masks
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent
 from memtenant.memory.contexts import (
@@ -71,12 +72,18 @@ class SharedContext:
     """
 
     def __init__(
-        self, store: AuditedStore, keys: DataKeys, where: ContextPlace, policy: TenantPolicy
+        self,
+        store: AuditedStore,
+        keys: DataKeys,
+        where: ContextPlace,
+        policy: TenantPolicy,
+        masks: Masks,
     ) -> None:
         self._store = store
         self._keys = keys
         self._where = where
         self._mode = policy.encryption
+        self._masks = masks
 
     async def create(self, values: Mapping[str, Json], *, about: Collection[str] = ()) -> int:
         """Make the context with these values; returns its revision.
@@ -198,6 +205,7 @@ class SharedContext:
         check_names(changes)
         if unknown := expected.keys() - changes.keys():
             raise UsageError(f"expected names values that are not changed: {sorted(unknown)}")
+        changes = await self._masks.values(changes, self._where.place.conversation.encode())
         mark = secrets.token_bytes(_MARK_BYTES)
         indexes = self._indexes(about)
         for attempt in range(_ATTEMPTS):

@@ -38,6 +38,7 @@ from memtenant.functions.replies import Changed, Entries, Entry, Head, Status
 from memtenant.memory._async.audited import AuditedStore
 from memtenant.memory._async.lane import Lane
 from memtenant.memory._async.link import sleep
+from memtenant.memory._async.masks import Masks
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent
 from memtenant.memory.datakeys import DataKey, DataKeys
@@ -76,12 +77,14 @@ class Conversation:
         history: History,
         lane: Lane,
         counter: TokenCounter,
+        masks: Masks,
     ) -> None:
         self._store = store
         self._keys = keys
         self._history = history
         self._lane = lane
         self._counter = counter
+        self._masks = masks
 
     @property
     def version(self) -> Head:
@@ -123,13 +126,15 @@ class Conversation:
         one. on_limit: ``wait`` for the tenant's write rate, up to ``patience`` seconds, instead of
         raising `QuotaExceeded`.
 
-        Raises also `MessageTooLarge`, `MessageInvalid`, `IdempotencyConflict`, `HistoryRewound`,
-        `NotDurable`, `TenantHeld`, `AccessReadOnly`, `SubjectErased` and `StoreUnavailable`. After
-        the last, and where the call is cancelled, the messages may have been stored.
+        Raises also `MessageTooLarge`, `MessageInvalid`, `MaskingRejected`, `IdempotencyConflict`,
+        `HistoryRewound`, `NotDurable`, `TenantHeld`, `AccessReadOnly`, `SubjectErased` and
+        `StoreUnavailable`. After the last, and where the call is cancelled, the messages may have
+        been stored.
         """
-        made = drafts(messages, self._counter)
-        if not made:
+        if not messages:
             raise ValueError("extend needs at least one message")
+        messages, found = await self._masks.messages(messages, self._history.where.subject.index)
+        made = drafts(messages, self._counter)
         mark = print_ = b""
         if idempotency_key is not None:
             name_key = self._store.source.current().keyring.name_key
@@ -138,7 +143,7 @@ class Conversation:
         until = time.monotonic() + patience
         while True:
             try:
-                return await self._lane.append(Ticket(made, mark, print_, expected))
+                return await self._lane.append(Ticket(made, mark, print_, expected, found))
             except QuotaExceeded as error:
                 delay = error.retry_after
                 if on_limit != "wait" or delay is None:
@@ -214,8 +219,9 @@ class Conversation:
         expected: refuse (`VersionConflict`) if anything but appends happened since. Raises
         `MessageNotFound`, and what `extend` raises.
         """
-        made = draft(message, self._counter)
         where = self._history.where
+        (message,), _ = await self._masks.messages((message,), where.subject.index)
+        made = draft(message, self._counter)
         for attempt in range(_ATTEMPTS):
             async with self._store.opening(where):
                 entry, record_keys = await self._one(sequence)

@@ -169,6 +169,7 @@ class Lane:
                 duplicate=answer.duplicate,
                 memory_share=answer.memory_share / 1000,
                 conversations_share=answer.conversations_share / 1000,
+                masked=ticket.masked,
             )
             place += count if place else 0
             if rewound is None:
@@ -194,6 +195,7 @@ class Lane:
                 time=moment(answer.time),
                 version=Head(answer.epoch, last),
                 duplicate=True,
+                masked=ticket.masked,
             )
         else:
             ticket.error = IdempotencyConflict(

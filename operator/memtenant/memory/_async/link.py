@@ -6,18 +6,19 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
 
 from memtenant.functions.calls import Words
 from memtenant.memory.options import Options
 from memtenant.memory.wire import Replies, logged_in, login, packed
 from memtenant.tenancy.binding import Binding
 
-__all__ = ["Gate", "Link", "Lock", "home", "sleep"]
+__all__ = ["Gate", "Link", "Lock", "aside", "home", "sleep"]
 
 Lock = asyncio.Lock
 sleep = asyncio.sleep
+T = TypeVar("T")
 
 _READ_BYTES = 64 * 1024
 
@@ -25,6 +26,11 @@ _READ_BYTES = 64 * 1024
 def home() -> object:
     """Where the caller runs: locks and connections do not outlive a fork, nor an event loop."""
     return os.getpid(), asyncio.get_running_loop()
+
+
+async def aside(work: Callable[[], T]) -> T:
+    """Do what takes long in a thread, so that the event loop goes on."""
+    return await asyncio.to_thread(work)
 
 
 class Gate:

@@ -39,6 +39,7 @@ from memtenant.functions.replies import Changed, Entries, Entry, Head, Status
 from memtenant.memory._sync.audited import AuditedStore
 from memtenant.memory._sync.lane import Lane
 from memtenant.memory._sync.link import sleep
+from memtenant.memory._sync.masks import Masks
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent
 from memtenant.memory.datakeys import DataKey, DataKeys
@@ -77,12 +78,14 @@ class Conversation:
         history: History,
         lane: Lane,
         counter: TokenCounter,
+        masks: Masks,
     ) -> None:
         self._store = store
         self._keys = keys
         self._history = history
         self._lane = lane
         self._counter = counter
+        self._masks = masks
 
     @property
     def version(self) -> Head:
@@ -124,13 +127,15 @@ class Conversation:
         one. on_limit: ``wait`` for the tenant's write rate, up to ``patience`` seconds, instead of
         raising `QuotaExceeded`.
 
-        Raises also `MessageTooLarge`, `MessageInvalid`, `IdempotencyConflict`, `HistoryRewound`,
-        `NotDurable`, `TenantHeld`, `AccessReadOnly`, `SubjectErased` and `StoreUnavailable`. After
-        the last, and where the call is cancelled, the messages may have been stored.
+        Raises also `MessageTooLarge`, `MessageInvalid`, `MaskingRejected`, `IdempotencyConflict`,
+        `HistoryRewound`, `NotDurable`, `TenantHeld`, `AccessReadOnly`, `SubjectErased` and
+        `StoreUnavailable`. After the last, and where the call is cancelled, the messages may have
+        been stored.
         """
-        made = drafts(messages, self._counter)
-        if not made:
+        if not messages:
             raise ValueError("extend needs at least one message")
+        messages, found = self._masks.messages(messages, self._history.where.subject.index)
+        made = drafts(messages, self._counter)
         mark = print_ = b""
         if idempotency_key is not None:
             name_key = self._store.source.current().keyring.name_key
@@ -139,7 +144,7 @@ class Conversation:
         until = time.monotonic() + patience
         while True:
             try:
-                return self._lane.append(Ticket(made, mark, print_, expected))
+                return self._lane.append(Ticket(made, mark, print_, expected, found))
             except QuotaExceeded as error:
                 delay = error.retry_after
                 if on_limit != "wait" or delay is None:
@@ -215,8 +220,9 @@ class Conversation:
         expected: refuse (`VersionConflict`) if anything but appends happened since. Raises
         `MessageNotFound`, and what `extend` raises.
         """
-        made = draft(message, self._counter)
         where = self._history.where
+        (message,), _ = self._masks.messages((message,), where.subject.index)
+        made = draft(message, self._counter)
         for attempt in range(_ATTEMPTS):
             with self._store.opening(where):
                 entry, record_keys = self._one(sequence)

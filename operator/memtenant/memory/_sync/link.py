@@ -10,17 +10,19 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from memtenant.functions.calls import Words
 from memtenant.memory.options import Options
 from memtenant.memory.wire import Replies, logged_in, login, packed
 from memtenant.tenancy.binding import Binding
 
-__all__ = ["Gate", "Link", "Lock", "home", "sleep"]
+__all__ = ["Gate", "Link", "Lock", "aside", "home", "sleep"]
 
 Lock = threading.Lock
 sleep = time.sleep
+T = TypeVar("T")
 
 _READ_BYTES = 64 * 1024
 
@@ -28,6 +30,11 @@ _READ_BYTES = 64 * 1024
 def home() -> object:
     """Where the caller runs: locks and connections do not outlive a fork."""
     return os.getpid()
+
+
+def aside(work: Callable[[], T]) -> T:
+    """Do what takes long here: only this thread waits for it."""
+    return work()
 
 
 class Gate:

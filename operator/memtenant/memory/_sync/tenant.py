@@ -18,6 +18,7 @@ from memtenant.functions.keyspace import TenantKeys
 from memtenant.memory._sync.audited import AuditedStore
 from memtenant.memory._sync.conversation import Conversation
 from memtenant.memory._sync.lane import TITLE, Lane
+from memtenant.memory._sync.masks import Masks
 from memtenant.memory.agents import require_listed
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent
@@ -27,6 +28,7 @@ from memtenant.memory.heads import HEAD_FIELDS, heads_of, last_append
 from memtenant.memory.history import History
 from memtenant.memory.listing import listed_as, next_page
 from memtenant.memory.locks import ShortLock
+from memtenant.memory.masking import Masking
 from memtenant.memory.messages import Page
 from memtenant.memory.options import Options
 from memtenant.memory.places import (
@@ -70,11 +72,13 @@ class Tenant:
         *,
         options: Options | None = None,
         token_counter: TokenCounter = estimate_tokens,
+        masking: Masking | None = None,
     ) -> None:
         self._source = source
         self._keys = DataKeys(source)
         self._store = AuditedStore(source, options or Options(), self._keys)
         self._counter = token_counter
+        self._masks = Masks(source, masking)
         self._open: OrderedDict[tuple[str, str], tuple[History, Lane]] = OrderedDict()
         self._lock = ShortLock()
 
@@ -85,11 +89,15 @@ class Tenant:
         *,
         options: Options | None = None,
         token_counter: TokenCounter = estimate_tokens,
+        masking: Masking | None = None,
     ) -> Self:
         """The tenant of the binding ``name`` under ``$SERVICE_BINDING_ROOT``; without a name, of
-        the only one there. Raises `BindingInvalid` or `KeyInvalid`."""
+        the only one there. Raises `BindingInvalid` or `KeyInvalid`.
+
+        masking: replaces personal data before it is stored, beside what the policy requires.
+        """
         source = BindingSource.named(name)
-        return cls(source, options=options, token_counter=token_counter)
+        return cls(source, options=options, token_counter=token_counter, masking=masking)
 
     @classmethod
     def dev(
@@ -100,6 +108,7 @@ class Tenant:
         state: Path | None = None,
         options: Options | None = None,
         token_counter: TokenCounter = estimate_tokens,
+        masking: Masking | None = None,
     ) -> Self:
         """A tenant on an embedded Valkey, made if it is not there: the same users, quotas and keys
         as in a cluster. Needs ``pip install memtenant[dev]``; blocks for a second or two.
@@ -110,7 +119,9 @@ class Tenant:
         from memtenant.memory import development  # imported by those who develop alone
 
         folder = development.binding_of(name, namespace, state)
-        return cls(BindingSource(folder), options=options, token_counter=token_counter)
+        return cls(
+            BindingSource(folder), options=options, token_counter=token_counter, masking=masking
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -155,8 +166,8 @@ class Tenant:
             self._open.move_to_end(key)
         history, lane = known
         if title is not None:
-            lane.entitle(title)
-        return Conversation(self._store, self._keys, history, lane, self._counter)
+            lane.entitle(self._masks.title(title, where.subject.index))
+        return Conversation(self._store, self._keys, history, lane, self._counter, self._masks)
 
     def conversations(self, user: str, *, limit: int = 50, cursor: str | None = None) -> Page:
         """A user's conversations, those begun last first; ``cursor`` is the page's before.
@@ -210,7 +221,7 @@ class Tenant:
         where = context_place(
             opened.binding.tenant, policy.isolation, opened.keyring.name_key, context
         )
-        return SharedContext(self._store, self._keys, where, policy)
+        return SharedContext(self._store, self._keys, where, policy, self._masks)
 
     def agent_status(self, agents: Sequence[str] | None = None) -> list[AgentStatus]:
         """What agents of the tenant last did: all that ever wrote, or those named, in their order.

@@ -1,0 +1,71 @@
+"""Masking on the way to the store: by the policy of now, and long texts without keeping others
+waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from memtenant.memory._async.link import aside
+from memtenant.memory.masking import Masking, MaskingRules, masking_rules
+from memtenant.memory.messages import Json, Message
+from memtenant.memory.source import BindingSource
+from memtenant.tenancy.masking import Detector, MaskingPolicy
+
+if TYPE_CHECKING:
+    from memtenant.memory.masked import SubjectMask
+
+__all__ = ["Masks"]
+
+
+class Masks:
+    """What a tenant's agent masks; ``wanted`` is what its code asked for."""
+
+    def __init__(self, source: BindingSource, wanted: Masking | None) -> None:
+        self._source = source
+        self._wanted = wanted
+        self._known: tuple[MaskingPolicy, MaskingRules | None] | None = None
+
+    async def messages(
+        self, messages: Sequence[Message], whose: bytes
+    ) -> tuple[Sequence[Message], Mapping[Detector, int]]:
+        """The messages as they may be stored, and what was found. Raises `MaskingRejected`."""
+        mask = self._mask(whose)
+        if mask is None:
+            return messages, {}
+        from memtenant.memory.masked import are_long
+
+        if are_long(messages):
+            return await aside(lambda: mask.messages(messages))
+        return mask.messages(messages)
+
+    async def values(self, values: Mapping[str, Json], whose: bytes) -> Mapping[str, Json]:
+        """A shared context's values as they may be stored. Raises `MaskingRejected`."""
+        mask = self._mask(whose)
+        if mask is None or not mask.rules.contexts:
+            return values
+        from memtenant.memory.masked import is_long
+
+        if is_long(values):
+            return await aside(lambda: mask.values(values))
+        return mask.values(values)
+
+    def title(self, title: str, whose: bytes) -> str:
+        """A conversation's title: often the first words of a message."""
+        mask = self._mask(whose)
+        return title if mask is None else mask.text(title)
+
+    def _mask(self, whose: bytes) -> SubjectMask | None:
+        opened = self._source.current()
+        rules = self._rules(opened.binding.policy.masking)
+        if rules is None:
+            return None
+        from memtenant.memory.masked import SubjectMask
+
+        return SubjectMask(rules, opened.keyring.token_key, opened.binding.tenant, whose)
+
+    def _rules(self, policy: MaskingPolicy) -> MaskingRules | None:
+        known = self._known
+        if known is None or known[0] is not policy:
+            known = self._known = (policy, masking_rules(policy, self._wanted))
+        return known[1]

@@ -1,0 +1,174 @@
+"""Messages and values with what was found in them replaced.
+
+Imported where something is masked, because the detectors' patterns take time to compile.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from memtenant.crypto.primitives import SecretKey, derive
+from memtenant.errors import MaskingRejected
+from memtenant.masking.masker import Masker
+from memtenant.memory.masking import LONG_TEXT, MaskingRules
+from memtenant.memory.messages import SYSTEM, TOOL, Json, Message, ToolCall
+from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.masking import Detector, MaskingAction
+
+__all__ = ["SubjectMask", "are_long", "is_long"]
+
+Actions = Mapping[Detector, MaskingAction]
+
+_MAX_DEPTH: Final = 64
+"""The codec refuses what is nested deeper."""
+
+_NOT_LETTERS = re.compile(r"[^A-Za-z]+")
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectMask:
+    """What is masked for one person, or in one shared context: ``whose`` tells them apart, so that
+    a token says nothing about anybody else's values."""
+
+    rules: MaskingRules
+    token_key: SecretKey
+    tenant: TenantId
+    whose: bytes
+
+    def messages(
+        self, messages: Sequence[Message]
+    ) -> tuple[tuple[Message, ...], Mapping[Detector, int]]:
+        """The messages as they may be stored, and what was found. Raises `MaskingRejected`."""
+        masker = self._masker()
+        masked = tuple(self._message(message, masker) for message in messages)
+        return masked, _checked(masker)
+
+    def text(self, text: str) -> str:
+        """A text of the person's. Raises `MaskingRejected`."""
+        masker = self._masker()
+        masked = masker.text(text, self.rules.actions)
+        _checked(masker)
+        return masked
+
+    def values(self, values: Mapping[str, Json]) -> dict[str, Json]:
+        """A shared context's values; its names stay. Raises `MaskingRejected`."""
+        masker = self._masker()
+        actions = self.rules.contexts
+        masked = {name: _json(value, name, masker, actions) for name, value in values.items()}
+        _checked(masker)
+        return masked
+
+    def _masker(self) -> Masker:
+        return Masker(
+            lambda: derive(
+                self.token_key, "memtenant/1/token", str(self.tenant).encode(), self.whose
+            )
+        )
+
+    def _message(self, message: Message, masker: Masker) -> Message:
+        actions = self._actions(message.role)
+        changes: dict[str, object] = {}
+        if isinstance(message.content, str):
+            if (text := masker.text(message.content, actions)) != message.content:
+                changes["content"] = text
+        else:
+            parts = tuple(_part(part, masker, actions) for part in message.content)
+            if parts != tuple(message.content):
+                changes["content"] = parts
+        if message.tool_calls and self.rules.tools:
+            calls = tuple(_call(call, masker, self.rules.tools) for call in message.tool_calls)
+            if calls != message.tool_calls:
+                changes["tool_calls"] = calls
+        return replace(message, **changes) if changes else message  # type: ignore[arg-type]
+
+    def _actions(self, role: str) -> Actions:
+        """A role that is not known is a person's or a model's: it could be anybody's."""
+        return {SYSTEM: self.rules.everywhere, TOOL: self.rules.tools}.get(role, self.rules.actions)
+
+
+def are_long(messages: Sequence[Message]) -> bool:
+    """Whether masking them takes long enough to keep others waiting."""
+    left = LONG_TEXT
+    for message in messages:
+        left -= len(message.content) if isinstance(message.content, str) else _size(message.content)
+        left -= sum(_size(call.arguments) for call in message.tool_calls)
+        if left < 0:
+            return True
+    return False
+
+
+def is_long(value: object) -> bool:
+    """Whether masking it takes long enough to keep others waiting."""
+    return _size(value) > LONG_TEXT
+
+
+def _size(value: object) -> int:
+    return sum(len(text) for text in _texts(value, 0))
+
+
+def _texts(value: object, depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif depth > _MAX_DEPTH:
+        return
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner, depth + 1)
+    elif isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        for inner in value:
+            yield from _texts(inner, depth + 1)
+
+
+def _part(part: Mapping[str, Json], masker: Masker, actions: Actions) -> Mapping[str, Json]:
+    """A part's ``text``; the rest of it is references, types and ids."""
+    text = part.get("text")
+    if not isinstance(text, str) or (masked := masker.text(text, actions)) == text:
+        return part
+    return {**part, "text": masked}
+
+
+def _call(call: ToolCall, masker: Masker, actions: Actions) -> ToolCall:
+    arguments = _json(call.arguments, "", masker, actions)
+    return call if arguments == call.arguments else replace(call, arguments=arguments)
+
+
+def _json(value: Json, name: str, masker: Masker, actions: Actions, depth: int = 0) -> Json:
+    """Every text in it, and numbers that are found; names stay. A value is read beside its name:
+    ``{"cvv": 123}`` says what it is by that alone."""
+    if depth > _MAX_DEPTH or not actions:
+        return value
+    if isinstance(value, str):
+        return _named(value, name, masker, actions)
+    if isinstance(value, int) and not isinstance(value, bool):
+        text = str(value)
+        return value if (masked := _named(text, name, masker, actions)) == text else masked
+    if isinstance(value, Mapping):
+        return {
+            key: _json(inner, str(key), masker, actions, depth + 1) for key, inner in value.items()
+        }
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return [_json(inner, name, masker, actions, depth + 1) for inner in value]
+    return value
+
+
+def _named(text: str, name: str, masker: Masker, actions: Actions) -> str:
+    words = _NOT_LETTERS.sub(" ", _HUMP.sub(" ", name)).strip()
+    beside = f"{words}: " if words else ""
+    masked = masker.text(beside + text, actions)
+    # Letters and spaces are never of a value: what stands in front is still there.
+    return masked.removeprefix(beside)
+
+
+def _checked(masker: Masker) -> Mapping[Detector, int]:
+    if masker.rejected:
+        found = ", ".join(f"{count} {kind.value}" for kind, count in masker.rejected.items())
+        raise MaskingRejected(
+            f"What was to be stored holds {found}, which the tenant's masking rejects: nothing was "
+            "stored. Take it out, and send the rest again",
+            counts={kind.value: count for kind, count in masker.rejected.items()},
+        )
+    return dict(masker.counts)
