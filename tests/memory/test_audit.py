@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from memtenant.memory import auditing
 from memtenant.memory.auditing import Auditor
 from memtenant.memory.places import context_place, conversation_place
 from memtenant.tenancy import keys
-from memtenant.tenancy.policy import Isolation
+from memtenant.tenancy.policy import AgentAccess, Isolation, SubjectRights, TenantPolicy
 from tests.functions.tenants import in_ms, set_limits, snapshot
 from tests.memory.bindings import Provisioned
 from tests.memory.conftest import Open
@@ -372,3 +373,24 @@ async def test_what_needs_no_key_goes_on_without_one_and_leaves_its_event(
         await chat.messages()
     await chat.clear()
     assert told(acme.server) == [(Operation.CLEAR, "O")]
+
+
+async def test_an_export_and_an_erasure_are_told_call_by_call(
+    acme: Provisioned, opened: Open, tmp_path: Path
+) -> None:
+    rights = SubjectRights(erasure=True, portability=True)
+    acme.policy = TenantPolicy(access=AgentAccess.STEWARD, rights=rights)
+    tenant, server = opened(acme), acme.server
+    await tenant.conversation("s", user="ada").append(Message.human("a"))
+    await tenant.shared_context("case").create({"of-ada": 1}, about=["ada"])
+    subject = reference(acme, tenant, "s", "ada").subject
+    audit(server, audit_reads=1)
+    await tenant.export("ada", tmp_path / "ada")
+    exported = drained(server)
+    assert [one.told for one in exported] == [(Operation.EXPORT, "O")] * 3
+    assert [one.event.subject == subject for one in exported] == [True, True, False]
+    await tenant.forget("ada")
+    forgotten = drained(server)
+    assert [one.told for one in forgotten] == [(Operation.FORGET, "O")] * 3
+    assert {one.event.subject for one in forgotten} == {subject}
+    check_writers([*exported, *forgotten])

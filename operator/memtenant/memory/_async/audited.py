@@ -117,12 +117,7 @@ class AuditedStore(Store):
         except MemtenantError as error:
             _log.warning("A failed decryption could not be audited: %s", error)
 
-    async def _event(self, intent: Intent) -> tuple[Turn, str, bytes]:
-        data_key = intent.data_key or await self._data_key(intent.where)
-        turn = intent.turn or self.auditor.take()
-        return turn, *self.auditor.event(intent, turn, data_key)
-
-    async def _data_key(self, where: Where) -> SecretKey | None:
+    async def data_key(self, where: Where) -> SecretKey | None:
         """The subject's key; None where there is none or it does not open: a call that needs it
         says so, and one that does not, such as a deletion, goes on."""
         known = self._keys.known(where.alias)
@@ -133,6 +128,11 @@ class AuditedStore(Store):
             except (KeyUnavailable, RecordInvalid, SubjectErased):
                 return None
         return None if known is None else known.key
+
+    async def _event(self, intent: Intent) -> tuple[Turn, str, bytes]:
+        data_key = intent.data_key or await self.data_key(intent.where)
+        turn = intent.turn or self.auditor.take()
+        return turn, *self.auditor.event(intent, turn, data_key)
 
     async def _replies(self, *commands: Words) -> list[object]:
         return [value(reply) for reply in await self.read(*commands)]

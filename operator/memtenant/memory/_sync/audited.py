@@ -116,12 +116,7 @@ class AuditedStore(Store):
         except MemtenantError as error:
             _log.warning("A failed decryption could not be audited: %s", error)
 
-    def _event(self, intent: Intent) -> tuple[Turn, str, bytes]:
-        data_key = intent.data_key or self._data_key(intent.where)
-        turn = intent.turn or self.auditor.take()
-        return turn, *self.auditor.event(intent, turn, data_key)
-
-    def _data_key(self, where: Where) -> SecretKey | None:
+    def data_key(self, where: Where) -> SecretKey | None:
         """The subject's key; None where there is none or it does not open: a call that needs it
         says so, and one that does not, such as a deletion, goes on."""
         known = self._keys.known(where.alias)
@@ -132,6 +127,11 @@ class AuditedStore(Store):
             except (KeyUnavailable, RecordInvalid, SubjectErased):
                 return None
         return None if known is None else known.key
+
+    def _event(self, intent: Intent) -> tuple[Turn, str, bytes]:
+        data_key = intent.data_key or self.data_key(intent.where)
+        turn = intent.turn or self.auditor.take()
+        return turn, *self.auditor.event(intent, turn, data_key)
 
     def _replies(self, *commands: Words) -> list[object]:
         return [value(reply) for reply in self.read(*commands)]

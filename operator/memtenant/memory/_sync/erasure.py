@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
+from memtenant.audit import Operation
 from memtenant.crypto.datakey import DATA_KEY_BYTES
 from memtenant.crypto.erasure import Tombstone, new_request_id
 from memtenant.errors import (
@@ -23,17 +24,18 @@ from memtenant.errors import (
     RecordMalformed,
     TenantHeld,
 )
-from memtenant.functions.calls import MAX_BATCH, Call, Clear, ReadRange, Remove, Words
+from memtenant.functions.calls import MAX_BATCH, Audited, Clear, ReadRange, Remove, Words
 from memtenant.functions.context_calls import (
     MAX_FIELD_UPDATES,
     ContextUpdate,
     DeleteContext,
     FieldUpdate,
 )
-from memtenant.memory._sync.store import Store
+from memtenant.memory._sync.audited import AuditedStore
 from memtenant.memory.answers import value
+from memtenant.memory.auditing import Intent
 from memtenant.memory.drafts import moment
-from memtenant.memory.places import ContextPlace, ConversationPlace
+from memtenant.memory.places import ContextPlace, ConversationPlace, user_place
 from memtenant.memory.source import OpenBinding
 from memtenant.memory.subjects import (
     Plain,
@@ -66,11 +68,11 @@ class SubjectStore(Protocol):
         """The replies, error replies among them."""
         ...
 
-    def ask(self, call: Call[R]) -> R:
+    def ask(self, call: Audited[R]) -> R:
         """The answer of a reading call."""
         ...
 
-    def write(self, call: Call[R]) -> R:
+    def write(self, call: Audited[R]) -> R:
         """The answer of a writing call that is the same in every try."""
         ...
 
@@ -180,7 +182,7 @@ def _erase_some(
 class Requests:
     """A Steward's requests: what `Tenant.forget` and `Tenant.erasures` do."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: AuditedStore) -> None:
         self._store = store
 
     def forget(self, user: str, consent_reference: str | None) -> ErasureReceipt:
@@ -199,6 +201,7 @@ class Requests:
             raise TenantHeld(
                 "A legal hold or a content minimum stands: nobody is forgotten until it ends"
             )
+        intent = self._told(opened, user)
         request, receipt = self._request_behind(opened, subject, mark)
         if receipt is None:
             now = time.time_ns() // 1_000_000
@@ -209,7 +212,7 @@ class Requests:
             self._mark(opened, subject, request)
             receipt = _requested(asked.id, subject, opened.binding.agent, now)
         if receipt.phase is ErasurePhase.REQUESTED:
-            self._erase(subject, opened.binding.agent)
+            self._erase(subject, opened.binding.agent, intent)
         return receipt
 
     def receipts(self) -> list[ErasureReceipt]:
@@ -245,6 +248,18 @@ class Requests:
         mine = known.is_sealed_by(opened.keyring.audit_key, subject.tenant, subject.alias)
         return (known.id if mine else new_request_id()), None
 
+    def _told(self, opened: OpenBinding, user: str) -> Intent:
+        """What the audit was told, for the calls that follow: once the mark is set, the person's
+        key is not used any more."""
+        binding = opened.binding
+        name_key = opened.keyring.name_key
+        where = user_place(binding.tenant, binding.policy.isolation, name_key, user)
+        intent = Intent(Operation.FORGET, where)
+        self._store.note(intent)
+        if self._store.auditor.expects(reading=False):
+            intent = replace(intent, data_key=self._store.data_key(where))
+        return intent
+
     def _mark(self, opened: OpenBinding, subject: Subject, request: bytes) -> None:
         name = keys.dek(subject.tenant, subject.alias)
         mark = tombstone(opened, subject, request).to_bytes()
@@ -253,12 +268,30 @@ class Requests:
         except AccessDenied:
             _log.info("over quota no mark can be set: the operator sets it with the erasure")
 
-    def _erase(self, subject: Subject, agent: str) -> None:
+    def _erase(self, subject: Subject, agent: str, intent: Intent) -> None:
         """What this agent's rights allow. The operator does the rest, and all of it again."""
+        store = _Telling(self._store, intent)
         try:
-            erase(self._store, read_places(self._store, subject), agent)
+            erase(store, read_places(store, subject), agent)
         except DataError as error:
             _log.warning("left to the operator: %s", error)
+
+
+class _Telling:
+    """A `SubjectStore` whose calls leave the event of an intent."""
+
+    def __init__(self, store: AuditedStore, intent: Intent) -> None:
+        self._store = store
+        self._intent = intent
+
+    def read(self, *commands: Words) -> list[object]:
+        return self._store.read(*commands)
+
+    def ask(self, call: Audited[R]) -> R:
+        return self._store.ask_audited(call, self._intent)
+
+    def write(self, call: Audited[R]) -> R:
+        return self._store.write_audited(call, self._intent)
 
 
 def _requested(request: bytes, subject: Subject, agent: str, now: int) -> ErasureReceipt:

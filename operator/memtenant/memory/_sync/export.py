@@ -8,15 +8,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from memtenant.audit import Operation
 from memtenant.crypto.record import MESSAGE, RecordKeys
 from memtenant.errors import KeyUnavailable, RecordInvalid
-from memtenant.functions.calls import ReadRange
+from memtenant.functions.calls import ReadRange, Words
 from memtenant.functions.context_calls import MAX_FIELD_UPDATES, ReadContext
 from memtenant.functions.replies import Entry
+from memtenant.memory._sync.audited import AuditedStore
 from memtenant.memory._sync.erasure import read_places
 from memtenant.memory._sync.lane import TITLE
-from memtenant.memory._sync.store import Store
 from memtenant.memory.answers import value
+from memtenant.memory.auditing import Intent
 from memtenant.memory.codec import decode_value, unpack
 from memtenant.memory.contexts import opened_fields
 from memtenant.memory.datakeys import DataKey, DataKeys
@@ -29,7 +31,7 @@ from memtenant.memory.exports import (
     value_item,
 )
 from memtenant.memory.history import CounterCheck, Kept, kept, opened
-from memtenant.memory.places import ContextPlace, ConversationPlace
+from memtenant.memory.places import ContextPlace, ConversationPlace, user_place
 from memtenant.memory.subjects import Subject, check_may_export, subject_of
 from memtenant.tenancy import keys
 from memtenant.tenancy.policy import Isolation
@@ -43,7 +45,7 @@ _PAGE_BYTES: Final = 1024 * 1024
 class Exporter:
     """A Steward's export: what `Tenant.export` and `Tenant.exported` do."""
 
-    def __init__(self, store: Store, keys: DataKeys) -> None:
+    def __init__(self, store: AuditedStore, keys: DataKeys) -> None:
         self._store = store
         self._keys = keys
 
@@ -52,7 +54,7 @@ class Exporter:
         subject = self._subject(user)
         writer = ExportWriter(destination)
         try:
-            for item in self._items(subject):
+            for item in self._items(subject, user):
                 writer.add(item)
             agent = self._store.source.current().binding.agent
             return writer.finish(subject, agent, datetime.now(UTC))
@@ -62,14 +64,17 @@ class Exporter:
 
     def items(self, user: str) -> Iterator[ExportItem]:
         """See `Tenant.exported`."""
-        return self._items(self._subject(user))
+        return self._items(self._subject(user), user)
 
     def _subject(self, user: str) -> Subject:
         current = self._store.source.current(look=True)
         check_may_export(current.binding)
         return subject_of(current, user)
 
-    def _items(self, subject: Subject) -> Iterator[ExportItem]:
+    def _items(self, subject: Subject, user: str) -> Iterator[ExportItem]:
+        name_key = self._store.source.current().keyring.name_key
+        person = user_place(subject.tenant, subject.isolation, name_key, user)
+        self._store.note(Intent(Operation.EXPORT, person))
         own = keys.dek(subject.tenant, subject.alias).encode()
         replies = [value(one) for one in self._store.read(*self._keys.lookup(own))]
         if replies[1] is not None:
@@ -90,19 +95,20 @@ class Exporter:
         while True:
             lookup = self._keys.lookup(place.subject.data_key)
             page = ReadRange(place.keys, start, limit=_PAGE, max_bytes=_PAGE_BYTES)
-            replies = [
-                value(one)
-                for one in self._store.read(*lookup, page.words, ("HGET", place.keys.head, "meta"))
-            ]
-            data_key = self._keys.learn(place.alias, replies[:2])
+            meta: Words = ("HGET", place.keys.head, "meta")
+            intent = Intent(Operation.EXPORT, place)
+            replies = self._store.read_audited(page, intent, lookup, (meta,))
             found = page.read(replies[2])
             if not found.entries:
                 return
-            record_keys = self._record_keys(place, data_key)
+            with self._store.opening(place):
+                data_key = self._keys.learn(place.alias, replies[:2])
+                record_keys = self._record_keys(place, data_key)
+                messages = _messages(found.entries, record_keys, check, subject)
             if not begun:
                 begun = True
                 yield _titled(alias, record_keys, replies[3])
-            for one in _messages(found.entries, record_keys, check, subject):
+            for one in messages:
                 yield message_item(alias, one.stored)
             if not found.more:
                 return
@@ -113,12 +119,14 @@ class Exporter:
         while names:
             lookup = self._keys.lookup(context.subject.data_key)
             call = ReadContext(context.keys, names)
-            replies = [value(one) for one in self._store.read(*lookup, call.words)]
-            data_key = self._keys.learn(context.alias, replies[:2])
+            intent = Intent(Operation.EXPORT, context)
+            replies = self._store.read_audited(call, intent, lookup)
             found = call.read(replies[2])
             if found.fields:
-                record_keys = self._record_keys(context, data_key)
-                snapshot = opened_fields(found.fields, found.revision, record_keys)
+                with self._store.opening(context):
+                    data_key = self._keys.learn(context.alias, replies[:2])
+                    record_keys = self._record_keys(context, data_key)
+                    snapshot = opened_fields(found.fields, found.revision, record_keys)
                 for name, one in snapshot.values.items():
                     version, time = snapshot.versions[name], snapshot.times[name]
                     yield value_item(alias, name, version, time, one)
