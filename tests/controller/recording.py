@@ -52,6 +52,10 @@ class Recorder:
         self.rounds[f"measure {store.name}"] += 1
         return await self.round_act(store)
 
+    async def rewrap(self, store: ObjectKey) -> Outcome:
+        self.rounds[f"rewrap {store.name}"] += 1
+        return Outcome()
+
     def measured(self) -> Iterable[Measured]:
         return ()
 

@@ -15,12 +15,13 @@ from memtenant.crypto.keyring import (
     KekState,
     Keyring,
     OpenKeyring,
+    activate,
+    add_version,
     agent_keyring,
     destroy,
     new_keyring,
     open_keyring,
     recover,
-    rotate,
 )
 from memtenant.crypto.primitives import SecretKey, new_key
 from memtenant.errors import KeyInvalid, KeyUnavailable
@@ -46,8 +47,17 @@ def stored(opened: OpenKeyring) -> Keyring:
     return Keyring.from_json(opened.keyring.to_json(), opened.keyring.tenant)
 
 
+def stored_open(opened: OpenKeyring) -> OpenKeyring:
+    return open_keyring(stored(opened), ROOT)
+
+
+def rotate(opened: OpenKeyring, root: SecretKey = ROOT) -> OpenKeyring:
+    """A whole rotation: a version is added, and has its turn."""
+    return activate(add_version(opened, root, now=NOW), root)
+
+
 def rotated_twice() -> OpenKeyring:
-    return rotate(rotate(fresh(), ROOT, now=NOW), ROOT, now=NOW)
+    return rotate(rotate(fresh()))
 
 
 def test_a_new_keyring_has_one_active_version() -> None:
@@ -65,7 +75,7 @@ def test_a_keyring_opens_again_with_its_root() -> None:
 def test_equal_keyrings_are_equal_bytes() -> None:
     opened = rotated_twice()
     assert stored(opened).to_json() == opened.keyring.to_json()
-    assert rotate(opened, ROOT, now=NOW).keyring.to_json() != opened.keyring.to_json()
+    assert rotate(opened).keyring.to_json() != opened.keyring.to_json()
 
 
 def test_no_key_is_in_the_stored_keyring() -> None:
@@ -149,14 +159,14 @@ def test_a_rotation_adds_a_version_and_retires_the_others() -> None:
 
 def test_a_rotation_keeps_the_older_versions_and_the_name_key() -> None:
     before = fresh()
-    after = rotate(before, ROOT, now=NOW)
+    after = rotate(before)
     assert after.keks[0] == before.keks[0]
     assert (after.name_key, after.token_key) == (before.name_key, before.token_key)
 
 
 def test_a_changed_root_rewraps_everything_and_adds_a_version() -> None:
     before = fresh()
-    after = rotate(before, OTHER_ROOT, now=NOW)
+    after = rotate(before, OTHER_ROOT)
     assert open_keyring(stored(after), OTHER_ROOT) == after
     assert after.keks[0] == before.keks[0]
     assert after.active.version == 2
@@ -164,12 +174,42 @@ def test_a_changed_root_rewraps_everything_and_adds_a_version() -> None:
         open_keyring(stored(after), ROOT)
 
 
+def test_a_version_that_was_added_only_unwraps_until_it_is_activated() -> None:
+    before = rotated_twice()
+    added = add_version(before, ROOT, now=NOW)
+    assert added.active == before.active
+    assert [kek.version for kek in added.keyring.pending] == [4]
+    assert [kek.version for kek in added.keyring.retiring] == [1, 2]
+    assert binding(added).active == 3
+    assert binding(added).kek(4) == added.keks[-1].key
+    turned = activate(stored_open(added), ROOT)
+    assert turned.active == added.keks[-1]
+    assert turned.keyring.pending == ()
+    assert [kek.version for kek in turned.keyring.retiring] == [1, 2, 3]
+
+
+def test_an_operator_of_before_pending_versions_reads_them_as_retiring() -> None:
+    """It knows these two states, and wraps with the one active version."""
+    added = json.loads(add_version(fresh(), ROOT, now=NOW).keyring.to_json())
+    assert [kek["state"] for kek in added["keks"]] == ["Active", "Retiring"]
+
+
+def test_a_pending_version_that_came_into_no_binding_is_given_up() -> None:
+    before = rotated_twice()
+    added = add_version(before, ROOT, now=NOW)
+    assert recover(stored(added), [binding(before)]).keks == before.keks
+    assert recover(stored(added), [binding(added)]) == added
+    again = add_version(recover(stored(added), [binding(before)]), OTHER_ROOT, now=NOW)
+    assert [kek.version for kek in again.keks] == [1, 2, 3, 5]
+    assert open_keyring(stored(again), OTHER_ROOT) == again
+
+
 def test_live_versions_are_bounded() -> None:
     opened = fresh()
     for _ in range(MAX_KEKS - 1):
-        opened = rotate(opened, ROOT, now=NOW)
+        opened = rotate(opened)
     with pytest.raises(KeyInvalid) as caught:
-        rotate(opened, ROOT, now=NOW)
+        add_version(opened, ROOT, now=NOW)
     assert caught.value.reason == "TooManyKeyVersions"
     assert open_keyring(stored(opened), ROOT) == opened
     assert AgentKeyring.from_json(binding(opened).to_json()).keks == opened.keks
@@ -179,7 +219,7 @@ def test_a_destroyed_version_is_gone_and_its_number_is_not_used_again() -> None:
     opened = destroy(destroy(rotated_twice(), 1, ROOT), 2, ROOT)
     assert [kek.version for kek in stored(opened).keks] == [3]
     assert open_keyring(stored(opened), ROOT) == opened
-    assert rotate(opened, ROOT, now=NOW).active.version == 4
+    assert rotate(opened).active.version == 4
 
 
 def test_destroying_again_changes_nothing() -> None:
@@ -196,9 +236,7 @@ def test_keys_of_a_lost_root_are_recovered_from_the_bindings() -> None:
     before = rotated_twice()
     recovered = recover(stored(before), [binding(before)])
     assert recovered == before
-    assert open_keyring(stored(rotate(recovered, OTHER_ROOT, now=NOW)), OTHER_ROOT).keks[:3] == (
-        before.keks
-    )
+    assert open_keyring(stored(rotate(recovered, OTHER_ROOT)), OTHER_ROOT).keks[:3] == (before.keks)
 
 
 def test_keys_are_recovered_from_several_bindings_together() -> None:

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtenant.crypto.datakey import kek_version, unwrap_data_key, wrap_data_key
+from memtenant.crypto.datakey import (
+    kek_version,
+    rewrap_data_key,
+    unwrap_data_key,
+    wrap_data_key,
+)
 from memtenant.crypto.header import Header, peek_header
-from memtenant.crypto.keyring import agent_keyring, new_keyring, rotate
+from memtenant.crypto.keyring import activate, add_version, agent_keyring, new_keyring
 from memtenant.crypto.primitives import SecretKey, new_key
 from memtenant.crypto.record import MESSAGE, OVERHEAD_BYTES, Place, Record, RecordKeys
 from memtenant.errors import (
@@ -257,11 +264,37 @@ def test_what_is_no_stored_data_key_is_refused(data: bytes) -> None:
 
 def test_a_retired_version_still_unwraps_and_a_missing_one_is_named() -> None:
     stored = wrap_data_key(OPENED.active, TENANT, "ada", DATA_KEY)
-    rotated = rotate(OPENED, SecretKey(bytes(range(1, 33))), now=vectors.NOW)
+    root = SecretKey(bytes(range(1, 33)))
+    rotated = activate(add_version(OPENED, root, now=vectors.NOW), root)
     assert unwrap_data_key(agent_keyring(rotated, "triage", new_key()), "ada", stored) == DATA_KEY
     newer = wrap_data_key(rotated.active, TENANT, "ada", DATA_KEY)
     with pytest.raises(KeyUnavailable, match="no version 2"):
         unwrap_data_key(KEYRING, "ada", newer)
+
+
+def test_a_data_key_is_wrapped_anew_under_the_active_version() -> None:
+    root = SecretKey(bytes(range(1, 33)))
+    rotated = activate(add_version(OPENED, root, now=vectors.NOW), root)
+    stored = wrap_data_key(OPENED.active, TENANT, "ada", DATA_KEY)
+    again = rewrap_data_key(rotated.keks, rotated.active, TENANT, "ada", stored)
+    assert kek_version(again) == 2
+    assert unwrap_data_key(agent_keyring(rotated, "triage", new_key()), "ada", again) == DATA_KEY
+
+
+def test_a_data_key_that_names_another_version_is_still_found() -> None:
+    stored = bytes([0, 0, 0, 9]) + wrap_data_key(OPENED.active, TENANT, "ada", DATA_KEY)[4:]
+    again = rewrap_data_key(OPENED.keks, OPENED.active, TENANT, "ada", stored)
+    assert again == wrap_data_key(OPENED.active, TENANT, "ada", DATA_KEY)
+
+
+@pytest.mark.parametrize("alias", ["ada", "bob"])
+def test_a_data_key_that_no_version_opens_is_not_wrapped_anew(alias: str) -> None:
+    """It was edited, or copied from another subject."""
+    stored = wrap_data_key(OPENED.active, TENANT, "ada", DATA_KEY)
+    if alias == "ada":
+        stored = stored[:-1] + bytes([stored[-1] ^ 1])
+    with pytest.raises(RecordTampered):
+        rewrap_data_key(OPENED.keks, OPENED.active, TENANT, alias, stored)
 
 
 # -- docs/record-format.md -------------------------------------------------------------------------
@@ -284,6 +317,14 @@ def test_a_second_implementation_reads_the_documented_vectors() -> None:
         binary["kek"], found["tenant"], subject, binary["storedDataKey"]
     )
     assert (version, data_key) == (1, binary["dataKey"])
+    rotated = json.loads(found["keyring.json with version 2 pending"])
+    newest = next(kek for kek in rotated["keks"] if kek["version"] == 2)
+    assert newest["state"] == "Retiring"  # above the active one: pending
+    root, wrapped = bytes.fromhex(found["root"]), base64.b64decode(newest["wrapped"])
+    second = independent.kek(root, found["tenant"], 2, wrapped)
+    assert second.hex() == found["kek 2"]
+    under_second = bytes.fromhex(found["storedDataKey under 2"])
+    assert independent.data_key(second, found["tenant"], subject, under_second) == (2, data_key)
     place = (found["tenant"], found["scope"], session, found["kind"])
     for name in ("record", "recordSuite0"):
         content = independent.record(data_key, *place, binary[name])

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from memtenant.crypto.agent_keyring import audit_mac_key
-from memtenant.crypto.datakey import wrap_data_key
+from memtenant.crypto.datakey import rewrap_data_key, wrap_data_key
 from memtenant.crypto.header import Header
-from memtenant.crypto.keyring import agent_keyring, new_keyring
+from memtenant.crypto.keyring import activate, add_version, agent_keyring, destroy, new_keyring
 from memtenant.crypto.names import context_alias, session_alias, subject_tag, user_alias
 from memtenant.crypto.primitives import SecretKey, commitment
 from memtenant.crypto.record import MESSAGE, Place, RecordKeys
@@ -27,9 +27,8 @@ _END = "\n```\n"
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 
 
-def counting() -> Callable[[int], bytes]:
+def counting(position: int = 0) -> Callable[[int], bytes]:
     """A source of bytes 00 01 02 …, going on where it stopped."""
-    position = 0
 
     def take(length: int) -> bytes:
         nonlocal position
@@ -54,6 +53,11 @@ def build() -> dict[str, object]:
     content = b'{"role":"human","text":"Hello"}'
     tag = subject_tag(opened.name_key, "ada@example.org")
 
+    stored = wrap_data_key(opened.active, tenant, subject, data_key)
+    added = add_version(opened, root, now=NOW, random=counting(0x80))
+    turned = activate(added, root)
+    rewrapped = rewrap_data_key(turned.keks, turned.active, tenant, subject, stored)
+
     def sealed(mode: EncryptionMode) -> bytes:
         return RecordKeys(data_key, place, mode).seal(MESSAGE, writer, 7, content, random=random)
 
@@ -73,7 +77,7 @@ def build() -> dict[str, object]:
         "context": "case-4711",
         "contextAlias": context_alias(opened.name_key, "case-4711"),
         "dataKey": data_key.secret.hex(),
-        "storedDataKey": wrap_data_key(opened.active, tenant, subject, data_key).hex(),
+        "storedDataKey": stored.hex(),
         "scope": place.scope,
         "kind": MESSAGE,
         "writer": writer.hex(),
@@ -84,6 +88,13 @@ def build() -> dict[str, object]:
         "tombstone": Header(3, 1769851800002, 0, tombstone=True).to_bytes().hex(),
         "record": sealed(EncryptionMode.ENABLED).hex(),
         "recordSuite0": sealed(EncryptionMode.DISABLED).hex(),
+        "keyring.json with version 2 pending": added.keyring.to_json().decode(),
+        "keyring.json of the binding, 2 pending": agent_keyring(added, "triage", audit_key)
+        .to_json()
+        .decode(),
+        "kek 2": turned.active.key.secret.hex(),
+        "storedDataKey under 2": rewrapped.hex(),
+        "keyring.json after version 1": destroy(turned, 1, root).keyring.to_json().decode(),
     }
 
 

@@ -8,7 +8,7 @@ import pytest
 from memtenant import Message, Tenant
 from memtenant.clock import system_clock
 from memtenant.crypto.datakey import unwrap_data_key, wrap_data_key
-from memtenant.crypto.keyring import agent_keyring, rotate
+from memtenant.crypto.keyring import activate, add_version, agent_keyring
 from memtenant.crypto.primitives import SecretKey, new_key
 from memtenant.errors import KeyRetired, KeyUnavailable
 from tests.functions.tenants import set_limits
@@ -18,7 +18,8 @@ from tests.memory.conftest import Open
 
 def rotate_keys(acme: Provisioned) -> None:
     """A new KEK version in the keyring and the binding, as the operator makes it."""
-    acme.keyring = rotate(acme.keyring, new_key(), now=system_clock.now())
+    root = new_key()
+    acme.keyring = activate(add_version(acme.keyring, root, now=system_clock.now()), root)
 
 
 def rewrap(acme: Provisioned) -> None:

@@ -1,5 +1,6 @@
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import redis
 from memtenant.api.conditions import find
 from memtenant.api.store import MemoryStoreStatus
 from memtenant.api.tenant import MemoryTenantStatus
+from memtenant.clock import Clock, system_clock
 from memtenant.reconcile.once import Happened, local_world, settle
 from memtenant.resources.folder import FolderResources
 from memtenant.resources.port import ObjectKey
@@ -24,6 +26,7 @@ class Ground:
 
     resources: FolderResources
     server: Server
+    folder: Path
 
     def store(self, name: str = "shared", endpoint: str = "", **spec: Any) -> None:
         """Declare the server as a MemoryStore."""
@@ -48,9 +51,11 @@ class Ground:
         declared = {"retentionPolicyRef": {"name": "standard"}, "storeRef": {"name": "shared"}}
         self.resources.declare(ObjectKey.tenant("support", name), {**declared, **spec})
 
-    async def settle(self) -> Mapping[ObjectKey, Happened]:
-        """Everything reconciled, measured and repaired by an operator that knows nothing yet."""
-        async with local_world(self.resources) as world:
+    async def settle(self, ahead: timedelta = timedelta()) -> Mapping[ObjectKey, Happened]:
+        """Everything reconciled, measured and repaired by an operator that knows nothing yet, and
+        whose clock is so much ahead."""
+        clock = Clock(now=lambda: system_clock.now() + ahead)
+        async with local_world(self.resources, clock=clock) as world:
             return {happened.key: happened for happened in await settle(world)}
 
     async def tenant_status(self, name: str) -> MemoryTenantStatus:
@@ -83,7 +88,7 @@ def told(status: MemoryTenantStatus | MemoryStoreStatus, kind: str) -> Condition
 async def ground(valkey: Server, tmp_path: Path) -> AsyncIterator[Ground]:
     """A policy without bounds, a store, and no tenant."""
     with FolderResources.open(tmp_path / "state") as resources:
-        made = Ground(resources, valkey)
+        made = Ground(resources, valkey, tmp_path / "state")
         made.policy()
         made.store()
         yield made

@@ -15,6 +15,7 @@ from memtenant.crypto.keyring import new_keyring
 from memtenant.crypto.primitives import SecretKey
 from memtenant.rules.credentials import Credential, Principal, RotationRules
 from memtenant.rules.desired import Desired, Endpoint, Identity, Situation, desired
+from memtenant.rules.keymotion import KeyAdvance
 from memtenant.rules.placement import Applicant, PolicyView, StoreView
 from memtenant.rules.policy import policy_facts
 from memtenant.rules.quota import QuotaState
@@ -137,7 +138,7 @@ def situation(spec: MemoryTenantSpec | None = None, **changes: Any) -> Situation
         spec=spec or tenant_spec(),
         endpoint=Endpoint("shared", "valkey.redis.svc", 6379, COMMANDS),
         record=None,
-        keys=KEYS,
+        keys=KeyAdvance(KEYS),
         keyring=KEYS.keyring.to_json(),
         installation_root=INSTALLATION_ROOT,
         quota_state=QuotaState(),

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from memtenant.api.tenant import AccessMode
 from memtenant.crypto.agent_keyring import AgentKeyring
-from memtenant.crypto.keyring import rotate
+from memtenant.crypto.keyring import activate, add_version, destroy
 from memtenant.rules.credentials import Credential, Principal
 from memtenant.rules.desired import SHARED_PRINCIPAL, Desired, Identity, Situation, desired
+from memtenant.rules.keymotion import KeyAdvance
 from memtenant.rules.quota import Pressure, QuotaState
-from memtenant.rules.record import Phase
+from memtenant.rules.record import KeyMotion, Phase
 from memtenant.tenancy.binding import Binding
 from memtenant.tenancy.identity import TenantId
 from tests.rules.builders import (
@@ -192,6 +193,7 @@ def test_agents_may_read_their_limits() -> None:
         "writes_per_second": "9",
         "held": "0",
         "least_kek": "1",
+        "replicas": "0",
     }
 
 
@@ -201,10 +203,12 @@ def test_the_limits_say_that_content_is_held(changes: dict[str, Any]) -> None:
 
 
 def test_the_least_key_is_the_oldest_that_still_opens_something() -> None:
-    keys = rotate(KEYS, ROOT, now=NOW)
-    assert desired(situation(keys=keys), NOW, minting()).limits["least_kek"] == "1"
-    only_new = replace(keys, keks=keys.keks[1:])
+    opened = activate(add_version(KEYS, ROOT, now=NOW), ROOT)
+    both, only_new = KeyAdvance(opened), KeyAdvance(destroy(opened, 1, ROOT))
+    assert desired(situation(keys=both), NOW, minting()).limits["least_kek"] == "1"
     assert desired(situation(keys=only_new), NOW, minting()).limits["least_kek"] == "2"
+    closed = replace(both, motion=KeyMotion(least=2))
+    assert desired(situation(keys=closed), NOW, minting()).limits["least_kek"] == "2"
 
 
 def test_the_access_hash_keeps_what_another_node_needs_to_render_the_same() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memtenant.crypto.agent_keyring import AgentKeyring
-from memtenant.crypto.keyring import KekState, OpenKeyring, agent_keyring, new_keyring
+from memtenant.crypto.keyring import OpenKeyring, agent_keyring, new_keyring
 from memtenant.crypto.primitives import SecretKey, new_key
 from memtenant.errors import KeyInvalid, KeyUnavailable
 from memtenant.rules.keymaterial import KeyState, Roots, operator_made_root, settle_keys
@@ -46,7 +46,7 @@ def keys_of(opened: OpenKeyring) -> dict[int, bytes]:
 
 def test_a_tenant_that_never_had_keys_gets_new_ones_under_its_root() -> None:
     state = settle(None, FIRST)
-    assert (state.change, state.root_available) == ("new keys", True)
+    assert (state.new, state.root) == (True, FIRST)
     assert state.opened.keyring.opens_with(FIRST)
 
 
@@ -69,7 +69,7 @@ def test_each_incarnation_of_a_tenant_has_an_operator_made_root_of_its_own() -> 
 def test_under_the_same_root_nothing_changes(root: SecretKey) -> None:
     before = under(root)
     state = settle(before, root)
-    assert (state.change, state.root_available) == ("", True)
+    assert (state.new, state.replaced, state.root) == (False, False, root)
     assert state.opened.keyring.to_json() == before.keyring.to_json()
     assert keys_of(state.opened) == keys_of(before)
 
@@ -77,37 +77,18 @@ def test_under_the_same_root_nothing_changes(root: SecretKey) -> None:
 # -- a changed root --------------------------------------------------------------------------------
 
 
-def test_a_changed_secret_rewraps_and_adds_a_version_and_keeps_the_old_ones() -> None:
-    before = under(FIRST)
-    state = settle(before, SECOND, bound(before))
-    assert state.change == "key version 2 under a new root"
-    assert state.opened.keyring.opens_with(SECOND)
-    assert not state.opened.keyring.opens_with(FIRST)
-    assert keys_of(before).items() <= keys_of(state.opened).items()
-    assert [kek.state for kek in state.opened.keyring.keks] == [KekState.RETIRING, KekState.ACTIVE]
-    assert state.opened.name_key == before.name_key
-    assert state.opened.token_key == before.token_key
-
-
-def test_a_changed_secret_settles_in_one_step() -> None:
-    before = under(FIRST)
-    once = settle(before, SECOND, bound(before)).opened
-    again = settle(once, SECOND, bound(once))
-    assert (again.change, keys_of(again.opened)) == ("", keys_of(once))
-
-
-def test_a_secret_that_is_declared_later_takes_over_from_the_operator_made_root() -> None:
-    before = under(OPERATOR_MADE)
-    state = settle(before, FIRST)
-    assert state.change == "key version 2 under a new root"
-    assert keys_of(before).items() <= keys_of(state.opened).items()
-
-
-def test_a_secret_that_is_no_longer_declared_hands_over_to_the_operator_made_root() -> None:
-    before = under(FIRST)
-    state = settle(before, OPERATOR_MADE, bound(before))
-    assert state.opened.keyring.opens_with(OPERATOR_MADE)
-    assert keys_of(before).items() <= keys_of(state.opened).items()
+@pytest.mark.parametrize(
+    ("stored", "declared"),
+    [(FIRST, SECOND), (OPERATOR_MADE, FIRST), (FIRST, OPERATOR_MADE)],
+    ids=["another Secret", "a Secret at last", "no Secret any more"],
+)
+def test_a_changed_root_is_told_and_every_key_is_kept(
+    stored: SecretKey, declared: SecretKey
+) -> None:
+    before = under(stored)
+    state = settle(before, declared, bound(before))
+    assert (state.new, state.replaced, state.root) == (False, True, declared)
+    assert state.opened == before
 
 
 def test_a_changed_secret_without_a_binding_to_take_the_keys_from_is_an_error() -> None:
@@ -128,7 +109,7 @@ def test_keys_are_not_taken_from_another_tenants_binding() -> None:
 def test_a_vanished_secret_changes_nothing_and_makes_no_key() -> None:
     before = under(FIRST)
     state = settle(before, None, bound(before))
-    assert (state.change, state.root_available) == ("", False)
+    assert (state.new, state.replaced, state.root) == (False, False, None)
     assert state.opened.keyring.to_json() == before.keyring.to_json()
     assert keys_of(state.opened) == keys_of(before)
 
@@ -142,7 +123,7 @@ def test_naming_a_secret_that_is_not_there_yet_locks_nobody_out() -> None:
     """An adopted tenant has no binding to take its keys from; its root is the operator's still."""
     before = under(OPERATOR_MADE)
     state = settle(before, None)
-    assert (state.change, state.root_available) == ("", False)
+    assert (state.new, state.replaced, state.root) == (False, False, None)
     assert keys_of(state.opened) == keys_of(before)
 
 
@@ -163,9 +144,10 @@ def test_a_tenant_that_has_keys_keeps_all_of_them_or_is_refused(
     except KeyUnavailable:
         assert not bindings
         return
-    assert state.change != "new keys"
+    assert not state.new
+    assert state.replaced is (declared is not None and not before.keyring.opens_with(declared))
     assert keys_of(before).items() <= keys_of(state.opened).items()
-    assert state.root_available is (declared is not None)
+    assert state.root == declared
 
 
 @pytest.mark.parametrize("stored", [b"{}", b"\x00", b"null", b" "])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from memtenant.errors import KeyUnavailable
 from memtenant.rules.credentials import Credential, Principal
-from memtenant.rules.record import Phase, TenantRecord, record_labels, record_name
+from memtenant.rules.record import KeyMotion, Phase, TenantRecord, record_labels, record_name
 from memtenant.tenancy.identity import TenantId
 from tests.rules.builders import NOW, PASSWORD, TENANT, record
 
@@ -53,6 +53,9 @@ records = st.builds(
     encryption=st.sampled_from(["Enabled", "Disabled"]),
     quota_bytes=st.integers(0, 2**60),
     left=texts,
+    motion=st.builds(
+        KeyMotion, texts, st.none() | moments, st.integers(0, 2**32), st.none() | moments
+    ),
     shred_through=st.integers(0, 2**32),
     shred_due=st.none() | moments,
 )
@@ -122,11 +125,18 @@ def test_the_shape_of_the_documents_stays() -> None:
 
 
 def test_a_record_of_an_earlier_version_asks_for_no_key_to_be_destroyed() -> None:
-    data = record(shred_through=3, shred_due=NOW).to_data()
+    motion = KeyMotion("now", NOW, 2, NOW)
+    data = record(motion=motion, shred_through=3, shred_due=NOW).to_data()
     document = json.loads(data["record.json"])
     assert (document.pop("shredThrough"), document.pop("shredDue")) == (3, "2026-03-15T12:30:00Z")
+    assert document.pop("keys") == {
+        "token": "now",
+        "shownSince": "2026-03-15T12:30:00Z",
+        "least": 2,
+        "leastSince": "2026-03-15T12:30:00Z",
+    }
     earlier = TenantRecord.from_data(data | {"record.json": json.dumps(document).encode()}, NAME)
-    assert (earlier.shred_through, earlier.shred_due) == (0, None)
+    assert earlier == record()
 
 
 # -- damage ----------------------------------------------------------------------------------------

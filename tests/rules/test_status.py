@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from memtenant.api.conditions import Condition, ConditionStatus, ConditionType, find, is_true
 from memtenant.api.tenant import MemoryTenantSpec, MemoryTenantStatus
 from memtenant.rules.desired import desired
+from memtenant.rules.keymotion import KeyAdvance
 from memtenant.rules.placement import Refusal
 from memtenant.rules.policy import policy_facts, retention_findings, retention_status
 from memtenant.rules.quota import Limits, Pressure, QuotaState, Usage, judge
@@ -24,7 +25,7 @@ from memtenant.rules.status import (
     refused,
     waiting,
 )
-from tests.rules.builders import NOW, minting, policy_spec, settled, situation, tenant_spec
+from tests.rules.builders import KEYS, NOW, minting, policy_spec, settled, situation, tenant_spec
 
 MIB = 1 << 20
 LATER = NOW + timedelta(minutes=5)
@@ -53,7 +54,8 @@ def provisioned(
         spec=spec,
         desired=desired(situation(spec, quota_state=state, **changes), NOW, minting()),
         quota_state=state,
-        key_version=1,
+        keys=KeyAdvance(KEYS),
+        key_scan=None,
         key_available=key_available,
         key_secret="Secret support/acme-key",
         retention=retention_status(resolution),

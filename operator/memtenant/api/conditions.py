@@ -46,6 +46,7 @@ class ConditionType(StrEnum):
     # MemoryTenant
     ISOLATION_VERIFIED = "IsolationVerified"
     KEY_AVAILABLE = "KeyAvailable"
+    DATA_KEYS_UNREADABLE = "DataKeysUnreadable"
     WITHIN_QUOTA = "WithinQuota"
     RETENTION_RESOLVED = "RetentionResolved"
     RETENTION_UNJUSTIFIED = "RetentionUnjustified"
@@ -60,6 +61,7 @@ PRESENT_ONLY_WHILE_TRUE = frozenset(
     {
         ConditionType.RECONCILING,
         ConditionType.STALLED,
+        ConditionType.DATA_KEYS_UNREADABLE,
         ConditionType.RETENTION_UNJUSTIFIED,
         ConditionType.DELETION_BLOCKED,
     }

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from memtenant.api.fields import MeasuredBytes, Model, PeriodField, Timestamp, map_list
+from memtenant.api.fields import MeasuredBytes, Model, PeriodField, Timestamp, map_list, set_list
 from memtenant.api.resource import Status
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "AccessStatus",
     "BindingRef",
     "BindingStatus",
+    "KeysStatus",
     "MemoryTenantStatus",
     "RetentionInForce",
     "RetentionStatus",
@@ -111,6 +112,33 @@ class BindingStatus(Model):
     rotated_at: Timestamp = Field(description="When this credential was made.")
 
 
+class KeysStatus(Model):
+    """The tenant's key while it turns to a new version."""
+
+    active: int = Field(description="The version that wraps data keys.", ge=1)
+    pending: tuple[int, ...] = Field(
+        default=(),
+        description="Newer versions, which become active when every agent has had time to read "
+        "its binding.",
+        **set_list(64),
+    )
+    retiring: tuple[int, ...] = Field(
+        default=(),
+        description="Earlier versions, which are destroyed when nothing is left under them.",
+        **set_list(64),
+    )
+    data_keys: int | None = Field(
+        default=None, description="Data keys that the last pass over the store saw.", ge=0
+    )
+    remaining: int | None = Field(
+        default=None, description="How many of them are not under the active version yet.", ge=0
+    )
+    unreadable: int | None = Field(
+        default=None, description="How many of these open with no version.", ge=1
+    )
+    since: Timestamp = Field(description="When the version after the oldest one was made.")
+
+
 class MemoryTenantStatus(Status):
     """What the operator made and found."""
 
@@ -123,7 +151,12 @@ class MemoryTenantStatus(Status):
         default="", description="The MemoryStore that holds the tenant's memory.", max_length=40
     )
     key_version: int | None = Field(
-        default=None, description="The newest version of the tenant's key encryption key.", ge=0
+        default=None,
+        description="The version of the tenant's key encryption key that wraps data keys.",
+        ge=0,
+    )
+    keys: KeysStatus | None = Field(
+        default=None, description="The key while it turns to a new version; else left out."
     )
     access: AccessStatus | None = Field(
         default=None, description="What the store lets the tenant's agents do at this moment."

@@ -27,6 +27,8 @@ async def assemble(leadership: Leadership) -> AsyncIterator[Reconciler]:
         timing=Timing(
             kubelet_lag=timedelta(seconds=settings.kubelet_lag),
             credential_grace=timedelta(seconds=settings.credential_grace),
+            key_grace=timedelta(seconds=settings.key_grace),
+            shred_epoch=timedelta(seconds=settings.shred_epoch),
             store_gone_grace=timedelta(seconds=settings.store_gone_grace),
         ),
     )

@@ -119,6 +119,7 @@ class Leader:
             intervals={
                 Round.REPAIR: settings.repair_interval,
                 Round.MEASURE: settings.measure_interval,
+                Round.REWRAP: settings.measure_interval,
             },
         )
         handlers = Handlers(self.mirror, schedule, self._metrics, home=settings.home_namespace)

@@ -30,6 +30,7 @@ class Round(StrEnum):
 
     REPAIR = "repair"
     MEASURE = "measure"
+    REWRAP = "rewrap"
 
 
 class Metrics:
@@ -72,7 +73,11 @@ class Metrics:
             "store_circuit_open", "1 while a store does not answer and its tenants wait.", "store"
         )
         self._rounds = self._counter(
-            "store_rounds", "Repairs and measurements that ended.", "store", "round", "result"
+            "store_rounds",
+            "Repairs, measurements and passes over data keys that ended.",
+            "store",
+            "round",
+            "result",
         )
         self._round_duration = self._gauge(
             "store_round_duration_seconds", "How long the last one took.", "store", "round"
@@ -115,7 +120,7 @@ class Metrics:
         self._duration.labels(kind.value).observe(seconds)
 
     def round_ended(self, store: ObjectKey, which: Round, outcome: Outcome, seconds: float) -> None:
-        """A repair or a measurement of a store ended well."""
+        """A round of a store ended well."""
         self._rounds.labels(store.name, which.value, "success").inc()
         self._round_duration.labels(store.name, which.value).set(seconds)
         self._round_success.labels(store.name, which.value).set_to_current_time()
@@ -123,7 +128,7 @@ class Metrics:
             self._repairs.labels(store.name).inc()
 
     def round_failed(self, store: ObjectKey, which: Round) -> None:
-        """A repair or a measurement of a store raised an error."""
+        """A round of a store raised an error."""
         self._rounds.labels(store.name, which.value, "failure").inc()
 
     def store_away(self, store: ObjectKey, away: bool) -> None:

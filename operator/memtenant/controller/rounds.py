@@ -1,4 +1,4 @@
-"""What comes round again and again: repair and measurement of each store, and the resync."""
+"""What comes round again and again: repair, measurement and data keys of each store; the resync."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from memtenant.controller.backoff import Backoff
 from memtenant.controller.breakers import Breakers
@@ -29,7 +29,7 @@ _SPREAD = 0.5
 
 
 class StoreRounds:
-    """Two loops for each declared store, which come and go with it.
+    """A loop a round for each declared store, which come and go with it.
 
     Times are seconds between the end of one round and the start of the next. A store that is away
     is left alone: its own reconcile finds out when it is back.
@@ -88,7 +88,7 @@ class StoreRounds:
 
     async def _once(self, store: ObjectKey, which: Round) -> bool:
         """One round; whether it went well. Nothing but its cancellation ends the loop."""
-        step = self._reconciler.repair if which is Round.REPAIR else self._reconciler.measure
+        step = self._step(which)
         started = time.monotonic()
         try:
             outcome: Outcome = await step(store)
@@ -105,6 +105,15 @@ class StoreRounds:
         self._metrics.round_ended(store, which, outcome, time.monotonic() - started)
         self._schedule.now(outcome.enqueue)
         return True
+
+    def _step(self, which: Round) -> Callable[[ObjectKey], Awaitable[Outcome]]:
+        match which:
+            case Round.REPAIR:
+                return self._reconciler.repair
+            case Round.MEASURE:
+                return self._reconciler.measure
+            case Round.REWRAP:
+                return self._reconciler.rewrap
 
 
 class Resync:

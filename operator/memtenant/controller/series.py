@@ -30,6 +30,10 @@ _HELP = {
     "tenant_conversations_limit": "The quota that they are measured against.",
     "tenant_access": "1 for what the store lets a tenant's agents do now, by mode.",
     "tenant_access_since_timestamp_seconds": "Since when, in Unix time.",
+    "tenant_keys_retiring": "Versions of a tenant's key that retire while it turns, else 0.",
+    "tenant_keys_since_timestamp_seconds": "Since when a tenant's key turns, in Unix time.",
+    "tenant_data_keys_remaining": "Data keys that are not under the active version yet.",
+    "tenant_data_keys_unreadable": "Data keys that open with no version.",
     "store_condition": "1 for the status that a store's condition has, by type.",
     "store_nodes": "Servers of a store, by role and by how their users stand.",
 }
@@ -96,6 +100,18 @@ def _add_tenant(lines: Lines, tenant: Declared, live: Mapping[str, Measured]) ->
         _add(lines, "tenant_access", {**whose, "mode": str(mode)}, 1)
     if since := _unix(access.get("since")):
         _add(lines, "tenant_access_since_timestamp_seconds", whose, since)
+    _add_keys(lines, whose, tenant)
+
+
+def _add_keys(lines: Lines, whose: Mapping[str, str], tenant: Declared) -> None:
+    keys = _mapping(tenant.status.get("keys"))
+    retiring = keys.get("retiring")
+    _add(lines, "tenant_keys_retiring", whose, len(retiring) if isinstance(retiring, list) else 0)
+    if since := _unix(keys.get("since")):
+        _add(lines, "tenant_keys_since_timestamp_seconds", whose, since)
+    for name in ("remaining", "unreadable"):
+        if isinstance(count := keys.get(name), int):
+            _add(lines, f"tenant_data_keys_{name}", whose, count)
 
 
 def _add_store(lines: Lines, store: Declared) -> None:

@@ -144,7 +144,8 @@ class Settings(BaseModel):
 
     measure_interval: Seconds = 60.0
     """How often each store's memory is measured: how late a quota is enforced. Counted from the
-    end of one scan to the start of the next."""
+    end of one scan to the start of the next. So often too, data keys are wrapped anew while the
+    key of a tenant turns."""
 
     store_gone_grace: Seconds = 600.0
     """How long a tenant in deletion waits for a store that does not answer or exists no more,
@@ -156,6 +157,14 @@ class Settings(BaseModel):
 
     credential_grace: Seconds = 86_400.0
     """How long a rotated credential that is still in use is kept at most."""
+
+    key_grace: Seconds = 300.0
+    """How long a retired key version is kept after nothing is left under it: as long as an agent
+    may go on with a data key that it keeps in memory."""
+
+    shred_epoch: Seconds = 86_400.0
+    """How long after an erasure a new key version is begun, so that the versions that the erased
+    data was under can be destroyed. Erasures meanwhile share it."""
 
     lease_name: str = Field(default="memtenant-operator", min_length=1, max_length=63)
     """The Lease in the home namespace that one replica holds to lead."""

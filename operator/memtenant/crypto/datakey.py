@@ -7,6 +7,8 @@ tenant and the subject's alias: a wrapped key copied to another subject does not
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from memtenant.crypto.agent_keyring import AgentKeyring, Kek
 from memtenant.crypto.primitives import (
     WRAPPED_BYTES,
@@ -19,7 +21,13 @@ from memtenant.crypto.primitives import (
 from memtenant.errors import RecordMalformed, RecordTampered
 from memtenant.tenancy.identity import TenantId
 
-__all__ = ["DATA_KEY_BYTES", "kek_version", "unwrap_data_key", "wrap_data_key"]
+__all__ = [
+    "DATA_KEY_BYTES",
+    "kek_version",
+    "rewrap_data_key",
+    "unwrap_data_key",
+    "wrap_data_key",
+]
 
 _VERSION_BYTES = 4
 DATA_KEY_BYTES = _VERSION_BYTES + WRAPPED_BYTES
@@ -47,6 +55,26 @@ def unwrap_data_key(keyring: AgentKeyring, alias: str, stored: bytes) -> SecretK
             "edited, or copied from another subject. Restore it from a backup; without it the "
             "subject's records stay unreadable"
         ) from None
+
+
+def rewrap_data_key(
+    keks: Iterable[Kek], active: Kek, tenant: TenantId, alias: str, stored: bytes
+) -> bytes:
+    """The same data key under ``active``.
+
+    Whichever of the versions opens it is good, also another than the one it names: nothing that
+    can be read is given up. Raises `RecordMalformed` or `RecordTampered` where none does.
+    """
+    named = kek_version(stored)
+    for kek in sorted(keks, key=lambda kek: kek.version != named):
+        try:
+            data_key = unwrap(_wrapping_key(kek.key, tenant, alias), stored[_VERSION_BYTES:])
+        except WrongKey:
+            continue
+        return wrap_data_key(active, tenant, alias, data_key)
+    raise RecordTampered(
+        f"The data key of subject {alias} of tenant {tenant} opens with no version of its key"
+    )
 
 
 def kek_version(stored: bytes) -> int:

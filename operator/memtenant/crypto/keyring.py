@@ -51,12 +51,13 @@ __all__ = [
     "Keyring",
     "OpenKeyring",
     "WrappedKey",
+    "activate",
+    "add_version",
     "agent_keyring",
     "destroy",
     "new_keyring",
     "open_keyring",
     "recover",
-    "rotate",
 ]
 
 _FORMAT = 1
@@ -65,7 +66,12 @@ _MAX_VERSION = 2**32 - 1
 
 
 class KekState(StrEnum):
-    """Whether a version wraps new data keys, or only unwraps old ones until none is left."""
+    """Whether a version wraps data keys, or only unwraps them.
+
+    An older version retires: it unwraps until nothing is left under it. One that is newer than the
+    active has its turn to come (`Keyring.pending`). Both are stored as Retiring, so that an
+    operator of before a rotation in two steps reads the keyring too, and does not wrap with it.
+    """
 
     ACTIVE = "Active"
     RETIRING = "Retiring"
@@ -109,6 +115,16 @@ class Keyring:
     def active(self) -> KekVersion:
         """The version that wraps new data keys."""
         return next(kek for kek in self.keks if kek.state is KekState.ACTIVE)
+
+    @property
+    def pending(self) -> tuple[KekVersion, ...]:
+        """The versions that no agent wraps with yet: every binding has to have them first."""
+        return tuple(kek for kek in self.keks if kek.version > self.active.version)
+
+    @property
+    def retiring(self) -> tuple[KekVersion, ...]:
+        """The versions before the active one, which go when nothing is left under them."""
+        return tuple(kek for kek in self.keks if kek.version < self.active.version)
 
     def opens_with(self, root: SecretKey) -> bool:
         """Whether this root wrapped the keyring; no means that the user's Secret has changed."""
@@ -220,14 +236,14 @@ def open_keyring(keyring: Keyring, root: SecretKey) -> OpenKeyring:
     )
 
 
-def rotate(
+def add_version(
     opened: OpenKeyring, root: SecretKey, *, now: datetime, random: Random = secrets.token_bytes
 ) -> OpenKeyring:
-    """A new version becomes active, the others retire, and all are wrapped under ``root``.
+    """A new version, pending: it unwraps and nothing is wrapped with it before `activate`.
 
-    With the same root this is a rotation; with another one it answers a changed Secret. Name and
-    token keys stay: a new name key would rename every key in Redis. Raises `KeyInvalid` (reason
-    ``TooManyKeyVersions``) at 64 live versions.
+    All is wrapped under ``root``: with the same root this begins a rotation, with another one it
+    answers a changed Secret. Name and token keys stay: a new name key would rename every key in
+    Redis. Raises `KeyInvalid` (reason ``TooManyKeyVersions``) at 64 live versions.
     """
     keyring = opened.keyring
     if len(keyring.keks) >= MAX_KEKS:
@@ -237,16 +253,26 @@ def rotate(
             reason="TooManyKeyVersions",
         )
     minted = keyring.minted + 1
-    retiring = tuple(replace(kek, state=KekState.RETIRING) for kek in keyring.keks)
-    active = KekVersion(minted, KekState.ACTIVE, _whole_second(now), _UNWRAPPED)
-    grown = replace(keyring, minted=minted, keks=(*retiring, active))
+    pending = KekVersion(minted, KekState.RETIRING, _whole_second(now), _UNWRAPPED)
+    grown = replace(keyring, minted=minted, keks=(*keyring.keks, pending))
     return _wrapped(
         replace(opened, keyring=grown, keks=(*opened.keks, Kek(minted, new_key(random)))), root
     )
 
 
+def activate(opened: OpenKeyring, root: SecretKey) -> OpenKeyring:
+    """The newest version wraps from now on, and all others retire."""
+    keyring = opened.keyring
+    newest = keyring.keks[-1].version
+    turned = tuple(
+        replace(kek, state=KekState.ACTIVE if kek.version == newest else KekState.RETIRING)
+        for kek in keyring.keks
+    )
+    return _wrapped(replace(opened, keyring=replace(keyring, keks=turned)), root)
+
+
 def destroy(opened: OpenKeyring, version: int, root: SecretKey) -> OpenKeyring:
-    """The keyring without one retiring version; unchanged where that is already gone.
+    """The keyring without one version; unchanged where that is already gone.
 
     Whatever the version still wraps is unreadable from then on, so the caller has shown that
     nothing is left under it. Raises ``ValueError`` for the active version.
@@ -264,11 +290,19 @@ def recover(keyring: Keyring, bindings: Iterable[AgentKeyring]) -> OpenKeyring:
     """The keys of a keyring whose root is gone, taken from the bindings that hold them.
 
     A user who replaces the bytes in a key Secret takes the old root away. The bindings have the
-    keys themselves; each is taken only if it matches the commitment in the keyring. `rotate` then
-    wraps them under the new root. Raises `KeyUnavailable` when one of them is nowhere to be found.
+    keys themselves; each is taken only if it matches the commitment in the keyring. `add_version`
+    then wraps them under the new root. Raises `KeyUnavailable` when one of them is nowhere to be
+    found. A pending version may have been recorded and not come into any binding: it is left out,
+    for nothing was ever wrapped with it.
     """
     held = [binding for binding in bindings if binding.tenant == keyring.tenant]
     keks = [kek for binding in held for kek in binding.keks]
+    unseen = {
+        kek.version
+        for kek in keyring.pending
+        if not any(equal(commitment(one.key), kek.key.key_id) for one in keks)
+    }
+    keyring = replace(keyring, keks=tuple(kek for kek in keyring.keks if kek.version not in unseen))
     return OpenKeyring(
         keyring,
         tuple(

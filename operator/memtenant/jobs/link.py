@@ -16,24 +16,39 @@ from datetime import datetime
 from memtenant.api.tenant import AccessMode
 from memtenant.errors import MemtenantError
 from memtenant.rules.acl import AclUser
+from memtenant.rules.keymotion import KeyScan, MovingKeys
 from memtenant.rules.quota import Limits, QuotaState, Usage, percent
-from memtenant.stores import Address, StoreAdmin, StoreFacts
+from memtenant.stores import Address, ScanPosition, StoreAdmin, StoreFacts
 from memtenant.stores.matrix import MatrixProof
 from memtenant.tenancy.identity import TenantId
 
-__all__ = ["LiveTenant", "StoreLink"]
+__all__ = ["KeyPass", "LiveTenant", "StoreLink"]
 
 
 @dataclass(frozen=True, slots=True)
 class LiveTenant:
     """A tenant as its last reconcile left it on the store. ``access`` is what its users may do
-    now, whatever the access of each."""
+    now, whatever the access of each; ``keys`` are those whose data keys are to be wrapped anew,
+    ``keys_due`` is when its key's next step may be taken."""
 
     users: tuple[AclUser, ...]
     limits: Limits
     state: QuotaState
     shown_percent: int = 0
     access: AccessMode = AccessMode.READ_WRITE
+    keys: MovingKeys | None = None
+    keys_due: datetime | None = None
+
+
+@dataclass(slots=True)
+class KeyPass:
+    """A pass over the data keys under way: what it has found so far of the tenants whose keys were
+    in motion at its start. It belongs to one server process, ``run_id``."""
+
+    started: datetime
+    run_id: str
+    found: dict[TenantId, KeyScan]
+    position: ScanPosition = field(default_factory=ScanPosition)
 
 
 @dataclass(slots=True)
@@ -43,7 +58,9 @@ class StoreLink:
     ``digest`` tells whether the declaration or a Secret changed since it was made; ``failure`` is
     why the store cannot be used now; ``unsaved`` that users changed since the last ACL SAVE.
     ``working`` are the tenants whose users a reconcile changes now, ``mending`` is held while a
-    repair writes.
+    repair writes. ``key_scans`` are what the last pass found of the data keys of each tenant whose
+    keys are in motion, ``key_pass`` is one that was cut off. ``told_replicas`` is how many replicas
+    the tenants' limits tell of.
     """
 
     name: str
@@ -58,6 +75,9 @@ class StoreLink:
     tenants: dict[TenantId, LiveTenant] = field(default_factory=dict)
     usage: dict[TenantId, Usage] | None = None
     measured_at: datetime | None = None
+    told_replicas: int | None = None
+    key_scans: dict[TenantId, KeyScan] = field(default_factory=dict)
+    key_pass: KeyPass | None = None
     unsaved: bool = False
     compared: int = 0
     repairing: frozenset[Address] = frozenset()
@@ -90,6 +110,21 @@ class StoreLink:
     def ready(self) -> bool:
         """Whether tenants may be provisioned now."""
         return self.facts is not None and self.proof is not None and self.failure is None
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas follow the primary, as WAIT counts them."""
+        return 0 if self.facts is None else len(self.facts.primary.replicas)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every replica that is known follows its primary."""
+        facts = self.facts
+        return (
+            facts is not None
+            and not facts.unreachable
+            and all(node.link_up and not node.syncing for node in facts.nodes)
+        )
 
     def users(self) -> list[AclUser]:
         """Every user that should be on every node."""

@@ -1,5 +1,7 @@
 """Put back what drifted on any node of a store: users lost, edited, or left over.
 
+Whoever looks at the nodes also notices that a replica came or went, and tells the tenants' limits.
+
 A node that restarted without an aclfile, a new replica, a promoted one, and a user that somebody
 deleted by hand are one case: the node lacks a user that should be there. Names are compared on
 every pass (one cheap command a node); rules and password hashes in slices, so that a pass over
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from memtenant.errors import StoreRefused
 from memtenant.jobs.link import StoreLink
 from memtenant.rules.acl import parse_user
-from memtenant.stores import Address, StoreFacts, UsersSet
+from memtenant.stores import Address, StateChange, StoreFacts, UsersSet
 
 __all__ = ["Repair", "repair"]
 
@@ -62,11 +64,22 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
     drifted = await _drifted(link, sorted(wanted - lost))
     present: frozenset[str] = frozenset().union(*names.results.values())
     restored, strangers = await _mend(link, lost | drifted, present, is_stranger)
+    await _tell_replicas(link)
     if link.unsaved:
         await link.admin.save_users()
         link.unsaved = False
     whole = not facts.unreachable and not facts.primary.syncing
     return Repair(restored, strangers, changed, look_again, whole)
+
+
+async def _tell_replicas(link: StoreLink) -> None:
+    """Agents that wait for replicas wait for as many as there are: written when that changes."""
+    count = link.replicas
+    if link.told_replicas == count:
+        return
+    change = StateChange(limits={"replicas": str(count)})
+    await link.admin.write_states(dict.fromkeys(link.tenants, change))
+    link.told_replicas = count
 
 
 async def _mend(

@@ -77,6 +77,8 @@ async def _execute(world: World, work: Work, action: Action) -> None:
             await world.resources.apply_secret(draft, current=work.current.stored_record)
         case SetState(fields):
             limits = {field: after for name, field, _, after in fields if name == "limits"}
+            if "replicas" in limits:
+                limits["replicas"] = str(link.replicas)  # a repair may have counted meanwhile
             access = {field: after for name, field, _, after in fields if name == "access"}
             await link.admin.write_states({tenant: StateChange(limits, access)})
         case SetUsers(users):

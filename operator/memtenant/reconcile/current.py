@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from memtenant.api.fields import Isolation
 from memtenant.api.tenant import EncryptionMode, MemoryTenantSpec
 from memtenant.crypto.agent_keyring import AgentKeyring
+from memtenant.crypto.keyring import Keyring
 from memtenant.crypto.material import read_root_key
 from memtenant.crypto.primitives import SecretKey
 from memtenant.errors import BindingInvalid, KeyInvalid
@@ -18,6 +19,7 @@ from memtenant.resources.port import SecretDraft, StoredSecret
 from memtenant.rules.acl import parse_user
 from memtenant.rules.desired import SHARED_PRINCIPAL
 from memtenant.rules.keymaterial import Roots, operator_made_root
+from memtenant.rules.keymotion import shows
 from memtenant.rules.record import TenantRecord, record_labels, record_name
 from memtenant.tenancy.binding import Binding
 from memtenant.tenancy.identity import AgentName, Slot, TenantId, binding_name
@@ -53,6 +55,11 @@ class Current:
             except (BindingInvalid, KeyInvalid):
                 continue
         return found
+
+    def shows(self, spec: MemoryTenantSpec, keyring: Keyring) -> bool:
+        """Whether every agent's binding has the keyring as it is."""
+        shown = {held.agent for held in self.keyrings() if shows(held, keyring)}
+        return all(agent.name in shown for agent in spec.agents_or_default())
 
     def _slot(self, agent: AgentName) -> Slot | None:
         stored = self.bindings.get(agent)

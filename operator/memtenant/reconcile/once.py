@@ -1,8 +1,8 @@
 """The same reconciles without an operator: everything that is declared, once, until it is settled.
 
 Policies first, then stores, then tenants; what a reconcile asks to be looked at again is looked at
-again. Memory is measured before the tenants are looked at and users are repaired after it, so that
-one run does for quotas and drift what the operator's rounds do.
+again. Memory is measured before the tenants are looked at, users are repaired and data keys wrapped
+anew after it, so that one run does for quotas, drift and keys what the operator's rounds do.
 """
 
 from __future__ import annotations
@@ -25,8 +25,14 @@ from memtenant.resources.port import Declared, Kind, ObjectKey, Resources
 __all__ = ["Happened", "fill", "local_world", "settle"]
 
 _AT_ONCE = 8
-_MOST_LOOKS = 10
-"""At one object in one run: a rotation takes three."""
+_MOST_LOOKS = 16
+"""At one object in one run: a rotation of credentials takes three, one of keys eight."""
+
+_MOST_STEPS = 8
+"""Of keys in motion in one run."""
+
+_PATIENCE = 5.0
+"""Seconds that a step of keys in motion is waited for."""
 
 _ORDER = (Kind.POLICY, Kind.STORE, Kind.TENANT)
 """Of reconciles, and of what is told of them."""
@@ -110,8 +116,33 @@ class _Settling:
         for store in sorted(mirror.keys(Kind.STORE)):
             await self._round(store, self._reconciler.repair)
         await self._drain(*Kind)
+        await self._turn_keys()
         order = sorted(self._happened, key=lambda key: (_ORDER.index(key.kind), key))
         return [self._happened[key] for key in order]
+
+    async def _turn_keys(self) -> None:
+        """Keys in motion go as far as seconds take them; what takes minutes is a later run's."""
+        for _ in range(_MOST_STEPS):
+            for store in sorted(self._world.mirror.keys(Kind.STORE)):
+                await self._round(store, self._reconciler.rewrap)
+            if not self._due:
+                waiting = self._soon()
+                if not waiting:
+                    return
+                await asyncio.sleep(max(waiting.values()))
+                self._ask(waiting)
+            await self._drain(*Kind)
+
+    def _soon(self) -> dict[ObjectKey, float]:
+        """The tenants whose keys' next step is due in seconds, and in how many."""
+        now = self._world.clock.now()
+        found = {
+            ObjectKey.tenant(tenant.namespace, tenant.name): (live.keys_due - now).total_seconds()
+            for link in self._world.links.values()
+            for tenant, live in link.tenants.items()
+            if live.keys_due is not None and live.keys_due > now
+        }
+        return {key: wait for key, wait in found.items() if wait <= _PATIENCE}
 
     def _ask(self, keys: Iterable[ObjectKey]) -> None:
         self._due |= set(keys)
@@ -189,7 +220,7 @@ class _Settling:
     async def _round(
         self, store: ObjectKey, step: Callable[[ObjectKey], Awaitable[Outcome]]
     ) -> None:
-        """Measurement or repair of one store; where it fails, the store says so."""
+        """One round of one store; where it fails, the store says so."""
         did: tuple[str, ...] = ()
         failure: MemtenantError | None = None
         try:

@@ -68,6 +68,10 @@ class Reconciler(Protocol):
         """Measure the memory of all tenants of the store in one paced scan."""
         ...
 
+    async def rewrap(self, store: ObjectKey) -> Outcome:
+        """Wrap the data keys anew of all tenants of the store whose key turned."""
+        ...
+
     def measured(self) -> Iterable[Measured]:
         """The live figures of all tenants that were measured since the start."""
         ...

@@ -28,6 +28,13 @@ from memtenant.rules.credentials import RotationRules
 from memtenant.rules.desired import Desired, Endpoint, Identity, Situation, desired
 from memtenant.rules.expiry import expiry
 from memtenant.rules.keymaterial import KeyState, settle_keys
+from memtenant.rules.keymotion import (
+    KeyAdvance,
+    KeyRules,
+    KeySight,
+    advance_keys,
+    in_motion,
+)
 from memtenant.rules.placement import Applicant, Refusal, StoreView, place
 from memtenant.rules.plan import (
     Action,
@@ -52,10 +59,20 @@ from memtenant.rules.retention import Resolution
 from memtenant.stores import TenantState
 from memtenant.tenancy.identity import TenantId, binding_name
 
-__all__ = ["ROTATE_ANNOTATION", "Prepared", "Stop", "plan_tenant", "prepare"]
+__all__ = [
+    "ROTATE_ANNOTATION",
+    "ROTATE_KEYS_ANNOTATION",
+    "Prepared",
+    "Stop",
+    "plan_tenant",
+    "prepare",
+]
 
 ROTATE_ANNOTATION = "memtenant.dev/rotate"
 """Any new value asks for a rotation of all the tenant's credentials."""
+
+ROTATE_KEYS_ANNOTATION = "memtenant.dev/rotate-keys"
+"""Any new value asks for a new version of the tenant's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +84,8 @@ class Prepared:
     retention: Resolution
     link: StoreLink
     current: Current
-    keys: KeyState
+    keys: KeyAdvance
+    key_available: bool
     state: TenantState
     quota_state: QuotaState
     desired: Desired
@@ -128,10 +146,11 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
     incarnation = current.record.incarnation if current.record else declared.uid
     roots = await read_roots(world, tenant, spec, incarnation)
     now = world.clock.now()
-    keys = settle_keys(
+    state = (await link.admin.read_states([tenant])).get(tenant, TenantState())
+    settled = settle_keys(
         tenant, current.record.keyring if current.record else b"", roots, current.keyrings(), now
     )
-    state = (await link.admin.read_states([tenant])).get(tenant, TenantState())
+    keys = _advance_keys(world, declared, spec, current, link, state, settled)
     _check_data(state, incarnation, tenant, link)
     limits = Limits(spec.quota.memory.bytes, spec.quota.conversations)
     usage = link.usage_of(tenant)
@@ -162,10 +181,14 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
                 link.facts.commands,
                 link.tls,
                 link.ca_crt,
+                link.replicas,
             ),
             record=current.record,
-            keys=keys.opened,
-            keyring=keys.opened.keyring.to_json(),
+            keys=keys,
+            # Without its root a keyring cannot be sealed, and stays as it is.
+            keyring=keys.opened.keyring.to_json()
+            if settled.root or current.record is None
+            else current.record.keyring,
             installation_root=await world.installation_root(),
             quota_state=quota_state,
             policy=policy.name,
@@ -190,6 +213,7 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
         link,
         current,
         keys,
+        settled.root is not None,
         state,
         quota_state,
         wanted,
@@ -198,6 +222,30 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
         policy.next_hold(now),
         expiring.next_step,
     )
+
+
+def _advance_keys(
+    world: World,
+    declared: Declared,
+    spec: MemoryTenantSpec,
+    current: Current,
+    link: StoreLink,
+    state: TenantState,
+    settled: KeyState,
+) -> KeyAdvance:
+    """The next step of the tenant's keys; what that needs to see is looked at only in motion."""
+    record, keyring = current.record, settled.opened.keyring
+    moving = record is not None and in_motion(record, keyring)
+    sight = KeySight(
+        shown=moving and current.shows(spec, keyring),
+        least_on_store=state.limits.get("least_kek", ""),
+        scan=link.key_scans.get(TenantId(declared.key.namespace, declared.key.name)),
+        whole=link.whole,
+        token=declared.annotations.get(ROTATE_KEYS_ANNOTATION, ""),
+    )
+    timing = world.timing
+    rules = KeyRules(max(timing.kubelet_lag, timing.agent_look), timing.key_grace)
+    return advance_keys(settled, record, sight, rules, now=world.clock.now())
 
 
 def _placed(

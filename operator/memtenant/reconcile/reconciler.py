@@ -14,6 +14,7 @@ from memtenant.errors import MemtenantError, NotProven, StoreUnavailable
 from memtenant.jobs.link import StoreLink
 from memtenant.jobs.measure import measure
 from memtenant.jobs.repair import Repair, repair
+from memtenant.jobs.rewrap import rewrap
 from memtenant.reconcile.declared import save_status, status_before
 from memtenant.reconcile.deletion import delete_tenant
 from memtenant.reconcile.outcome import Lane, Measured, Outcome
@@ -176,6 +177,15 @@ class WorldReconciler:
         found = await measure(link, self.world.clock)
         keys = tuple(ObjectKey.tenant(t.namespace, t.name) for t in found.affected)
         return Outcome(enqueue=keys)
+
+    async def rewrap(self, store: ObjectKey) -> Outcome:
+        """Wrap the data keys anew of all tenants of the store whose key turned."""
+        link = self.world.links.get(store.name)
+        if link is None or not link.ready:
+            return Outcome()
+        found = await rewrap(link, self.world.clock)
+        keys = tuple(ObjectKey.tenant(t.namespace, t.name) for t in found.affected)
+        return Outcome(enqueue=keys, changed=bool(found.rewrapped))
 
     def measured(self) -> Iterator[Measured]:
         """The live figures of all tenants that were measured since the start."""

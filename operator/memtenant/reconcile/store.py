@@ -136,6 +136,8 @@ async def _take(world: World, declared: Declared, link: StoreLink) -> bool:
     before = link.facts
     facts = await _inspect(link)
     link.facts = facts
+    if link.told_replicas is None:
+        link.told_replicas = link.replicas
     for elder in _on_the_same_server(world, link):
         if _age(elder) < _age(declared):
             raise StoreRefused(

@@ -29,6 +29,7 @@ from memtenant.reconcile.prepare import Prepared, Stop, prepare
 from memtenant.reconcile.standing import enforce_standing, status_as_enforced
 from memtenant.reconcile.world import World, mint_password
 from memtenant.resources.port import SECRET_ACCESS_MISSING, Declared, EventType
+from memtenant.rules.keymotion import KeyStep
 from memtenant.rules.placement import Refusal
 from memtenant.rules.plan import (
     WriteBinding,
@@ -38,7 +39,13 @@ from memtenant.rules.policy import (
     retention_status,
 )
 from memtenant.rules.quota import Limits, QuotaState, percent
-from memtenant.rules.status import Provisioned, ready_status, refused, waiting
+from memtenant.rules.status import (
+    Provisioned,
+    ready_status,
+    refused,
+    unreadable_data_keys,
+    waiting,
+)
 
 __all__ = ["reconcile_tenant"]
 
@@ -77,6 +84,8 @@ async def _reconcile(world: World, declared: Declared) -> Outcome:
     )
     declared = await apply(world, work, prepared.plan)
     prepared.link.tenants[prepared.desired.record.tenant] = work.live
+    if not prepared.keys.waits:
+        prepared.link.key_scans.pop(prepared.desired.record.tenant, None)
     world.settled.add(prepared.desired.record.tenant)
     changed = await _say_so(world, prepared, declared)
     record = prepared.current.record
@@ -112,6 +121,8 @@ def _live(prepared: Prepared) -> LiveTenant:
         state=prepared.quota_state,
         shown_percent=percent(usage.memory, quota.memory.bytes) if usage else 0,
         access=prepared.desired.state.mode,
+        keys=prepared.keys.moving,
+        keys_due=prepared.keys.next_step,
     )
 
 
@@ -124,8 +135,9 @@ async def _say_so(world: World, prepared: Prepared, declared: Declared) -> bool:
             spec=prepared.spec,
             desired=prepared.desired,
             quota_state=prepared.quota_state,
-            key_version=prepared.keys.opened.active.version,
-            key_available=prepared.keys.root_available,
+            keys=prepared.keys,
+            key_scan=link.key_scans.get(tenant),
+            key_available=prepared.key_available,
             key_secret=prepared.key_secret,
             retention=retention_status(prepared.retention),
             retention_findings=retention_findings(prepared.retention),
@@ -152,8 +164,7 @@ async def _tell(world: World, prepared: Prepared) -> None:
     if prepared.desired.advance.rotated:
         names = ", ".join(prepared.desired.advance.rotated)
         await emit(prepared.declared, EventType.NORMAL, "Rotating", f"New credentials: {names}")
-    if prepared.keys.change and prepared.current.record is not None:
-        await emit(prepared.declared, EventType.NORMAL, "KeyRotated", prepared.keys.change)
+    await _tell_of_keys(world, prepared)
     if after.over and not before.over:
         message = f"The quota of {' and '.join(after.over)} is used up: writing is off"
         await emit(prepared.declared, EventType.WARNING, "QuotaExceeded", message)
@@ -165,13 +176,25 @@ async def _tell(world: World, prepared: Prepared) -> None:
         await emit(prepared.declared, EventType.WARNING, "Flooded", message)
 
 
+async def _tell_of_keys(world: World, prepared: Prepared) -> None:
+    emit, declared, step = world.resources.emit_event, prepared.declared, prepared.keys.step
+    words = prepared.keys.change[:1].upper() + prepared.keys.change[1:]
+    if step in (KeyStep.ADDED, KeyStep.ACTIVATED):
+        await emit(declared, EventType.NORMAL, "KeyRotated", words)
+    if step is KeyStep.DESTROYED:
+        await emit(declared, EventType.NORMAL, "KeyDestroyed", words)
+    scan = prepared.link.key_scans.get(prepared.desired.record.tenant)
+    if prepared.keys.moving and scan and scan.unreadable:
+        await emit(declared, EventType.WARNING, "DataKeysUnreadable", unreadable_data_keys(scan))
+
+
 def _next_look(prepared: Prepared, now: datetime) -> float | None:
-    if any(isinstance(action, WriteBinding) for action in prepared.plan) and any(
-        principal.pending for principal in prepared.desired.record.principals.values()
-    ):
+    wrote = any(isinstance(action, WriteBinding) for action in prepared.plan)
+    turning = any(principal.pending for principal in prepared.desired.record.principals.values())
+    if prepared.keys.moves or (wrote and (turning or prepared.keys.waits)):
         return 0.0
-    due = [prepared.next_step]
-    due += [at for at in (prepared.desired.advance.due, prepared.next_hold) if at is not None]
+    looks = (prepared.desired.advance.due, prepared.next_hold, prepared.keys.due)
+    due = [prepared.next_step, *(at for at in looks if at is not None)]
     return max(1.0, (min(due) - now).total_seconds())
 
 

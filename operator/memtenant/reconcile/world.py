@@ -39,11 +39,16 @@ _ROOT_KEY = "root"
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long the operator waits for what."""
+    """How long the operator waits for what.
+
+    ``agent_look`` is how long an agent may go on with a binding that changed under it.
+    """
 
     kubelet_lag: timedelta = timedelta(minutes=3)
+    agent_look: timedelta = timedelta(seconds=3)
     credential_grace: timedelta = timedelta(days=1)
     store_gone_grace: timedelta = timedelta(minutes=10)
+    key_grace: timedelta = timedelta(minutes=5)
     shred_epoch: timedelta = timedelta(days=1)
 
 

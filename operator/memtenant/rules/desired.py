@@ -15,10 +15,11 @@ from datetime import datetime
 from memtenant.api.fields import Isolation
 from memtenant.api.tenant import AgentAccess, MemoryTenantSpec
 from memtenant.crypto.agent_keyring import audit_mac_key
-from memtenant.crypto.keyring import OpenKeyring, agent_keyring
+from memtenant.crypto.keyring import agent_keyring
 from memtenant.crypto.primitives import SecretKey
 from memtenant.rules.acl import AccessState, AclUser, render_user
 from memtenant.rules.credentials import Advance, Principal, RotationRules, advance
+from memtenant.rules.keymotion import KeyAdvance
 from memtenant.rules.policy import Matters, matters_to
 from memtenant.rules.quota import QuotaState
 from memtenant.rules.record import Phase, TenantRecord
@@ -54,7 +55,8 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The store as agents reach it, and the commands that all its nodes know."""
+    """The store as agents reach it, the commands that all its nodes know, and how many replicas
+    follow its primary."""
 
     store: str
     host: str
@@ -62,6 +64,7 @@ class Endpoint:
     commands: frozenset[str]
     tls: bool = False
     ca_crt: str = ""
+    replicas: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class Situation:
     spec: MemoryTenantSpec
     endpoint: Endpoint
     record: TenantRecord | None
-    keys: OpenKeyring
+    keys: KeyAdvance
     keyring: bytes = field(repr=False)
     installation_root: SecretKey
     quota_state: QuotaState
@@ -239,8 +242,9 @@ def _record(situation: Situation, step: Advance, now: datetime) -> TenantRecord:
         isolation=spec.isolation.value,
         encryption=spec.encryption.mode.value,
         quota_bytes=spec.quota.memory.bytes,
-        shred_through=before.shred_through if before else 0,
-        shred_due=before.shred_due if before else None,
+        motion=situation.keys.motion,
+        shred_through=situation.keys.shred_through,
+        shred_due=situation.keys.shred_due,
     )
 
 
@@ -253,7 +257,8 @@ def _limits(situation: Situation, state: AccessState) -> dict[str, str]:
         "conversations": str(quota.conversations),
         "writes_per_second": str(quota.writes_per_second),
         "held": "1" if state.held else "0",
-        "least_kek": str(min(kek.version for kek in situation.keys.keks)),
+        "least_kek": str(situation.keys.least),
+        "replicas": str(situation.endpoint.replicas),
         **situation.cut_offs,
     }
 
@@ -287,7 +292,7 @@ def _binding(situation: Situation, agent: AgentName, principal: Principal) -> Bi
         port=endpoint.port,
         username=agent_user(identity.tenant, name, principal.shown),
         password=credential.password,
-        keyring=agent_keyring(situation.keys, agent, audit_key).to_json(),
+        keyring=agent_keyring(situation.keys.opened, agent, audit_key).to_json(),
         policy=TenantPolicy(
             isolation=BoundIsolation(spec.isolation.value),
             encryption=spec.encryption.mode,

@@ -1,9 +1,9 @@
-"""Which keys a tenant works with now: made once, rewrapped when its root changes, never remade.
+"""Which keys a tenant works with now: made once, opened ever after, never remade.
 
 The root is the user's Secret, or derived from the installation's own root. A user who replaces
 the bytes of the Secret takes the old root away; the keys are then taken from the bindings, which
-hold them, and wrapped under the new root together with a new version. A Secret that vanished
-changes nothing: agents go on with the bindings they have.
+hold them, and `memtenant.rules.keymotion` wraps them under the new root together with a new
+version. A Secret that vanished changes nothing: agents go on with the bindings they have.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from memtenant.crypto.keyring import (
     new_keyring,
     open_keyring,
     recover,
-    rotate,
 )
 from memtenant.crypto.primitives import SecretKey, derive
 from memtenant.errors import KeyUnavailable
@@ -41,12 +40,13 @@ class Roots:
 
 @dataclass(frozen=True, slots=True)
 class KeyState:
-    """The open keyring, what changed in words (empty: nothing), and whether the declared root is
-    there."""
+    """The open keyring. ``root`` is the one that it should be under now, None while its Secret is
+    not there; ``new``: it was made just now; ``replaced``: it is still under another root."""
 
     opened: OpenKeyring
-    change: str
-    root_available: bool
+    root: SecretKey | None
+    new: bool = False
+    replaced: bool = False
 
 
 def operator_made_root(installation_root: SecretKey, incarnation: str) -> SecretKey:
@@ -62,7 +62,7 @@ def settle_keys(
     bindings: Iterable[AgentKeyring],
     now: datetime,
 ) -> KeyState:
-    """Open, make, or rewrap the tenant's keyring.
+    """Open the tenant's keyring, or make the first.
 
     ``stored`` is the record's keyring, empty for a tenant that never had one. Raises
     `KeyUnavailable` where keys exist that nothing at hand opens, or where the Secret for the first
@@ -75,15 +75,12 @@ def settle_keys(
                 "spec.encryption.keySecretRef",
                 reason="KeySecretMissing",
             )
-        return KeyState(new_keyring(tenant, roots.declared, now=now), "new keys", True)
+        return KeyState(new_keyring(tenant, roots.declared, now=now), roots.declared, new=True)
     keyring = Keyring.from_json(stored, tenant)
     if roots.declared is not None and keyring.opens_with(roots.declared):
-        return KeyState(open_keyring(keyring, roots.declared), "", True)
+        return KeyState(open_keyring(keyring, roots.declared), roots.declared)
     if keyring.opens_with(roots.operator_made):
         former = open_keyring(keyring, roots.operator_made)
     else:
         former = recover(keyring, bindings)
-    if roots.declared is None:
-        return KeyState(former, "", False)
-    rewrapped = rotate(former, roots.declared, now=now)
-    return KeyState(rewrapped, f"key version {rewrapped.active.version} under a new root", True)
+    return KeyState(former, roots.declared, replaced=roots.declared is not None)

@@ -25,6 +25,7 @@ __all__ = [
     "RECORD_COMPONENT",
     "RECORD_LABEL",
     "RELEASE_ANNOTATION",
+    "KeyMotion",
     "Phase",
     "TenantRecord",
     "record_labels",
@@ -51,6 +52,21 @@ class Phase(StrEnum):
     RETAINED = "Retained"
     DELETING = "Deleting"
     ORPHANED = "Orphaned"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyMotion:
+    """How far a rotation of the tenant's keys has come (`memtenant.rules.keymotion`).
+
+    ``token`` is the last request that was honoured; ``shown_since`` when all bindings were first
+    seen to have the keyring as it is; ``least`` the least version of a data key that the Functions
+    accept (0: whatever is alive), and ``least_since`` when the store was first seen to say so.
+    """
+
+    token: str = ""
+    shown_since: datetime | None = None
+    least: int = 0
+    least_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +107,7 @@ class TenantRecord:
     encryption: str = "Enabled"
     quota_bytes: int = 0
     left: str = ""
+    motion: KeyMotion = field(default_factory=KeyMotion)
     shred_through: int = 0
     shred_due: datetime | None = None
 
@@ -134,6 +151,8 @@ class TenantRecord:
             "left": self.left,
         }
         # Only where there is something to say: an upgrade rewrites no record.
+        if self.motion != KeyMotion():
+            record["keys"] = _motion(self.motion)
         if self.shred_through:
             record["shredThrough"] = self.shred_through
         if self.shred_due is not None:
@@ -202,6 +221,16 @@ def _credential(credential: Credential) -> dict[str, object]:
     return fields
 
 
+def _motion(motion: KeyMotion) -> dict[str, object]:
+    fields = {
+        "token": motion.token,
+        "shownSince": rfc3339(motion.shown_since) if motion.shown_since else "",
+        "least": motion.least,
+        "leastSince": rfc3339(motion.least_since) if motion.least_since else "",
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
 def _parse(data: Mapping[str, bytes]) -> TenantRecord:
     fields = json.loads(data["record.json"])
     credentials = json.loads(data["credentials.json"])
@@ -229,6 +258,7 @@ def _parse(data: Mapping[str, bytes]) -> TenantRecord:
         encryption=_text(fields["encryption"]),
         quota_bytes=_count(fields["quotaBytes"]),
         left=_text(fields["left"]),
+        motion=_parse_motion(fields.get("keys", {})),
         shred_through=_count(fields.get("shredThrough", 0)),
         shred_due=_moment(fields.get("shredDue")),
     )
@@ -236,6 +266,15 @@ def _parse(data: Mapping[str, bytes]) -> TenantRecord:
         # Read as a tenant that never had keys, it would get new ones over data under the old.
         raise ValueError("keyring")
     return record
+
+
+def _parse_motion(entry: Mapping[str, object]) -> KeyMotion:
+    return KeyMotion(
+        token=_text(entry.get("token", "")),
+        shown_since=_moment(entry.get("shownSince")),
+        least=_count(entry.get("least", 0)),
+        least_since=_moment(entry.get("leastSince")),
+    )
 
 
 def _parse_principal(entry: Mapping[str, Mapping[str, Mapping[str, object]]]) -> Principal:

@@ -19,12 +19,14 @@ from memtenant.api.tenant import (
     AccessStatus,
     BindingRef,
     BindingStatus,
+    KeysStatus,
     MemoryTenantSpec,
     MemoryTenantStatus,
     RetentionStatus,
     Usage,
 )
 from memtenant.rules.desired import Desired
+from memtenant.rules.keymotion import KeyAdvance, KeyScan
 from memtenant.rules.placement import Refusal
 from memtenant.rules.quota import Pressure, QuotaState, percent
 from memtenant.rules.quota import Usage as Measured
@@ -38,6 +40,7 @@ __all__ = [
     "enforced",
     "ready_status",
     "refused",
+    "unreadable_data_keys",
     "waiting",
     "with_findings",
 ]
@@ -55,7 +58,8 @@ class Provisioned:
     spec: MemoryTenantSpec
     desired: Desired
     quota_state: QuotaState
-    key_version: int
+    keys: KeyAdvance
+    key_scan: KeyScan | None
     key_available: bool
     key_secret: str
     retention: RetentionStatus
@@ -85,7 +89,8 @@ def ready_status(
         update={
             "tenant_id": str(record.tenant),
             "store": record.store,
-            "key_version": found.key_version,
+            "key_version": found.keys.opened.active.version,
+            "keys": _keys(before.keys, found.keys, found.key_scan),
             "access": _access(before.access, found.desired.state.mode, now),
             "retention": found.retention,
             "usage": _usage(before.usage, found),
@@ -94,6 +99,30 @@ def ready_status(
         }
     )
     return with_findings(status, _findings(found, len(agents)), now=now, generation=generation)
+
+
+def _keys(before: KeysStatus | None, keys: KeyAdvance, scan: KeyScan | None) -> KeysStatus | None:
+    """Shown while the key turns. Before the first pass since the start, as it was last shown."""
+    keyring = keys.opened.keyring
+    if len(keyring.keks) == 1:
+        return None
+    shown = KeysStatus(
+        active=keyring.active.version,
+        pending=tuple(kek.version for kek in keyring.pending),
+        retiring=tuple(kek.version for kek in keyring.retiring),
+        since=keyring.keks[1].created,
+    )
+    if scan is not None and scan.stage.active == shown.active:
+        counts = {
+            "data_keys": scan.total,
+            "remaining": scan.remaining,
+            "unreadable": scan.unreadable or None,
+        }
+        return shown.model_copy(update=counts)
+    if before is not None and before.active == shown.active:
+        counts = before.model_dump(include={"data_keys", "remaining", "unreadable"})
+        return shown.model_copy(update=counts)
+    return shown
 
 
 def _rotated_at(desired: Desired, agent: str) -> datetime:
@@ -162,6 +191,7 @@ def _findings(found: Provisioned, agents: int) -> tuple[Finding, ...]:
             "The agents' users reach the tenant's own keys and no others, on every node",
         ),
         _key_finding(found),
+        *_data_keys_findings(found),
         _quota_finding(found.quota_state),
         Finding(ConditionType.RECONCILING, _FALSE, "Done"),
         Finding(ConditionType.STALLED, _FALSE, "Done"),
@@ -176,7 +206,7 @@ def _key_finding(found: Provisioned) -> Finding:
             ConditionType.KEY_AVAILABLE,
             _TRUE,
             "KeyAvailable",
-            f"Key version {found.key_version} is in use",
+            f"Key version {found.keys.opened.active.version} is in use",
         )
     return Finding(
         ConditionType.KEY_AVAILABLE,
@@ -184,6 +214,26 @@ def _key_finding(found: Provisioned) -> Finding:
         "KeySecretMissing",
         f"{found.key_secret} is gone: put it back. Agents go on with their bindings; no new key is "
         "made in its place",
+    )
+
+
+def _data_keys_findings(found: Provisioned) -> tuple[Finding, ...]:
+    """Before the first pass since the start, what was told stands."""
+    kind, scan = ConditionType.DATA_KEYS_UNREADABLE, found.key_scan
+    if scan is not None and scan.unreadable:
+        return (Finding(kind, _TRUE, "DataKeyDamaged", unreadable_data_keys(scan)),)
+    if scan is None and found.keys.waits:
+        return ()
+    return (Finding(kind, _FALSE, "DataKeyDamaged"),)
+
+
+def unreadable_data_keys(scan: KeyScan) -> str:
+    """What is told of data keys that open with no version of the tenant's key."""
+    named = ", ".join(f"k:{alias}" for alias in scan.examples)
+    return (
+        f"{scan.unreadable} data keys open with no version of the tenant's key ({named}): restore "
+        "them from a backup, or remove their field dek as the store's admin and give those "
+        "subjects' records up. Until then no retired version is destroyed"
     )
 
 

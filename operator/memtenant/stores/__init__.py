@@ -4,13 +4,14 @@ from memtenant.stores.acl import Saved, UsersSet
 from memtenant.stores.admin import Fence, StoreAdmin
 from memtenant.stores.admin_acl import admin_rules
 from memtenant.stores.connection import Address, StoreSettings, StoreTls
+from memtenant.stores.data_keys import StoredDataKey
 from memtenant.stores.fence import Term
 from memtenant.stores.functions import FunctionsState
 from memtenant.stores.matrix import MatrixProof
 from memtenant.stores.nodes import Flavour, NodeFacts, NodeResults, Role, StoreFacts
 from memtenant.stores.owner import StoreOwner
 from memtenant.stores.purge import LatestRecord
-from memtenant.stores.scan import Pace
+from memtenant.stores.scan import Pace, ScanPosition
 from memtenant.stores.tenant_state import StateChange, TenantState
 from memtenant.stores.usage import UsageScan
 
@@ -26,12 +27,14 @@ __all__ = [
     "Pace",
     "Role",
     "Saved",
+    "ScanPosition",
     "StateChange",
     "StoreAdmin",
     "StoreFacts",
     "StoreOwner",
     "StoreSettings",
     "StoreTls",
+    "StoredDataKey",
     "TenantState",
     "Term",
     "UsageScan",

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from types import TracebackType
 from typing import TypeVar
 
@@ -11,8 +20,19 @@ from memtenant.errors import FencedOut, MemtenantError, StoreUnavailable
 from memtenant.functions.library import libraries
 from memtenant.rules.acl import AclUser, template_digest
 from memtenant.rules.quota import Usage
-from memtenant.stores import acl, fence, functions, owner, probe, purge, tenant_state, usage
+from memtenant.stores import (
+    acl,
+    data_keys,
+    fence,
+    functions,
+    owner,
+    probe,
+    purge,
+    tenant_state,
+    usage,
+)
 from memtenant.stores.connection import Address, NodeClient, Reply, StoreSettings
+from memtenant.stores.data_keys import StoredDataKey
 from memtenant.stores.fence import Term
 from memtenant.stores.functions import FunctionsState
 from memtenant.stores.matrix import MatrixProof, prove_matrix
@@ -27,7 +47,7 @@ from memtenant.stores.nodes import (
 from memtenant.stores.owner import StoreOwner
 from memtenant.stores.probe import Expectation
 from memtenant.stores.purge import LatestRecord, Progress
-from memtenant.stores.scan import Pace
+from memtenant.stores.scan import Pace, ScanPosition
 from memtenant.stores.tenant_state import StateChange, TenantState
 from memtenant.stores.together import Together
 from memtenant.stores.usage import UsageScan
@@ -364,6 +384,18 @@ class StoreAdmin:
         return await purge.purge(
             self._primary, self._term(), tenants, pace=self._pace, progress=progress
         )
+
+    def data_keys(
+        self, wanted: Callable[[TenantId], bool], position: ScanPosition
+    ) -> AsyncIterator[list[StoredDataKey]]:
+        """The data keys of the wanted tenants, by one paced pass from ``position`` on."""
+        return data_keys.data_keys(self._primary, wanted, position, self._pace)
+
+    async def replace_data_keys(
+        self, changes: Sequence[tuple[StoredDataKey, bytes]]
+    ) -> Counter[TenantId]:
+        """Replace each data key that is still what was read; how many of each tenant were."""
+        return await data_keys.replace_data_keys(self._primary, self._term(), changes)
 
     def latest_records(self, tenants: Collection[TenantId]) -> AsyncIterator[LatestRecord]:
         """The start of the last record of each of the tenants' conversations."""

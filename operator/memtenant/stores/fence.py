@@ -27,7 +27,10 @@ from memtenant.stores.owner import check_owner
 from memtenant.stores.refusals import translated
 from memtenant.tenancy.keys import STORE_EPOCH, STORE_OWNER
 
-__all__ = ["Term", "raise_epoch", "run_fenced", "stored_term"]
+__all__ = ["Term", "Unchanged", "raise_epoch", "run_fenced", "stored_term"]
+
+Unchanged = tuple[str, str, bytes]
+"""A hash, a field of it, and the value that a command relies on."""
 
 _POLL = 0.02
 _TRIES = 20
@@ -110,13 +113,19 @@ async def raise_epoch(primary: NodeClient, term: Term) -> None:
 
 
 async def run_fenced(
-    node: NodeClient, term: Term, commands: Sequence[Command], *, patience: float = 2.0
+    node: NodeClient,
+    term: Term,
+    commands: Sequence[Command],
+    *,
+    patience: float = 2.0,
+    unchanged: Sequence[Unchanged] = (),
 ) -> list[Reply]:
     """Run the commands in one transaction, if ``term`` is the node's; the replies of EXEC.
 
     A command that fails in the transaction has its `ResponseError` as reply; one that the server
     refuses to queue fails the whole batch (`StoreRefused`) and nothing is written. ``patience`` is
-    how long, in seconds, a replica may take to learn of the term.
+    how long, in seconds, a replica may take to learn of the term. With ``unchanged``, one for each
+    command, a command is left out, and its reply is None, where its field has another value now.
     Raises `FencedOut` where another term leads.
     """
     if not commands:
@@ -125,12 +134,19 @@ async def run_fenced(
     aborted = 0
     async with node.session() as session:
         while aborted < _TRIES:
-            replies = await _all(session, [("WATCH", STORE_EPOCH), ("GET", STORE_EPOCH)])
+            replies = await _all(
+                session,
+                [
+                    ("WATCH", STORE_EPOCH, *(name for name, _, _ in unchanged)),
+                    ("GET", STORE_EPOCH),
+                    *(("HGET", name, field) for name, field, _ in unchanged),
+                ],
+            )
             stored = Term.parse(replies[1])
             if term.fenced_out_by(stored):
                 raise _fenced_out(session, term, stored)
             if term.holds(stored):
-                outcome = await _transaction(session, commands)
+                outcome = await _still_good(session, commands, unchanged, replies[2:])
                 if outcome is not None:
                     return outcome
                 aborted += 1
@@ -144,6 +160,27 @@ async def run_fenced(
             await _all(session, [("UNWATCH",)])
             await asyncio.sleep(_POLL)
     raise _unsettled(node)
+
+
+async def _still_good(
+    session: Session,
+    commands: Sequence[Command],
+    unchanged: Sequence[Unchanged],
+    found: Sequence[Reply],
+) -> list[Reply] | None:
+    """The transaction of the commands whose fields are as they were."""
+    if not unchanged:
+        return await _transaction(session, commands)
+    good = [found[at] == value for at, (_, _, value) in enumerate(unchanged)]
+    chosen = [command for command, is_good in zip(commands, good, strict=True) if is_good]
+    if not chosen:
+        await _all(session, [("UNWATCH",)])
+        return [None] * len(commands)
+    outcome = await _transaction(session, chosen)
+    if outcome is None:
+        return None
+    replies = iter(outcome)
+    return [next(replies) if is_good else None for is_good in good]
 
 
 def _unsettled(node: NodeClient) -> StoreUnavailable:

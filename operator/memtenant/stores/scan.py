@@ -42,30 +42,35 @@ class _Seen:
         self._slots = array("Q", bytes(8 * 1024))
         self._count = 0
 
-    def add(self, key: bytes) -> bool:
-        """Whether the key is new."""
+    def __contains__(self, key: bytes) -> bool:
+        return bool(self._slots[self._place(_digest(key))])
+
+    def add(self, key: bytes) -> None:
+        """Remember the key."""
         if self._count * 2 >= len(self._slots):
             self._grow()
-        if not self._put(hash(key) & 0xFFFF_FFFF_FFFF_FFFF or 1):
-            return False
-        self._count += 1
-        return True
+        digest = _digest(key)
+        at = self._place(digest)
+        self._count += not self._slots[at]
+        self._slots[at] = digest
 
-    def _put(self, digest: int) -> bool:
+    def _place(self, digest: int) -> int:
+        """Where the digest is, or would be."""
         slots, mask = self._slots, len(self._slots) - 1
         at = digest & mask
-        while slots[at]:
-            if slots[at] == digest:
-                return False
+        while slots[at] and slots[at] != digest:
             at = (at + 1) & mask
-        slots[at] = digest
-        return True
+        return at
 
     def _grow(self) -> None:
         old, self._slots = self._slots, array("Q", bytes(16 * len(self._slots)))
         for digest in old:
             if digest:
-                self._put(digest)
+                self._slots[self._place(digest)] = digest
+
+
+def _digest(key: bytes) -> int:
+    return hash(key) & 0xFFFF_FFFF_FFFF_FFFF or 1
 
 
 @dataclass(slots=True)
@@ -78,7 +83,12 @@ class ScanPosition:
 
     def unseen(self, keys: list[bytes]) -> list[bytes]:
         """The keys that the pass has not handled before."""
-        return [key for key in keys if self._seen.add(key)]
+        return [key for key in dict.fromkeys(keys) if key not in self._seen]
+
+    def handled(self, keys: list[bytes]) -> None:
+        """The consumer is done with them: an interruption before that brings them again."""
+        for key in keys:
+            self._seen.add(key)
 
 
 async def scan_tenant_keys(
@@ -95,6 +105,7 @@ async def scan_tenant_keys(
         fresh = position.unseen(keys)
         if fresh:
             yield fresh
+            position.handled(fresh)
         position.cursor, position.done = cursor, cursor == b"0"
         if not position.done:
             await pace.rest(pace.clock.monotonic() - started)
