@@ -121,6 +121,7 @@ def _show_keys(found: Happened, form: Format) -> None:
         output.line(f"{found.key} is not Ready: {problem}", style="red")
         return
     output.line(f"{found.key}: key version {version} is active", style="green")
-    retiring = ", ".join(str(number) for number in (turning or {}).get("retiring", ()))
-    if retiring:
-        output.line(f"version {retiring} retires: {turning.get('remaining', 0)} data keys under it")
+    if turning:
+        retiring = ", ".join(str(number) for number in turning.get("retiring", ()))
+        left = turning.get("remaining", 0)
+        output.line(f"version {retiring} retires: {left} data keys under it")
