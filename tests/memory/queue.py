@@ -15,8 +15,9 @@ MESSAGE_HEADER = 15
 
 
 def audit(server: Server, **further: object) -> None:
-    """Audit ACME from now on, as a live sealer does."""
-    set_limits(server, audit=1, audit_heartbeat=in_ms(), on_failure="Closed", **further)
+    """Audit ACME from now on, as a live sealer does, for an hour."""
+    heartbeat = in_ms() + 3_600_000
+    set_limits(server, audit=1, audit_heartbeat=heartbeat, on_failure="Closed", **further)
 
 
 @dataclass(frozen=True, slots=True)

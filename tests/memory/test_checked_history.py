@@ -32,6 +32,12 @@ def _swap(admin: Any, key: bytes) -> None:
     admin.lset(key, 2, third[:HEADER] + second[HEADER:])
 
 
+def _move(admin: Any, key: bytes) -> None:
+    entries = admin.lrange(key, 0, -1)
+    admin.delete(key)
+    admin.rpush(key, *entries[1:4], entries[0], *entries[4:])
+
+
 def _copy(admin: Any, key: bytes) -> None:
     third, fourth = admin.lrange(key, 2, 3)
     admin.lset(key, 3, fourth[:HEADER] + third[HEADER:])
@@ -59,6 +65,7 @@ def _plain(admin: Any, key: bytes) -> None:
     ("meddle", "error"),
     [
         (_swap, RecordReordered),
+        (_move, RecordReordered),
         (_copy, RecordReplayed),
         (_drop, RecordMissing),
         (_flip, RecordTampered),

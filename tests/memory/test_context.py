@@ -1,7 +1,7 @@
 """Shared contexts: versions, conflicts, many writers, what a watcher sees."""
 
 import asyncio
-import multiprocessing
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from memtenant import Options, Tenant
+from memtenant.audit import Operation
 from memtenant.errors import (
     MessageTooLarge,
     RecordTampered,
@@ -21,9 +22,11 @@ from memtenant.memory.source import BindingSource
 from memtenant.sync import Tenant as SyncTenant
 from tests.memory.bindings import Provisioned
 from tests.memory.conftest import Open
+from tests.memory.queue import audit, check_writers, drained
+from tests.memory.thorough import thoroughness
 from tests.support.relay import Proxy
 
-PROCESSES, UPDATES = 3, 40
+PROCESSES, UPDATES = 16, 25 * thoroughness()
 
 
 async def test_values_come_back_with_their_versions(acme: Provisioned, opened: Open) -> None:
@@ -120,29 +123,44 @@ async def test_a_function_is_applied_again_when_another_update_came_between(
         await one.update(add, expected={"n": 1})
 
 
-def test_every_update_of_several_processes_is_accounted_for(on_valkey: Provisioned) -> None:
+def test_every_update_of_many_processes_is_accounted_for(on_valkey: Provisioned) -> None:
     folder = on_valkey.bind()
-    fork = multiprocessing.get_context("spawn")
-    workers = [
-        fork.Process(target=_count_up, args=(str(folder), UPDATES)) for _ in range(PROCESSES)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0] * PROCESSES
+    audit(on_valkey.server)
+    children = []
+    for number in range(PROCESSES):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                _count_up(folder, f"by-{number}")
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * PROCESSES
+    total = PROCESSES * UPDATES
     with SyncTenant(BindingSource(folder)) as tenant:
         snapshot = tenant.shared_context("counter").read()
         log = tenant.shared_context("counter").access_log()
-    assert snapshot.values == {"n": PROCESSES * UPDATES}
-    assert [one.version for one in log] == list(range(1, PROCESSES * UPDATES + 1))
+    own = {f"by-{number}": UPDATES for number in range(PROCESSES)}
+    assert (snapshot.revision, dict(snapshot.values)) == (total, {"n": total, **own})
+    versions = [one.version for one in log if one.name == "n"]
+    assert versions == list(range(total - len(versions) + 1, total + 1))
+    left = drained(on_valkey.server)
+    check_writers(left)
+    changes = (Operation.CONTEXT_CREATE, Operation.CONTEXT_UPDATE)
+    done = [one for one in left if one.event.operation in changes and one.told[1] == "O"]
+    assert len(done) == total
 
 
-def _count_up(folder: str, times: int) -> None:
-    with SyncTenant(BindingSource(Path(folder))) as tenant:
+def _count_up(folder: Path, own: str) -> None:
+    def one_more(values: dict[str, Any]) -> dict[str, Any]:
+        return {"n": values.get("n", 0) + 1, own: values.get(own, 0) + 1}
+
+    with SyncTenant(BindingSource(folder)) as tenant:
         context = tenant.shared_context("counter")
-        for _ in range(times):
-            context.update(lambda values: {"n": values.get("n", 0) + 1}, budget=60)
+        for _ in range(UPDATES):
+            context.update(one_more, budget=60)
 
 
 async def test_a_lost_reply_does_not_change_twice(acme: Provisioned, stack: ExitStack) -> None:
