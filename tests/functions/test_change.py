@@ -300,3 +300,23 @@ def test_a_summary_expires_with_derived_data(redis_server: Server, agent: Agent)
     set_limits(redis_server, cutoff_derived=in_ms() + 60_000)
     assert agent.call(ReadSummaries(CONVERSATION)).entries == ()
     assert len(agent.entries().entries) == 5
+    # What is left of its sources is covered by the next one, which takes its place.
+    assert agent.call(TakeLease(CONVERSATION, b"h" * 16, 60_000)).covered == 0
+    agent.call(summary(agent, 0, 4))
+    set_limits(redis_server, cutoff_derived=0)
+    (kept,) = agent.call(ReadSummaries(CONVERSATION)).entries
+    assert kept.header.sequence == 4
+
+
+def test_the_bytes_of_a_summary_are_given_back(agent: Agent) -> None:
+    filled(agent)
+    agent.call(update(1))
+    without = agent.call(ReadUsage(ONCE)).bytes
+    agent.call(TakeLease(CONVERSATION, b"h" * 16, 60_000))
+    agent.call(summary(agent, 0, 3))
+    agent.call(summary(agent, 3, 5, folds=True))
+    assert agent.call(ReadUsage(ONCE)).bytes > without
+    agent.call(update(1, b"another"))
+    assert agent.call(ReadUsage(ONCE)).bytes == without
+    agent.call(Clear(CONVERSATION, AGENT))
+    assert agent.call(ReadUsage(ONCE)).bytes == 0

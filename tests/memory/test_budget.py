@@ -12,7 +12,8 @@ from memtenant import Category, ContextBudget, Message, StoredMessage, ToolCall
 from memtenant.errors import PinnedTooLarge, UsageError
 from memtenant.memory.messages import TOOL
 from memtenant.memory.prompt import PromptContext
-from memtenant.memory.selection import select
+from memtenant.memory.selection import costs_of
+from memtenant.memory.selection import select as select_by_cost
 from memtenant.memory.summaries import Lineage, Summary
 from memtenant.memory.tokens import (
     ESTIMATE_MARGIN,
@@ -36,6 +37,15 @@ def stored(*messages: Message, first: int = 1) -> list[StoredMessage]:
         StoredMessage(message, sequence, NOW, 0)
         for sequence, message in enumerate(messages, start=first)
     ]
+
+
+def select(
+    history: Sequence[StoredMessage],
+    budget: ContextBudget,
+    counter: TokenCounter,
+    offered: Summary | None = None,
+) -> PromptContext:
+    return select_by_cost(history, costs_of(history, counter), budget, counter, offered)
 
 
 def words(count: int) -> str:

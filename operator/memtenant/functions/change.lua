@@ -26,12 +26,16 @@ local function repeated(call, mark)
 end
 
 -- HSET arguments of the head after the change; lowest is the first sequence that changes. The
--- epoch before stays in call.epoch.
+-- epoch before stays in call.epoch, the bytes of the summaries that go in call.freed.
 local function head_after(call, bytes, count, mark, sequence, lowest)
   local head = call.head
   call.epoch = head.epoch
   call.drops_summaries = lowest <= head.covered
+  call.freed = 0
   if call.drops_summaries then
+    for _, entry in ipairs(reading('summaries', 'LRANGE', call.summaries, '-64', '-1')) do
+      call.freed = call.freed + #entry + ENTRY_OVERHEAD
+    end
     must(call, 'UNLINK', call.summaries)
     head.covered = 0
   end
@@ -40,7 +44,7 @@ local function head_after(call, bytes, count, mark, sequence, lowest)
     add_mark(call, changes, mark, NO_MAC, sequence)
   end
   head.epoch = head.epoch + 1
-  head.bytes = math.max(head.bytes + bytes, 0)
+  head.bytes = math.max(head.bytes + bytes - call.freed, 0)
   head.count = math.max(head.count + count, 0)
   changes[#changes + 1], changes[#changes + 2] = 'state', state_of(head)
   return changes
@@ -127,7 +131,8 @@ local function pop(keys, args)
   if ends then
     redis.call('ZREM', call.members_key, call.where)
   end
-  write_usage(call, bytes - (ends and CONVERSATION_OVERHEAD or 0), -1, ends and -1 or 0, 1)
+  bytes = bytes - call.freed - (ends and CONVERSATION_OVERHEAD or 0)
+  write_usage(call, bytes, -1, ends and -1 or 0, 1)
   write_event(call, 'O', sequence)
   return {'ok', call.epoch, head.epoch, sequence, call.now, entry}
 end
@@ -179,7 +184,7 @@ local function remove(keys, args)
     redis.call('LSET', call.list, decimal(one.index), one.entry)
   end
   write_head(call, changes)
-  write_usage(call, bytes, -#found, 0, #found)
+  write_usage(call, bytes - call.freed, -#found, 0, #found)
   write_event(call, 'O', highest)
   return {'ok', call.epoch, head.epoch, #found, call.now}
 end
@@ -231,7 +236,7 @@ local function update(keys, args)
 
   redis.call('LSET', call.list, decimal(index), entry)
   write_head(call, changes)
-  write_usage(call, bytes, 0, 0, 1)
+  write_usage(call, bytes - call.freed, 0, 0, 1)
   write_event(call, 'O', sequence)
   return {'ok', call.epoch, head.epoch, sequence, call.now}
 end

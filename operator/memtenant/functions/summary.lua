@@ -19,6 +19,23 @@ local function lease_holder(call)
   return holder, until_when
 end
 
+-- The oldest time of a summary that is still read: never longer than what it was made from.
+local function derived_cutoff(call)
+  local cutoff = limit(reading('limits', 'HGET', call.limits_key, 'cutoff_derived')) or 0
+  return math.max(cutoff, call.cutoff)
+end
+
+-- The last summary and its time. Where it has expired or is gone, nothing is covered: what is left
+-- of its sources is summarised anew.
+local function last_summary(call)
+  local entry = reading('summaries', 'LINDEX', call.summaries, '-1')
+  local _, time = peek(entry)
+  if time and time >= derived_cutoff(call) then
+    return entry, time
+  end
+  call.head.covered = 0
+end
+
 -- ARGV  holder milliseconds (0 gives it back)
 -- reply ok|busy epoch covered last now until
 local function lease(keys, args)
@@ -34,6 +51,7 @@ local function lease(keys, args)
   elseif other and other ~= holder then
     return {'busy', head.epoch, head.covered, head.last, call.now, until_when}
   end
+  last_summary(call)
   must(call, 'HSET', call.head_key, 'lease', '')
   redis.call('HSET', call.head_key, 'lease', pack(LEASE_FORMAT, holder, call.now + duration))
   return {'ok', head.epoch, head.covered, head.last, call.now, call.now + duration}
@@ -62,7 +80,7 @@ local function summarise(keys, args)
   end
   local record = text(args, 10, 1, MAX_RECORD)
   local head = load_head(call)
-  local before = reading('summaries', 'LINDEX', call.summaries, '-1')
+  local before, time_before = last_summary(call)
   if before and head.covered == covered and sub(before, HEADER + 1) == record then
     return {'duplicate', head.epoch, covered, call.now}
   elseif not head.known or epoch ~= head.epoch or covered_before ~= head.covered
@@ -75,21 +93,32 @@ local function summarise(keys, args)
   local source = reading('list', 'LINDEX', call.list, decimal((locate(call, covered_before + 1))))
   local _, time = peek(source)
   time = time or call.now
-  local _, time_before = peek(before)
   if folds then
     time = math.min(time, time_before or time)
   end
   local entry = header(covered, time, tokens, '') .. record
   local bytes = #entry + ENTRY_OVERHEAD
-  if folds and before then
+  local expired = 0
+  if not before then
+    expired = reading('summaries', 'LLEN', call.summaries)
+    for _, old in ipairs(reading('summaries', 'LRANGE', call.summaries, '-64', '-1')) do
+      bytes = bytes - #old - ENTRY_OVERHEAD
+    end
+  elseif folds then
     bytes = bytes - #before - ENTRY_OVERHEAD
     must(call, 'LSET', call.summaries, '-1', '')
   end
   load_usage(call, agent)
   check_quota(call, bytes, 1, 0)
   must(call, 'RPUSH', call.summaries, '')
+  if expired > 0 then
+    must(call, 'UNLINK', call.summaries)
+  end
   must_keep_books(call)
 
+  if expired > 0 then
+    redis.call('UNLINK', call.summaries)
+  end
   if folds and before then
     redis.call('LSET', call.summaries, '-1', entry)
   else
@@ -110,9 +139,7 @@ local function read_summaries(keys, args, audited)
   local summaries = same(keys, #keys, sub(call.list, 1, -2) .. 's')
   local count = integer(args, 1, 1, 64)
   load_head(call)
-  -- Never longer than what it was made from.
-  local cutoff = limit(reading('limits', 'HGET', call.limits_key, 'cutoff_derived')) or 0
-  cutoff = math.max(cutoff, call.cutoff)
+  local cutoff = derived_cutoff(call)
   local entries = {}
   for _, entry in ipairs(reading('summaries', 'LRANGE', summaries, decimal(-count), '-1')) do
     local sequence, time = peek(entry)

@@ -10,18 +10,40 @@ from enum import StrEnum
 from memtenant.memory.messages import SYSTEM, Message, StoredMessage
 from memtenant.memory.summaries import Fallback, Summary
 
-__all__ = ["ContextStatistics", "PromptContext", "Summarising", "rendered", "with_summary"]
+__all__ = [
+    "ContextStatistics",
+    "PromptContext",
+    "Summarising",
+    "SummaryOutcome",
+    "rendered",
+    "with_summary",
+]
 
 
 class Summarising(StrEnum):
-    """What became of the attempt to summarise. BUSY: another one is at it. CHANGED: what it read
-    was edited or cleared meanwhile, or somebody else was faster. NOTHING: nothing is old enough."""
+    """What became of a summary.
+
+    NOT_DUE: too little is old enough, or there is no summariser. BUSY: another process is at it.
+    CHANGED: what it read was edited or cleared meanwhile, so that it was not kept. REFUSED: the
+    tenant may not store it.
+    """
 
     MADE = "Made"
+    NOT_DUE = "NotDue"
     BUSY = "Busy"
     CHANGED = "Changed"
-    NOTHING = "Nothing"
     REFUSED = "Refused"
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryOutcome:
+    """``summary`` is the one that there is now. fallback: why the summariser's answer was not used.
+    refusal: the reason of the error that kept it from being stored."""
+
+    state: Summarising
+    summary: Summary | None
+    fallback: Fallback | None = None
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +51,8 @@ class ContextStatistics:
     """In tokens of the budget's counter, and in messages.
 
     allowed: what the budget leaves after the margin of an estimating counter. chosen: whether
-    anything had to go (else everything is there). summarising, fallback, refusal: what became of
-    a summary if one was due, why a summariser did not write it, and which error kept it from being
-    stored.
+    anything had to go (else everything is there). summarising: what became of a summary, where
+    there was too much to be given as it is.
     """
 
     messages: int
@@ -43,9 +64,7 @@ class ContextStatistics:
     max_tokens: int
     allowed: int
     chosen: bool
-    summarising: Summarising | None = None
-    fallback: Fallback | None = None
-    refusal: str = ""
+    summarising: SummaryOutcome | None = None
 
     @property
     def left_out(self) -> int:

@@ -13,7 +13,7 @@ from memtenant.memory.summaries import Summary
 from memtenant.memory.tokens import TokenCounter, message_tokens
 from memtenant.memory.units import Unit, units_of
 
-__all__ = ["select"]
+__all__ = ["costs_of", "select"]
 
 _CANDIDATES: Final = 2000
 """The newest messages that are weighed; of older ones, the pinned and the system's stay."""
@@ -25,15 +25,20 @@ _LENGTH: Final = 0.5
 """To this power of its length a message has to matter more than a shorter one."""
 
 
+def costs_of(stored: Sequence[StoredMessage], counter: TokenCounter) -> list[int]:
+    """The tokens of each, by the counter that the budget is held by."""
+    return [max(message_tokens(one.message, counter), 0) for one in stored]
+
+
 def select(
     stored: Sequence[StoredMessage],
+    costs: Sequence[int],
     budget: ContextBudget,
     counter: TokenCounter,
     summary: Summary | None = None,
 ) -> PromptContext:
     """What a model is given of the messages: all, or the pinned, the summary, and what is preferred
-    of the rest as long as there is room. Raises `PinnedTooLarge`."""
-    costs = [max(message_tokens(one.message, counter), 0) for one in stored]
+    of the rest as long as there is room. ``costs`` are `costs_of` them. Raises `PinnedTooLarge`."""
     units = [unit for unit in units_of(stored, costs) if unit.pinned or not unit.dangling]
     before, calm = sum(costs), budget.calm(counter)
     room = _Room(stored, counter, budget.allowed(counter))

@@ -57,8 +57,10 @@ from memtenant.memory.tokens import TokenCounter, message_tokens
 from memtenant.memory.window import fitting
 
 if TYPE_CHECKING:
+    from memtenant.memory._async.summaries import Summaries
     from memtenant.memory.budget import ContextBudget
-    from memtenant.memory.prompt import PromptContext
+    from memtenant.memory.prompt import PromptContext, SummaryOutcome
+    from memtenant.memory.summaries import Summariser, Summary
 
 __all__ = ["Conversation"]
 
@@ -78,6 +80,7 @@ class Conversation:
         lane: Lane,
         counter: TokenCounter,
         masks: Masks,
+        summariser: Summariser | None = None,
     ) -> None:
         self._store = store
         self._keys = keys
@@ -85,6 +88,7 @@ class Conversation:
         self._lane = lane
         self._counter = counter
         self._masks = masks
+        self._summariser = summariser
 
     @property
     def version(self) -> Head:
@@ -191,11 +195,29 @@ class Conversation:
 
     async def context(self, budget: ContextBudget) -> PromptContext:
         """What of the conversation a model is given: within the budget, in its order, a tool's
-        result with its call. Raises `PinnedTooLarge`."""
-        # Here, because agents without a budget need not wait for the import.
-        from memtenant.memory.selection import select
+        result with its call, the pinned always. Where that is too much and there is a summariser,
+        it summarises before; what becomes of that is in the statistics, and loses no message.
 
-        return select(await self.messages(), budget, budget.counter or self._counter)
+        Raises `PinnedTooLarge`.
+        """
+        return await self._summaries().context(budget)
+
+    async def summarise(self, budget: ContextBudget) -> SummaryOutcome:
+        """Summarise what is old, if it is due; to be called beside the agent's work, so that
+        `context` has not to wait for a model."""
+        return await self._summaries().make(budget)
+
+    async def summary(self) -> Summary | None:
+        """The summary with its lineage; None where there is none (any more)."""
+        return await self._summaries().read()
+
+    def _summaries(self) -> Summaries:
+        # Here, because agents without a budget need not wait for the import.
+        from memtenant.memory._async.summaries import Summaries
+
+        return Summaries(
+            self, self._store, self._keys, self._history, self._counter, self._summariser
+        )
 
     async def count(self) -> int:
         """How many messages there are."""

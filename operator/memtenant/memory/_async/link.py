@@ -7,14 +7,18 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from inspect import isawaitable
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from memtenant.functions.calls import Words
 from memtenant.memory.options import Options
 from memtenant.memory.wire import Replies, logged_in, login, packed
 from memtenant.tenancy.binding import Binding
 
-__all__ = ["Gate", "Link", "Lock", "aside", "home", "sleep"]
+if TYPE_CHECKING:
+    from memtenant.memory.summaries import Summariser, SummaryRequest
+
+__all__ = ["Gate", "Link", "Lock", "aside", "asked", "home", "sleep"]
 
 Lock = asyncio.Lock
 sleep = asyncio.sleep
@@ -31,6 +35,13 @@ def home() -> object:
 async def aside(work: Callable[[], T]) -> T:
     """Do what takes long in a thread, so that the event loop goes on."""
     return await asyncio.to_thread(work)
+
+
+async def asked(summariser: Summariser, request: SummaryRequest, seconds: float) -> object:
+    """What the summariser answers. Raises ``TimeoutError``, and what it raises."""
+    async with asyncio.timeout(seconds):
+        answer = summariser(request)
+        return await answer if isawaitable(answer) else answer
 
 
 class Gate:

@@ -46,6 +46,7 @@ from memtenant.tenancy.keys import subject_index
 if TYPE_CHECKING:
     from memtenant.memory._async.context import SharedContext
     from memtenant.memory.exports import ExportItem, ExportManifest
+    from memtenant.memory.summaries import Summariser
     from memtenant.tenancy.erasure import ErasureReceipt
 
 __all__ = ["Tenant"]
@@ -138,14 +139,21 @@ class Tenant:
         await self._store.close()
 
     def conversation(
-        self, session: str, *, user: str, title: str | None = None, agent: str | None = None
+        self,
+        session: str,
+        *,
+        user: str,
+        title: str | None = None,
+        agent: str | None = None,
+        summariser: Summariser | None = None,
     ) -> Conversation:
         """A session of a user: whose data it is. Nothing is sent yet.
 
         Whoever names the same session and user shares the conversation (Moderate isolation; under
         Minimal the session alone decides). title: shown in `conversations`, stored with the next
         append. agent: whose conversation it is, where that is not this one; under both isolations
-        it is the same. Neither id leaves the process in the clear. Raises `AgentNotListed`.
+        it is the same. summariser: writes the summary, when `Conversation.context` or `.summarise`
+        finds it due. Neither id leaves the process in the clear. Raises `AgentNotListed`.
         """
         opened = self._source.current()
         require_listed(opened, (opened.binding.agent, agent or opened.binding.agent))
@@ -166,7 +174,9 @@ class Tenant:
         history, lane = known
         if title is not None:
             lane.entitle(self._masks.title(title, where.subject.index))
-        return Conversation(self._store, self._keys, history, lane, self._counter, self._masks)
+        return Conversation(
+            self._store, self._keys, history, lane, self._counter, self._masks, summariser
+        )
 
     async def conversations(self, user: str, *, limit: int = 50, cursor: str | None = None) -> Page:
         """A user's conversations, those begun last first; ``cursor`` is the page's before.

@@ -5,20 +5,25 @@ Written by hand beside ``_async/link.py``; everything else in this package is ge
 
 from __future__ import annotations
 
+import contextvars
 import os
+import queue
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from memtenant.functions.calls import Words
 from memtenant.memory.options import Options
 from memtenant.memory.wire import Replies, logged_in, login, packed
 from memtenant.tenancy.binding import Binding
 
-__all__ = ["Gate", "Link", "Lock", "aside", "home", "sleep"]
+if TYPE_CHECKING:
+    from memtenant.memory.summaries import Summariser, SummaryRequest
+
+__all__ = ["Gate", "Link", "Lock", "aside", "asked", "home", "sleep"]
 
 Lock = threading.Lock
 sleep = time.sleep
@@ -35,6 +40,31 @@ def home() -> object:
 def aside(work: Callable[[], T]) -> T:
     """Do what takes long here: only this thread waits for it."""
     return work()
+
+
+def asked(summariser: Summariser, request: SummaryRequest, seconds: float) -> object:
+    """What the summariser answers. Raises ``TimeoutError``, and what it raises.
+
+    In a thread of its own: one that is late is left alone, and what it answers then is ignored.
+    """
+    answers: queue.SimpleQueue[tuple[object, Exception | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put((summariser(request), None))
+        except Exception as error:  # noqa: BLE001 - raised to the caller
+            answers.put((None, error))
+
+    threading.Thread(
+        target=contextvars.copy_context().run, args=(work,), name="summariser", daemon=True
+    ).start()
+    try:
+        answer, error = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
+    return answer
 
 
 class Gate:
