@@ -31,6 +31,7 @@ __all__ = [
     "answer_of",
     "extract",
     "summary_fields",
+    "summary_id",
     "summary_of",
 ]
 
@@ -188,6 +189,11 @@ def extract(request: SummaryRequest, counter: TokenCounter) -> Answer | None:
             return made
         chosen.pop()
     return None
+
+
+def summary_id(writer: bytes, counter: int) -> str:
+    """The name of a summary: which write of which writer it is."""
+    return f"{writer.hex()}-{counter}"
 
 
 def summary_fields(answer: Answer, lineage: Lineage, fallback: Fallback | None) -> Json:

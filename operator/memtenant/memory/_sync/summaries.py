@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import logging
 import secrets
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from memtenant.audit import Operation
 from memtenant.crypto.record import RecordKeys
 from memtenant.errors import (
     DataError,
@@ -29,9 +29,10 @@ from memtenant.errors import (
 )
 from memtenant.functions.calls import ReadSummaries, Summarise, TakeLease
 from memtenant.functions.replies import Entry, Lease
+from memtenant.memory._sync.audited import AuditedStore
 from memtenant.memory._sync.link import asked, sleep
-from memtenant.memory._sync.store import Store
 from memtenant.memory.answers import value
+from memtenant.memory.auditing import Intent
 from memtenant.memory.budget import ContextBudget
 from memtenant.memory.codec import decode_value, encode_value, pack, unpack
 from memtenant.memory.datakeys import DataKey, DataKeys
@@ -53,6 +54,7 @@ from memtenant.memory.summaries import (
     answer_of,
     extract,
     summary_fields,
+    summary_id,
     summary_of,
 )
 from memtenant.memory.tokens import TokenCounter, message_tokens
@@ -76,7 +78,7 @@ class Summaries:
     def __init__(
         self,
         conversation: Conversation,
-        store: Store,
+        store: AuditedStore,
         keys: DataKeys,
         history: History,
         counter: TokenCounter,
@@ -91,11 +93,16 @@ class Summaries:
 
     def read(self) -> Summary | None:
         """The summary; None where there is none, or what it was made from has changed since."""
+        with self._store.opening(self._history.where):
+            return self._read()
+
+    def _read(self) -> Summary | None:
         where = self._history.where
         call = ReadSummaries(where.keys, limit=1)
         known = self._keys.stored(where.alias)
         lookup = () if known else self._keys.lookup(where.subject.data_key)
-        replies = [value(one) for one in self._store.read(*lookup, call.words)]
+        intent = Intent(Operation.READ_SUMMARIES, where)
+        replies = self._store.read_audited(call, intent, lookup)
         entries = call.read(replies[-1]).entries
         if known is None:
             known = self._keys.learn(where.alias, replies[:2])
@@ -113,7 +120,7 @@ class Summaries:
             if lookup:
                 raise
             self._keys.forget(where.alias)  # it was replaced while a copy was held here
-            return self.read()
+            return self._read()
 
     def context(self, budget: ContextBudget) -> PromptContext:
         """What a model is given; summarises before, where that is due."""
@@ -228,12 +235,14 @@ class Summaries:
             folds="" if previous is None else previous.id,
         )
         content = pack(encode_value(summary_fields(answer, lineage, fallback)))
-        writer = int(time.time()).to_bytes(4, "big") + secrets.token_bytes(4)
         oldest = request.messages[0].time if previous is None else previous.time
-        summary = Summary(writer.hex(), answer.text, answer.facts, lineage, fallback, oldest, 0)
-        summary = replace(summary, tokens=message_tokens(summary.as_message(), counter))
+        draft = Summary("", answer.text, answer.facts, lineage, fallback, oldest, 0)
+        draft = replace(draft, tokens=message_tokens(draft.as_message(), counter))
         for attempt in range(_ATTEMPTS):
             data_key = self._data_key()
+            turn = self._store.auditor.take()
+            keys = self._history.record_keys(data_key)
+            record = keys.seal(SUMMARY, turn.writer, turn.counter, content)
             call = Summarise(
                 conversation=where.keys,
                 subject=where.subject,
@@ -241,14 +250,16 @@ class Summaries:
                 epoch=lease.epoch,
                 covered_before=lease.covered,
                 covered=lineage.last,
-                record=self._history.record_keys(data_key).seal(SUMMARY, writer, 1, content),
+                record=record,
                 data_key=data_key.stored,
                 agent=self._store.source.current().binding.agent,
-                tokens=summary.tokens,
+                tokens=draft.tokens,
                 folds=previous is not None,
             )
+            count = len(request.messages)
+            intent = Intent(Operation.SUMMARISE, where, [record], count, b"", turn, data_key.key)
             try:
-                self._store.write(call)
+                self._store.write_audited(call, intent)
             except (DataKeyChanged, KeyRetired):
                 self._keys.forget(where.alias)
                 self._store.source.current(look=True)
@@ -256,7 +267,8 @@ class Summaries:
                     raise
                 sleep(full_jitter(attempt))
             else:
-                return summary
+                self._store.auditor.done(turn)
+                return replace(draft, id=summary_id(turn.writer, turn.counter))
         raise AssertionError("every attempt returns or raises")
 
     def _data_key(self) -> DataKey:
@@ -276,6 +288,5 @@ def _opened(entry: Entry, keys: RecordKeys) -> Summary:
     header = entry.header
     record = keys.open(SUMMARY, entry.record)
     fields = decode_value(unpack(record.content))
-    return summary_of(
-        fields, record.writer.hex(), header.sequence, moment(header.time), header.tokens
-    )
+    id_ = summary_id(record.writer, record.counter)
+    return summary_of(fields, id_, header.sequence, moment(header.time), header.tokens)
