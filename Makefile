@@ -12,6 +12,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := .venv-peers
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --retries 5 --timeout 60
 TYPED := operator tests/docs tests/support tests/support_tests tests/conftest.py tests/run.py \
 	$(sort $(dir $(wildcard examples/*/*.py)))
@@ -55,8 +56,8 @@ generate: $(READY) ## write what is generated: CRDs, the chart's copy of them, t
 	@$(BIN)/python -m memtenant.api.generate
 	@$(BIN)/python -m memtenant.memory.generate
 
-bench: control-plane ## measure the limits that the design sets
-	@$(BIN)/python -m tests.bench
+bench: control-plane $(PEERS)/.ready ## measure the limits that the design sets
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 control-plane: $(READY) ## build kube-apiserver, etcd and Helm into the user's cache (minutes, once)
 	@$(BIN)/python -m tests.support.controlplane build
@@ -69,4 +70,11 @@ $(READY): requirements.lock pyproject.toml
 	@echo "Installing the locked packages into $(VENV) (a minute at first)"
 	@$(PIP) install --require-hashes -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(PEERS)/.ready: tests/bench/peers.txt $(READY)
+	@echo "Installing what the SDK is measured beside into $(PEERS)"
+	@$(BIN)/python -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip --quiet --disable-pip-version-check --retries 5 --timeout 60 \
+		install --require-hashes -r tests/bench/peers.txt
 	@touch $@

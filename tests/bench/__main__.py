@@ -1,4 +1,4 @@
-"""`python -m tests.bench [--quick] [--tenants N] [--json FILE]`."""
+"""`python -m tests.bench [--only operator|sdk] [--quick] [--tenants N] [--json FILE]`."""
 
 import argparse
 import asyncio
@@ -8,40 +8,62 @@ import sys
 import time
 from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
-from tests.bench import measurements, report
+from tests.bench import measurements, report, sdk, sdk_report
 from tests.bench.api import connect
 from tests.bench.measurements import Results
+from tests.bench.sdk import SdkResults
 from tests.bench.stage import Stage, built
 from tests.support.processes import Unavailable
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="200 tenants, to try it out")
+    parser.add_argument("--only", choices=("operator", "sdk"), help="one half (default: both)")
+    parser.add_argument("--quick", action="store_true", help="less of everything, to try it out")
     parser.add_argument("--tenants", type=int, default=1000, help="how many (default 1000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there too")
     options = parser.parse_args()
-    results = Results(tenants=200 if options.quick else options.tenants)
-    machine = report.machine()
+    found: dict[str, Any] = {"machine": report.machine()}
+    print(found["machine"])
     try:
-        with built() as stage:
-            asyncio.run(_measure(stage, results))
+        if options.only != "operator":
+            found["sdk"] = _sdk(quick=options.quick)
+        if options.only != "sdk":
+            found["operator"] = _operator(200 if options.quick else options.tenants)
     except Unavailable as missing:
         print(missing, file=sys.stderr)
         return 1
-    lines = report.rows(results)
-    print(f"\n{machine}\n\n{report.table(lines)}")
-    if results.convergence is not None:
-        print(f"\n{report.costs(results.convergence)}")
     if options.json is not None:
-        found = {
-            "machine": machine,
-            "rows": [dataclasses.asdict(line) for line in lines],
-            "results": dataclasses.asdict(results),
-        }
         options.json.write_text(json.dumps(found, indent=2) + "\n")
     return 0
+
+
+def _sdk(*, quick: bool) -> dict[str, Any]:
+    results = SdkResults()
+    sdk.measure(results, quick=quick)
+    lines = sdk_report.rows(results)
+    print(f"\n{report.table(lines)}\n\n{sdk_report.tables(results)}")
+    return _figures(lines, results)
+
+
+def _operator(tenants: int) -> dict[str, Any]:
+    results = Results(tenants=tenants)
+    with built() as stage:
+        asyncio.run(_measure(stage, results))
+    lines = report.rows(results)
+    print(f"\n{report.table(lines)}")
+    if results.convergence is not None:
+        print(f"\n{report.costs(results.convergence)}")
+    return _figures(lines, results)
+
+
+def _figures(lines: list[report.Row], results: Results | SdkResults) -> dict[str, Any]:
+    return {
+        "rows": [dataclasses.asdict(line) for line in lines],
+        "results": dataclasses.asdict(results),
+    }
 
 
 async def _measure(stage: Stage, results: Results) -> None:

@@ -137,9 +137,14 @@ def _wrote_nothing(found: NoOp) -> bool:
 
 def table(lines: list[Row]) -> str:
     """Markdown, aligned for a terminal."""
-    cells = [("what", "limit", "measured", "holds")]
+    cells: list[tuple[str, ...]] = [("what", "limit", "measured", "holds")]
     cells += [(r.what, r.limit or "-", r.measured, _verdict(r.holds)) for r in lines]
-    widths = [max(len(row[column]) for row in cells) for column in range(4)]
+    return grid(cells)
+
+
+def grid(cells: list[tuple[str, ...]]) -> str:
+    """A table in Markdown; the first line is its head."""
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     text = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
         for row in cells

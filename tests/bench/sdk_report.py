@@ -1,0 +1,160 @@
+"""The SDK's figures as docs/performance.md shows them: limits first, then all beside the peers."""
+
+from tests.bench.report import Row, grid
+from tests.bench.sdk import BATCH, MESSAGE_BYTES, SHARED, SdkResults, Series
+
+_TITLES = {
+    "raw": "RPUSH + EXPIRE, one pipeline",
+    "memtenant": "memtenant",
+    SHARED: SHARED,
+    "langchain": "langchain-community, plain",
+    "openai": "OpenAI Agents RedisSession, plain",
+    "openai-encrypted": "OpenAI Agents EncryptedSession",
+}
+_ONE_WRITER, _MANY_WRITERS, _ENCRYPTED = 0.75, 0.9, 3.0
+_FUNCTION, _BATCH = 20e-6, 5.0
+_STORED, _IMPORT = 300, 1.3
+
+
+def rows(results: SdkResults) -> list[Row]:
+    """What the design sets a limit for."""
+    return [*_appends(results), *_server(results), *_rest(results)]
+
+
+def tables(results: SdkResults) -> str:
+    """Everything else, as Markdown."""
+    lengths = (
+        f"Appends of {MESSAGE_BYTES} bytes by one writer, by the length of the conversation: p50 "
+        "and p99 in µs, messages a second, and how often as many as the raw pipeline's."
+    )
+    writers = (
+        "Appends by several writers, each with a conversation of its own: messages a second, how "
+        "often as many as the raw pipeline's, the server's CPU a message."
+    )
+    costs = "What one append of one writer costs, and a read of 1,000 messages into objects."
+    parts = (lengths, _lengths(results), writers, _writers(results), costs, _costs(results))
+    return "\n\n".join(parts)
+
+
+def _appends(results: SdkResults) -> list[Row]:
+    made = []
+    for length, found in results.lengths.items():
+        ratio = found["memtenant"].beside(found["raw"])
+        what = f"append to {length:,} messages, 1 writer, beside raw"
+        made.append(_least(what, ratio, _ONE_WRITER))
+    for writers, found in results.writers.items():
+        ratio = found["memtenant"].beside(found["raw"])
+        made.append(_least(f"append, {writers} writers, beside raw", ratio, _MANY_WRITERS))
+        ratio = found[SHARED].beside(found["raw"])
+        made.append(_least("… all on one conversation", ratio, _MANY_WRITERS))
+    for length, found in results.lengths.items():
+        ratio = found["memtenant"].beside(found["openai-encrypted"])
+        what = f"append to {length:,} messages, 1 writer, beside EncryptedSession"
+        made.append(_least(what, ratio, _ENCRYPTED))
+    return made
+
+
+def _server(results: SdkResults) -> list[Row]:
+    single = _single(results)
+    each, together = single.function, results.batch.function
+    times = results.batch.rate / single.rate
+    return [
+        Row(
+            "the server's CPU in the Function, an append",
+            f"≤ {_FUNCTION * 1e6:.0f} µs",
+            f"{each * 1e6:.0f} µs; {together * 1e6:.1f} µs a message in batches of {BATCH}",
+            each <= _FUNCTION,
+        ),
+        _least(f"batches of {BATCH}, messages a second beside one by one", times, _BATCH),
+    ]
+
+
+def _rest(results: SdkResults) -> list[Row]:
+    mine, plain = results.reads["memtenant"], results.reads["langchain"]
+    stored = results.costs["memtenant"].stored
+    imported = results.imports["memtenant"] / results.imports["redis.asyncio"]
+    milliseconds = {name: seconds * 1e3 for name, seconds in results.imports.items()}
+    return [
+        Row(
+            "read and decrypt 1,000 messages",
+            "≤ langchain-community, plain",
+            f"{mine * 1e3:.1f} ms, langchain-community {plain * 1e3:.1f} ms",
+            mine <= plain,
+        ),
+        Row(
+            f"bytes in Redis a message of {MESSAGE_BYTES}",
+            f"≤ {_STORED}",
+            f"{stored:.0f}",
+            stored <= _STORED,
+        ),
+        Row(
+            "import of the SDK, beside `import redis.asyncio`",
+            f"≤ {_IMPORT} x",
+            f"{imported:.2f} x ({milliseconds['memtenant']:.0f} and "
+            f"{milliseconds['redis.asyncio']:.0f} ms)",
+            imported <= _IMPORT,
+        ),
+    ]
+
+
+def _least(what: str, ratio: float, limit: float) -> Row:
+    return Row(what, f"≥ {limit:g} x", f"{ratio:.2f} x", ratio >= limit)
+
+
+def _single(results: SdkResults) -> Series:
+    return next(iter(results.lengths.values()))["memtenant"]
+
+
+def _lengths(results: SdkResults) -> str:
+    cells: list[tuple[str, ...]] = [("", *(f"{length:,}" for length in results.lengths))]
+    for name in next(iter(results.lengths.values())):
+        taken = [found[name] for found in results.lengths.values()]
+        raw = [found["raw"] for found in results.lengths.values()]
+        cells.append(
+            (
+                _TITLES[name],
+                *(
+                    f"{one.percentile(0.5) * 1e6:.0f}, {one.percentile(0.99) * 1e6:.0f}, "
+                    f"{one.rate:,.0f}/s, {one.beside(its):.2f} x"
+                    for one, its in zip(taken, raw, strict=True)
+                ),
+            )
+        )
+    return grid(cells)
+
+
+def _writers(results: SdkResults) -> str:
+    cells: list[tuple[str, ...]] = [("", *(f"{count} writers" for count in results.writers))]
+    for name in next(iter(results.writers.values())):
+        taken = [found[name] for found in results.writers.values()]
+        raw = [found["raw"] for found in results.writers.values()]
+        cells.append(
+            (
+                _TITLES[name],
+                *(
+                    f"{one.rate:,.0f}/s, {one.beside(its):.2f} x, {one.server_cpu * 1e6:.0f} µs"
+                    for one, its in zip(taken, raw, strict=True)
+                ),
+            )
+        )
+    return grid(cells)
+
+
+def _costs(results: SdkResults) -> str:
+    cells: list[tuple[str, ...]] = [
+        ("", "commands", "bytes sent", "received", "server CPU", "bytes kept", "read of 1,000")
+    ]
+    single = next(iter(results.lengths.values()))
+    for name, costs in results.costs.items():
+        cells.append(
+            (
+                _TITLES[name],
+                f"{costs.commands:.0f}",
+                f"{costs.sent:.0f}",
+                f"{costs.received:.0f}",
+                f"{single[name].server_cpu * 1e6:.0f} µs",
+                f"{costs.stored:.0f}",
+                f"{results.reads[name] * 1e3:.1f} ms",
+            )
+        )
+    return grid(cells)
