@@ -5,7 +5,7 @@ names with what the library registers: none is left out.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memtenant.functions import (
     Append,
@@ -13,12 +13,19 @@ from memtenant.functions import (
     ContextKeys,
     ContextUpdate,
     ConversationKeys,
+    DeleteCheckpoints,
     DeleteContext,
     Delta,
     FieldUpdate,
+    GetCheckpoint,
     LeaveEvent,
+    ListCheckpoints,
+    NewList,
     NewRecord,
+    NewWrite,
     Pop,
+    PutCheckpoint,
+    PutWrites,
     ReadChanges,
     ReadContext,
     Reader,
@@ -26,7 +33,9 @@ from memtenant.functions import (
     ReadRange,
     ReadSummaries,
     ReadUsage,
+    Reference,
     Remove,
+    Saving,
     SubjectKeys,
     Summarise,
     Tail,
@@ -49,6 +58,8 @@ from tests.functions.tenants import (
 
 HOLDER = b"h" * 16
 EVENT = b"an event, sealed by the agent"
+ROOT = b"root-ns."
+IDS = tuple(bytes((number,)) * 16 for number in range(16))
 LANE = writer()
 
 
@@ -79,8 +90,48 @@ class Place:
         return TenantKeys.of(self.tenant)
 
 
+def saving(place: Place, checkpoint: str, event: bytes = b"", **options: object) -> Saving:
+    """What both calls that write a thread's checkpoints say."""
+    made = Saving(
+        thread=place.conversation,
+        subject=place.subject,
+        namespace=ROOT,
+        checkpoint=checkpoint,
+        data_key=DATA_KEY,
+        agent=AGENT,
+        root=True,
+        event=event,
+    )
+    return replace(made, **options)  # type: ignore[arg-type]
+
+
+def checkpoints(place: Place, event: bytes = b"") -> tuple[PutCheckpoint, PutCheckpoint, PutWrites]:
+    """Two checkpoints of a list that grows and a value, and a write beside the second."""
+    whole, grown = NewList(IDS[10], IDS[1:4]), NewList(IDS[11], IDS[4:6], IDS[10], 3)
+    value = Reference(IDS[0], is_list=False)
+    return (
+        PutCheckpoint(
+            saving(place, "1", event, new_data_key=True),
+            record(),
+            (Reference(IDS[10], is_list=True), value),
+            (whole,),
+            tuple((one, record()) for one in IDS[:4]),
+        ),
+        PutCheckpoint(
+            saving(place, "2", event),
+            record(),
+            (Reference(IDS[11], is_list=True), value),
+            (grown,),
+            tuple((one, record()) for one in IDS[4:6]),
+            relies_on="1",
+        ),
+        PutWrites(saving(place, "2", event), (NewWrite(b"task 1   0", record()),)),
+    )
+
+
 def fill(agent: Agent, place: Place, event: bytes = b"") -> None:
-    """Five messages, a summary of two of them under a lease, a context with two fields."""
+    """Five messages, a summary of two of them under a lease, a context with two fields, two
+    checkpoints of a graph."""
     records = tuple(NewRecord(record(), 10) for _ in range(5))
     append = Append(
         place.conversation,
@@ -122,6 +173,8 @@ def fill(agent: Agent, place: Place, event: bytes = b"") -> None:
             new_data_key=True,
         )
     )
+    for call in checkpoints(place, event):
+        agent.send(call.words)
 
 
 def epoch_of(agent: Agent, place: Place) -> int:
@@ -149,6 +202,19 @@ def writing_calls(place: Place, epoch: int, event: bytes = b"") -> dict[str, Wor
             about=(subject.index,),
         ),
         DeleteContext(context, AGENT, event=event),
+        PutCheckpoint(
+            saving(place, "3", event),
+            record(),
+            (Reference(IDS[12], is_list=True), Reference(IDS[7], is_list=False)),
+            (NewList(IDS[12], (IDS[6],), IDS[11], 4),),
+            ((IDS[6], record()), (IDS[7], record())),
+            "2",
+        ),
+        PutWrites(
+            saving(place, "2", event, index=True),
+            (NewWrite(b"task 2   0", record()), NewWrite(b"task 1   0", record(), True)),
+        ),
+        DeleteCheckpoints(talk, AGENT, ((ROOT, "1"),), event),
         Pop(talk, AGENT, mark(), event=event),
         Remove(talk, (2, 4), AGENT, mark(), event),
         Clear(talk, AGENT, False, mark(), event=event),
@@ -168,6 +234,8 @@ def reading_calls(place: Place) -> dict[str, Words]:
             Tail(talk),
             ReadContext(place.context),
             ReadChanges(place.context, 0),
+            GetCheckpoint(talk, ROOT),
+            ListCheckpoints(talk),
             ReadSummaries(talk),
             ReadIndex(place.once, place.subject.index),
             ReadUsage(place.once),
@@ -187,6 +255,8 @@ def audited_calls(place: Place, event: bytes = EVENT) -> dict[str, Words]:
             ReadChanges(place.context, 0, reader=reader),
             ReadSummaries(talk, reader=reader),
             ReadIndex(place.once, place.subject.index, reader=reader),
+            GetCheckpoint(talk, ROOT, reader=reader),
+            ListCheckpoints(talk, reader=reader),
         )
     )
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from memtenant.errors import CallInvalid, DataError, FunctionFailed
 from memtenant.functions.calls import Word, Words
 from tests.conftest import StartServer
-from tests.functions.catalogue import Place, declared, epoch_of, every_call, fill
+from tests.functions.catalogue import IDS, ROOT, Place, declared, epoch_of, every_call, fill
 from tests.functions.tenants import Agent, acting, snapshot
 from tests.stores.operators import ACME
 from tests.support.servers import Flavour, Options, Server
@@ -115,9 +115,18 @@ def test_any_keys_are_refused_or_the_right_ones(agent: Agent, server: Server, da
         assert snapshot(server) == before
 
 
-HOSTILE_FIELDS = ("state", "writers", "m0", "m1", "lease", "meta", "tag")
+HOSTILE_FIELDS = ("state", "writers", "m0", "m1", "lease", "meta", "tag", "saved")
+HOSTILE_SAVED = (
+    *(b"c" + ROOT + b"1", b"c" + ROOT + b"9", b"e" + IDS[1], b"n" + IDS[10], b"n" + IDS[11]),
+    *(b"d" + ROOT + b"2", b"w" + ROOT + b"2task 1   0", b"x", b""),
+)
 PACKED = st.one_of(
     GARBAGE, *(st.binary(min_size=size, max_size=size) for size in (11, 12, 15, 22, 25, 46, 50))
+)
+# A list that rests on itself, on another that is shorter, and one reference too many.
+NODES = st.sampled_from(
+    [base + kept.to_bytes(3, "big") + IDS[1] for base in IDS[10:12] for kept in (1, 4, 200_000)]
+    + [b"\x10" + bytes(14) + b"\0\1n" + IDS[10], b"\x10" + bytes(14) + b"\0\2n" + IDS[10]]
 )
 
 
@@ -131,6 +140,7 @@ PACKED = st.one_of(
         max_size=4,
     ),
     versions=st.dictionaries(st.sampled_from(["#", "one", "two", "n"]), PACKED, max_size=3),
+    saved=st.dictionaries(st.sampled_from(HOSTILE_SAVED), st.one_of(PACKED, NODES), max_size=4),
     front=st.booleans(),
 )
 def test_whatever_an_agent_wrote_around_the_functions(
@@ -140,6 +150,7 @@ def test_whatever_an_agent_wrote_around_the_functions(
     entries: list[bytes],
     usage: dict[str, bytes],
     versions: dict[str, bytes],
+    saved: dict[bytes, bytes],
     front: bool,
 ) -> None:
     """Every key that agents may write holds rubbish of the right type."""
@@ -149,7 +160,10 @@ def test_whatever_an_agent_wrote_around_the_functions(
     fill_again(agent)
     calls = every_call(PLACE, epoch_of(agent, PLACE))
     talk, context = PLACE.conversation, PLACE.context
-    for key, fields in ((talk.head, head), (PLACE.once.usage, usage), (context.versions, versions)):
+    for key, fields in (
+        *((talk.head, head), (talk.checkpoints, saved)),
+        *((PLACE.once.usage, usage), (context.versions, versions)),
+    ):
         if fields:
             agent.client.hset(key, mapping=fields)  # type: ignore[arg-type]
     for key in (talk.list, talk.summaries, context.changes):
@@ -166,5 +180,6 @@ def fill_again(agent: Agent) -> None:
     for words in every_call(PLACE, 1).values():
         if words[1] in ("mt1_delete", "mt1_context_delete"):
             agent.send(words)
-    agent.client.delete(PLACE.conversation.head, PLACE.context.versions)
+    talk = PLACE.conversation
+    agent.client.delete(talk.head, talk.checkpoints, PLACE.context.versions)
     fill(agent, PLACE)

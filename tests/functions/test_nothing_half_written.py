@@ -52,7 +52,13 @@ from tests.stores.operators import ACME
 from tests.support.servers import Flavour, Options, Server
 
 PLACE = Place(ACME)
-DELETING = {"mt1_pop", "mt1_clear", "mt1_delete", "mt1_context_delete"}
+DELETING = {
+    *("mt1_pop", "mt1_clear", "mt1_delete", "mt1_context_delete", "mt1_checkpoint_delete"),
+}
+SEALING = {
+    *("mt1_append", "mt1_update", "mt1_summarise", "mt1_context_update"),
+    *("mt1_checkpoint_put", "mt1_checkpoint_writes"),
+}
 
 
 @pytest.fixture
@@ -146,6 +152,7 @@ def test_each_permission_taken_in_turn(redis_server: Server, agent: Agent) -> No
 _USED = (
     *("rpush", "hset", "hsetnx", "hincrby", "hdel", "lset", "ltrim", "rpop", "unlink", "zadd"),
     *("zrem", "persist", "pexpire", "hget", "hmget", "hgetall", "hkeys", "hlen", "hstrlen"),
+    "hexists",
     *("llen", "lindex", "lrange", "zcard"),
 )
 
@@ -162,7 +169,7 @@ def _poorer_rules(rules: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
             yield (*before, *after)
             yield (*before, f"%R{rule}", *after)
         if rule == content:
-            for part in ("*:l", "*:h", "*:s", "c:*", "c:*:v", "_:*"):
+            for part in ("*:l", "*:h", "*:s", "*:g", "c:*", "c:*:v", "_:*"):
                 narrow = f"~{keys.records(ACME)}{part}"
                 yield (*before, f"%R{rule}", narrow, *after)
                 yield (*before, narrow, *after)
@@ -211,7 +218,7 @@ def test_each_limit_in_turn(
             assert snapshot(redis_server) == good, name
     expected = set(calls)
     if error in (QuotaExceeded, KeyRetired):
-        expected = {"mt1_append", "mt1_update", "mt1_summarise", "mt1_context_update"}
+        expected = SEALING
     elif error in (AuditUnavailable, AuditEventRequired):
         expected -= {"mt1_lease"}  # says nothing about anybody's content
     assert refusals.keys() == expected
@@ -250,14 +257,13 @@ def _elsewhere(words: Words) -> Words:
 
 def test_a_data_key_that_changed_or_went_or_was_erased(redis_server: Server, agent: Agent) -> None:
     calls = writing_calls(PLACE, epoch_of(agent, PLACE))
-    sealing = ("mt1_append", "mt1_update", "mt1_summarise", "mt1_context_update")
     good = snapshot(redis_server)
     for fields, error in (
         ({"dek": b"\0\0\0\1" + b"z" * 40}, DataKeyChanged),
         ({}, DataKeyChanged),
         ({"erased": b"tombstone"}, SubjectErased),
     ):
-        for name in sealing:
+        for name in SEALING:
             restore(redis_server, good)
             with redis_server.admin() as admin:
                 for key in (PLACE.subject.data_key, PLACE.context_key):
@@ -371,8 +377,11 @@ def test_a_full_server_refuses_writes_whole_and_still_deletes(
         calls = writing_calls(PLACE, epoch_of(agent, PLACE))
         admin.config_set("maxmemory", "1")
         before = snapshot(server)
-        for name in ("mt1_append", "mt1_update", "mt1_context_update", "mt1_summarise"):
+        for name in SEALING:
             assert isinstance(refused(agent, calls[name]), redis.exceptions.OutOfMemoryError), name
         assert snapshot(server) == before
-        for name in ("mt1_pop", "mt1_remove", "mt1_context_delete", "mt1_clear", "mt1_delete"):
+        for name in (
+            *("mt1_pop", "mt1_remove", "mt1_context_delete", "mt1_checkpoint_delete"),
+            *("mt1_clear", "mt1_delete"),
+        ):
             assert refused(agent, calls[name]) is None, name

@@ -19,9 +19,10 @@ local function empty(keys, args, deletes)
   open_audit(call, event)
   local head = load_head(call)
   local before = repeated(call, mark)
+  local saved = saved_size(keys[8])
   if before then
     return before
-  elseif not head.known and call.length == 0 then
+  elseif not head.known and call.length == 0 and saved == 0 then
     write_event(call, 'O', 0)
     return {'ok', 0, 0, 0, call.now}
   elseif expected and expected ~= head.epoch then
@@ -34,11 +35,11 @@ local function empty(keys, args, deletes)
   must(call, 'ZREM', call.members_key, call.where)
   must_keep_books(call)
   if deletes then
-    must(call, 'HDEL', call.head_key, 'meta', 'tag', 'lease')
+    must(call, 'HDEL', call.head_key, 'meta', 'tag', 'lease', 'saved')
     must(call, 'PEXPIRE', call.head_key, decimal(LEAVE_TIME))
   end
   local ended = call.length > 0
-  local released = head.bytes + (ended and CONVERSATION_OVERHEAD or 0)
+  local released = head.bytes + saved + (ended and CONVERSATION_OVERHEAD or 0)
   local removed = head.count
   head.first, head.oldest, head.gone = head.last + 1, 0, deletes and 1 or head.gone
   local changes = head_after(call, -head.bytes, -head.count, mark, head.last, 0)
@@ -46,7 +47,7 @@ local function empty(keys, args, deletes)
   redis.call('UNLINK', call.list, call.summaries, keys[8])
   write_head(call, changes)
   if deletes then
-    redis.call('HDEL', call.head_key, 'meta', 'tag', 'lease')
+    redis.call('HDEL', call.head_key, 'meta', 'tag', 'lease', 'saved')
     redis.call('PEXPIRE', call.head_key, decimal(LEAVE_TIME))
   end
   redis.call('ZREM', call.members_key, call.where)

@@ -26,6 +26,7 @@ _PARTS = (
     "head",
     "append",
     "read",
+    "checkpoint",
     "change",
     "clear",
     "summary",

@@ -62,6 +62,7 @@ _FREES = {
     "conversations": "delete one, wait for some to expire, or have spec.quota.conversations raised",
     "writes_per_second": "wait, or have spec.quota.writesPerSecond raised",
     "fields": "use another shared context",
+    "checkpoints": "prune the thread, or delete it",
     "measured": "the operator measured it and stopped writes; they return under 95 %. Delete "
     "something (pop, clear, delete), or have the quota raised",
 }
