@@ -10,20 +10,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import interrupt
 
-_WORDS = [
-    "parcel",
-    "late",
-    "refund",
-    "order",
-    "street",
-    "number",
-    "Friday",
-    "please",
-    "thank",
-    "waiting",
-    "courier",
-    "box",
-]
+_WORDS = ("parcel", "late", "refund", "order", "street", "number", "Friday", "courier", "box")
 _numbers = itertools.count(1)
 
 

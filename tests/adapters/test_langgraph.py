@@ -183,13 +183,21 @@ def test_what_was_changed_on_the_server_is_not_shown(
 def test_a_checkpoint_of_another_thread_is_refused(
     acme: Provisioned, sync_tenant: SyncTenant
 ) -> None:
+    """Under the other's names: as it is, the namespace's alias is another one there."""
     saver = Saver(sync_tenant, subject="ada")
     for thread in ("one", "two"):
         talker(saver).invoke({"messages": [HumanMessage(thread)]}, config(thread))
     with acme.server.admin() as admin:
         first, second = admin.scan_iter("mt:*:g")
-        admin.copy(first, second, replace=True)
-        admin.copy(first[:-1] + b"h", second[:-1] + b"h", replace=True)
+        stored = admin.hgetall(first)
+        space, other = (
+            next(name[1:9] for name in admin.hkeys(key) if name[:1] == b"c")
+            for key in (first, second)
+        )
+        admin.delete(second, second[:-1] + b"h")
+        admin.hset(
+            second, mapping={name.replace(space, other, 1): value for name, value in stored.items()}
+        )
     found = [outcome(saver, thread) for thread in ("one", "two")]
     assert sorted(str(getattr(one, "reason", one)) for one in found) == ["2", "RecordKeyMismatch"]
 
@@ -258,7 +266,7 @@ def test_what_is_older_than_its_period_is_not_read_and_goes_with_the_next_step(
     cutoff = time.time_ns() // 1_000_000
     time.sleep(0.02)
     graph.invoke({"messages": [HumanMessage("new")]}, config())
-    old = [value for name, value in fields(acme, "e").items() if len(value) > 100][:1]
+    old = min(fields(acme, "e").values(), key=lambda value: value[6:12])
     set_limits(acme.server, cutoff_content=cutoff)
     messages = graph.get_state(config()).values["messages"]
     assert messages[0].content == "new"
@@ -268,7 +276,7 @@ def test_what_is_older_than_its_period_is_not_read_and_goes_with_the_next_step(
     assert len(graph.get_state(config()).values["messages"]) == 4
     for name, value in fields(acme, "e").items():
         assert int.from_bytes(value[6:12], "big") >= cutoff or len(value) == 15, name
-    assert old[0] not in fields(acme).values()
+    assert old not in fields(acme).values()
 
 
 def test_a_copied_thread_is_as_old_as_it_was(acme: Provisioned, sync_tenant: SyncTenant) -> None:
