@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -96,6 +97,19 @@ def test_the_thread_of_another_user_is_another_thread(sync_tenant: SyncTenant) -
     assert graph.get_state(config(user_id="bo")).values == {}
     with pytest.raises(UsageError, match="fixed subject"):
         list(saver.list(None))
+
+
+def test_tasks_that_run_at_once_lose_no_write(sync_tenant: SyncTenant) -> None:
+    """LangGraph stores from threads: on a thread that is new, with a key that is new."""
+    saver = Saver(sync_tenant, subject="ada")
+    graph = talker(saver)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [
+            pool.submit(graph.invoke, {"messages": [HumanMessage(text())]}, config(f"t{n % 4}"))
+            for n in range(16)
+        ]
+    assert all(len(one.result()["messages"]) >= 2 for one in asked)
+    assert len(list(saver.list(None))) == 3 * 16
 
 
 class Weighing(Saver):

@@ -53,6 +53,7 @@ from memtenant.memory.checkpoints import (
     sealed_writes,
 )
 from memtenant.memory.datakeys import DataKey, DataKeys
+from memtenant.memory.locks import ShortLock
 from memtenant.memory.options import full_jitter
 from memtenant.memory.places import ConversationPlace
 from memtenant.tenancy.policy import EncryptionMode
@@ -75,6 +76,7 @@ class Checkpoints:
         self._mode = mode
         self._known: OrderedDict[tuple[bytes, str], Known] = OrderedDict()
         self._home: object = None
+        self._settling = ShortLock()
         self._writer = b""
         self._counter = 0
         self._indexed = not where.tag
@@ -269,12 +271,13 @@ class Checkpoints:
     def _writing_keys(self, data_key: DataKey) -> CheckpointKeys:
         keys = self._reading_keys(data_key)
         here = home()
-        if self._home != here:
-            self._home = here
-            self._writer = int(clock.time()).to_bytes(4, "big") + secrets.token_bytes(4)
-            self._counter = 0
-        self._counter += 1
-        keys.writer, keys.counter = self._writer, self._counter
+        with self._settling:
+            if self._home != here:
+                self._writer = int(clock.time()).to_bytes(4, "big") + secrets.token_bytes(4)
+                self._counter = 0
+                self._home = here
+            self._counter += 1
+            keys.writer, keys.counter = self._writer, self._counter
         return keys
 
     def _alias(self, namespace: str) -> bytes:
