@@ -304,9 +304,10 @@ def sealed_writes(
     name_key: SecretKey,
 ) -> tuple[NewWrite, ...]:
     """The writes as the call takes them; of several at one place the last that counts."""
+    context = length_prefixed(b"memtenant/1/checkpoint", b"task", alias)
     made: dict[bytes, NewWrite] = {}
     for write in writes:
-        task = mac(name_key, b"memtenant/1/task" + alias + write.task.encode())[:_TASK_BYTES]
+        task = mac(name_key, context + write.task.encode("utf-8", "surrogatepass"))[:_TASK_BYTES]
         place = task + (write.index + 2**15).to_bytes(2, "big")
         if place not in made or write.replaces:
             record = keys.seal(_write_kind(alias, name, place), write.content, "A task's write")
