@@ -91,15 +91,16 @@ do
 
   -- The parts of a list from its end to its beginning, as {ids, from, node}.
   local function each_part(call, id, visit)
-    local wanted, hops = nil, 0
+    local wanted, hops, passed = nil, 0, {}
     while id do
       local base, kept, ids = node_of(call, id)
       local total = kept + #ids / ID
       wanted = wanted or total
-      hops = hops + 1
-      if wanted > total or total > MAX_ELEMENTS or hops > MAX_ELEMENTS then
+      -- A list that rests on itself was written around these Functions.
+      if wanted > total or total > MAX_ELEMENTS or passed[id] then
         refuse('MT_DAMAGED checkpoints')
       end
+      passed[id], hops = true, hops + 1
       if visit(id, wanted, kept, sub(ids, 1, math.max(wanted - kept, 0) * ID)) then
         break
       end
@@ -112,9 +113,9 @@ do
   local function expanded(call, id)
     local parts = {}
     local hops = each_part(call, id, function(_, _, _, ids)
-      table.insert(parts, 1, ids)
+      parts[#parts + 1] = ids
     end)
-    return table.concat(parts), hops
+    return table.concat(reversed(parts)), hops
   end
 
   local function each_id(ids, visit)
@@ -464,6 +465,7 @@ do
       end, {}, false)
     end
     if call.removed == 0 then
+      write_event(call, 'O', 0)
       return {'ok', 0, call.now}
     end
     local empties = everything or #call.drops == call.fields

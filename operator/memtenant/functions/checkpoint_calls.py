@@ -6,13 +6,15 @@ repeated as they are without being done twice; a second deletion finds nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, Self
 
 from memtenant.functions.calls import (
     MAX_BATCH,
     MAX_REPLY_BYTES,
+    Leaving,
     Reader,
+    Reading,
     Words,
     fcall,
     optional,
@@ -110,8 +112,19 @@ class Saving:
         )
 
 
+class _SavingCall:
+    """A call with the field ``saving``."""
+
+    __slots__ = ()
+
+    def with_event(self, agent: str, event: bytes) -> Self:
+        """The same call, which leaves this event."""
+        saving = replace(self.saving, agent=agent, event=event)  # type: ignore[attr-defined]
+        return replace(self, saving=saving)  # type: ignore[type-var]
+
+
 @dataclass(frozen=True, slots=True)
-class PutCheckpoint:
+class PutCheckpoint(_SavingCall):
     """A checkpoint, and those of its lists and values that are new; all of it or nothing.
 
     relies_on: the checkpoint from which the caller knows what is there already; where that is gone
@@ -149,7 +162,7 @@ class PutCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class PutWrites:
+class PutWrites(_SavingCall):
     """Writes beside a checkpoint, which need not be there yet; 1 to 1,000."""
 
     saving: Saving
@@ -174,7 +187,7 @@ class PutWrites:
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteCheckpoints:
+class DeleteCheckpoints(Leaving):
     """Remove these (namespace's alias, name) with what only they refer to; none: everything."""
 
     thread: ConversationKeys
@@ -195,7 +208,7 @@ class DeleteCheckpoints:
 
 
 @dataclass(frozen=True, slots=True)
-class GetCheckpoint:
+class GetCheckpoint(Reading):
     """One checkpoint (``""``: the newest of the namespace) with what it refers to.
 
     bare: without values and writes. values: these instead of a checkpoint.
@@ -221,7 +234,7 @@ class GetCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class ListCheckpoints:
+class ListCheckpoints(Reading):
     """Checkpoints of a namespace (``b""``: of all), the newest first; without their values.
 
     before: only those with a smaller name. after: where the page before ended.

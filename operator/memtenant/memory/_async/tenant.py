@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
@@ -260,8 +259,10 @@ class Tenant:
         opened = self._source.current()
         tenant, isolation = opened.binding.tenant, opened.binding.policy.isolation
         index = index_alias(opened.keyring.name_key, user)
-        replies = await self._store.read(("LRANGE", subject_index(tenant, index), 0, -1))
-        names, _ = next_page(value(replies[0]), sys.maxsize, None)
+        where = user_place(tenant, isolation, opened.keyring.name_key, user)
+        call = ReadIndex(self._once, where.subject.index)
+        entries = await self._store.ask_audited(call, Intent(Operation.LIST, where))
+        names, _ = next_page(entries, max(len(entries), 1), None)
         found = [listed_place(tenant, isolation, index, name) for name in names]
         return [self._checkpoints(place) for place in found if place is not None]
 

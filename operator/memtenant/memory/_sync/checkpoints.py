@@ -7,12 +7,11 @@ that it read or stored before. Where that is gone meanwhile, everything is sent 
 
 from __future__ import annotations
 
-import secrets
-import time as clock
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from memtenant.audit import Operation
 from memtenant.crypto.record import RecordKeys
 from memtenant.errors import (
     DataKeyChanged,
@@ -21,7 +20,7 @@ from memtenant.errors import (
     RecordKeyMismatch,
     VersionConflict,
 )
-from memtenant.functions.calls import MAX_BATCH, Call
+from memtenant.functions.calls import MAX_BATCH, Audited
 from memtenant.functions.checkpoint_calls import (
     DeleteCheckpoints,
     GetCheckpoint,
@@ -34,9 +33,10 @@ from memtenant.functions.checkpoint_replies import (
     CheckpointSaved,
     FoundCheckpoint,
 )
-from memtenant.memory._sync.link import home, sleep
-from memtenant.memory._sync.store import Store
+from memtenant.memory._sync.audited import AuditedStore
+from memtenant.memory._sync.link import sleep
 from memtenant.memory.answers import value
+from memtenant.memory.auditing import Intent, Turn
 from memtenant.memory.checkpoints import (
     Checkpoint,
     CheckpointHead,
@@ -54,7 +54,6 @@ from memtenant.memory.checkpoints import (
     sealed_writes,
 )
 from memtenant.memory.datakeys import DataKey, DataKeys
-from memtenant.memory.locks import ShortLock
 from memtenant.memory.options import full_jitter
 from memtenant.memory.places import ConversationPlace
 from memtenant.tenancy.policy import EncryptionMode
@@ -69,17 +68,13 @@ class Checkpoints:
     """One thread's, from `Tenant.checkpoints`; kept while the thread is in use, it sends less."""
 
     def __init__(
-        self, store: Store, keys: DataKeys, where: ConversationPlace, mode: EncryptionMode
+        self, store: AuditedStore, keys: DataKeys, where: ConversationPlace, mode: EncryptionMode
     ) -> None:
         self._store = store
         self._keys = keys
         self._where = where
         self._mode = mode
         self._known: OrderedDict[tuple[bytes, str], Known] = OrderedDict()
-        self._home: object = None
-        self._settling = ShortLock()
-        self._writer = b""
-        self._counter = 0
         self._indexed = not where.tag
 
     def put(self, checkpoint: Checkpoint, *, time: int | None = None) -> None:
@@ -95,7 +90,8 @@ class Checkpoints:
         before = None if parent is None else self._before(alias, parent)
         for attempt in range(_ATTEMPTS):
             data_key = self._data_key()
-            parts = sealed_parts(checkpoint, alias, self._writing_keys(data_key), before)
+            turn = self._store.auditor.take()
+            parts = sealed_parts(checkpoint, alias, self._writing_keys(data_key, turn), before)
             call = PutCheckpoint(
                 saving=self._saving(data_key, checkpoint.namespace, alias, checkpoint.name, time),
                 record=parts.record,
@@ -104,7 +100,8 @@ class Checkpoints:
                 values=parts.values,
                 relies_on="" if before is None or parent is None else parent,
             )
-            saved = self._save(call, data_key, attempt)
+            records = (parts.record, *(record for _, record in parts.values))
+            saved = self._save(call, records, turn, data_key, attempt)
             if saved is not None and not saved.missing:
                 remember(self._known, (alias, checkpoint.name), parts.known)
                 return
@@ -121,14 +118,14 @@ class Checkpoints:
         for start in range(0, len(writes), MAX_BATCH):
             batch = writes[start : start + MAX_BATCH]
             for attempt in range(_ATTEMPTS):
-                data_key = self._data_key()
+                data_key, turn = self._data_key(), self._store.auditor.take()
                 name_key = self._store.source.current().keyring.name_key
-                keys = self._writing_keys(data_key)
-                call = PutWrites(
-                    saving=self._saving(data_key, namespace, alias, name, time),
-                    writes=sealed_writes(name, alias, batch, keys, name_key),
-                )
-                if self._save(call, data_key, attempt) is not None:
+                keys = self._writing_keys(data_key, turn)
+                made = sealed_writes(name, alias, batch, keys, name_key)
+                saving = self._saving(data_key, namespace, alias, name, time)
+                records = [one.record for one in made]
+                call = PutWrites(saving, made)
+                if self._save(call, records, turn, data_key, attempt) is not None:
                     break
 
     def get(self, namespace: str, name: str | None = None) -> StoredCheckpoint | None:
@@ -140,17 +137,19 @@ class Checkpoints:
             found, data_key = self._found(call)
             if found.entry is None:
                 return None
-            keys = self._reading_keys(data_key)
-            try:
-                stored = opened_checkpoint(found, alias, keys)
-                remember(self._known, (alias, found.name), known_of(found, alias, keys))
-            except RecordKeyMismatch:
-                # The key may have been replaced while a copy of it was held here.
-                if attempt:
-                    raise
-                self._keys.forget(self._where.alias)
-            else:
-                return stored
+            with self._store.opening(self._where):
+                keys = self._reading_keys(data_key)
+                try:
+                    stored = opened_checkpoint(found, alias, keys)
+                    known = known_of(found, alias, keys)
+                except RecordKeyMismatch:
+                    # The key may have been replaced while a copy of it was held here.
+                    if attempt:
+                        raise
+                    self._keys.forget(self._where.alias)
+                else:
+                    remember(self._known, (alias, found.name), known)
+                    return stored
         raise AssertionError("every attempt returns or raises")
 
     def heads(
@@ -162,11 +161,13 @@ class Checkpoints:
         after = b""
         while True:
             call = ListCheckpoints(self._where.keys, alias, before or "", after, _PAGE)
-            page = self._store.ask(call)
+            page = self._store.ask_audited(call, self._reading())
             if page.found:
                 keys = self._reading_keys(self._data_key())
                 for space, name, entry in page.found:
-                    yield opened_head(name, space, entry, keys)
+                    with self._store.opening(self._where):
+                        head = opened_head(name, space, entry, keys)
+                    yield head
             if not page.more:
                 return
             after = page.end
@@ -181,22 +182,37 @@ class Checkpoints:
                 for namespace, name in checkpoints[start : start + MAX_BATCH]
             )
             call = DeleteCheckpoints(self._where.keys, self._agent, which)
-            removed += (self._store.write(call)).removed
+            intent = Intent(Operation.CHECKPOINT_DELETE, self._where, count=len(which))
+            removed += (self._store.write_audited(call, intent)).removed
         return removed
 
     def delete(self) -> None:
         """Remove every checkpoint of the thread; the messages of the conversation stay. Raises
         `TenantHeld` under a hold."""
         self._known.clear()
-        self._store.write(DeleteCheckpoints(self._where.keys, self._agent))
+        call = DeleteCheckpoints(self._where.keys, self._agent)
+        self._store.write_audited(call, Intent(Operation.CHECKPOINT_DELETE, self._where))
 
     def _save(
-        self, call: PutCheckpoint | PutWrites, data_key: DataKey, attempt: int
+        self,
+        call: PutCheckpoint | PutWrites,
+        records: Sequence[bytes],
+        turn: Turn,
+        data_key: DataKey,
+        attempt: int,
     ) -> CheckpointSaved | None:
         """None where the data key is another one meanwhile: seal again."""
-        made: Call[CheckpointSaved] = call
+        intent = Intent(
+            operation=Operation.CHECKPOINT_WRITE,
+            where=self._where,
+            records=records,
+            count=len(records),
+            turn=turn,
+            data_key=data_key.key,
+        )
+        made: Audited[CheckpointSaved] = call
         try:
-            saved = self._store.write(made)
+            saved = self._store.write_audited(made, intent)
         except (DataKeyChanged, KeyRetired):
             self._keys.forget(self._where.alias)
             self._store.source.current(look=True)
@@ -204,6 +220,7 @@ class Checkpoints:
                 raise
             sleep(full_jitter(attempt))
             return None
+        self._store.auditor.done(turn)
         if not saved.missing:
             self._indexed = True
             if data_key.fresh:
@@ -224,12 +241,13 @@ class Checkpoints:
         """What the call brings, with what did not fit into one reply, and the key that opens it."""
         known = self._keys.stored(self._where.alias)
         lookup = () if known else self._keys.lookup(self._where.subject.data_key)
-        replies = [value(one) for one in self._store.read(*lookup, call.words)]
+        replies = self._store.read_audited(call, self._reading(), lookup)
         if known is None:
             known = self._keys.learn(self._where.alias, replies[:2])
         found = call.read(replies[-1])
         while found.remaining:
-            more = self._store.ask(replace(call, values=found.remaining))
+            part = replace(call, values=found.remaining)
+            more = self._store.ask_audited(part, self._reading())
             if not more.values:
                 break  # gone meanwhile: whoever opens the checkpoint misses them
             found = replace(found, values={**found.values, **more.values}, remaining=more.remaining)
@@ -269,17 +287,13 @@ class Checkpoints:
         records = RecordKeys(data_key.key, place, self._mode)
         return CheckpointKeys.of(data_key.key, place, records)
 
-    def _writing_keys(self, data_key: DataKey) -> CheckpointKeys:
+    def _writing_keys(self, data_key: DataKey, turn: Turn) -> CheckpointKeys:
         keys = self._reading_keys(data_key)
-        here = home()
-        with self._settling:
-            if self._home != here:
-                self._writer = int(clock.time()).to_bytes(4, "big") + secrets.token_bytes(4)
-                self._counter = 0
-                self._home = here
-            self._counter += 1
-            keys.writer, keys.counter = self._writer, self._counter
+        keys.writer, keys.counter = turn.writer, turn.counter
         return keys
+
+    def _reading(self) -> Intent:
+        return Intent(Operation.CHECKPOINT_READ, self._where)
 
     def _alias(self, namespace: str) -> bytes:
         name_key = self._store.source.current().keyring.name_key

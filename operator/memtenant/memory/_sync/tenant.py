@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from memtenant.audit import Operation
 from memtenant.errors import RecordInvalid, UsageError
@@ -45,12 +45,15 @@ from memtenant.memory.tokens import TokenCounter, estimate_tokens
 from memtenant.tenancy.keys import subject_index
 
 if TYPE_CHECKING:
+    from memtenant.memory._sync.checkpoints import Checkpoints
     from memtenant.memory._sync.context import SharedContext
     from memtenant.memory.exports import ExportItem, ExportManifest
     from memtenant.memory.summaries import Summariser
     from memtenant.tenancy.erasure import ErasureReceipt
 
 __all__ = ["Tenant"]
+
+T = TypeVar("T")
 
 _HEADS_AT_ONCE = 500
 _MOST_OPEN = 64
@@ -76,8 +79,9 @@ class Tenant:
         masking: Masking | None = None,
     ) -> None:
         self._source = source
+        self._options = options or Options()
         self._keys = DataKeys(source)
-        self._store = AuditedStore(source, options or Options(), self._keys)
+        self._store = AuditedStore(source, self._options, self._keys)
         self._counter = token_counter
         self._masks = Masks(source, masking)
         self._open: OrderedDict[tuple[str, str], tuple[History, Lane]] = OrderedDict()
@@ -123,6 +127,11 @@ class Tenant:
         return cls(
             BindingSource(folder), options=options, token_counter=token_counter, masking=masking
         )
+
+    def opened_as(self, kind: Callable[..., T]) -> T:
+        """The same binding with the same options as another class, such as `memtenant.sync.Tenant`;
+        with connections of its own."""
+        return kind(self._source, options=self._options, token_counter=self._counter)
 
     def __enter__(self) -> Self:
         return self
@@ -232,6 +241,36 @@ class Tenant:
             opened.binding.tenant, policy.isolation, opened.keyring.name_key, context
         )
         return SharedContext(self._store, self._keys, where, policy, self._masks)
+
+    def checkpoints(self, thread: str, *, user: str) -> Checkpoints:
+        """The checkpoints of a graph's thread: what `memtenant.langgraph.Saver` is made of. The
+        thread is the session of the same name: who deletes the conversation deletes them too."""
+        opened = self._source.current()
+        require_listed(opened, (opened.binding.agent,))
+        policy = opened.binding.policy
+        where = conversation_place(
+            opened.binding.tenant, policy.isolation, opened.keyring.name_key, thread, user
+        )
+        return self._checkpoints(where)
+
+    def all_checkpoints(self, user: str) -> list[Checkpoints]:
+        """The checkpoints of every thread of a user, those begun last first."""
+        opened = self._source.current()
+        tenant, isolation = opened.binding.tenant, opened.binding.policy.isolation
+        index = index_alias(opened.keyring.name_key, user)
+        where = user_place(tenant, isolation, opened.keyring.name_key, user)
+        call = ReadIndex(self._once, where.subject.index)
+        entries = self._store.ask_audited(call, Intent(Operation.LIST, where))
+        names, _ = next_page(entries, max(len(entries), 1), None)
+        found = [listed_place(tenant, isolation, index, name) for name in names]
+        return [self._checkpoints(place) for place in found if place is not None]
+
+    def _checkpoints(self, where: ConversationPlace) -> Checkpoints:
+        # Here, because agents without a graph need not wait for the import.
+        from memtenant.memory._sync.checkpoints import Checkpoints
+
+        mode = self._source.current().binding.policy.encryption
+        return Checkpoints(self._store, self._keys, where, mode)
 
     def agent_status(self, agents: Sequence[str] | None = None) -> list[AgentStatus]:
         """What agents of the tenant last did: all that ever wrote, or those named, in their order.
