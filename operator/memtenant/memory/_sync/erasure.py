@@ -25,6 +25,7 @@ from memtenant.errors import (
     TenantHeld,
 )
 from memtenant.functions.calls import MAX_BATCH, Audited, Clear, ReadRange, Remove, Words
+from memtenant.functions.checkpoint_calls import DeleteCheckpoints
 from memtenant.functions.context_calls import (
     MAX_FIELD_UPDATES,
     ContextUpdate,
@@ -130,6 +131,8 @@ def _erase_conversation(
     store: SubjectStore, place: ConversationPlace, subject: Subject, agent: str
 ) -> int:
     if subject.isolation is Isolation.MINIMAL:
+        # A graph's state mixes what all its users said: it goes as a whole.
+        store.write(DeleteCheckpoints(place.keys, agent))
         return remove_tagged(store, place, subject.tag, agent)
     mark = secrets.token_bytes(_MARK_BYTES)
     return (store.write(Clear(place.keys, agent, delete=True, mark=mark))).affected
