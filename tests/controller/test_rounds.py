@@ -42,7 +42,7 @@ async def rounds(recorder: Recorder) -> AsyncIterator[Rounds]:
         schedule,
         breakers,
         Metrics(),
-        intervals={Round.REPAIR: 0.005, Round.MEASURE: 0.005},
+        intervals=dict.fromkeys(Round, 0.005),
     )
     task = asyncio.create_task(loops.run())
     try:

@@ -120,6 +120,7 @@ class Leader:
                 Round.REPAIR: settings.repair_interval,
                 Round.MEASURE: settings.measure_interval,
                 Round.REWRAP: settings.measure_interval,
+                Round.ERASE: settings.erase_interval,
             },
         )
         handlers = Handlers(self.mirror, schedule, self._metrics, home=settings.home_namespace)

@@ -31,6 +31,7 @@ class Round(StrEnum):
     REPAIR = "repair"
     MEASURE = "measure"
     REWRAP = "rewrap"
+    ERASE = "erase"
 
 
 class Metrics:
@@ -74,7 +75,7 @@ class Metrics:
         )
         self._rounds = self._counter(
             "store_rounds",
-            "Repairs, measurements and passes over data keys that ended.",
+            "Repairs, measurements, passes over data keys and erasures that ended.",
             "store",
             "round",
             "result",
@@ -90,6 +91,9 @@ class Metrics:
         )
         self._repairs = self._counter(
             "acl_repairs", "Repairs that found drifted users and put them back.", "store"
+        )
+        self._unfinished = self._gauge(
+            "erasures_unfinished", "Erasures of persons that are not finished.", "store"
         )
         self._leader = self._gauge("lease_leader", "1 while this replica leads.")
         self._term = self._gauge("lease_term", "The term of this replica's leadership, else 0.")
@@ -126,6 +130,8 @@ class Metrics:
         self._round_success.labels(store.name, which.value).set_to_current_time()
         if which is Round.REPAIR and outcome.changed:
             self._repairs.labels(store.name).inc()
+        if which is Round.ERASE:
+            self._unfinished.labels(store.name).set(outcome.unfinished)
 
     def round_failed(self, store: ObjectKey, which: Round) -> None:
         """A round of a store raised an error."""
@@ -144,6 +150,7 @@ class Metrics:
             _remove(self._round_success, store.name, which.value)
         _remove(self._store_away, store.name)
         _remove(self._repairs, store.name)
+        _remove(self._unfinished, store.name)
 
     def queue(self, agenda: Agenda[ObjectKey, ObjectKey]) -> None:
         """How the queue stands, at a scrape."""

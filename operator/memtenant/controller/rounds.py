@@ -1,4 +1,4 @@
-"""What comes round again and again: repair, measurement and data keys of each store; the resync."""
+"""What comes round again and again for each store, each in a loop of its own; and the resync."""
 
 from __future__ import annotations
 
@@ -114,6 +114,8 @@ class StoreRounds:
                 return self._reconciler.measure
             case Round.REWRAP:
                 return self._reconciler.rewrap
+            case Round.ERASE:
+                return self._reconciler.erase
 
 
 class Resync:

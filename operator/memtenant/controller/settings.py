@@ -147,6 +147,10 @@ class Settings(BaseModel):
     end of one scan to the start of the next. So often too, data keys are wrapped anew while the
     key of a tenant turns."""
 
+    erase_interval: Seconds = 5.0
+    """How often each store's queues are looked at for persons to erase, and erasures under way are
+    gone on with."""
+
     store_gone_grace: Seconds = 600.0
     """How long a tenant in deletion waits for a store that does not answer or exists no more,
     before it detaches and leaves an orphan record."""

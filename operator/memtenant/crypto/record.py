@@ -39,6 +39,8 @@ __all__ = [
     "Place",
     "Record",
     "RecordKeys",
+    "key_ids",
+    "peek_key_id",
 ]
 
 WRITER_BYTES = 8
@@ -88,6 +90,28 @@ class Record:
     counter: int
 
 
+def key_ids(data_key: SecretKey, place: Place) -> tuple[bytes, bytes]:
+    """The key ids that records of this place have under this data key, encrypted or not: what finds
+    a person's records that no index names."""
+    return (
+        commitment(_gcm_key(data_key, place)),
+        commitment(_mac_key(data_key, place)),
+    )
+
+
+def peek_key_id(record: bytes) -> bytes | None:
+    """Which key a record names; needs no key, and only its first 18 bytes. None: no record."""
+    return bytes(record[_KEY_ID]) if len(record) >= _KEY_ID.stop and record[0] == _MAGIC else None
+
+
+def _gcm_key(data_key: SecretKey, place: Place) -> SecretKey:
+    return derive(data_key, "memtenant/1/record", b"encrypt", *place.fields)
+
+
+def _mac_key(data_key: SecretKey, place: Place) -> SecretKey:
+    return derive(data_key, "memtenant/1/record", b"authenticate", *place.fields)
+
+
 class RecordKeys:
     """Seals and opens the records of one conversation; to be kept while the conversation is open.
 
@@ -103,8 +127,8 @@ class RecordKeys:
         place: Place,
         mode: EncryptionMode = EncryptionMode.ENABLED,
     ) -> None:
-        gcm_key = derive(data_key, "memtenant/1/record", b"encrypt", *place.fields)
-        self._mac_key = derive(data_key, "memtenant/1/record", b"authenticate", *place.fields)
+        gcm_key = _gcm_key(data_key, place)
+        self._mac_key = _mac_key(data_key, place)
         self._gcm = AESGCM(gcm_key.secret)
         self._gcm_id = commitment(gcm_key)
         self._mac_id = commitment(self._mac_key)

@@ -57,6 +57,9 @@ class StoreLink:
 
     ``digest`` tells whether the declaration or a Secret changed since it was made; ``failure`` is
     why the store cannot be used now; ``unsaved`` that users changed since the last ACL SAVE.
+    ``erasing`` are tenants with an erasure that is not finished, of those that were
+    ``looked_for_receipts``; ``files_written_at`` is when the nodes' files were last written anew;
+    ``marks`` are the tombstones that the last measurement saw, ``true_marks`` those known as true.
     ``working`` are the tenants whose users a reconcile changes now, ``mending`` is held while a
     repair writes. ``key_scans`` are what the last pass found of the data keys of each tenant whose
     keys are in motion, ``key_pass`` is one that was cut off. ``told_replicas`` is how many replicas
@@ -83,6 +86,11 @@ class StoreLink:
     repairing: frozenset[Address] = frozenset()
     working: set[TenantId] = field(default_factory=set)
     mending: asyncio.Lock = field(default_factory=asyncio.Lock)
+    looked_for_receipts: set[TenantId] = field(default_factory=set)
+    erasing: set[TenantId] = field(default_factory=set)
+    files_written_at: float | None = None
+    marks: dict[TenantId, dict[str, bytes]] = field(default_factory=dict)
+    true_marks: set[tuple[TenantId, str, bytes]] = field(default_factory=set)
 
     @asynccontextmanager
     async def changing(self, tenant: TenantId) -> AsyncIterator[None]:

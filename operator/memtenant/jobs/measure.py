@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from memtenant.clock import Clock
 from memtenant.jobs.link import StoreLink
 from memtenant.rules.quota import judge
+from memtenant.stores import UsageScan
 from memtenant.tenancy.identity import TenantId
 
 __all__ = ["SHOW_AGAIN_AT", "Measurement", "measure"]
@@ -28,8 +29,10 @@ class Measurement:
 async def measure(link: StoreLink, clock: Clock) -> Measurement:
     """Scan the store once and say whose access or shown usage changes by it."""
     started = clock.monotonic()
-    usage = await link.admin.measure()
+    scan = UsageScan()
+    usage = await link.admin.measure(scan)
     link.usage = usage
+    link.marks = scan.marks
     link.measured_at = now = clock.now()
     affected = {tenant for tenant, _ in link.moved(SHOW_AGAIN_AT)}
     for tenant, live in link.tenants.items():

@@ -71,7 +71,7 @@ async def local_world(resources: Resources, *, clock: Clock = system_clock) -> A
         installation=home.uid if home else "",
         fence=lambda: term,
         clock=clock,
-        timing=Timing(kubelet_lag=timedelta(0)),
+        timing=Timing(kubelet_lag=timedelta(0), files_pause=timedelta(0)),
     )
     try:
         await fill(world.mirror, resources)
@@ -115,6 +115,7 @@ class _Settling:
         await self._drain(*Kind)
         for store in sorted(mirror.keys(Kind.STORE)):
             await self._round(store, self._reconciler.repair)
+            await self._round(store, self._reconciler.erase)
         await self._drain(*Kind)
         await self._turn_keys()
         order = sorted(self._happened, key=lambda key: (_ORDER.index(key.kind), key))

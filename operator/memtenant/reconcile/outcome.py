@@ -30,12 +30,14 @@ class Outcome:
     ``requeue_after`` is in seconds from now (None: at the next event or resync); ``enqueue`` names
     the objects whose state depends on what was just done; ``changed`` says whether anything was
     written anywhere, and ``did`` what was done beyond the object itself, in words for a person.
+    ``unfinished`` counts what a round has begun and goes on with in the next.
     """
 
     requeue_after: float | None = None
     enqueue: tuple[ObjectKey, ...] = ()
     changed: bool = False
     did: tuple[str, ...] = ()
+    unfinished: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,10 @@ class Reconciler(Protocol):
 
     async def rewrap(self, store: ObjectKey) -> Outcome:
         """Wrap the data keys anew of all tenants of the store whose key turned."""
+        ...
+
+    async def erase(self, store: ObjectKey) -> Outcome:
+        """Go on with the erasures that were asked for on the store."""
         ...
 
     def measured(self) -> Iterable[Measured]:

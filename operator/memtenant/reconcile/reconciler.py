@@ -17,6 +17,7 @@ from memtenant.jobs.repair import Repair, repair
 from memtenant.jobs.rewrap import rewrap
 from memtenant.reconcile.declared import save_status, status_before
 from memtenant.reconcile.deletion import delete_tenant
+from memtenant.reconcile.erasure import erase_persons
 from memtenant.reconcile.outcome import Lane, Measured, Outcome
 from memtenant.reconcile.policy import reconcile_policy
 from memtenant.reconcile.standing import status_as_enforced
@@ -186,6 +187,13 @@ class WorldReconciler:
         found = await rewrap(link, self.world.clock)
         keys = tuple(ObjectKey.tenant(t.namespace, t.name) for t in found.affected)
         return Outcome(enqueue=keys, changed=bool(found.rewrapped))
+
+    async def erase(self, store: ObjectKey) -> Outcome:
+        """Go on with the erasure of persons on the store."""
+        link = self.world.links.get(store.name)
+        if link is None or not link.ready:
+            return Outcome()
+        return await erase_persons(self.world, link)
 
     def measured(self) -> Iterator[Measured]:
         """The live figures of all tenants that were measured since the start."""

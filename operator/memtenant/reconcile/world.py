@@ -50,6 +50,8 @@ class Timing:
     store_gone_grace: timedelta = timedelta(minutes=10)
     key_grace: timedelta = timedelta(minutes=5)
     shred_epoch: timedelta = timedelta(days=1)
+    files_pause: timedelta = timedelta(minutes=5)
+    tombstone: timedelta = timedelta(days=1)
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from memtenant.stores.admin import Fence, StoreAdmin
 from memtenant.stores.admin_acl import admin_rules
 from memtenant.stores.connection import Address, StoreSettings, StoreTls
 from memtenant.stores.data_keys import StoredDataKey
+from memtenant.stores.erasure import Finding, Sought, StoreErasure
 from memtenant.stores.fence import Term
 from memtenant.stores.functions import FunctionsState
 from memtenant.stores.matrix import MatrixProof
@@ -18,6 +19,7 @@ from memtenant.stores.usage import UsageScan
 __all__ = [
     "Address",
     "Fence",
+    "Finding",
     "Flavour",
     "FunctionsState",
     "LatestRecord",
@@ -28,8 +30,10 @@ __all__ = [
     "Role",
     "Saved",
     "ScanPosition",
+    "Sought",
     "StateChange",
     "StoreAdmin",
+    "StoreErasure",
     "StoreFacts",
     "StoreOwner",
     "StoreSettings",

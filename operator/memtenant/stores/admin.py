@@ -24,6 +24,7 @@ from memtenant.stores import (
     acl,
     data_keys,
     fence,
+    files,
     functions,
     owner,
     probe,
@@ -33,6 +34,7 @@ from memtenant.stores import (
 )
 from memtenant.stores.connection import Address, NodeClient, Reply, StoreSettings
 from memtenant.stores.data_keys import StoredDataKey
+from memtenant.stores.erasure import StoreErasure
 from memtenant.stores.fence import Term
 from memtenant.stores.functions import FunctionsState
 from memtenant.stores.matrix import MatrixProof, prove_matrix
@@ -400,6 +402,22 @@ class StoreAdmin:
     def latest_records(self, tenants: Collection[TenantId]) -> AsyncIterator[LatestRecord]:
         """The start of the last record of each of the tenants' conversations."""
         return purge.latest_records(self._primary, tenants, pace=self._pace)
+
+    # --- erasure ---------------------------------------------------------------------------
+
+    @property
+    def erasure(self) -> StoreErasure:
+        """What erases persons, on the primary."""
+        return StoreErasure(self._primary, self._term, self._pace)
+
+    async def rewrite_files(self) -> tuple[str, ...]:
+        """Write every node's files anew, so that they hold nothing that is deleted; what could not
+        be done, in words. Takes as long as the nodes need for it."""
+        self._term()
+        offset = await files.replication_offset(self._primary)
+        found = await self._everywhere(lambda node: files.rewrite_files(node, offset))
+        away = (f"{at} did not answer: its files are as they were" for at in found.failures)
+        return (*(words for left in found.results.values() for words in left), *away)
 
 
 def _may_pass(error: MemtenantError) -> MemtenantError:

@@ -19,7 +19,8 @@ __all__ = ["Lacking", "admin_rules", "missing_permissions"]
 _SAMPLE_KEY = "mt:{store.permissions}:o:limits"
 _SAMPLE_USER = "mt.store.permissions.check.a"
 
-# Each command that the operator sends, as a call that is queued, judged and discarded.
+# Each command that the operator sends, as a call that is queued, judged and discarded. What the
+# Functions do that erase a person runs as the operator's user too, command by command.
 _USED: tuple[tuple[str, Command], ...] = (
     ("acl|cat", ("ACL", "CAT")),
     ("acl|deluser", ("ACL", "DELUSER", _SAMPLE_USER)),
@@ -28,6 +29,8 @@ _USED: tuple[tuple[str, Command], ...] = (
     ("acl|save", ("ACL", "SAVE")),
     ("acl|setuser", ("ACL", "SETUSER", _SAMPLE_USER)),
     ("acl|users", ("ACL", "USERS")),
+    ("bgrewriteaof", ("BGREWRITEAOF",)),
+    ("bgsave", ("BGSAVE", "SCHEDULE")),
     ("client|kill", ("CLIENT", "KILL", "USER", _SAMPLE_USER)),
     ("client|list", ("CLIENT", "LIST")),
     ("command|docs", ("COMMAND", "DOCS", "get")),
@@ -36,6 +39,9 @@ _USED: tuple[tuple[str, Command], ...] = (
     ("command|list", ("COMMAND", "LIST")),
     ("del", ("DEL", STORE_EPOCH)),
     ("eval_ro", ("EVAL_RO", "return 1", "1", _SAMPLE_KEY)),
+    ("expire", ("EXPIRE", _SAMPLE_KEY, "1")),
+    ("fcall", ("FCALL", "mt1_delete", "1", _SAMPLE_KEY)),
+    ("fcall_ro", ("FCALL_RO", "mt1_read", "1", _SAMPLE_KEY)),
     ("function|delete", ("FUNCTION", "DELETE", "memtenant_0")),
     ("function|list", ("FUNCTION", "LIST")),
     ("function|load", ("FUNCTION", "LOAD", "#!lua name=memtenant_0")),
@@ -43,17 +49,30 @@ _USED: tuple[tuple[str, Command], ...] = (
     ("hdel", ("HDEL", _SAMPLE_KEY, "field")),
     ("hget", ("HGET", _SAMPLE_KEY, "field")),
     ("hgetall", ("HGETALL", STORE_OWNER)),
+    ("hkeys", ("HKEYS", _SAMPLE_KEY)),
+    ("hlen", ("HLEN", _SAMPLE_KEY)),
+    ("hmget", ("HMGET", _SAMPLE_KEY, "field")),
     ("hset", ("HSET", _SAMPLE_KEY, "field", "value")),
     ("hsetnx", ("HSETNX", STORE_OWNER, "field", "value")),
+    ("hstrlen", ("HSTRLEN", _SAMPLE_KEY, "field")),
     ("info", ("INFO", "server")),
     ("lindex", ("LINDEX", _SAMPLE_KEY, "-1")),
     ("llen", ("LLEN", _SAMPLE_KEY)),
+    ("lrange", ("LRANGE", _SAMPLE_KEY, "0", "0")),
+    ("lset", ("LSET", _SAMPLE_KEY, "0", "value")),
+    ("ltrim", ("LTRIM", _SAMPLE_KEY, "1", "0")),
     ("memory|usage", ("MEMORY", "USAGE", _SAMPLE_KEY)),
+    ("persist", ("PERSIST", _SAMPLE_KEY)),
+    ("pexpire", ("PEXPIRE", _SAMPLE_KEY, "1")),
     ("ping", ("PING",)),
+    ("rpush", ("RPUSH", _SAMPLE_KEY, "value")),
     ("scan", ("SCAN", "0")),
     ("set", ("SET", STORE_EPOCH, "value")),
     ("type", ("TYPE", _SAMPLE_KEY)),
     ("unlink", ("UNLINK", _SAMPLE_KEY)),
+    ("zadd", ("ZADD", _SAMPLE_KEY, "NX", "0", "member")),
+    ("zcard", ("ZCARD", _SAMPLE_KEY)),
+    ("zrem", ("ZREM", _SAMPLE_KEY, "member")),
 )
 _FRAME = ("client|setinfo", "discard", "exec", "multi", "unwatch", "watch")
 _OPTIONAL = ("config|get",)

@@ -23,6 +23,7 @@ __all__ = [
     "NodeResults",
     "Role",
     "StoreFacts",
+    "info_of",
     "inspect_node",
     "on_every_node",
 ]
@@ -177,7 +178,7 @@ async def inspect_node(node: NodeClient) -> NodeFacts:
             ("ACL", "CAT"),
         ]
     )
-    server, replication, persistence, memory = (_info(node, reply) for reply in replies[:4])
+    server, replication, persistence, memory = (info_of(node, reply) for reply in replies[:4])
     _check_kind(node, server)
     await _check_permissions(node)
     role = Role.PRIMARY if replication.get("role") == "master" else Role.REPLICA
@@ -260,7 +261,8 @@ def _replicas(
     return tuple(online), tuple(syncing)
 
 
-def _info(node: NodeClient, reply: Reply) -> dict[str, str]:
+def info_of(node: NodeClient, reply: Reply) -> dict[str, str]:
+    """A section of INFO. Raises where the server refused it."""
     raw = _required(node, reply)
     if not isinstance(raw, bytes):
         raise StoreUnavailable(f"{node.address} answered INFO in a way that is not understood")

@@ -48,9 +48,11 @@ class _Sums:
 
 @dataclass(slots=True)
 class UsageScan:
-    """A pass under way. One that was cut off goes on where it stood when handed in again."""
+    """A pass under way. One that was cut off goes on where it stood when handed in again. ``marks``
+    are the tombstones of erased persons that it saw."""
 
     position: ScanPosition = field(default_factory=ScanPosition)
+    marks: dict[TenantId, dict[str, bytes]] = field(default_factory=dict)
     _sums: dict[TenantId, _Sums] = field(default_factory=dict)
     _by_prefix: dict[bytes, _Sums] = field(default_factory=dict)
 
@@ -66,6 +68,13 @@ class UsageScan:
                 sums = self._sums.setdefault(tenant, _Sums())
                 self._by_prefix[prefix] = sums
             sums.add(part, size)
+
+    def note(self, key: bytes, mark: bytes) -> None:
+        """A tombstone beside a person's data key."""
+        tenant = keys.tenant_of(key)
+        if tenant is not None:
+            subject = key.partition(b"}:k:")[2].decode("utf-8", "replace")
+            self.marks.setdefault(tenant, {})[subject] = mark
 
     def result(self) -> dict[TenantId, Usage]:
         """What was counted so far, of every tenant that has a key."""
@@ -83,13 +92,22 @@ async def measure(
     """Bytes and conversations of all tenants that have a key on the node."""
     scan = scan or UsageScan()
     async for batch in scan_tenant_keys(node, scan.position, pace or Pace()):
-        replies = await node.run([("MEMORY", "USAGE", key, "SAMPLES", "0") for key in batch])
+        subjects = [key for key in batch if b"}:k:" in key]
+        replies = await node.run(
+            [
+                *(("MEMORY", "USAGE", key, "SAMPLES", "0") for key in batch),
+                *(("HGET", key, "erased") for key in subjects),
+            ]
+        )
         scan.count(
             {
                 key: size
-                for key, size in zip(batch, replies, strict=True)
+                for key, size in zip(batch, replies, strict=False)
                 # None: the key went away since SCAN saw it.
                 if isinstance(size, int)
             }
         )
+        for key, mark in zip(subjects, replies[len(batch) :], strict=True):
+            if isinstance(mark, bytes):
+                scan.note(key, mark)
     return scan.result()

@@ -74,7 +74,10 @@ class ErasureReceipt:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether nothing more will happen to it. Where the person had no data key of their own,
+        the end is PURGED."""
+        if self.phase is ErasurePhase.PURGED:
+            return not self.key_version
         return self.phase in (ErasurePhase.CRYPTO_ERASED, ErasurePhase.REFUSED)
 
     def to_json(self) -> bytes:

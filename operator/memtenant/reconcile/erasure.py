@@ -1,0 +1,444 @@
+"""The operator's part of forgetting a person, for all tenants of a store in one round.
+
+What is asked is verified and entered (Requested); what the index names is deleted (Indexed); a
+pass over the store that all erasures share finds the rest, and the data key goes (Rescanned); the
+files of the nodes are written anew, once for all (Purged); and when no key is left that ever
+wrapped the data key, older copies of the store are noise (CryptoErased). A round goes on from what
+the receipts say.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from memtenant.api.tenant import MemoryTenantSpec
+from memtenant.crypto.agent_keyring import AgentKeyring
+from memtenant.crypto.datakey import unwrap_data_key
+from memtenant.crypto.keyring import Keyring
+from memtenant.crypto.primitives import SecretKey
+from memtenant.errors import (
+    FencedOut,
+    KeyUnavailable,
+    MemtenantError,
+    ResourceNotFound,
+    StoreUnavailable,
+)
+from memtenant.functions.calls import Clear, Remove
+from memtenant.jobs.link import StoreLink
+from memtenant.memory._async.erasure import erase, read_places
+from memtenant.memory.subjects import Subject
+from memtenant.reconcile.current import read_bindings, read_record, record_draft
+from memtenant.reconcile.declared import tenant_spec
+from memtenant.reconcile.outcome import Outcome
+from memtenant.reconcile.policy import read_policy
+from memtenant.reconcile.world import World
+from memtenant.resources.port import Declared, EventType, ObjectKey
+from memtenant.rules.desired import SHARED_PRINCIPAL
+from memtenant.rules.erasure import (
+    Ground,
+    is_true_mark,
+    judge_request,
+    operator_mark,
+    outdated,
+)
+from memtenant.rules.policy import PolicyFacts, hold_labels, matters_from
+from memtenant.rules.record import TenantRecord
+from memtenant.stores import Finding, Sought, TenantState
+from memtenant.tenancy.erasure import ErasurePhase, ErasureReceipt
+from memtenant.tenancy.identity import AgentName, TenantId
+from memtenant.tenancy.policy import EncryptionMode, Isolation
+
+__all__ = ["erase_persons"]
+
+_PASSES = 3
+"""Over the store in one round: each deletes what it finds, and the last one has to find nothing."""
+
+_AT_ONCE = 1000
+"""Sequences that one call removes."""
+
+_MINIMAL = (
+    "Isolation Minimal has one key for all: backups of the store from before can be read with the "
+    "tenant's keys"
+)
+_PLAIN = "Encryption is Disabled: backups of the store from before can be read by whoever has them"
+_VALUES = (
+    "Values of shared contexts are under their contexts' keys: in backups of the store from before "
+    "they can be read with the tenant's keys"
+)
+_BACKUPS = (
+    "Backups of the store from before can be read by whoever also has a backup of the tenant's "
+    "keys (etcd, Secrets) from before"
+)
+_log = logging.getLogger(__name__)
+
+
+async def erase_persons(world: World, link: StoreLink) -> Outcome:
+    """One round over the store."""
+    await _look_for_receipts(link)
+    waiting = set(await link.admin.erasure.waiting(link.tenants.keys()))
+    marked, link.marks = link.marks, {}
+    link.erasing |= waiting
+    link.erasing &= link.tenants.keys()
+    steps = [_Tenant(world, link, tenant) for tenant in sorted(link.erasing)]
+    for tenant in sorted(marked.keys() & link.tenants.keys()):
+        judge = _Tenant(world, link, tenant)
+        await judge.attempt(judge.judge_marks(marked[tenant]))
+        steps.append(judge)
+    open_ = [
+        step
+        for step in steps[: len(link.erasing)]
+        if await step.attempt(step.begin(step.tenant in waiting))
+    ]
+    await _rescan(link, open_)
+    await _write_files(world, link, open_)
+    for step in open_:
+        await step.attempt(step.look_at_keys())
+        if not step.unfinished():
+            link.erasing.discard(step.tenant)
+    did = tuple(words for step in steps for words in step.did)
+    unfinished = sum(len(step.unfinished()) for step in open_)
+    return Outcome(changed=bool(did), did=did, unfinished=unfinished)
+
+
+async def _look_for_receipts(link: StoreLink) -> None:
+    """Of tenants that are new to this process: erasures that another one began."""
+    new = link.tenants.keys() - link.looked_for_receipts
+    if new:
+        link.erasing |= set(await link.admin.erasure.with_receipts(new))
+        link.looked_for_receipts |= new
+
+
+async def _rescan(link: StoreLink, steps: list[_Tenant]) -> None:
+    """Until a pass finds nothing more of anybody, or in the next round."""
+    for _ in range(_PASSES):
+        sought: list[Sought] = []
+        for step in steps:
+            if await step.attempt(step.seek()):
+                sought += step.sought
+        if not sought:
+            return
+        found = await link.admin.erasure.rescan(sought)
+        for step in steps:
+            await step.attempt(step.rescanned(found))
+
+
+async def _write_files(world: World, link: StoreLink, steps: list[_Tenant]) -> None:
+    """Once for all that are ready, and not too often: each node forks for it."""
+    ready = [step for step in steps if step.in_phase(ErasurePhase.RESCANNED)]
+    now, last = world.clock.monotonic(), link.files_written_at
+    if not ready or (last is not None and now - last < world.timing.files_pause.total_seconds()):
+        return
+    due = {step.tenant: [one.id for one in step.in_phase(ErasurePhase.RESCANNED)] for step in ready}
+    left = await link.admin.rewrite_files()
+    link.files_written_at = world.clock.monotonic()
+    for step in ready:
+        await step.attempt(step.purged(due[step.tenant], left))
+
+
+class _Tenant:
+    """One tenant's erasures in one round."""
+
+    def __init__(self, world: World, link: StoreLink, tenant: TenantId) -> None:
+        self.tenant = tenant
+        self.did: list[str] = []
+        self.sought: list[Sought] = []
+        self._world = world
+        self._link = link
+        self._store = link.admin.erasure
+        self._receipts: dict[str, ErasureReceipt] = {}
+        self._keys: AgentKeyring | None = None
+
+    async def attempt(self, step: Awaitable[None]) -> bool:
+        """Whether the step went well; what concerns one tenant alone does not stop the others."""
+        try:
+            await step
+        except (StoreUnavailable, FencedOut):
+            raise
+        except MemtenantError as error:
+            _log.warning("erasure in %s waits: %s (%s)", self.tenant, error, error.reason)
+            return False
+        return True
+
+    def unfinished(self) -> list[ErasureReceipt]:
+        """What is still to be done."""
+        return [one for one in self._receipts.values() if not one.settled]
+
+    def in_phase(self, phase: ErasurePhase) -> list[ErasureReceipt]:
+        """The unfinished ones that came so far and no further."""
+        return [one for one in self.unfinished() if one.phase is phase]
+
+    async def begin(self, waiting: bool) -> None:
+        """Enter what is asked, and delete what indexes name."""
+        self._receipts = await self._store.receipts(self.tenant)
+        if not waiting and not self.in_phase(ErasurePhase.REQUESTED):
+            return
+        ground = await self._ground()
+        if waiting:
+            await self._enter(ground)
+        for receipt in self.in_phase(ErasurePhase.REQUESTED):
+            if not ground.obstacle:
+                await self._delete_named(receipt)
+
+    async def _enter(self, ground: Ground) -> None:
+        raw = await self._store.requests(self.tenant)
+        now = self._world.clock.now()
+        entered: dict[str, ErasureReceipt] = {}
+        for one in raw:
+            verdict = judge_request(one, ground, now)
+            if verdict.receipt is None:
+                words = f"{verdict.complaint} was dropped from the queue of erasures"
+                await self.emit(self._declared(), EventType.WARNING, "ErasureRequestForged", words)
+            elif verdict.receipt.id not in self._receipts:
+                entered[verdict.receipt.id] = verdict.receipt
+        marks: dict[str, bytes | None] = {}
+        for receipt in entered.values():
+            if receipt.phase is ErasurePhase.REFUSED:
+                marks.setdefault(receipt.subject, None)
+            else:
+                marks[receipt.subject] = operator_mark(receipt, ground)
+        erased = {one.subject for one in self._receipts.values() if one.phase in _MARKED}
+        for subject in [one for one, mark in marks.items() if mark is None and one in erased]:
+            del marks[subject]
+        gone = outdated(self._receipts, len(entered))
+        await self._store.enter(self.tenant, len(raw), entered.values(), marks, gone)
+        for receipt in entered.values():
+            self._receipts[receipt.id] = receipt
+            if receipt.refusal:
+                words = f"The erasure {receipt.id[:8]} is refused: {receipt.why}"
+                await self.emit(self._declared(), EventType.WARNING, "ErasureRefused", words)
+
+    async def _delete_named(self, receipt: ErasureReceipt) -> None:
+        subject = await self._subject(receipt)
+        where = await read_places(self._store.calls, subject)
+        await erase(self._store.calls, where, receipt.agent)
+        after = replace(
+            receipt,
+            phase=ErasurePhase.INDEXED,
+            conversations=len(where.conversations),
+            values=sum(len(names) for names in where.values.values()),
+            deleted_at=self._now(),
+        )
+        await self._store.forget_index(self.tenant, after)
+        self._receipts[receipt.id] = after
+
+    async def judge_marks(self, marks: Mapping[str, bytes]) -> None:
+        """Take false tombstones away, which shut persons out. A Steward's own stays: its request is
+        on its way."""
+        known = self._link.true_marks
+        new = {one: mark for one, mark in marks.items() if (self.tenant, one, mark) not in known}
+        if not new:
+            return
+        ground = await self._ground()
+        for subject, mark in new.items():
+            if is_true_mark(mark, subject, ground):
+                known.add((self.tenant, subject, mark))
+                continue
+            await self._store.unmark(self.tenant, subject, mark)
+            words = "A mark of an erased person that no Steward set was taken away"
+            await self.emit(self._declared(), EventType.WARNING, "FalseErasureMark", words)
+
+    async def seek(self) -> None:
+        """Who is looked for in the next pass over the store."""
+        self.sought = []
+        indexed = self.in_phase(ErasurePhase.INDEXED)
+        if not indexed or (await self._ground()).obstacle:
+            return
+        for receipt in indexed:
+            subject = await self._subject(receipt)
+            self.sought.append(Sought(receipt, subject, await self._data_key(receipt, subject)))
+
+    async def rescanned(self, found: dict[str, list[Finding]]) -> None:
+        """Delete what the pass found; where it found nothing, the data key goes."""
+        for one in self.sought:
+            left = found.get(one.receipt.id, [])
+            for finding in left:
+                await self._delete_found(finding, one.receipt.agent)
+            if left:
+                after = replace(one.receipt, unindexed=one.receipt.unindexed + len(left))
+                await self._store.save(self.tenant, after)
+                self._receipts[after.id] = after
+            else:
+                await self._drop_key(one)
+
+    async def _delete_found(self, finding: Finding, agent: AgentName) -> None:
+        calls, keys = self._store.calls, finding.place.keys
+        if not finding.sequences:
+            await calls.write(Clear(keys, agent, delete=True))
+        for first in range(0, len(finding.sequences), _AT_ONCE):
+            part = finding.sequences[first : first + _AT_ONCE]
+            await calls.write(Remove(keys, part, agent))
+
+    async def _drop_key(self, one: Sought) -> None:
+        receipt = replace(one.receipt, phase=ErasurePhase.RESCANNED, remaining=0)
+        stored = await self._store.data_key(self.tenant, receipt.subject)
+        if one.subject.isolation is not Isolation.MINIMAL and stored is not None:
+            # The record first: without it, a key that is gone from the store is never shredded.
+            receipt = replace(receipt, key_version=await self._ask_to_shred())
+        await self._store.drop_key(self.tenant, receipt)
+        self._receipts[receipt.id] = receipt
+
+    async def _ask_to_shred(self) -> int:
+        """Have every key version destroyed under which the data key may have been wrapped."""
+        stored, record = await read_record(self._world, self.tenant)
+        if record is None:
+            raise KeyUnavailable(f"The record of tenant {self.tenant} is gone: restore it")
+        through = Keyring.from_json(record.keyring, self.tenant).active.version
+        due = (self._now() + self._world.timing.shred_epoch).replace(microsecond=0)
+        asked = replace(
+            record,
+            shred_through=max(record.shred_through, through),
+            shred_due=due if record.shred_due is None else min(record.shred_due, due),
+        )
+        await self._world.resources.apply_secret(record_draft(self._world, asked), current=stored)
+        return through
+
+    async def purged(self, receipts: list[str], left: tuple[str, ...]) -> None:
+        """The files are written anew, as far as they are."""
+        spec = self._spec()
+        for receipt in (self._receipts[one] for one in receipts):
+            after = replace(
+                receipt,
+                phase=ErasurePhase.PURGED,
+                purged_at=self._now(),
+                residuals=(*left[:8], *_residuals(receipt, spec)),
+            )
+            keep = self._world.timing.tombstone
+            await self._store.let_go(self.tenant, after, int(keep / timedelta(seconds=1)))
+            self._receipts[after.id] = after
+            words = f"The erasure {after.id[:8]} is done on the store"
+            await self.emit(self._declared(), EventType.NORMAL, "PersonErased", words)
+
+    async def look_at_keys(self) -> None:
+        """Whether the keys are destroyed that erasures wait for."""
+        purged = self.in_phase(ErasurePhase.PURGED)
+        if not purged:
+            return
+        state = (await self._link.admin.read_states([self.tenant]))[self.tenant]
+        least = state.limits.get("least_kek", "0")
+        ready = [one for one in purged if least.isdecimal() and one.key_version < int(least)]
+        if not ready:
+            return
+        _, record = await read_record(self._world, self.tenant)
+        if record is None:
+            return
+        oldest = min(kek.version for kek in Keyring.from_json(record.keyring, self.tenant).keks)
+        for receipt in ready:
+            if receipt.key_version < oldest:
+                after = replace(
+                    receipt, phase=ErasurePhase.CRYPTO_ERASED, crypto_erased_at=self._now()
+                )
+                await self._store.save(self.tenant, after)
+                self._receipts[after.id] = after
+                words = f"The erasure {after.id[:8]}: the keys are destroyed"
+                await self.emit(self._declared(), EventType.NORMAL, "PersonErased", words)
+
+    # --- what decides ----------------------------------------------------------------------
+
+    async def _ground(self) -> Ground:
+        state = (await self._link.admin.read_states([self.tenant]))[self.tenant]
+        spec, policy = self._spec(), self._policy(state)
+        _, record = await read_record(self._world, self.tenant)
+        reason, keeps = self._obstacle(state, policy)
+        return Ground(
+            tenant=self.tenant,
+            isolation=Isolation(spec.isolation.value),
+            rights=policy.rights,
+            accesses={agent.name: agent.access for agent in spec.agents_or_default()},
+            versions=dict(_versions(spec, record)),
+            installation_root=await self._world.installation_root(),
+            obstacle=reason,
+            keeps=keeps,
+        )
+
+    def _policy(self, state: TenantState) -> PolicyFacts:
+        """The one in force, as the store remembers, whatever the tenant names now."""
+        name = state.access.get("policy") or self._spec().retention_policy_ref.name
+        return read_policy(self._world, name)
+
+    def _obstacle(self, state: TenantState, policy: PolicyFacts) -> tuple[str, str]:
+        """A hold counts from when it is declared, and until the store has forgotten it."""
+        namespace = self._world.mirror.namespace(self.tenant.namespace)
+        labels = hold_labels(
+            self.tenant, self._declared().labels, namespace.labels if namespace else {}
+        )
+        before = matters_from(state.access.get("matters", ""))
+        matters = policy.matters_of(labels, before, self._world.clock.now()).keys() | before.keys()
+        if matters:
+            return "LegalHold", f"A legal hold stands: {', '.join(sorted(matters))}"
+        if policy.content_minimum is not None or state.access.get("minimum") == "1":
+            return "RetentionMinimum", "Content is to be kept for a minimum of time"
+        return "", ""
+
+    async def _subject(self, receipt: ErasureReceipt) -> Subject:
+        isolation = Isolation(self._spec().isolation.value)
+        return Subject(self.tenant, isolation, receipt.subject, bytes.fromhex(receipt.tag))
+
+    async def _data_key(self, receipt: ErasureReceipt, subject: Subject) -> SecretKey | None:
+        """The person's own key, which tells its records; None where there is none."""
+        if subject.isolation is Isolation.MINIMAL:
+            return None
+        stored = await self._store.data_key(self.tenant, receipt.subject)
+        if stored is None:
+            return None
+        return unwrap_data_key(await self._keyring(), receipt.subject, stored)
+
+    async def _keyring(self) -> AgentKeyring:
+        if self._keys is None:
+            stored, record = await read_record(self._world, self.tenant)
+            agents = [agent.name for agent in self._spec().agents_or_default()]
+            found = await read_bindings(
+                self._world, self.tenant, stored, record, agents, bound=True
+            )
+            keyrings = found.keyrings()
+            if not keyrings:
+                raise KeyUnavailable(f"No binding of tenant {self.tenant} is there with its keys")
+            self._keys = max(keyrings, key=lambda one: one.keks[-1].version)
+        return self._keys
+
+    def _spec(self) -> MemoryTenantSpec:
+        return tenant_spec(self._declared())
+
+    def _declared(self) -> Declared:
+        key = ObjectKey.tenant(self.tenant.namespace, self.tenant.name)
+        declared = self._world.mirror.get(key)
+        if declared is None:
+            raise ResourceNotFound(f"MemoryTenant {self.tenant} is gone")
+        return declared
+
+    async def emit(self, on: Declared, kind: EventType, reason: str, words: str) -> None:
+        """Tell it as an Event, and as what the round did."""
+        self.did.append(f"{self.tenant}: {words}")
+        await self._world.resources.emit_event(on, kind, reason, words)
+
+    def _now(self) -> datetime:
+        return self._world.clock.now().replace(microsecond=0)
+
+
+_MARKED = frozenset(ErasurePhase) - {ErasurePhase.REFUSED}
+
+
+def _versions(
+    spec: MemoryTenantSpec, record: TenantRecord | None
+) -> Iterator[tuple[AgentName, frozenset[int]]]:
+    minimal = spec.isolation.value == Isolation.MINIMAL.value
+    for agent in spec.agents_or_default():
+        name = SHARED_PRINCIPAL if minimal else agent.name
+        principal = record.principals.get(name) if record else None
+        slots = principal.slots.values() if principal else ()
+        yield agent.name, frozenset(credential.version for credential in slots)
+
+
+def _residuals(receipt: ErasureReceipt, spec: MemoryTenantSpec) -> Iterator[str]:
+    """Who could still read what, in words."""
+    if spec.encryption.mode is EncryptionMode.DISABLED:
+        yield _PLAIN
+    elif spec.isolation.value == Isolation.MINIMAL.value:
+        yield _MINIMAL
+    else:
+        if receipt.key_version:
+            yield _BACKUPS
+        if receipt.values:
+            yield _VALUES

@@ -1,0 +1,333 @@
+"""Erasure on one store: the queues of requests, receipts, what finds a person, what deletes it.
+
+Everything that is written goes through the fence, and a receipt is written in the same transaction
+as what it tells of: an operator that is killed at any point goes on from what the receipt says.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from redis.exceptions import ResponseError
+
+from memtenant.crypto.header import peek_header
+from memtenant.crypto.primitives import SecretKey
+from memtenant.crypto.record import key_ids, peek_key_id
+from memtenant.errors import HistoryDamaged, MemtenantError, RecordMalformed
+from memtenant.functions.calls import Call, Clear, Words
+from memtenant.functions.refusals import refusal
+from memtenant.memory.places import ConversationPlace, listed_place
+from memtenant.memory.subjects import Subject
+from memtenant.stores.connection import Command, NodeClient, Reply
+from memtenant.stores.fence import Term, run_fenced
+from memtenant.stores.refusals import translated
+from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
+from memtenant.tenancy import keys
+from memtenant.tenancy.erasure import ErasureReceipt
+from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.policy import Isolation
+
+__all__ = ["Finding", "Sought", "StoreErasure", "TenantCalls"]
+
+R = TypeVar("R")
+
+MOST_REQUESTS = 100
+"""Of one tenant's queue that are read at a time."""
+
+_PEEKED = 64
+_ENTRIES = 128
+"""Entries of a list whose headers are looked at in one script, which keeps the server busy."""
+
+# The start of the newest record of a list that is not a tombstone, or of a head's title.
+_NEWEST = """
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind == 'hash' then
+  local meta = redis.call('HGET', KEYS[1], 'meta')
+  return meta and string.sub(meta, 1, tonumber(ARGV[1]))
+elseif kind == 'list' then
+  for place = 1, math.min(redis.call('LLEN', KEYS[1]), 512) do
+    local entry = redis.call('LINDEX', KEYS[1], -place)
+    local first = string.byte(entry)
+    if first == 16 then
+      return string.sub(entry, 16, 15 + tonumber(ARGV[1]))
+    elseif first == 17 then
+      return string.sub(entry, 24, 23 + tonumber(ARGV[1]))
+    end
+  end
+end
+return false
+"""
+# The headers, among a part of a list, that carry one of the tags.
+_TAGGED = """
+local found = {}
+if redis.call('TYPE', KEYS[1]).ok == 'list' then
+  for _, entry in ipairs(redis.call('LRANGE', KEYS[1], ARGV[1], ARGV[2])) do
+    if string.byte(entry) == 17 then
+      local tag = string.sub(entry, 16, 23)
+      for place = 3, #ARGV do
+        if ARGV[place] == tag then
+          found[#found + 1] = string.sub(entry, 1, 23)
+        end
+      end
+    end
+  end
+end
+return found
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """A person whose records a pass looks for. ``data_key`` is None where there is none, or where
+    one key serves the whole tenant: then the tag in the headers tells."""
+
+    receipt: ErasureReceipt
+    subject: Subject
+    data_key: SecretKey | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A conversation of the person; ``sequences`` are its messages in one that others share."""
+
+    place: ConversationPlace
+    sequences: tuple[int, ...] = ()
+
+
+class TenantCalls:
+    """The calls that erase, on the operator's connection: `memory.subjects` says which."""
+
+    def __init__(self, primary: NodeClient, term: Callable[[], Term]) -> None:
+        self._primary = primary
+        self._term = term
+
+    async def read(self, *commands: Words) -> list[object]:
+        """The replies. An error reply is raised."""
+        return [self._checked(reply) for reply in await self._primary.run(commands)]
+
+    async def ask(self, call: Call[R]) -> R:
+        """The answer of a reading call."""
+        return call.read((await self.read(call.words))[0])
+
+    async def write(self, call: Call[R]) -> R:
+        """The answer of a writing call, fenced. A conversation that no Function can delete, because
+        something else wrote there, goes all the same."""
+        try:
+            return call.read(await self._fenced(call.words))
+        except HistoryDamaged:
+            known: object = call
+            if not isinstance(known, Clear):
+                raise
+            talk = known.conversation
+            await self._fenced(("UNLINK", talk.list, talk.head, talk.summaries, talk.checkpoints))
+            return call.read(await self._fenced(call.words))
+
+    async def _fenced(self, words: Words) -> Reply:
+        replies = await run_fenced(self._primary, self._term(), [words], patience=0)
+        return self._checked(replies[0])
+
+    def _checked(self, reply: Reply) -> Reply:
+        if isinstance(reply, ResponseError):
+            raise _meant(reply, self._primary)
+        return reply
+
+
+class StoreErasure:
+    """What the operator does on one store's primary for the erasure of persons."""
+
+    def __init__(self, primary: NodeClient, term: Callable[[], Term], pace: Pace) -> None:
+        self._primary = primary
+        self._term = term
+        self._pace = pace
+        self.calls = TenantCalls(primary, term)
+
+    async def waiting(self, tenants: Collection[TenantId]) -> list[TenantId]:
+        """Those in whose queue something stands."""
+        order = list(tenants)
+        lengths = await self._read([("LLEN", keys.erasure_requests(one)) for one in order])
+        return [one for one, length in zip(order, lengths, strict=True) if length]
+
+    async def with_receipts(self, tenants: Collection[TenantId]) -> list[TenantId]:
+        """Those that have receipts, whatever they say."""
+        order = list(tenants)
+        sizes = await self._read([("HLEN", keys.erasure_receipts(one)) for one in order])
+        return [one for one, size in zip(order, sizes, strict=True) if size]
+
+    async def requests(self, tenant: TenantId) -> list[bytes]:
+        """The first requests of the queue, as they stand there."""
+        name = keys.erasure_requests(tenant)
+        (found,) = await self._read([("LRANGE", name, "0", MOST_REQUESTS - 1)])
+        return _octets(found)
+
+    async def receipts(self, tenant: TenantId) -> dict[str, ErasureReceipt]:
+        """By id. One that cannot be read is left out."""
+        (found,) = await self._read([("HGETALL", keys.erasure_receipts(tenant))])
+        receipts = {}
+        for document in _octets(found)[1::2]:
+            try:
+                receipt = ErasureReceipt.from_json(document)
+            except RecordMalformed:
+                continue
+            receipts[receipt.id] = receipt
+        return receipts
+
+    async def marks(self, tenant: TenantId, subjects: Sequence[str]) -> dict[str, bytes]:
+        """The tombstones of the subjects that have one."""
+        found = await self._read([("HGET", keys.dek(tenant, one), "erased") for one in subjects])
+        return {
+            one: mark for one, mark in zip(subjects, found, strict=True) if isinstance(mark, bytes)
+        }
+
+    async def enter(
+        self,
+        tenant: TenantId,
+        taken: int,
+        receipts: Iterable[ErasureReceipt],
+        marks: Mapping[str, bytes | None],
+        gone: Sequence[str],
+    ) -> None:
+        """Take requests off the queue, with their receipts; set each subject's tombstone, or take
+        it away (None); drop old receipts."""
+        commands: list[Command] = [_saved(tenant, receipt) for receipt in receipts]
+        for subject, mark in marks.items():
+            name = keys.dek(tenant, subject)
+            if mark is None:
+                commands.append(("HDEL", name, "erased"))
+            else:  # that of an earlier erasure of the same person may be about to go
+                commands += [("HSET", name, "erased", mark), ("PERSIST", name)]
+        if gone:
+            commands.append(("HDEL", keys.erasure_receipts(tenant), *gone))
+        if taken:
+            commands.append(("LTRIM", keys.erasure_requests(tenant), taken, "-1"))
+        await self._write(commands)
+
+    async def save(self, tenant: TenantId, receipt: ErasureReceipt) -> None:
+        """Tell how far it is."""
+        await self._write([_saved(tenant, receipt)])
+
+    async def forget_index(self, tenant: TenantId, receipt: ErasureReceipt) -> None:
+        """What the index named is gone: so is the index."""
+        index = keys.subject_index(tenant, receipt.subject)
+        await self._write([("UNLINK", index), _saved(tenant, receipt)])
+
+    async def data_key(self, tenant: TenantId, subject: str) -> bytes | None:
+        """The subject's data key as it is stored."""
+        (found,) = await self._read([("HGET", keys.dek(tenant, subject), "dek")])
+        return found if isinstance(found, bytes) else None
+
+    async def unmark(self, tenant: TenantId, subject: str, false: bytes) -> None:
+        """Take a false tombstone away, if it is still the one that was judged."""
+        if (await self.marks(tenant, [subject])).get(subject) == false:
+            await self._write([("HDEL", keys.dek(tenant, subject), "erased")])
+
+    async def drop_key(self, tenant: TenantId, receipt: ErasureReceipt) -> None:
+        """Delete the subject's data key; the tombstone stays."""
+        name = keys.dek(tenant, receipt.subject)
+        await self._write([("HDEL", name, "dek"), _saved(tenant, receipt)])
+
+    async def let_go(self, tenant: TenantId, receipt: ErasureReceipt, seconds: int) -> None:
+        """The tombstone goes after a while: the person may come back as somebody new."""
+        name = keys.dek(tenant, receipt.subject)
+        await self._write([("EXPIRE", name, seconds), _saved(tenant, receipt)])
+
+    async def rescan(self, sought: Sequence[Sought]) -> dict[str, list[Finding]]:
+        """What is left of the persons anywhere on the store, by the receipt's id, in one paced pass
+        that all share: by the key that a place's newest record names, or by the tags of headers."""
+        wanted: dict[TenantId, list[Sought]] = defaultdict(list)
+        for one in sought:
+            wanted[one.subject.tenant].append(one)
+        found: dict[str, list[Finding]] = {one.receipt.id: [] for one in sought}
+        async for batch in scan_tenant_keys(self._primary, ScanPosition(), self._pace):
+            by_key: list[tuple[bytes, list[Sought]]] = []
+            for key in batch:
+                tenant = keys.tenant_of(key)
+                if tenant is None or tenant not in wanted:
+                    continue
+                if _part(key) is None:
+                    continue
+                if wanted[tenant][0].subject.isolation is Isolation.MINIMAL:
+                    if key.endswith(b":l"):
+                        await self._by_tag(key, wanted[tenant], found)
+                else:
+                    by_key.append((key, [one for one in wanted[tenant] if one.data_key]))
+            await self._by_key_id(by_key, found)
+        return found
+
+    async def _by_key_id(
+        self, looked_at: list[tuple[bytes, list[Sought]]], found: dict[str, list[Finding]]
+    ) -> None:
+        replies = await self._read(
+            [("EVAL_RO", _NEWEST, "1", key, _PEEKED) for key, _ in looked_at]
+        )
+        for (key, sought), record in zip(looked_at, replies, strict=True):
+            named = peek_key_id(record) if isinstance(record, bytes) else None
+            if named is None:
+                continue
+            for one in sought:
+                place = _place(key, one.subject)
+                if place is None or one.data_key is None:
+                    continue
+                known = found[one.receipt.id]
+                if named in key_ids(one.data_key, place.place) and all(
+                    finding.place != place for finding in known
+                ):
+                    known.append(Finding(place))
+
+    async def _by_tag(
+        self, key: bytes, sought: list[Sought], found: dict[str, list[Finding]]
+    ) -> None:
+        tags = {one.subject.tag: one for one in sought}
+        sequences: dict[bytes, list[int]] = defaultdict(list)
+        (length,) = await self._read([("LLEN", key)])
+        for start in range(0, length if isinstance(length, int) else 0, _ENTRIES):
+            stop = start + _ENTRIES - 1
+            (headers,) = await self._read([("EVAL_RO", _TAGGED, "1", key, start, stop, *tags)])
+            for entry in _octets(headers):
+                header = peek_header(entry)
+                if header.subject_tag is not None:
+                    sequences[header.subject_tag].append(header.sequence)
+        for tag, places in sequences.items():
+            place = _place(key, tags[tag].subject)
+            if place is not None:
+                found[tags[tag].receipt.id].append(Finding(place, tuple(places)))
+
+    async def _read(self, commands: Sequence[Command]) -> list[Reply]:
+        replies = await self._primary.run(commands) if commands else []
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                raise translated(reply, str(self._primary.address))
+        return replies
+
+    async def _write(self, commands: Sequence[Command]) -> None:
+        for reply in await run_fenced(self._primary, self._term(), commands, patience=0):
+            if isinstance(reply, ResponseError):
+                raise translated(reply, str(self._primary.address))
+
+
+def _saved(tenant: TenantId, receipt: ErasureReceipt) -> Command:
+    return ("HSET", keys.erasure_receipts(tenant), receipt.id, receipt.to_json())
+
+
+def _part(key: bytes) -> bytes | None:
+    """Which part of a conversation a key is; None for other keys."""
+    _, found, rest = key.partition(b"}:r:")
+    pieces = rest.split(b":")
+    known = found and len(pieces) == 3 and pieces[0] != b"c" and pieces[2] in (b"l", b"s", b"h")
+    return pieces[2] if known else None
+
+
+def _place(key: bytes, subject: Subject) -> ConversationPlace | None:
+    where = key.partition(b"}:r:")[2].rpartition(b":")[0]
+    name = where.decode("utf-8", "replace")
+    return listed_place(subject.tenant, subject.isolation, subject.alias, name)
+
+
+def _octets(reply: Reply) -> list[bytes]:
+    return [one for one in reply if isinstance(one, bytes)] if isinstance(reply, list) else []
+
+
+def _meant(error: ResponseError, node: NodeClient) -> MemtenantError:
+    return refusal(str(error)) or translated(error, str(node.address))

@@ -1,0 +1,325 @@
+"""A person is erased: what an agent asks for, and what the operator makes of it, phase by phase.
+
+The agent is the SDK with the binding that the operator wrote; each `settle` is an operator that
+knows nothing yet, so every phase goes on from what the store says.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memtenant import Message, Tenant
+from memtenant.crypto.agent_keyring import AgentKeyring
+from memtenant.crypto.erasure import ErasureRequest, Tombstone
+from memtenant.errors import SubjectErased
+from memtenant.memory.source import BindingSource
+from memtenant.reconcile.once import local_world, settle
+from memtenant.reconcile.outcome import Outcome
+from memtenant.reconcile.reconciler import WorldReconciler
+from memtenant.reconcile.world import World
+from memtenant.resources.folder import FolderResources
+from memtenant.resources.port import ObjectKey
+from memtenant.rules.record import TenantRecord
+from memtenant.stores.erasure import StoreErasure
+from memtenant.tenancy import keys
+from memtenant.tenancy.binding import Binding
+from memtenant.tenancy.erasure import ErasurePhase, ErasureReceipt
+from memtenant.tenancy.identity import TenantId
+from tests.memory.bindings import QUICK, mount
+from tests.reconcile.conftest import Ground
+from tests.support.servers import Server
+
+ACME = TenantId("support", "acme")
+SHARED = ObjectKey.store("shared")
+EACH_SERVER = pytest.mark.usefixtures("flavour")
+STEWARD = [{"name": "default", "access": "Steward"}, {"name": "other"}]
+HOLD: dict[str, Any] = {
+    "legalHolds": [{"matter": "case-1", "tenantSelector": {}, "since": "2024-01-01T00:00:00Z"}]
+}
+
+
+@pytest.fixture
+async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ground]:
+    """As the conftest's, with a tenant; on each flavour of server for tests that ask for one."""
+    each = "flavour" in request.fixturenames
+    server: Server = request.getfixturevalue("redis_server" if each else "valkey")
+    with FolderResources.open(tmp_path / "state") as resources:
+        made = Ground(resources, server)
+        made.policy()
+        made.store()
+        made.tenant("acme", agents=STEWARD)
+        await made.settle()
+        yield made
+
+
+class Agents:
+    """The SDK with bindings as they are now."""
+
+    def __init__(self, ground: Ground, root: Path) -> None:
+        self._ground, self._root = ground, root
+        self._open: list[Tenant] = []
+
+    async def binding(self, agent: str = "default") -> Binding:
+        stored = await self._ground.resources.get_secret("support", f"acme-{agent}")
+        assert stored is not None
+        return Binding.from_mapping(stored.data)
+
+    async def open(self, agent: str = "default") -> Tenant:
+        folder = mount(self._root / agent, await self.binding(agent))
+        self._open.append(Tenant(BindingSource(folder), options=QUICK))
+        return self._open[-1]
+
+    async def close(self) -> None:
+        for one in self._open:
+            await one.aclose()
+
+
+@pytest.fixture
+async def agents(ground: Ground, tmp_path: Path) -> AsyncIterator[Agents]:
+    made = Agents(ground, tmp_path / "bindings")
+    yield made
+    await made.close()
+
+
+async def fill(tenant: Tenant, *users: str) -> None:
+    for user in users:
+        for session in ("one", "two"):
+            chat = tenant.conversation(session, user=user, title=f"{user}'s {session}")
+            await chat.append(Message.human(f"{user} in {session}"))
+        await tenant.shared_context("case").update({f"about-{user}": user}, about=[user])
+
+
+async def receipt_of(tenant: Tenant, asked: ErasureReceipt) -> ErasureReceipt:
+    found = await tenant.erasure(asked.id)
+    assert found is not None
+    return found
+
+
+async def record(ground: Ground) -> TenantRecord:
+    name = f"{ACME}-keyring"
+    stored = await ground.resources.get_secret(ground.resources.home, name)
+    assert stored is not None
+    return TenantRecord.from_data(stored.data, name)
+
+
+@EACH_SERVER
+async def test_a_person_is_erased_and_the_neighbours_stay(ground: Ground, agents: Agents) -> None:
+    tenant = await agents.open()
+    await fill(tenant, "ada", "bob")
+    asked = await tenant.forget("ada")
+    await ground.settle()
+    receipt = await receipt_of(tenant, asked)
+    assert (receipt.phase, receipt.remaining) == (ErasurePhase.PURGED, 0)
+    assert (receipt.conversations, receipt.values, receipt.unindexed) == (2, 1, 0)
+    assert receipt.deleted_at is not None
+    assert receipt.purged_at is not None
+    assert any("backup of the tenant's keys" in one for one in receipt.residuals)
+    with ground.server.admin() as admin:
+        assert admin.hkeys(keys.dek(ACME, asked.subject)) == [b"erased"]
+        assert 80_000 < admin.ttl(keys.dek(ACME, asked.subject)) <= 86_400
+        assert not admin.exists(
+            keys.subject_index(ACME, asked.subject), keys.erasure_requests(ACME)
+        )
+    assert len((await tenant.conversations("bob")).items) == 2
+    assert (await tenant.shared_context("case").read()).values == {"about-bob": "bob"}
+    shred = await record(ground)
+    assert (shred.shred_through, receipt.key_version) == (1, 1)
+    assert shred.shred_due is not None
+    with pytest.raises(SubjectErased):
+        await tenant.conversation("new", user="ada").append(Message.human("again"))
+    assert (await tenant.forget("ada")).id == asked.id
+
+
+async def test_a_person_may_come_back_when_the_mark_is_gone(ground: Ground, agents: Agents) -> None:
+    tenant = await agents.open()
+    await fill(tenant, "ada")
+    asked = await tenant.forget("ada")
+    await ground.settle()
+    with ground.server.admin() as admin:
+        admin.delete(keys.dek(ACME, asked.subject))  # as its expiry does
+    await fill(tenant, "ada")
+    assert await tenant.conversation("one", user="ada").count() == 1
+    again = await tenant.forget("ada")
+    assert again.id != asked.id
+
+
+@EACH_SERVER
+async def test_what_no_index_names_is_found_by_its_key(ground: Ground, agents: Agents) -> None:
+    tenant = await agents.open()
+    await fill(tenant, "ada", "bob")
+    with ground.server.admin() as admin:
+        admin.delete(*admin.scan_iter(f"{keys.prefix(ACME)}i:*"))
+    asked = await tenant.forget("ada")
+    await ground.settle()
+    receipt = await receipt_of(tenant, asked)
+    assert (receipt.conversations, receipt.unindexed, receipt.remaining) == (0, 2, 0)
+    with ground.server.admin() as admin:
+        assert len(list(admin.scan_iter("*:l"))) == 2
+    assert await tenant.conversation("one", user="bob").count() == 1
+
+
+async def test_a_summary_or_title_that_was_left_behind_is_found_too(
+    ground: Ground, agents: Agents
+) -> None:
+    tenant = await agents.open()
+    await fill(tenant, "ada")
+    with ground.server.admin() as admin:
+        admin.delete(*admin.scan_iter("*:l"), *admin.scan_iter(f"{keys.prefix(ACME)}i:*"))
+    asked = await tenant.forget("ada")
+    await ground.settle()
+    assert (await receipt_of(tenant, asked)).unindexed == 2
+    with ground.server.admin() as admin:
+        assert all(admin.hget(head, "meta") is None for head in admin.scan_iter("*:h"))
+
+
+@EACH_SERVER
+async def test_under_minimal_the_tag_tells(ground: Ground, agents: Agents) -> None:
+    ground.tenant("mini", isolation="Minimal", agents=[{"name": "default", "access": "Steward"}])
+    await ground.settle()
+    stored = await ground.resources.get_secret("support", "mini-default")
+    assert stored is not None
+    folder = mount(agents._root / "mini", Binding.from_mapping(stored.data))
+    async with Tenant(BindingSource(folder), options=QUICK) as tenant:
+        for number in range(3):
+            for user in ("ada", "bob"):
+                chat = tenant.conversation("shared", user=user)
+                await chat.append(Message.human(f"{user} {number}"))
+        with ground.server.admin() as admin:
+            admin.delete(*admin.scan_iter("mt:{support.mini}:i:*"))
+        asked = await tenant.forget("ada")
+        await ground.settle()
+        receipt = await receipt_of(tenant, asked)
+        assert (receipt.phase, receipt.settled) == (ErasurePhase.PURGED, True)
+        assert (receipt.unindexed, receipt.remaining) == (1, 0)
+        assert any("Minimal" in one for one in receipt.residuals)
+        left = [one.text for one in await tenant.conversation("shared", user="bob").messages()]
+        assert left == ["bob 0", "bob 1", "bob 2"]
+
+
+async def test_an_operator_that_is_killed_at_any_step_ends_in_the_same_state(
+    ground: Ground, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write of the operator in turn is the last one, before or after it was made."""
+    tenant = await agents.open()
+    steps = ("enter", "forget_index", "save", "drop_key", "let_go")
+    async with local_world(ground.resources) as world:
+        await settle(world)
+        for number, (step, after) in enumerate((s, a) for s in steps for a in (False, True)):
+            user = f"user-{number}"
+            await fill(tenant, user, "bob")
+            with ground.server.admin() as admin:  # a pass has something to find: `save` is called
+                names = admin.scan_iter(f"{keys.prefix(ACME)}i:*")
+                admin.ltrim(max(names, key=admin.llen), 1, -1)
+            asked = await tenant.forget(user)
+            whole = getattr(StoreErasure, step)
+
+            async def killed(
+                self: StoreErasure, *arguments: Any, whole: Any = whole, after: bool = after
+            ) -> None:
+                if after:
+                    await whole(self, *arguments)
+                raise KeyboardInterrupt
+
+            with monkeypatch.context() as patched:
+                patched.setattr(StoreErasure, step, killed)
+                with pytest.raises(KeyboardInterrupt):
+                    await a_round(world)
+            await a_round(world)
+            receipt = await receipt_of(tenant, asked)
+            assert receipt.phase is ErasurePhase.PURGED, step
+            assert (receipt.remaining, receipt.key_version) == (0, 1), step
+    assert await tenant.conversation("one", user="bob").count() == len(steps) * 2
+
+
+async def a_round(world: World) -> Outcome:
+    """One round of an operator that has just been started."""
+    link = world.links["shared"]
+    link.looked_for_receipts, link.erasing, link.files_written_at = set(), set(), None
+    return await WorldReconciler(world).erase(SHARED)
+
+
+async def test_a_forged_request_erases_nothing(ground: Ground, agents: Agents) -> None:
+    tenant, other = await agents.open(), await agents.open("other")
+    await fill(tenant, "ada")
+    asked = await tenant.forget("nobody")
+    with ground.server.admin() as admin:
+        genuine = admin.lrange(keys.erasure_requests(ACME), 0, -1)[0]
+        subject = next(admin.scan_iter(f"{keys.prefix(ACME)}i:*")).decode()[-22:]
+        request = replace(ErasureRequest.parse(genuine), id=b"f" * 16, subject=subject)
+        binding = await agents.binding("other")
+        own_key = AgentKeyring.from_json(binding.keyring).audit_key
+        as_other = replace(request, agent="other", binding_version=binding.version)
+        admin.rpush(
+            keys.erasure_requests(ACME),
+            b"anything",
+            request.to_bytes(),
+            request.sealed(own_key, ACME).to_bytes(),
+            as_other.sealed(own_key, ACME).to_bytes(),
+        )
+    happened = await ground.settle()
+    did = "\n".join(happened[SHARED].did)
+    assert did.count("dropped from the queue") == 4
+    assert "is no Steward" in did
+    assert "that it did not make" in did
+    assert [one.id for one in await tenant.erasures()] == [asked.id]
+    assert await other.conversation("one", user="ada").count() == 1
+
+
+async def test_a_false_mark_is_taken_away(ground: Ground, agents: Agents) -> None:
+    tenant = await agents.open()
+    await fill(tenant, "ada")
+    asked = await tenant.forget("bob")
+    await ground.settle()
+    chat = tenant.conversation("one", user="ada")
+    with ground.server.admin() as admin:
+        for name in list(admin.scan_iter(f"{keys.prefix(ACME)}k:*")):
+            admin.hsetnx(name, "erased", Tombstone(b"x" * 16, "other", 1, b"y" * 16).to_bytes())
+    with pytest.raises(SubjectErased):
+        await chat.append(Message.human("shut out"))
+    await ground.settle()
+    await chat.append(Message.human("in again"))
+    with pytest.raises(SubjectErased):
+        await tenant.conversation("one", user="bob").append(Message.human("still erased"))
+    assert (await receipt_of(tenant, asked)).phase is ErasurePhase.PURGED
+
+
+@pytest.mark.parametrize(
+    ("policy", "refusal"),
+    [
+        (HOLD, "LegalHold"),
+        ({"retention": {"content": {"min": "30d"}}}, "RetentionMinimum"),
+        ({"erasure": {"mode": "Forbidden"}}, "ErasureNotPermitted"),
+        ({"erasure": {"consentRequired": True}}, "ConsentRequired"),
+    ],
+)
+async def test_what_came_in_between_refuses_the_request(
+    ground: Ground, agents: Agents, policy: dict[str, Any], refusal: str
+) -> None:
+    tenant = await agents.open()
+    await tenant.conversation("s", user="ada").append(Message.human("evidence"))
+    with ground.server.admin() as admin:
+        kept = list(admin.scan_iter("*:l"))
+        dump = admin.dump(kept[0])
+    asked = await tenant.forget("ada")
+    with ground.server.admin() as admin:
+        admin.restore(kept[0], 0, dump, replace=True)  # as if it had been held just before
+    ground.policy(**policy)
+    await ground.settle()
+    receipt = await receipt_of(tenant, asked)
+    assert (receipt.phase, receipt.refusal) == (ErasurePhase.REFUSED, refusal)
+    with ground.server.admin() as admin:
+        assert admin.exists(kept[0])
+    await (await agents.open("other")).conversation("s", user="ada").append(Message.human("more"))
+
+
+async def test_a_round_without_anything_to_do_writes_nothing(
+    ground: Ground, agents: Agents
+) -> None:
+    await (await agents.open()).forget("ada")
+    async with local_world(ground.resources) as world:
+        await settle(world)
+        outcome = await a_round(world)
+    assert (outcome.changed, outcome.unfinished) == (False, 0)
