@@ -6,6 +6,7 @@ knows nothing yet, so every phase goes on from what the store says.
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from memtenant import Message, Tenant
 from memtenant.crypto.agent_keyring import AgentKeyring
 from memtenant.crypto.erasure import ErasureRequest, Tombstone
-from memtenant.errors import SubjectErased
+from memtenant.errors import KeyUnavailable, SubjectErased
 from memtenant.memory.source import BindingSource
 from memtenant.reconcile.once import local_world, settle
 from memtenant.reconcile.outcome import Outcome
@@ -47,7 +48,7 @@ async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     each = "flavour" in request.fixturenames
     server: Server = request.getfixturevalue("redis_server" if each else "valkey")
     with FolderResources.open(tmp_path / "state") as resources:
-        made = Ground(resources, server)
+        made = Ground(resources, server, tmp_path / "state")
         made.policy()
         made.store()
         made.tenant("acme", agents=STEWARD)
@@ -313,6 +314,31 @@ async def test_what_came_in_between_refuses_the_request(
     with ground.server.admin() as admin:
         assert admin.exists(kept[0])
     await (await agents.open("other")).conversation("s", user="ada").append(Message.human("more"))
+
+
+async def test_an_older_dump_is_noise_when_the_keys_are_destroyed(
+    ground: Ground, agents: Agents
+) -> None:
+    tenant = await agents.open()
+    await fill(tenant, "ada", "bob")
+    with ground.server.admin() as admin:
+        backup = {name: admin.dump(name) for name in admin.scan_iter(f"{keys.prefix(ACME)}*")}
+    asked = await tenant.forget("ada")
+    await ground.settle()
+    assert (await receipt_of(tenant, asked)).crypto_erased_at is None
+    for hours in range(25, 28):  # the epoch closes after a day, and the keys turn
+        await ground.settle(timedelta(hours=hours))
+    receipt = await receipt_of(tenant, asked)
+    assert (receipt.phase, receipt.settled) == (ErasurePhase.CRYPTO_ERASED, True)
+    with ground.server.admin() as admin:
+        for name, dump in backup.items():
+            if b":k:" not in name or name.decode().endswith(asked.subject):
+                assert dump is not None
+                admin.restore(name, 0, dump, replace=True)
+    late = await agents.open()
+    with pytest.raises(KeyUnavailable, match="was destroyed"):
+        await late.conversation("one", user="ada").messages()
+    assert (await late.conversation("one", user="bob").messages())[0].text == "bob in one"
 
 
 async def test_a_round_without_anything_to_do_writes_nothing(
