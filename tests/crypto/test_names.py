@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from memtenant.crypto.names import (
     ALIAS_CHARACTERS,
+    agents_alias,
     context_alias,
     session_alias,
     subject_tag,
@@ -59,6 +60,7 @@ def test_a_second_implementation_finds_the_same_names(session: str, user: str) -
     assert session_alias(NAME_KEY, session, user) == independent.alias(
         key, "session", session, user
     )
+    assert agents_alias(NAME_KEY) == independent.alias(key, "agents")
     assert context_alias(NAME_KEY, session) == independent.alias(key, "context", session)
 
 

@@ -136,9 +136,12 @@ async def test_audited_reads_leave_one_event_a_call(acme: Provisioned, opened: O
     # Counters and times are no content.
     await chat.count()
     await tenant.usage()
-    await tenant.agent_status(["default"])
     await context.access_log()
     assert drained(server) == []
+    # What agents say of themselves is content.
+    await tenant.agent_status(["default"])
+    (one,) = drained(server)
+    assert one.event.operation is Operation.CONTEXT_READ
 
 
 async def test_a_watch_leaves_an_event_for_what_it_finds_and_not_for_each_look(

@@ -13,6 +13,7 @@ from memtenant.crypto.primitives import SecretKey, length_prefixed, mac
 
 __all__ = [
     "ALIAS_CHARACTERS",
+    "agents_alias",
     "context_alias",
     "session_alias",
     "subject_tag",
@@ -41,6 +42,12 @@ def session_alias(name_key: SecretKey, session: str, user: str | None = None) ->
 def context_alias(name_key: SecretKey, context: str) -> str:
     """The alias of a shared context."""
     return _alias(name_key, "context", context)
+
+
+def agents_alias(name_key: SecretKey) -> str:
+    """The alias of the shared context in which agents describe themselves: of a kind of its own, so
+    that no context of a user's has it."""
+    return _alias(name_key, "agents")
 
 
 def subject_tag(name_key: SecretKey, user: str) -> bytes:

@@ -28,6 +28,7 @@ __all__ = [
     "check_names",
     "event_of",
     "field_kind",
+    "is_name",
     "opened_fields",
     "sealed_fields",
     "told",
@@ -90,13 +91,18 @@ _KINDS = {
 def check_names(names: Mapping[str, object]) -> None:
     """Names stand on the server in the clear: raises `UsageError` for what cannot be one."""
     for name in names:
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not is_name(name):
             raise UsageError(
                 "A shared context's names have 1 to 64 of A-Z a-z 0-9 _ and -, and are readable "
                 "on the server: keep personal data in the values, which are encrypted"
             )
     if not 1 <= len(names) <= MAX_FIELD_UPDATES:
         raise UsageError(f"An update changes 1 to {MAX_FIELD_UPDATES} values")
+
+
+def is_name(text: str) -> bool:
+    """Whether a value can have this name."""
+    return _NAME.fullmatch(text) is not None
 
 
 def field_kind(name: str) -> str:

@@ -13,7 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from memtenant.crypto.names import context_alias, session_alias, subject_tag, user_alias
+from memtenant.crypto.names import (
+    agents_alias,
+    context_alias,
+    session_alias,
+    subject_tag,
+    user_alias,
+)
 from memtenant.crypto.primitives import SecretKey
 from memtenant.crypto.record import Place
 from memtenant.errors import UsageError
@@ -26,6 +32,7 @@ __all__ = [
     "ContextPlace",
     "ConversationPlace",
     "UserPlace",
+    "agents_place",
     "context_place",
     "conversation_place",
     "index_alias",
@@ -121,6 +128,11 @@ def user_place(tenant: TenantId, isolation: Isolation, name_key: SecretKey, user
     alias = _ONE_KEY if minimal else person
     tag = subject_tag(name_key, user) if minimal else b""
     return UserPlace(SubjectKeys.of(tenant, alias, person), alias, tag)
+
+
+def agents_place(tenant: TenantId, isolation: Isolation, name_key: SecretKey) -> ContextPlace:
+    """Where the agents of a tenant describe themselves."""
+    return listed_context(tenant, isolation, agents_alias(name_key))
 
 
 def context_place(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from memtenant.errors import MessageTooLarge, UsageError
 from memtenant.functions.replies import TenantUsage
 from memtenant.memory.drafts import moment
 from memtenant.memory.source import BindingSource
@@ -28,11 +29,13 @@ __all__ = [
     "Info",
     "Usage",
     "agent_statuses",
+    "checked_description",
     "info_of",
     "usage_of",
 ]
 
 ACTIVE_FOR_MS: Final = 5 * 60 * 1000
+MAX_DESCRIPTION: Final = 1000
 
 
 class AgentState(StrEnum):
@@ -45,12 +48,14 @@ class AgentState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AgentStatus:
-    """What an agent did; ``writes`` counts messages and changes."""
+    """What an agent did; ``writes`` counts messages and changes. ``summary`` is what it says of
+    itself (`Tenant.describe`), empty for nothing."""
 
     agent: str
     state: AgentState
     writes: int
     last_update: datetime | None
+    summary: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +94,35 @@ class Info:
     rights: SubjectRights
 
 
-def agent_statuses(usage: TenantUsage, agents: Sequence[str] | None) -> list[AgentStatus]:
-    """Of the agents named, else of all that ever wrote."""
+def agent_statuses(
+    usage: TenantUsage, agents: Sequence[str] | None, told: Mapping[str, object]
+) -> list[AgentStatus]:
+    """Of the agents named, else of all that ever wrote; ``told`` is what they say of themselves."""
     found = []
     for name in sorted(usage.agents) if agents is None else agents:
-        one = usage.agents.get(name)
+        one, summary = usage.agents.get(name), told.get(name, "")
+        text = summary if isinstance(summary, str) else ""
         if one is None or not one.last_update:
-            found.append(AgentStatus(name, AgentState.UNKNOWN, 0, None))
+            found.append(AgentStatus(name, AgentState.UNKNOWN, 0, None, text))
             continue
         active = usage.time - one.last_update <= ACTIVE_FOR_MS
         state = AgentState.ACTIVE if active else AgentState.IDLE
-        found.append(AgentStatus(name, state, one.writes, moment(one.last_update)))
+        found.append(AgentStatus(name, state, one.writes, moment(one.last_update), text))
     return found
+
+
+def checked_description(text: str) -> str:
+    """The text, if an agent may say so much. Raises `MessageTooLarge` or `UsageError`."""
+    if not isinstance(text, str):
+        raise UsageError("An agent describes itself by a text; an empty one takes it away")
+    if len(text) > MAX_DESCRIPTION:
+        raise MessageTooLarge(
+            f"A description of {len(text)} characters is more than the {MAX_DESCRIPTION} that an "
+            "agent may have: say in short what it is at",
+            size=len(text),
+            allowed=MAX_DESCRIPTION,
+        )
+    return text
 
 
 def usage_of(usage: TenantUsage, active: int | None = None) -> Usage:

@@ -31,14 +31,24 @@ from memtenant.memory.masking import Masking
 from memtenant.memory.messages import Page
 from memtenant.memory.options import Options
 from memtenant.memory.places import (
+    ContextPlace,
     ConversationPlace,
+    agents_place,
     context_place,
     conversation_place,
     index_alias,
     listed_place,
     user_place,
 )
-from memtenant.memory.reports import AgentStatus, Info, Usage, agent_statuses, info_of, usage_of
+from memtenant.memory.reports import (
+    AgentStatus,
+    Info,
+    Usage,
+    agent_statuses,
+    checked_description,
+    info_of,
+    usage_of,
+)
 from memtenant.memory.source import BindingSource
 from memtenant.memory.tokens import TokenCounter, estimate_tokens
 from memtenant.tenancy.keys import subject_index
@@ -233,14 +243,40 @@ class Tenant:
 
     def shared_context(self, context: str) -> SharedContext:
         """A context that all agents of the tenant share: named values with versions."""
+        opened = self._source.current()
+        tenant, isolation = opened.binding.tenant, opened.binding.policy.isolation
+        return self._context(context_place(tenant, isolation, opened.keyring.name_key, context))
+
+    async def agent_status(self, agents: Sequence[str] | None = None) -> list[AgentStatus]:
+        """What agents of the tenant last did, and say of themselves: all that ever wrote, or those
+        named, in their order. One round trip, however many. Raises `AgentNotListed`."""
+        from memtenant.memory.contexts import is_name
+
+        require_listed(self._source.current(), agents or ())
+        call = ReadUsage(self._once)
+        names = [agent for agent in agents or () if is_name(agent)]
+        told, replies = await self._agents().read_beside(names, call.words)
+        return agent_statuses(call.read(replies[0]), agents, told.values)
+
+    async def describe(self, summary: str) -> None:
+        """Say in short what this agent is at: every agent of the tenant sees it in `agent_status`.
+
+        Up to 1,000 characters (`MessageTooLarge`), encrypted; an empty text takes it away. No
+        erasure looks for a person in it: keep personal data out.
+        """
+        agent = self._source.current().binding.agent
+        await self._agents().update({agent: checked_description(summary) or None})
+
+    def _agents(self) -> SharedContext:
+        opened = self._source.current()
+        tenant, isolation = opened.binding.tenant, opened.binding.policy.isolation
+        return self._context(agents_place(tenant, isolation, opened.keyring.name_key))
+
+    def _context(self, where: ContextPlace) -> SharedContext:
         # Here, because agents without a shared context need not wait for the import.
         from memtenant.memory._async.context import SharedContext
 
-        opened = self._source.current()
-        policy = opened.binding.policy
-        where = context_place(
-            opened.binding.tenant, policy.isolation, opened.keyring.name_key, context
-        )
+        policy = self._source.current().binding.policy
         return SharedContext(self._store, self._keys, where, policy, self._masks)
 
     def checkpoints(self, thread: str, *, user: str) -> Checkpoints:
@@ -272,12 +308,6 @@ class Tenant:
 
         mode = self._source.current().binding.policy.encryption
         return Checkpoints(self._store, self._keys, where, mode)
-
-    async def agent_status(self, agents: Sequence[str] | None = None) -> list[AgentStatus]:
-        """What agents of the tenant last did: all that ever wrote, or those named, in their order.
-        One round trip, however many. Raises `AgentNotListed`."""
-        require_listed(self._source.current(), agents or ())
-        return agent_statuses(await self._store.ask(ReadUsage(self._once)), agents)
 
     async def usage(self, *, active_within: timedelta | None = None) -> Usage:
         """What the tenant uses of its quotas, as the writes through memtenant were counted; the

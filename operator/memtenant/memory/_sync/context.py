@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -20,6 +20,7 @@ from memtenant.errors import (
     UsageError,
     VersionConflict,
 )
+from memtenant.functions.calls import Words
 from memtenant.functions.context_calls import (
     ContextUpdate,
     DeleteContext,
@@ -95,9 +96,14 @@ class SharedContext:
 
     def read(self, *names: str) -> Snapshot:
         """All values, or those named; a value that is not there is left out."""
+        snapshot, _ = self.read_beside(names)
+        return snapshot
+
+    def read_beside(self, names: Sequence[str], *further: Words) -> tuple[Snapshot, list[object]]:
+        """As `read`, and the replies to further commands of the same round trip."""
         with self._store.opening(self._where):
-            found, keys = self._read(names)
-            return self._snapshot(found, keys)
+            found, keys, replies = self._read(tuple(names), further)
+            return self._snapshot(found, keys), replies
 
     def update(
         self,
@@ -256,21 +262,24 @@ class SharedContext:
                 return done.revision
         raise AssertionError("every attempt returns or raises")
 
-    def _read(self, names: tuple[str, ...]) -> tuple[ContextFields, RecordKeys | None]:
-        """The fields, with those that did not fit into one reply, and the keys that open them."""
+    def _read(
+        self, names: tuple[str, ...], further: Sequence[Words]
+    ) -> tuple[ContextFields, RecordKeys | None, list[object]]:
+        """The fields, with those that did not fit into one reply, the keys that open them, and the
+        replies to further commands."""
         known = self._keys.stored(self._where.alias)
         lookup = () if known else self._keys.lookup(self._where.subject.data_key)
         call = ReadContext(self._where.keys, names)
         intent = Intent(Operation.CONTEXT_READ, self._where)
-        replies = self._store.read_audited(call, intent, lookup)
+        replies = self._store.read_audited(call, intent, lookup, further)
         if known is None:
             known = self._keys.learn(self._where.alias, replies[:2])
-        found = call.read(replies[-1])
+        found = call.read(replies[len(lookup)])
         while found.remaining:
             call = ReadContext(self._where.keys, found.remaining)
             more = self._store.ask_audited(call, intent)
             if more.revision != found.revision:
-                return self._read(names)  # changed between two replies
+                return self._read(names, further)  # changed between two replies
             found = ContextFields(
                 more.revision,
                 more.time,
@@ -278,7 +287,8 @@ class SharedContext:
                 (*found.fields, *more.fields),
                 more.remaining,
             )
-        return found, None if known is None else self._record_keys(known)
+        keys = None if known is None else self._record_keys(known)
+        return found, keys, replies[len(lookup) + 1 :]
 
     def _snapshot(self, found: ContextFields, keys: RecordKeys | None) -> Snapshot:
         revision = 0 if found.deleted else found.revision
