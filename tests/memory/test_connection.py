@@ -3,10 +3,11 @@
 import asyncio
 from contextlib import ExitStack
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from memtenant import Message, Options, Tenant
+from memtenant import Message, Options, StoredMessage, Tenant
 from memtenant.errors import (
     AccessDenied,
     FunctionsUnavailable,
@@ -14,7 +15,9 @@ from memtenant.errors import (
     StoreUnavailable,
     TenantUnprovisioned,
 )
+from memtenant.memory.source import BindingSource
 from memtenant.rules.acl import AccessState
+from memtenant.sync import Tenant as SyncTenant
 from memtenant.tenancy.identity import agent_user
 from tests.conftest import StartServer
 from tests.memory.bindings import Provisioned
@@ -209,31 +212,52 @@ async def test_a_promoted_replica_behind_the_same_address_is_used(
     await tenant.aclose()
 
 
-async def test_tls_with_the_bindings_own_authority(acme: Provisioned, stack: ExitStack) -> None:
+async def test_everything_works_over_tls_with_the_bindings_own_authority(
+    acme: Provisioned, stack: ExitStack
+) -> None:
     authority = Authority("tests")
     relay = stack.enter_context(TlsRelay(Target(acme.server.host, acme.server.port), authority))
-    trusted = acme.source(port=relay.port, host="localhost", ca=authority.certificate.decode())
-    async with Tenant(trusted) as tenant:
-        await tenant.conversation("s", user="ada").append(Message.human("one"))
-    other = acme.source(
-        port=relay.port, host="localhost", ca=Authority("others").certificate.decode()
-    )
+    await use(acme.source(port=relay.port, host="localhost", ca=authority.certificate.decode()))
+    stranger = Authority("others").certificate.decode()
+    other = acme.source(port=relay.port, host="localhost", ca=stranger)
     async with Tenant(other, options=IMPATIENT) as tenant:
         with pytest.raises(StoreUnavailable, match="certificate"):
             await tenant.conversation("s", user="ada").append(Message.human("one"))
+    with SyncTenant(other, options=IMPATIENT) as twin, pytest.raises(StoreUnavailable):
+        twin.conversation("s", user="ada").append(Message.human("one"))
 
 
-async def test_tls_spoken_by_the_server_itself(start_server: StartServer, tmp_path: Path) -> None:
+async def test_everything_works_over_tls_that_the_server_speaks_itself(
+    start_server: StartServer, tmp_path: Path
+) -> None:
     server = start_server(Flavour.REDIS_7, ServerOptions(tls=Authority("tests")))
-    # Provisioned over TLS is the store's affair; here only the login is looked at.
-    name = agent_user(Provisioned(server, tmp_path).tenant, "default", "a")
-    with server.admin() as admin:
-        admin.execute_command("ACL", "SETUSER", name, "on", ">the-tenant", "+@all", "~*")
+    acme = Provisioned(server, tmp_path)
+    acme.provision()
     assert server.ca_file is not None
-    source = Provisioned(server, tmp_path).source(host="localhost", ca=server.ca_file.read_text())
-    async with Tenant(source, options=IMPATIENT) as tenant:
-        with pytest.raises(FunctionsUnavailable):
-            await tenant.usage()
+    await use(acme.source(host="localhost", ca=server.ca_file.read_text()))
+
+
+async def use(source: BindingSource) -> None:
+    """Write and read, little and much, with and without asyncio."""
+    async with Tenant(source) as tenant:
+        chat = tenant.conversation("s", user="ada")
+        await chat.append(Message.human("one"))
+        random = Random(1)
+        await chat.extend([Message.human(random.randbytes(3000).hex()) for _ in range(100)])
+        assert len(await chat.messages()) == 101
+        assert len(await chat.window(max_tokens=10)) <= 1
+        case = tenant.shared_context("case")
+        await case.create({"state": "open"})
+        assert (await case.read()).values == {"state": "open"}
+        usage = await tenant.usage()
+        assert usage.messages == 101
+
+    def without_asyncio() -> list[StoredMessage]:
+        with SyncTenant(source) as twin:
+            twin.conversation("s", user="ada").append(Message.human("two"))
+            return twin.conversation("s", user="ada").messages()
+
+    assert len(await asyncio.to_thread(without_asyncio)) == 102
 
 
 def test_another_event_loop_finds_everything_anew(acme: Provisioned) -> None:

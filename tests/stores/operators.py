@@ -12,7 +12,15 @@ from contextlib import asynccontextmanager
 import redis
 
 from memtenant.rules.acl import AccessState, AclUser, AgentAccess, render_user
-from memtenant.stores import Address, Pace, StoreAdmin, StoreFacts, StoreSettings, admin_rules
+from memtenant.stores import (
+    Address,
+    Pace,
+    StoreAdmin,
+    StoreFacts,
+    StoreSettings,
+    StoreTls,
+    admin_rules,
+)
 from memtenant.tenancy.identity import TenantId
 from tests.support.servers import Server
 
@@ -51,7 +59,9 @@ def make_operator(*servers: Server) -> None:
 
 def settings_for(server: Server) -> StoreSettings:
     """How the operator reaches the server."""
-    return StoreSettings(Address(server.host, server.port), OPERATOR, lambda: OPERATOR_PASSWORD)
+    tls = None if server.ca_file is None else StoreTls(ca=server.ca_file.read_text())
+    address = Address(server.host, server.port)
+    return StoreSettings(address, OPERATOR, lambda: OPERATOR_PASSWORD, tls=tls)
 
 
 @asynccontextmanager
