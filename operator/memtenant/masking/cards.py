@@ -13,7 +13,10 @@ from memtenant.tenancy.masking import Detector
 
 __all__ = ["card_numbers", "card_tracks", "card_verifications"]
 
-_SHORTEST, _LONGEST = 12, 19
+_LONGEST = 19
+_LONGEST_PREFIX = 6
+_LEAST_IN_GROUP = 3
+"""Digits in each group but the last one: 4-6-5 is a card's number, 10 20 30 a list."""
 _GAPS = frozenset(("", " ", "-", ".", "/", "  ", " - ", "_"))
 _SHOWN_FROM = 15
 """Digits from which a mask may show the first six and the last four: five at least stay hidden."""
@@ -87,6 +90,7 @@ _AFTER_CARD = re.compile(
     r"((?:[0-9]{1,2}\s?[/-]\s?(?:[0-9]{4}|[0-9]{2}))?)[\s,;:|/-]{1,4}([0-9]{3,4})"
     r"(?!\w|[.,:/-][0-9]|%)"
 )
+_SPELLED = re.compile(r"(?<![\w.])(?<![0-9][ .-])[0-9](?:[ .-][0-9]){11,18}(?!\w|[ .-][0-9])")
 _TRACK = re.compile(
     r"(?<![0-9A-Za-z])[%;]?[bB]?([0-9]{12,19})(?:\^[^\^\n\uffff]{2,26}\^[0-9]{4,7}[^?\s\uffff]{0,60}"
     r"|[=D][0-9]{7,30})\??"
@@ -96,58 +100,67 @@ _TRACK = re.compile(
 def card_numbers(reading: Reading) -> list[Finding]:
     """12 to 19 digits of an issuer's range whose check digit is right, however they are grouped."""
     if reading.cards is None:
-        reading.cards = list(_cards(reading.plain, reading.groups)) if reading.runs else []
+        reading.cards = sorted(_cards(reading)) if reading.runs else []
     return reading.cards
 
 
-def _cards(plain: str, groups: list[tuple[int, int]]) -> Iterator[Finding]:
-    place = 0
+def _cards(reading: Reading) -> Iterator[Finding]:
+    place, groups = 0, reading.groups
     while place < len(groups):
-        found = _card_at(plain, groups, place)
+        found = _card_at(reading.plain, groups, place)
         if found is None:
             place += 1
             continue
         finding, place = found
         yield finding
+    for one in _SPELLED.finditer(reading.plain):
+        digits = "".join(sign for sign in one[0] if sign.isdigit())
+        if len(digits) in _lengths(digits) and _luhn(digits):
+            yield _card(*one.span(), digits)
 
 
 def _card_at(plain: str, groups: list[tuple[int, int]], place: int) -> tuple[Finding, int] | None:
     """The longest card number that begins with this group of digits."""
     start, end = groups[place]
-    issuers = _ISSUERS_BY_DIGIT[plain[start]]
-    if not issuers or _is_inside_word(plain, start):
+    if not _ISSUERS_BY_DIGIT[plain[start]] or _is_inside_word(plain, start):
         return None
     digits = plain[start:end]
-    sizes: set[int] = set()
+    lengths: frozenset[int] = frozenset()
     best: tuple[Finding, int] | None = None
     after = place + 1
     while len(digits) <= _LONGEST:
-        if (
-            len(digits) >= _SHORTEST
-            and (len(sizes) < 2 or min(sizes) > 2)  # 4-6-5, or digit by digit, but no list of sizes
-            and not _goes_on(plain, end)
-            and _is_card(digits, issuers)
-        ):
-            shown = f"{digits[:6]}******{digits[-4:]}"
-            if len(digits) < _SHOWN_FROM:
-                shown = f"******{digits[-4:]}"
-            best = Finding(start, end, Detector.CARD, digits, shown), after
-        if after == len(groups) or groups[after][0] - end > 3:
+        if not lengths and len(digits) >= _LONGEST_PREFIX:
+            lengths = _lengths(digits)
+            if not lengths:
+                break
+        if len(digits) in lengths and not _goes_on(plain, end) and _luhn(digits):
+            best = _card(start, end, digits), after
+        if after == len(groups) or end - groups[after - 1][0] < _LEAST_IN_GROUP:
             break
-        if plain[end : groups[after][0]] not in _GAPS:
+        if groups[after][0] - end > 3 or plain[end : groups[after][0]] not in _GAPS:
             break
-        sizes.add(end - groups[after - 1][0])
         end = groups[after][1]
         digits += plain[groups[after][0] : end]
         after += 1
     return best
 
 
-def _is_card(digits: str, issuers: tuple[tuple[str, str, frozenset[int]], ...]) -> bool:
-    return any(
-        len(digits) in lengths and first <= digits[: len(first)] <= last
-        for first, last, lengths in issuers
-    ) and _luhn(digits)
+def _card(start: int, end: int, digits: str) -> Finding:
+    shown = f"******{digits[-4:]}"
+    if len(digits) >= _SHOWN_FROM:
+        shown = digits[:6] + shown
+    return Finding(start, end, Detector.CARD, digits, shown)
+
+
+def _lengths(digits: str) -> frozenset[int]:
+    """The lengths that numbers with these first digits may have."""
+    return frozenset().union(
+        *(
+            lengths
+            for first, last, lengths in _ISSUERS_BY_DIGIT[digits[0]]
+            if first <= digits[: len(first)] <= last
+        )
+    )
 
 
 def _luhn(digits: str) -> bool:
@@ -175,7 +188,7 @@ def card_tracks(reading: Reading) -> Iterator[Finding]:
         return
     for one in _TRACK.finditer(plain):
         digits = one[1]
-        if _is_card(digits, _ISSUERS_BY_DIGIT[digits[0]]):
+        if len(digits) in _lengths(digits) and _luhn(digits):
             yield Finding(*one.span(), Detector.CARD_TRACK, one[0])
 
 
