@@ -184,7 +184,7 @@ def _goes_on(plain: str, end: int) -> bool:
 def card_tracks(reading: Reading) -> Iterator[Finding]:
     """What a card's stripe holds: track 1 or 2, with a card's number in it."""
     plain = reading.plain
-    if not reading.runs or not ("^" in plain or "=" in plain or "D" in plain):
+    if not any(mark in plain for mark in "^=D"):
         return
     for one in _TRACK.finditer(plain):
         digits = one[1]
@@ -194,8 +194,6 @@ def card_tracks(reading: Reading) -> Iterator[Finding]:
 
 def card_verifications(reading: Reading) -> Iterator[Finding]:
     """Three or four digits beside a word for them, or behind a card's number."""
-    if not reading.has_digits:
-        return
     lower = reading.lower
     cards = card_numbers(reading)
     if any(hint in lower for hint in _STRONG_HINTS):

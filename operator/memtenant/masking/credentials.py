@@ -32,6 +32,9 @@ _FORMS: Final = (
     r"hv[sb]\.[A-Za-z0-9_-]{24,255}",  # Vault
     r"eyJ[A-Za-z0-9_-]{8,4096}\.eyJ[A-Za-z0-9_-]{8,8192}\.[A-Za-z0-9_-]{16,2048}",  # JWT
 )
+_SHORTEST: Final = 16
+"""Characters in a row that each of them has."""
+
 _HINTS = (
     *("AKIA", "ASIA", "AROA", "AIDA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
     *("glpat-", "xox", "xapp-", "AIza", "ya29.", "_live_", "_test_", "whsec_", "sk-", "hf_"),
@@ -52,6 +55,10 @@ _BLOCK_END = re.compile(r"-----END (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)
 def secrets(reading: Reading) -> Iterator[Finding]:
     """API keys, tokens, bearer headers, and private keys in PEM."""
     plain = reading.plain
+    if "PRIVATE KEY" in plain:
+        yield from _private_keys(plain)
+    if max(map(len, plain.split()), default=0) < _SHORTEST:
+        return
     if any(hint in plain for hint in _HINTS):
         for one in _SHAPED.finditer(plain):
             yield Finding(*one.span(), Detector.SECRET, one[0])
@@ -64,8 +71,6 @@ def secrets(reading: Reading) -> Iterator[Finding]:
     if "aws" in reading.lower:
         for one in _AWS_SECRET.finditer(plain):
             yield Finding(*one.span(1), Detector.SECRET, one[1])
-    if "PRIVATE KEY" in plain:
-        yield from _private_keys(plain)
 
 
 def _private_keys(plain: str) -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -46,13 +45,30 @@ DETECTORS: Final[Mapping[Detector, Find]] = MappingProxyType(
     }
 )
 
+_OF_LONG_NUMBERS: Final = frozenset(
+    (
+        Detector.CARD,
+        Detector.CARD_TRACK,
+        Detector.IBAN,
+        Detector.SOCIAL_SECURITY,
+        Detector.PHONE,
+    )
+)
+_OF_DIGITS: Final = frozenset(Detector) - {
+    Detector.EMAIL,
+    Detector.URL_CREDENTIALS,
+    Detector.SECRET,
+}
 _PASSES: Final = 4
 
 
 def found(text: str, actions: Mapping[Detector, MaskingAction]) -> list[Finding]:
     """What the detectors that have an action find, in order, where it stands in ``text``."""
     reading = Reading(text)
-    findings = [one for detector in actions for one in DETECTORS[detector](reading)]
+    idle = _idle(reading)
+    findings = [
+        one for detector in actions if detector not in idle for one in DETECTORS[detector](reading)
+    ]
     if not findings:
         return []
     placed = []
@@ -60,6 +76,13 @@ def found(text: str, actions: Mapping[Detector, MaskingAction]) -> list[Finding]
         start, end = reading.place(one.start, one.end)
         placed.append(one._replace(start=start, end=end))
     return placed
+
+
+def _idle(reading: Reading) -> frozenset[Detector]:
+    """Which detectors need not look: most of what people write has no number in it."""
+    if not reading.has_digits:
+        return _OF_DIGITS
+    return frozenset() if reading.runs else _OF_LONG_NUMBERS
 
 
 class Masker:
@@ -71,8 +94,8 @@ class Masker:
 
     def __init__(self, token_key: Callable[[], SecretKey]) -> None:
         self._token_key = token_key
-        self.counts: Counter[Detector] = Counter()
-        self.rejected: Counter[Detector] = Counter()
+        self.counts: dict[Detector, int] = {}
+        self.rejected: dict[Detector, int] = {}
 
     def text(self, text: str, actions: Mapping[Detector, MaskingAction]) -> str:
         """The text with what was found replaced. Masked again, it stays as it is: what only comes
@@ -93,9 +116,9 @@ class Masker:
         done = 0
         for one in findings:
             action = actions[one.detector]
-            self.counts[one.detector] += 1
+            self.counts[one.detector] = self.counts.get(one.detector, 0) + 1
             if action is MaskingAction.REJECT:
-                self.rejected[one.detector] += 1
+                self.rejected[one.detector] = self.rejected.get(one.detector, 0) + 1
             parts += (text[done : one.start], self._instead(one, action))
             done = one.end
         return "".join((*parts, text[done:]))

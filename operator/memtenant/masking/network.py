@@ -24,6 +24,8 @@ _USER_INFO = re.compile(r"[^\s/@:<>\"'\uffff]{0,128}:[^\s/@<>\"'\uffff]{1,256}(?
 _LEAVES_AUTHORITY = re.compile(r"[\s/]")
 _NEAR = 400
 
+_DOTTED = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]")
+_COLONS = re.compile(":[0-9A-Fa-f]{0,4}:")
 _IPV4 = re.compile(r"(?<![\w.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?!\w|\.[0-9])")
 _VERSION = re.compile(r"(?:version|release|build|firmware|\bv|\bver|/)[\s.:=]{0,3}$")
 _IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f:]{2,39}(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3})?(?![\w:])")
@@ -101,9 +103,7 @@ def url_credentials(reading: Reading) -> Iterator[Finding]:
 def ip_addresses(reading: Reading) -> Iterator[Finding]:
     """IPv4 and IPv6, but what is nobody's address: loopback, unspecified, broadcast."""
     plain = reading.plain
-    if not reading.has_digits:
-        return
-    if plain.count(".") > 2:
+    if _DOTTED.search(plain):
         for four in _IPV4.finditer(plain):
             text = four[0]
             if text.startswith(_NOBODYS) or any(int(one) > 255 for one in text.split(".")):
@@ -111,7 +111,7 @@ def ip_addresses(reading: Reading) -> Iterator[Finding]:
             if _VERSION.search(reading.lower, max(four.start() - 12, 0), four.start()):
                 continue
             yield Finding(*four.span(), Detector.IP_ADDRESS, text)
-    if plain.count(":") > 1:
+    if _COLONS.search(plain):
         for six in _IPV6.finditer(plain):
             if (address := _ipv6(six[0])) is not None:
                 yield Finding(six.start(), six.end(), Detector.IP_ADDRESS, str(address))

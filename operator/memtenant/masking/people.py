@@ -81,8 +81,6 @@ _LEAST_DIGITS = 5
 
 def ibans(reading: Reading) -> Iterator[Finding]:
     """Account numbers whose length is their country's and whose check digits are right."""
-    if not reading.runs:
-        return
     plain, start = reading.plain, 0
     while head := _IBAN.search(plain, start):
         start = head.end()
@@ -149,8 +147,6 @@ def _beside(
     reading: Reading, hints: tuple[str, ...], word: re.Pattern[str], value: re.Pattern[str]
 ) -> Iterator[re.Match[str]]:
     """The first value within reach behind each of the words."""
-    if not reading.has_digits:
-        return
     lower = reading.lower
     if not any(hint in lower for hint in hints):
         return

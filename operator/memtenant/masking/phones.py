@@ -85,7 +85,7 @@ def phones(reading: Reading) -> Iterator[Finding]:
         for one in _TRUNK.finditer(plain, *around):
             if any(plans.know(one[0], region) for region in _TRUNK_REGIONS):
                 yield _phone(one[0], one.start())
-    if reading.runs and any(hint in reading.lower for hint in _HINTS):
+    if any(hint in reading.lower for hint in _HINTS):
         yield from _beside_words(reading.lower)
 
 

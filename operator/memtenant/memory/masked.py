@@ -171,4 +171,4 @@ def _checked(masker: Masker) -> Mapping[Detector, int]:
             "stored. Take it out, and send the rest again",
             counts={kind.value: count for kind, count in masker.rejected.items()},
         )
-    return dict(masker.counts)
+    return masker.counts
