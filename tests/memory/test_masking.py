@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 import redis
 
-from memtenant import Detector, Masking, MaskingAction, Message, Tenant, ToolCall
+from memtenant import ContextBudget, Detector, Masking, MaskingAction, Message, Tenant, ToolCall
 from memtenant.errors import IdempotencyConflict, MaskingRejected, UsageError
 from memtenant.memory import masked
 from memtenant.memory.masking import LONG_TEXT, masking_rules
+from memtenant.memory.summaries import SummaryRequest
 from memtenant.sync import Tenant as SyncTenant
 from memtenant.tenancy.masking import MaskingPolicy
 from memtenant.tenancy.policy import EncryptionMode, TenantPolicy
@@ -192,6 +193,27 @@ async def test_long_texts_are_masked_in_a_thread(
     receipt = await chat.append(Message.human("x" * LONG_TEXT + " ada@example.org"))
     assert threads == [True, False]
     assert receipt.masked == {Detector.EMAIL: 1}
+
+
+async def test_a_summariser_sees_no_value_that_was_stored_before_masking_was_on(
+    on_valkey: Provisioned,
+) -> None:
+    requests: list[SummaryRequest] = []
+
+    async def tells(request: SummaryRequest) -> dict[str, object]:
+        requests.append(request)
+        return {"summary": "Write to ada@example.org.", "facts": ["cvv 123"]}
+
+    async with asked(on_valkey, None, MaskingPolicy()) as tenant:
+        chat = tenant.conversation("s", user="u")
+        await chat.extend([Message.human(f"{n} cvv 123 of ada@example.org") for n in range(20)])
+    async with asked(on_valkey, None, PCI) as tenant:
+        chat = tenant.conversation("s", user="u", summariser=tells)
+        budget = ContextBudget(400, summary_tokens=120, summary_timeout=5.0, counter=len)
+        summary = (await chat.summarise(budget)).summary
+    assert summary is not None
+    assert (summary.text, summary.facts) == ("Write to <EMAIL>.", ("cvv <CVV>",))
+    assert {one.text[-19:] for one in requests[0].messages} == {" cvv <CVV> of <EMAIL>"[-19:]}
 
 
 # --- what policy and code say together ---------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from memtenant.crypto.primitives import SecretKey, derive
 from memtenant.errors import MaskingRejected
@@ -17,6 +17,9 @@ from memtenant.memory.masking import LONG_TEXT, MaskingRules
 from memtenant.memory.messages import SYSTEM, TOOL, Json, Message, ToolCall
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.masking import Detector, MaskingAction
+
+if TYPE_CHECKING:
+    from memtenant.memory.summaries import Answer, SummaryRequest
 
 __all__ = ["SubjectMask", "are_long", "is_long"]
 
@@ -54,6 +57,27 @@ class SubjectMask:
         _checked(masker)
         return masked
 
+    def request(self, request: SummaryRequest) -> SummaryRequest:
+        """What a summariser reads. What is stored already is masked, not rejected."""
+        masker = self._masker()
+        messages = tuple(
+            replace(one, message=self._message(one.message, masker)) for one in request.messages
+        )
+        before = request.previous
+        if before is not None:
+            before = replace(
+                before,
+                text=masker.text(before.text, self.rules.actions),
+                facts=self._texts(before.facts, masker),
+            )
+        return replace(request, messages=messages, previous=before)
+
+    def answer(self, answer: Answer) -> Answer:
+        """A summary, masked as what it was made from."""
+        masker = self._masker()
+        text = masker.text(answer.text, self.rules.actions)
+        return replace(answer, text=text, facts=self._texts(answer.facts, masker))
+
     def values(self, values: Mapping[str, Json]) -> dict[str, Json]:
         """A shared context's values; its names stay. Raises `MaskingRejected`."""
         masker = self._masker()
@@ -68,6 +92,9 @@ class SubjectMask:
                 self.token_key, "memtenant/1/token", str(self.tenant).encode(), self.whose
             )
         )
+
+    def _texts(self, texts: Sequence[str], masker: Masker) -> tuple[str, ...]:
+        return tuple(masker.text(text, self.rules.actions) for text in texts)
 
     def _message(self, message: Message, masker: Masker) -> Message:
         actions = self._actions(message.role)

@@ -216,7 +216,13 @@ class Conversation:
         from memtenant.memory._async.summaries import Summaries
 
         return Summaries(
-            self, self._store, self._keys, self._history, self._counter, self._summariser
+            self,
+            self._store,
+            self._keys,
+            self._history,
+            self._counter,
+            self._masks,
+            self._summariser,
         )
 
     async def count(self) -> int:

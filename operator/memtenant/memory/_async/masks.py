@@ -14,6 +14,7 @@ from memtenant.tenancy.masking import Detector, MaskingPolicy
 
 if TYPE_CHECKING:
     from memtenant.memory.masked import SubjectMask
+    from memtenant.memory.summaries import Answer, SummaryRequest
 
 __all__ = ["Masks"]
 
@@ -49,6 +50,20 @@ class Masks:
         if is_long(values):
             return await aside(lambda: mask.values(values))
         return mask.values(values)
+
+    async def request(self, request: SummaryRequest, whose: bytes) -> SummaryRequest:
+        """What a summariser is given: messages that were stored before masking was on, too."""
+        mask = self._mask(whose)
+        if mask is None:
+            return request
+        return await aside(lambda: mask.request(request))
+
+    async def answer(self, answer: Answer, whose: bytes) -> Answer:
+        """A summary as it may be stored, whoever wrote it."""
+        mask = self._mask(whose)
+        if mask is None:
+            return answer
+        return await aside(lambda: mask.answer(answer))
 
     def title(self, title: str, whose: bytes) -> str:
         """A conversation's title: often the first words of a message."""

@@ -30,6 +30,7 @@ from memtenant.functions.calls import ReadSummaries, Summarise, TakeLease
 from memtenant.functions.replies import Entry, Lease
 from memtenant.memory._async.audited import AuditedStore
 from memtenant.memory._async.link import asked, sleep
+from memtenant.memory._async.masks import Masks
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent
 from memtenant.memory.budget import ContextBudget
@@ -81,6 +82,7 @@ class Summaries:
         keys: DataKeys,
         history: History,
         counter: TokenCounter,
+        masks: Masks,
         summariser: Summariser | None,
     ) -> None:
         self._conversation = conversation
@@ -88,6 +90,7 @@ class Summaries:
         self._keys = keys
         self._history = history
         self._counter = counter
+        self._masks = masks
         self._summariser = summariser
 
     async def read(self) -> Summary | None:
@@ -183,11 +186,14 @@ class Summaries:
         )
         if request is None:
             return SummaryOutcome(Summarising.NOT_DUE, previous)
+        whose = self._history.where.subject.index
+        request = await self._masks.request(request, whose)
         made = await self._answer(summariser, request, budget.summary_timeout, counter)
         fallback = made if isinstance(made, Fallback) else None
         answer = extract(request, counter) if isinstance(made, Fallback) else made
         if answer is None:
             return SummaryOutcome(Summarising.NOT_DUE, previous, fallback=fallback)
+        answer = await self._masks.answer(answer, whose)
         try:
             summary = await self._keep(request, answer, fallback, holder, lease, counter)
         except VersionConflict:

@@ -217,7 +217,13 @@ class Conversation:
         from memtenant.memory._sync.summaries import Summaries
 
         return Summaries(
-            self, self._store, self._keys, self._history, self._counter, self._summariser
+            self,
+            self._store,
+            self._keys,
+            self._history,
+            self._counter,
+            self._masks,
+            self._summariser,
         )
 
     def count(self) -> int:

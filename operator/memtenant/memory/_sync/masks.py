@@ -15,6 +15,7 @@ from memtenant.tenancy.masking import Detector, MaskingPolicy
 
 if TYPE_CHECKING:
     from memtenant.memory.masked import SubjectMask
+    from memtenant.memory.summaries import Answer, SummaryRequest
 
 __all__ = ["Masks"]
 
@@ -50,6 +51,20 @@ class Masks:
         if is_long(values):
             return aside(lambda: mask.values(values))
         return mask.values(values)
+
+    def request(self, request: SummaryRequest, whose: bytes) -> SummaryRequest:
+        """What a summariser is given: messages that were stored before masking was on, too."""
+        mask = self._mask(whose)
+        if mask is None:
+            return request
+        return aside(lambda: mask.request(request))
+
+    def answer(self, answer: Answer, whose: bytes) -> Answer:
+        """A summary as it may be stored, whoever wrote it."""
+        mask = self._mask(whose)
+        if mask is None:
+            return answer
+        return aside(lambda: mask.answer(answer))
 
     def title(self, title: str, whose: bytes) -> str:
         """A conversation's title: often the first words of a message."""

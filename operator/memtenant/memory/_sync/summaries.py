@@ -31,6 +31,7 @@ from memtenant.functions.calls import ReadSummaries, Summarise, TakeLease
 from memtenant.functions.replies import Entry, Lease
 from memtenant.memory._sync.audited import AuditedStore
 from memtenant.memory._sync.link import asked, sleep
+from memtenant.memory._sync.masks import Masks
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent
 from memtenant.memory.budget import ContextBudget
@@ -82,6 +83,7 @@ class Summaries:
         keys: DataKeys,
         history: History,
         counter: TokenCounter,
+        masks: Masks,
         summariser: Summariser | None,
     ) -> None:
         self._conversation = conversation
@@ -89,6 +91,7 @@ class Summaries:
         self._keys = keys
         self._history = history
         self._counter = counter
+        self._masks = masks
         self._summariser = summariser
 
     def read(self) -> Summary | None:
@@ -184,11 +187,14 @@ class Summaries:
         )
         if request is None:
             return SummaryOutcome(Summarising.NOT_DUE, previous)
+        whose = self._history.where.subject.index
+        request = self._masks.request(request, whose)
         made = self._answer(summariser, request, budget.summary_timeout, counter)
         fallback = made if isinstance(made, Fallback) else None
         answer = extract(request, counter) if isinstance(made, Fallback) else made
         if answer is None:
             return SummaryOutcome(Summarising.NOT_DUE, previous, fallback=fallback)
+        answer = self._masks.answer(answer, whose)
         try:
             summary = self._keep(request, answer, fallback, holder, lease, counter)
         except VersionConflict:
