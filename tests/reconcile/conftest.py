@@ -1,5 +1,6 @@
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,18 @@ Condition = tuple[str, str, str]
 class Ground:
     """Declared objects in a folder and a real server; `settle` is one start of the operator."""
 
-    resources: FolderResources
     server: Server
     folder: Path
+    resources: FolderResources = field(init=False)
+    _opened: ExitStack = field(default_factory=ExitStack)
+
+    def open(self) -> None:
+        """Take the state folder, whose one writer this process is then."""
+        self.resources = self._opened.enter_context(FolderResources.open(self.folder))
+
+    def close(self) -> None:
+        """Leave the state folder to another process, until it is opened again."""
+        self._opened.close()
 
     def store(self, name: str = "shared", endpoint: str = "", **spec: Any) -> None:
         """Declare the server as a MemoryStore."""
@@ -46,16 +56,21 @@ class Ground:
         """Declare a RetentionPolicy."""
         self.resources.declare(ObjectKey.policy(name), spec)
 
-    def tenant(self, name: str, **spec: Any) -> None:
+    def tenant(self, name: str, annotations: Mapping[str, str] | None = None, **spec: Any) -> None:
         """Declare a tenant of namespace ``support``, or change it."""
         declared = {"retentionPolicyRef": {"name": "standard"}, "storeRef": {"name": "shared"}}
-        self.resources.declare(ObjectKey.tenant("support", name), {**declared, **spec})
+        key = ObjectKey.tenant("support", name)
+        self.resources.declare(key, {**declared, **spec}, annotations=annotations)
 
-    async def settle(self, ahead: timedelta = timedelta()) -> Mapping[ObjectKey, Happened]:
+    async def settle(
+        self, ahead: timedelta = timedelta(), *, agents_run: bool = False
+    ) -> Mapping[ObjectKey, Happened]:
         """Everything reconciled, measured and repaired by an operator that knows nothing yet, and
-        whose clock is so much ahead."""
+        whose clock is so much ahead. It waits for agents only where some run."""
         clock = Clock(now=lambda: system_clock.now() + ahead)
         async with local_world(self.resources, clock=clock) as world:
+            if not agents_run:
+                world.timing = replace(world.timing, agent_look=timedelta())
             return {happened.key: happened for happened in await settle(world)}
 
     async def tenant_status(self, name: str) -> MemoryTenantStatus:
@@ -87,8 +102,9 @@ def told(status: MemoryTenantStatus | MemoryStoreStatus, kind: str) -> Condition
 @pytest.fixture
 async def ground(valkey: Server, tmp_path: Path) -> AsyncIterator[Ground]:
     """A policy without bounds, a store, and no tenant."""
-    with FolderResources.open(tmp_path / "state") as resources:
-        made = Ground(resources, valkey, tmp_path / "state")
-        made.policy()
-        made.store()
-        yield made
+    made = Ground(valkey, tmp_path / "state")
+    made.open()
+    made.policy()
+    made.store()
+    yield made
+    made.close()

@@ -8,15 +8,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from memtenant import Message, Tenant
+from memtenant.clock import system_clock
 from memtenant.crypto.agent_keyring import AgentKeyring
 from memtenant.crypto.keyring import Keyring
+from memtenant.crypto.names import user_alias
 from memtenant.memory.source import BindingSource
 from memtenant.rules.record import TenantRecord
 from memtenant.sync import Tenant as SyncTenant
@@ -109,7 +111,7 @@ class Busy:
                 except Exception as error:  # noqa: BLE001 -- whatever it is, it is a failed call
                     self.problems.append(f"{text}: {error!r}")
                 number += 1
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.02)
 
     def write_in_a_thread(self, folder: Path, name: str) -> None:
         """With the twin that blocks."""
@@ -123,7 +125,7 @@ class Busy:
                 except Exception as error:  # noqa: BLE001 -- as above
                     self.problems.append(f"{text}: {error!r}")
                 number += 1
-                time.sleep(0.01)
+                time.sleep(0.02)
 
 
 _PROCESS = """
@@ -142,7 +144,7 @@ with Tenant(BindingSource(Path(sys.argv[1]))) as tenant:
         assert chat.messages()
         print(user, f"process-{number}", flush=True)
         number += 1
-        time.sleep(0.01)
+        time.sleep(0.02)
 """
 
 
@@ -178,10 +180,10 @@ async def test_a_root_is_replaced_and_the_old_key_destroyed_without_one_failed_c
         ]
         await asyncio.sleep(0.5)
         bring_root(acme, 100)
-        await acme.settle()
+        await acme.settle(agents_run=True)
         assert await versions_of(acme) == [1, 2], "what retired is kept for the grace"
         assert wrapped_under(acme) == {2}
-        await acme.settle(AFTER_THE_GRACE)
+        await acme.settle(AFTER_THE_GRACE, agents_run=True)
         assert await versions_of(acme) == [2]
         await asyncio.sleep(1.2)
         agents.stop.set()
@@ -196,3 +198,143 @@ async def test_a_root_is_replaced_and_the_old_key_destroyed_without_one_failed_c
         for user, expected in texts.items():
             found = [one.text for one in await tenant.conversation("s", user=user).messages()]
             assert found[: len(expected)] == expected
+
+
+# -- asked for, stopped, killed --------------------------------------------------------------------
+
+
+def ask(ground: Ground, token: str) -> None:
+    """The annotation beside the one that rotates credentials."""
+    agents = [{"name": name} for name in ("one", "two", "three")]
+    ground.tenant("acme", {"memtenant.dev/rotate-keys": token}, encryption=SECRET, agents=agents)
+
+
+async def write(ground: Ground, *users: str) -> None:
+    async with Tenant(BindingSource(folder_of(ground, "one"))) as tenant:
+        for user in users:
+            await tenant.conversation("s", user=user).append(Message.human(f"of {user}"))
+
+
+async def read(ground: Ground, user: str) -> list[str]:
+    async with Tenant(BindingSource(folder_of(ground, "one"))) as tenant:
+        return [one.text for one in await tenant.conversation("s", user=user).messages()]
+
+
+async def test_a_data_key_that_does_not_open_is_told_and_keeps_the_old_version(
+    acme: Ground,
+) -> None:
+    await write(acme, "ada", "bob")
+    name = keys.dek(ACME, await alias_of(acme, "bob"))
+    with acme.server.admin() as admin:
+        before = admin.hget(name, "dek")
+        assert before is not None
+        admin.hset(name, "dek", before[:-1] + bytes([before[-1] ^ 1]))
+    ask(acme, "now")
+    await acme.settle()
+    await acme.settle(AFTER_THE_GRACE)
+    status = await acme.tenant_status("acme")
+    state, reason, message = told(status, "DataKeysUnreadable")
+    assert (state, reason) == ("True", "DataKeyDamaged")
+    assert f"k:{await alias_of(acme, 'bob')}" in message
+    assert status.keys is not None
+    assert (status.keys.data_keys, status.keys.remaining, status.keys.unreadable) == (2, 1, 1)
+    assert await versions_of(acme) == [1, 2]
+    assert await read(acme, "ada") == ["of ada"], "the others were wrapped anew"
+
+    with acme.server.admin() as admin:
+        admin.hset(name, "dek", before)  # from a backup
+    await acme.settle()
+    await acme.settle(AFTER_THE_GRACE)
+    await check_turned(acme, 2)
+    assert told(await acme.tenant_status("acme"), "DataKeysUnreadable")[0] == ""
+    assert await read(acme, "bob") == ["of bob"]
+
+
+async def test_what_an_agent_writes_around_the_functions_does_not_bring_a_version_back(
+    acme: Ground,
+) -> None:
+    await write(acme, "ada")
+    with acme.server.admin() as admin:
+        old = admin.hget(keys.dek(ACME, await alias_of(acme, "ada")), "dek")
+        assert old is not None
+    ask(acme, "now")
+    await acme.settle()
+    agent = await acme.login("acme", "one")
+    agent.hsetnx(keys.dek(ACME, "x" * 22), "dek", old)
+    await acme.settle(AFTER_THE_GRACE)
+    assert await versions_of(acme) == [1, 2]
+    with acme.server.admin() as admin:
+        admin.delete(keys.dek(ACME, "x" * 22))
+    await acme.settle(AFTER_THE_GRACE)
+    await check_turned(acme, 2)
+
+
+async def test_an_erasures_day_ends_with_a_new_key(acme: Ground) -> None:
+    await write(acme, "ada")
+    stored = await acme.resources.get_secret(acme.resources.home, f"{ACME}-keyring")
+    assert stored is not None
+    record = TenantRecord.from_data(stored.data, stored.name)
+    due = system_clock.now() + timedelta(hours=23)
+    erased = replace(record, shred_through=1, shred_due=due)
+    await acme.resources.replace_secret(stored, erased.to_data())
+    await acme.settle()
+    assert await versions_of(acme) == [1]
+    await acme.settle(timedelta(hours=24))
+    await acme.settle(timedelta(hours=25))
+    await check_turned(acme, 2)
+    assert (await record_of(acme)).shred_through == 0
+    assert await read(acme, "ada") == ["of ada"]
+
+
+_OPERATOR = """
+import asyncio, sys
+from datetime import timedelta
+from pathlib import Path
+from memtenant.reconcile.once import local_world, settle
+from memtenant.reconcile.world import Timing
+from memtenant.resources.folder import FolderResources
+
+async def main():
+    with FolderResources.open(Path(sys.argv[1])) as resources:
+        async with local_world(resources) as world:
+            nothing = timedelta(0)
+            world.timing = Timing(kubelet_lag=nothing, agent_look=nothing, key_grace=nothing)
+            print("begun", flush=True)
+            await settle(world)
+
+asyncio.run(main())
+"""
+
+
+async def test_an_operator_that_is_killed_anywhere_ends_in_the_same_state(
+    acme: Ground,
+) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    users = [f"user-{number}" for number in range(30)]
+    await write(acme, *users)
+    bring_root(acme, 100)
+    ask(acme, "now")
+    acme.close()
+    for _ in range(5):
+        command = [sys.executable, "-c", _OPERATOR, str(acme.folder)]
+        running = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+        assert running.stdout is not None
+        assert await running.stdout.readline() == b"begun\n"
+        await asyncio.sleep(chance.uniform(0.02, 0.5))
+        if running.returncode is None:
+            running.kill()
+        await running.wait()
+    acme.open()
+    await acme.settle()
+    await acme.settle(AFTER_THE_GRACE)
+    await acme.settle(2 * AFTER_THE_GRACE)
+    [version] = await versions_of(acme)
+    await check_turned(acme, version)
+    assert [await read(acme, user) for user in users] == [[f"of {user}"] for user in users]
+
+
+async def alias_of(ground: Ground, user: str) -> str:
+    data = (folder_of(ground, "one") / "keyring.json").read_bytes()
+    return user_alias(AgentKeyring.from_json(data).name_key, user)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from redis.exceptions import ResponseError
 
-from memtenant.stores.connection import Command, NodeClient
+from memtenant.stores.connection import Command, NodeClient, Reply
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.refusals import translated
 from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
@@ -53,7 +53,7 @@ async def data_keys(
             continue
         replies = await primary.run([("HGET", keys.dek(*place), _FIELD) for place in places])
         yield [
-            StoredDataKey(tenant, alias, reply if isinstance(reply, bytes) else b"")
+            StoredDataKey(tenant, alias, _value(primary, reply))
             for (tenant, alias), reply in zip(places, replies, strict=True)
             if reply is not None
         ]
@@ -74,6 +74,14 @@ async def replace_data_keys(
             raise translated(reply, str(primary.address))
     written = zip(changes, replies, strict=True)
     return Counter(one.tenant for (one, _), reply in written if reply is not None)
+
+
+def _value(primary: NodeClient, reply: Reply) -> bytes:
+    if isinstance(reply, bytes):
+        return reply
+    if isinstance(reply, ResponseError) and not str(reply).startswith("WRONGTYPE"):
+        raise translated(reply, str(primary.address))
+    return b""
 
 
 def _place(key: bytes) -> tuple[TenantId, str] | None:

@@ -1,0 +1,61 @@
+"""Agents that wait for replicas wait for as many as there are: the limits tell how many."""
+
+from pathlib import Path
+
+import pytest
+import redis
+
+from memtenant.reconcile.once import local_world, settle
+from memtenant.reconcile.reconciler import WorldReconciler
+from memtenant.resources.port import ObjectKey
+from memtenant.tenancy import keys
+from memtenant.tenancy.identity import TenantId
+from tests.conftest import StartServer
+from tests.reconcile.conftest import Ground
+from tests.stores.operators import discovered
+from tests.support.servers import Flavour
+
+NAMES = ("acme", "beta")
+
+
+def replicas_told(admin: "redis.Redis") -> list[bytes | None]:
+    return [admin.hget(keys.limits(TenantId("support", name)), "replicas") for name in NAMES]
+
+
+@pytest.fixture
+def primary_ground(start_server: StartServer, tmp_path: Path) -> Ground:
+    """A store of the test's own: replicas come and go."""
+    made = Ground(start_server(Flavour.VALKEY_9), tmp_path / "state")
+    made.open()
+    made.policy()
+    made.store()
+    for name in NAMES:
+        made.tenant(name, durability="Replicated")
+    return made
+
+
+async def test_the_limits_follow_the_replicas_and_are_written_when_these_change(
+    primary_ground: Ground, start_server: StartServer
+) -> None:
+    primary = primary_ground.server
+    store = ObjectKey.store("shared")
+    with primary.admin() as admin:
+        async with local_world(primary_ground.resources) as world:
+            await settle(world)
+            assert replicas_told(admin) == [b"0", b"0"]
+            reconciler = WorldReconciler(world)
+
+            replica = start_server(Flavour.VALKEY_9, replica_of=primary)
+            await discovered(world.links["shared"].admin, 1)
+            await reconciler.repair(store)
+            assert replicas_told(admin) == [b"1", b"1"]
+
+            before = admin.info("commandstats")["cmdstat_hset"]["calls"]
+            for _ in range(3):
+                await reconciler.repair(store)
+            assert admin.info("commandstats")["cmdstat_hset"]["calls"] == before
+
+            replica.stop()
+            await reconciler.repair(store)
+            assert replicas_told(admin) == [b"0", b"0"]
+    primary_ground.close()
