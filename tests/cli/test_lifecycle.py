@@ -9,6 +9,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 
 from memtenant.cli.exits import ExitCode
 from memtenant.cli.server import server_folder
+from memtenant.crypto.agent_keyring import AgentKeyring
 from tests.cli.program import TENANT, Program, policy, record_key, tenant
 from tests.cli.test_apply import administered
 
@@ -79,6 +80,25 @@ def test_two_rotations_in_a_row_are_both_done_in_the_end(program: Program) -> No
     time.sleep(2.1)  # minOverlap, counted from the next whole second
     program.do("apply")
     assert program.binding().version == 3
+
+
+def test_a_key_is_rotated_and_the_earlier_one_kept_for_the_grace(program: Program) -> None:
+    manifests = program.write("all.yaml", policy(), tenant())
+    program.do("apply", "-f", manifests)
+    before = program.binding()
+
+    ended = program.do("rotate", "support/acme", "--keys")
+
+    assert "key version 2 is active" in ended.out
+    assert "version 1 retires: 0 data keys under it" in ended.out
+    after = program.binding()
+    assert (after.username, after.version) == (before.username, before.version)
+    keyring = AgentKeyring.from_json(after.keyring)
+    assert ([kek.version for kek in keyring.keks], keyring.active) == ([1, 2], 2)
+    assert program.status("tenant", "acme")["keys"]["retiring"] == [1]
+    program.do("apply", "-f", manifests)
+    assert program("plan", "-f", manifests).code == ExitCode.DONE
+    assert AgentKeyring.from_json(program.binding().keyring) == keyring
 
 
 def test_writing_ends_at_the_quota_and_returns_under_it(program: Program) -> None:

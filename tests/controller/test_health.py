@@ -77,14 +77,19 @@ async def test_a_tenant_that_is_gone_takes_its_series_along() -> None:
     key = ObjectKey.tenant("support", "acme")
     live = [Measured(TenantId("support", "acme"), 5, 10, 1, None)]
     access = {"mode": "OverQuota", "since": "2026-01-01T00:00:00Z"}
-    mirror.put(declared(key, conditions=[condition("Ready", "True")], access=access))
+    keys = {"retiring": [1, 2], "since": "2026-01-01T00:00:00Z", "remaining": 7}
+    mirror.put(declared(key, conditions=[condition("Ready", "True")], access=access, keys=keys))
     text = await declared_series(mirror, tenant_limit=10, measured=live)
     assert 'memtenant_tenant_usage_bytes{tenant="support.acme"} 5\n' in text
     assert 'memtenant_tenant_limit_bytes{tenant="support.acme"} 10\n' in text
     assert "tenant_conversations_limit{" not in text
     assert 'memtenant_tenant_access{tenant="support.acme",mode="OverQuota"} 1\n' in text
     assert 'memtenant_tenants{ready="True"} 1\n' in text
+    assert 'memtenant_tenant_keys_retiring{tenant="support.acme"} 2\n' in text
+    assert 'memtenant_tenant_data_keys_remaining{tenant="support.acme"} 7\n' in text
+    assert "tenant_data_keys_unreadable{" not in text
     since = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    assert f'keys_since_timestamp_seconds{{tenant="support.acme"}} {since}\n' in text
     assert f'access_since_timestamp_seconds{{tenant="support.acme"}} {since}\n' in text
     mirror.replace(Kind.TENANT, Listing((), "9"))
     assert "support.acme" not in await declared_series(mirror, tenant_limit=10, measured=live)
@@ -107,7 +112,15 @@ async def test_of_too_many_tenants_the_troubled_ones_are_shown() -> None:
 async def test_nonsense_in_a_status_does_not_break_the_page() -> None:
     mirror = Mirror()
     key = ObjectKey.tenant("support", "acme")
-    mirror.put(declared(key, conditions=["?", {"type": 'a"\n\\'}], usage=3, access={"since": "?"}))
+    mirror.put(
+        declared(
+            key,
+            conditions=["?", {"type": 'a"\n\\'}],
+            usage=3,
+            access={"since": "?"},
+            keys={"retiring": "?", "remaining": "?"},
+        )
+    )
     mirror.put(declared(EU, nodes=[{"role": "Primary", "acl": "InSync"}, 3], conditions=None))
     text = await declared_series(mirror, tenant_limit=6)
     assert 'memtenant_store_nodes{store="eu",role="Primary",acl="InSync"} 1\n' in text

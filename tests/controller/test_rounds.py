@@ -62,7 +62,7 @@ async def until(holds: Callable[[], object]) -> None:
 async def test_each_store_is_repaired_and_measured_again_and_again_until_it_goes() -> None:
     async with rounds(Recorder()) as running:
         seen = running.recorder.rounds
-        await until(lambda: seen["repair eu"] > 2 and seen["measure eu"] > 2)
+        await until(lambda: all(seen[f"{which} eu"] > 2 for which in Round))
         running.mirror.replace(Kind.STORE, Listing((), "9"))
         await until(lambda: len(asyncio.all_tasks()) == 2)
         before = seen.total()

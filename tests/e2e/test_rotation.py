@@ -1,17 +1,26 @@
 """Credentials and keys turn under open connections; what is old ends, and what is lost is told."""
 
+import random
 import secrets
+import threading
+import time
 from base64 import b64encode
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import redis
 
+from memtenant import Message
 from memtenant.crypto.agent_keyring import AgentKeyring
+from memtenant.memory.source import BindingSource
+from memtenant.sync import Tenant
+from memtenant.tenancy import keys
 from memtenant.tenancy.binding import Binding
 from tests.e2e import invariants
 from tests.e2e.remembering import recall, remember
 from tests.e2e.scene import Scene, eventually, login, works
+from tests.memory.bindings import mount
 from tests.support.servers import Options, Server
 
 pytestmark = pytest.mark.cluster
@@ -24,7 +33,7 @@ def scene(stage: Callable[[], Scene]) -> Scene:
     scene.server(Options(appendonly=True), replica_of=server)
     scene.policy()
     scene.store(server)
-    scene.operator(kubelet_lag="3", credential_grace="10")
+    scene.operator(kubelet_lag="3", credential_grace="10", key_grace="2")
     return scene
 
 
@@ -148,25 +157,87 @@ def keyed_tenant(scene: Scene, team: str, name: str, key: bytes) -> Binding:
     return binding
 
 
-def test_a_changed_key_secret_rewraps_and_adds_a_version(scene: Scene) -> None:
+class Agent(threading.Thread):
+    """Writes and reads by the SDK all the time, with a binding that its kubelet hands over late."""
+
+    def __init__(self, scene: Scene, team: str, name: str, folder: Path) -> None:
+        super().__init__()
+        self._scene, self._team, self._name = scene, team, name
+        self._folder = folder / name
+        self._ending = threading.Event()
+        self.texts: list[str] = []
+        self.problems: list[str] = []
+
+    def mounted(self) -> Path:
+        """The folder, as the Secret is now."""
+        return mount(self._folder, self._scene.binding(self._team, self._name))
+
+    def run(self) -> None:
+        with Tenant(BindingSource(self.mounted())) as tenant:
+            mounted_at = time.monotonic()
+            while not self._ending.is_set():
+                number = len(self.texts)
+                chat = tenant.conversation("s", user=f"user-{number // 5}")
+                try:
+                    chat.append(Message.human(str(number)))
+                    assert chat.messages()
+                except Exception as error:  # noqa: BLE001 -- whatever it is, it is a failed call
+                    self.problems.append(repr(error))
+                self.texts.append(str(number))
+                if time.monotonic() > mounted_at + 2:
+                    self.mounted()
+                    mounted_at = time.monotonic()
+                time.sleep(0.05)
+
+    def end(self) -> None:
+        self._ending.set()
+        self.join()
+
+
+def test_a_changed_key_secret_turns_the_key_while_agents_work_and_the_operator_is_killed(
+    scene: Scene, tmp_path: Path
+) -> None:
     team = scene.team()
     old = keyed_tenant(scene, team, "acme", secrets.token_bytes(32))
+    agent = Agent(scene, team, "acme", tmp_path)
+    agent.start()
+    try:
+        scene.secret(team, "acme-key", {"root": b64encode(secrets.token_bytes(32)) + b"\n"})
+        for _ in range(3):
+            time.sleep(random.uniform(1, 4))
+            scene.leading().kill()
+        eventually(lambda: is_turned(scene, team, "acme", 2), "version 1 is destroyed")
+        agent.mounted()
+        time.sleep(1.5)  # an agent looks at its binding once a second
+    finally:
+        agent.end()
 
-    scene.secret(team, "acme-key", {"root": b64encode(secrets.token_bytes(32)) + b"\n"})
-
-    eventually(
-        lambda: (scene.seen(team, "acme") or {})["status"].get("keyVersion") == 2, "version 2"
-    )
-    eventually(lambda: scene.binding(team, "acme").keyring != old.keyring, "a new keyring")
+    assert agent.problems == []
+    assert len(agent.texts) > 20
+    before = AgentKeyring.from_json(old.keyring)
     new = scene.binding(team, "acme")
-    before, after = AgentKeyring.from_json(old.keyring), AgentKeyring.from_json(new.keyring)
-    assert after.active == 2
-    assert after.kek(1).secret == before.kek(1).secret
+    after = AgentKeyring.from_json(new.keyring)
+    assert [kek.version for kek in after.keks] == [after.active] == [2]
     assert after.name_key.secret == before.name_key.secret, "or every key would be renamed"
     assert new.password == old.password
-    with login(new) as agent:
-        assert recall(agent, new) == ["under the first key"]
+    tenant = new.tenant
+    with scene.servers[0].admin() as admin:
+        stored = [admin.hget(name, "dek") for name in admin.scan_iter(keys.dek(tenant, "*"))]
+        assert {one[:4] for one in stored if one is not None} == {(2).to_bytes(4, "big")}
+        assert admin.hget(keys.limits(tenant), "least_kek") == b"2"
+        assert admin.hget(keys.limits(tenant), "replicas") == b"1"
+    with login(new) as connection:
+        assert recall(connection, new) == ["under the first key"]
+    with Tenant(BindingSource(agent.mounted())) as memory:
+        users = range(0, len(agent.texts), 5)
+        found = [memory.conversation("s", user=f"user-{n // 5}").messages() for n in users]
+    assert [one.text for messages in found for one in messages] == agent.texts
     invariants.check(scene, *scene.servers)
+
+
+def is_turned(scene: Scene, team: str, name: str, version: int) -> bool:
+    status = (scene.seen(team, name) or {})["status"]
+    return status.get("keyVersion") == version and "keys" not in status
 
 
 def test_a_vanished_key_secret_stops_nobody_and_no_key_takes_its_place(scene: Scene) -> None:

@@ -12,7 +12,7 @@ from memtenant.cli import output, server
 from memtenant.cli.inputs import Given, Manifest
 from memtenant.cli.server import LOCAL_SECRET, LOCAL_STORE, STAND_IN, Server
 from memtenant.errors import InvalidResource, UsageError
-from memtenant.reconcile.prepare import ROTATE_ANNOTATION
+from memtenant.reconcile.prepare import ROTATE_ANNOTATION, ROTATE_KEYS_ANNOTATION
 from memtenant.resources.port import API_VERSION, Declared, Kind, ObjectKey, Resources
 
 __all__ = ["Intent", "Intents", "SecretIntent", "cluster_intents", "local_intents"]
@@ -96,9 +96,10 @@ def _intent(manifest: Manifest, before: Mapping[ObjectKey, Declared] | None = No
     metadata = stored["metadata"]
     annotations = dict(metadata.get("annotations") or {})
     now = (before or {}).get(manifest.key)
-    if now is not None and ROTATE_ANNOTATION in now.annotations:
-        # Set by `memtenant rotate`; a manifest that does not speak of it does not take it back.
-        annotations.setdefault(ROTATE_ANNOTATION, now.annotations[ROTATE_ANNOTATION])
+    for name in (ROTATE_ANNOTATION, ROTATE_KEYS_ANNOTATION):
+        if now is not None and name in now.annotations:
+            # Set by `memtenant rotate`; a manifest that does not speak of it does not take it back.
+            annotations.setdefault(name, now.annotations[name])
     return Intent(
         manifest.key, stored.get("spec") or {}, dict(metadata.get("labels") or {}), annotations
     )
