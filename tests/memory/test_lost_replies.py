@@ -1,74 +1,96 @@
-"""A conversation against a model, while connections are cut at any moment.
+"""A conversation against a model, while connections are cut at any moment and processes crash.
 
 An append that was acknowledged is there once and stays; one that failed is there once or not at
-all, and every change that was acknowledged is made.
+all, and every change that was acknowledged is made. Where the tenant is audited, the queue tells of
+every record that is there, and nothing that was done is told twice.
 """
 
 import asyncio
-import itertools
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import invariant, rule
 
-from memtenant import Conversation, Message, Options, Tenant
-from memtenant.errors import StoreUnavailable
-from tests.memory.bindings import Provisioned
-from tests.support.loop import LoopThread
-from tests.support.relay import Proxy
+from memtenant import Conversation, Head, Message, Options, Receipt, Tenant
+from memtenant.errors import StoreUnavailable, VersionConflict
+from tests.memory.machines import DELAYS, WHICH, TwoProcesses, run_on
+from tests.memory.queue import Left, covered, stored
 from tests.support.servers import Server
 
-_tenants = itertools.count(1)
-DELAYS = st.sampled_from([0.0, 0.001, 0.003, 0.008])
+PLACES = st.integers(0, 20)
 
 
-class Conversations(RuleBasedStateMachine):
-    """Two processes' worth of handles on one conversation, one of them behind a proxy."""
-
-    server: Server
+class Conversations(TwoProcesses):
+    """One conversation, and what it should hold."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = TemporaryDirectory()
-        self.server.wipe()
-        acme = Provisioned(self.server, Path(self.folder.name))
-        acme.provision("default", "other")
-        self.loop = LoopThread("conversations")
-        self.proxy = Proxy.to(self.server.host, self.server.port)
-        quick = Options(timeout=1.0, connect_timeout=1.0, retry_budget=4.0)
-        self.tenants = [
-            Tenant(acme.source(port=self.proxy.port), options=quick),
-            Tenant(acme.source("other"), options=quick),
-        ]
-        self.texts = map(str, itertools.count())
         self.model: list[str] = []
-
-    def teardown(self) -> None:
-        for tenant in self.tenants:
-            self.loop.run(tenant.aclose())
-        self.proxy.close()
-        self.loop.close()
-        self.folder.cleanup()
+        self.kept: dict[str, tuple[list[Message], Receipt]] = {}
 
     def chat(self, which: int) -> Conversation:
         return self.tenants[which].conversation("s", user="ada")
 
-    @rule(which=st.integers(0, 1), count=st.integers(1, 5))
+    def check_coverage(self, left: list[Left]) -> None:
+        assert stored(self.server) <= covered(left)
+
+    def new(self, count: int) -> list[str]:
+        return [next(self.texts) for _ in range(count)]
+
+    @rule(which=WHICH, count=st.integers(1, 5))
     def append(self, which: int, count: int) -> None:
-        texts = [next(self.texts) for _ in range(count)]
+        texts = self.new(count)
 
         async def work() -> None:
             await asyncio.gather(*(self.chat(which).append(Message.human(t)) for t in texts))
 
-        self.loop.run(work())
+        self.run(work())
         self.model += texts
+
+    @rule(which=WHICH, count=st.integers(1, 4))
+    def extend_with_a_key(self, which: int, count: int) -> None:
+        messages = [Message.human(text) for text in self.new(count)]
+        key = messages[0].text
+        receipt = self.run(self.chat(which).extend(messages, idempotency_key=key))
+        assert not receipt.duplicate
+        assert receipt.last - receipt.first == count - 1
+        self.kept[key] = messages, receipt
+        self.model += [one.text for one in messages]
+
+    @rule(which=WHICH, place=PLACES)
+    def extend_with_a_known_key(self, which: int, place: int) -> None:
+        if not self.kept:
+            return
+        key = sorted(self.kept)[place % len(self.kept)]
+        messages, first = self.kept[key]
+        again = self.run(self.chat(which).extend(messages, idempotency_key=key))
+        assert again.duplicate
+        assert (again.first, again.last) == (first.first, first.last)
+
+    @rule(which=WHICH, late=st.booleans())
+    def append_with_an_expectation(self, which: int, late: bool) -> None:
+        (text,) = self.new(1)
+
+        async def work() -> bool:
+            await self.chat(which).messages()
+            expected = self.chat(which).version
+            if late:
+                expected = Head(expected.epoch, expected.last + 1)
+            try:
+                await self.chat(which).append(Message.human(text), expected=expected)
+            except VersionConflict:
+                return False
+            return True
+
+        if self.run(work()):
+            assert not late
+            self.model.append(text)
+        else:
+            assert late or not self.model
 
     @rule(count=st.integers(1, 5), cuts=st.lists(DELAYS, min_size=1, max_size=3), slow=DELAYS)
     def append_while_connections_are_cut(self, count: int, cuts: list[float], slow: float) -> None:
-        texts = [next(self.texts) for _ in range(count)]
+        texts = self.new(count)
 
         async def work() -> None:
             tasks = [
@@ -80,14 +102,12 @@ class Conversations(RuleBasedStateMachine):
                 await asyncio.to_thread(self.proxy.cut)
             await asyncio.gather(*tasks)
 
-        self.proxy.delay(slow)
-        self.loop.run(work())
-        self.proxy.delay(0)
+        self.run(work(), slow)
         self.model += texts
 
     @rule(delay=DELAYS, slow=DELAYS)
     def append_that_is_cancelled(self, delay: float, slow: float) -> None:
-        text = next(self.texts)
+        (text,) = self.new(1)
 
         async def work() -> list[str]:
             task = asyncio.create_task(self.chat(0).append(Message.human(text)))
@@ -97,71 +117,106 @@ class Conversations(RuleBasedStateMachine):
             await asyncio.sleep(2 * slow + 0.005)  # what was sent arrives
             return [one.text for one in await self.chat(1).messages()]
 
-        self.proxy.delay(slow)
-        found = self.loop.run(work())
-        self.proxy.delay(0)
-        if found[-1:] == [text]:
+        if self.run(work(), slow)[-1:] == [text]:
             self.model.append(text)
 
-    @rule(which=st.integers(0, 1))
+    @rule(count=st.integers(1, 4), delay=DELAYS, slow=DELAYS)
+    def crash_while_appending(self, count: int, delay: float, slow: float) -> None:
+        """The process ends with calls in flight; another begins, which remembers nothing."""
+        texts = self.new(count)
+        acknowledged = []
+
+        async def one(text: str) -> None:
+            await self.chat(0).append(Message.human(text))
+            acknowledged.append(text)
+
+        async def work() -> list[str]:
+            tasks = [asyncio.create_task(one(text)) for text in texts]
+            await asyncio.sleep(delay)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(2 * slow + 0.005)
+            await self.tenants[0].aclose()
+            self.tenants[0] = self.opened(0)
+            return [one.text for one in await self.chat(1).messages()]
+
+        found = self.run(work(), slow)
+        new = found[len(self.model) :]
+        assert set(acknowledged) <= set(new) <= set(texts)
+        self.model += new
+
+    @rule(which=WHICH)
     def pop(self, which: int) -> None:
-        popped = self.loop.run(self.chat(which).pop())
+        popped = self.run(self.chat(which).pop())
         expected = self.model.pop() if self.model else None
         assert (popped.text if popped else None) == expected
 
     @rule(cut=DELAYS, slow=DELAYS)
     def pop_while_the_connection_is_cut(self, cut: float, slow: float) -> None:
         async def work() -> str | None:
-            task = asyncio.create_task(self.chat(0).pop())
-            await asyncio.sleep(cut)
-            await asyncio.to_thread(self.proxy.cut)
-            popped = await task
+            popped = await self.while_cut(self.chat(0).pop(), True, cut)
             return popped.text if popped else None
 
-        self.proxy.delay(slow)
-        popped = self.loop.run(work())
-        self.proxy.delay(0)
-        assert popped == (self.model.pop() if self.model else None)
+        assert self.run(work(), slow) == (self.model.pop() if self.model else None)
 
-    @rule(which=st.integers(0, 1), place=st.integers(0, 20))
-    def update(self, which: int, place: int) -> None:
+    @rule(which=WHICH, place=PLACES, cut=st.booleans())
+    def update(self, which: int, place: int, cut: bool) -> None:
         if not self.model:
             return
         place %= len(self.model)
-        text = next(self.texts)
+        (text,) = self.new(1)
 
         async def work() -> None:
             stored = await self.chat(which).messages()
-            await self.chat(which).update_message(stored[place].sequence, Message.ai(text))
+            changing = self.chat(which).update_message(stored[place].sequence, Message.ai(text))
+            await self.while_cut(changing, cut)
 
-        self.loop.run(work())
+        self.run(work())
         self.model[place] = text
 
-    @rule(which=st.integers(0, 1), place=st.integers(0, 20))
-    def remove(self, which: int, place: int) -> None:
+    @rule(which=WHICH, place=PLACES, count=st.integers(1, 3), cut=st.booleans())
+    def remove(self, which: int, place: int, count: int, cut: bool) -> None:
         if not self.model:
             return
         place %= len(self.model)
+        there = self.model[place : place + count]
 
         async def work() -> int:
-            stored = await self.chat(which).messages()
-            return await self.chat(which).remove(stored[place].sequence)
+            stored = (await self.chat(which).messages())[place : place + count]
+            removing = self.chat(which).remove(*(one.sequence for one in stored), 10**9)
+            return await self.while_cut(removing, cut)
 
-        assert self.loop.run(work()) == 1
-        del self.model[place]
+        assert self.run(work()) == len(there)
+        del self.model[place : place + count]
 
-    @rule(which=st.integers(0, 1), delete=st.booleans(), cut=st.booleans())
+    @rule(which=WHICH, delete=st.booleans(), cut=st.booleans())
     def empty(self, which: int, delete: bool, cut: bool) -> None:
-        async def work() -> None:
+        async def work() -> int:
             chat = self.chat(which)
-            task = asyncio.create_task(chat.delete() if delete else chat.clear())
-            if cut:
-                await asyncio.sleep(0.001)
-                await asyncio.to_thread(self.proxy.cut)
-            await task
+            return await self.while_cut(chat.delete() if delete else chat.clear(), cut)
 
-        self.loop.run(work())
+        assert self.run(work()) == len(self.model)
         self.model.clear()
+
+    @rule(which=WHICH, start=PLACES, length=st.integers(1, 20))
+    def read_a_range(self, which: int, start: int, length: int) -> None:
+        async def work() -> tuple[list[str], list[str]]:
+            stored = (await self.chat(which).messages())[start : start + length]
+            if not stored:
+                return [], self.model[start : start + length]
+            part = await self.chat(which).messages(stored[0].sequence, stored[-1].sequence)
+            return [one.text for one in part], [one.text for one in stored]
+
+        part, expected = self.run(work())
+        assert part == expected == self.model[start : start + length]
+
+    @rule(which=WHICH, tokens=st.integers(1, 200))
+    def read_a_window(self, which: int, tokens: int) -> None:
+        window = [one.text for one in self.run(self.chat(which).window(tokens))]
+        assert window == self.model[len(self.model) - len(window) :]
+        if tokens >= 20 * len(self.model):
+            assert window == self.model
 
     @rule()
     def the_store_is_away_for_a_while(self) -> None:
@@ -173,32 +228,19 @@ class Conversations(RuleBasedStateMachine):
         source = self.tenants[0]._source
         impatient = Tenant(source, options=Options(retry_budget=0.05))
         self.proxy.refuse()
-        self.loop.run(work())
+        self.run(work())
         self.proxy.accept()
 
     @invariant()
     def both_read_what_was_acknowledged(self) -> None:
         for which in (0, 1):
             chat = self.chat(which)
-            stored = self.loop.run(chat.messages())
+            stored = self.run(chat.messages())
             assert [one.text for one in stored] == self.model
             sequences = [one.sequence for one in stored]
             assert sequences == sorted(set(sequences))
-            assert self.loop.run(chat.count()) == len(self.model)
+            assert self.run(chat.count()) == len(self.model)
 
 
 def test_nothing_acknowledged_is_lost_and_nothing_is_there_twice(redis_server: Server) -> None:
-    class OnThisServer(Conversations):
-        server = redis_server
-
-    run_state_machine_as_test(
-        OnThisServer,
-        settings=settings(
-            max_examples=12,
-            stateful_step_count=15,
-            deadline=None,
-            phases=(Phase.generate,),  # no shrinking: when a connection breaks is never the same
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_on(Conversations, redis_server, examples=10)

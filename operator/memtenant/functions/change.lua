@@ -25,9 +25,10 @@ local function repeated(call, mark)
   end
 end
 
--- HSET arguments of the head after the change; lowest is the first sequence that changes. The
--- epoch before stays in call.epoch, the bytes of the summaries that go in call.freed.
-local function head_after(call, bytes, count, mark, sequence, lowest)
+-- HSET arguments of the head after the change; lowest is the first sequence that changes, answer
+-- what a second try is told. The epoch before stays in call.epoch, the bytes of the summaries that
+-- go in call.freed.
+local function head_after(call, bytes, count, mark, answer, lowest)
   local head = call.head
   call.epoch = head.epoch
   call.drops_summaries = lowest <= head.covered
@@ -41,7 +42,7 @@ local function head_after(call, bytes, count, mark, sequence, lowest)
   end
   local changes = {}
   if mark ~= '' then
-    add_mark(call, changes, mark, NO_MAC, sequence)
+    add_mark(call, changes, mark, NO_MAC, answer)
   end
   head.epoch = head.epoch + 1
   head.bytes = math.max(head.bytes + bytes - call.freed, 0)
@@ -178,7 +179,7 @@ local function remove(keys, args)
   end
   must(call, 'LSET', call.list, '0', '')
   must_keep_books(call)
-  local changes = head_after(call, bytes, -#found, mark, highest, lowest)
+  local changes = head_after(call, bytes, -#found, mark, #found, lowest)
 
   for _, one in ipairs(found) do
     redis.call('LSET', call.list, decimal(one.index), one.entry)

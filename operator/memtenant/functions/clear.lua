@@ -42,7 +42,7 @@ local function empty(keys, args, deletes)
   local released = head.bytes + saved + (ended and CONVERSATION_OVERHEAD or 0)
   local removed = head.count
   head.first, head.oldest, head.gone = head.last + 1, 0, deletes and 1 or head.gone
-  local changes = head_after(call, -head.bytes, -head.count, mark, head.last, 0)
+  local changes = head_after(call, -head.bytes, -head.count, mark, removed, 0)
 
   redis.call('UNLINK', call.list, call.summaries, keys[8])
   write_head(call, changes)

@@ -146,8 +146,8 @@ class SharedContext:
             await sleep(delay)
 
     async def delete(self, *, expected: int | None = None) -> bool:
-        """Take every value away; whether there was anything. expected: the revision it must have
-        (`VersionConflict`)."""
+        """Take every value away; whether there was anything (after a lost reply, a second try finds
+        nothing any more). expected: the revision it must have (`VersionConflict`)."""
         call = DeleteContext(self._where.keys, self._agent, expected)
         intent = Intent(Operation.CONTEXT_DELETE, self._where)
         try:

@@ -145,8 +145,8 @@ class SharedContext:
             sleep(delay)
 
     def delete(self, *, expected: int | None = None) -> bool:
-        """Take every value away; whether there was anything. expected: the revision it must have
-        (`VersionConflict`)."""
+        """Take every value away; whether there was anything (after a lost reply, a second try finds
+        nothing any more). expected: the revision it must have (`VersionConflict`)."""
         call = DeleteContext(self._where.keys, self._agent, expected)
         intent = Intent(Operation.CONTEXT_DELETE, self._where)
         try:
