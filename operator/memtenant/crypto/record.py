@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -58,6 +59,7 @@ _PLAIN, _GCM = 0, 1
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
 
+_WRITER_LENGTH, _COUNTER_LENGTH = b"\x00\x08", b"\x00\x04"
 _KEY_ID = slice(2, 2 + COMMITMENT_BYTES)
 _WRITER = slice(_KEY_ID.stop, _KEY_ID.stop + WRITER_BYTES)
 _COUNTER = slice(_WRITER.stop, _WRITER.stop + 4)
@@ -155,7 +157,7 @@ class RecordKeys:
         if len(writer) != WRITER_BYTES:
             raise ValueError(f"a writer id has {WRITER_BYTES} bytes")
         count = counter.to_bytes(4, "big")
-        write = length_prefixed(kind.encode(), writer, count)
+        write = _write(kind, writer, count)
         if self._mode is EncryptionMode.DISABLED:
             start = bytes((_MAGIC, _VERSION << 4 | _PLAIN)) + self._mac_id + writer + count
             return start + content + self._tag(write, content)
@@ -184,7 +186,7 @@ class RecordKeys:
                 "A record was sealed with another key: it was moved here from another "
                 "conversation, user or tenant, or its data key was replaced. It is not shown"
             )
-        write = length_prefixed(kind.encode(), record[_WRITER], record[_COUNTER])
+        write = _write(kind, record[_WRITER], record[_COUNTER])
         content = self._opened(write, record) if suite == _GCM else self._checked(write, record)
         return Record(content, record[_WRITER], int.from_bytes(record[_COUNTER], "big"))
 
@@ -207,6 +209,16 @@ class RecordKeys:
 def _authenticated_place(suite: int, place: Place, key_id: bytes) -> bytes:
     """The first half of the authenticated data; kind, writer and counter follow."""
     return length_prefixed(bytes((_VERSION << 4 | suite,)), *place.fields, key_id)
+
+
+def _write(kind: str, writer: bytes, counter: bytes) -> bytes:
+    """The second half: the three length-prefixed, of which only the kind's length varies."""
+    return _prefixed(kind) + _WRITER_LENGTH + writer + _COUNTER_LENGTH + counter
+
+
+@lru_cache(maxsize=64)
+def _prefixed(kind: str) -> bytes:
+    return length_prefixed(kind.encode())
 
 
 def _suite(record: bytes) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from json.decoder import scanstring as _unquoted  # type: ignore[attr-defined]
 from json.encoder import encode_basestring as _quoted
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ _DICTIONARY = (
     b'{"role":"system","text":"{"role":"tool","text":"{"role":"ai","text":"{"role":"human","text":"'
 )
 
+_BARE_START, _BARE_MIDDLE = '{"role":"', ',"text":"'
 _TEXT, _PARTS = "text", "parts"
 _KNOWN = {"role", _TEXT, _PARTS, "name", "calls", "call", "meta", "pinned"}
 
@@ -70,7 +72,11 @@ def encode(message: Message) -> bytes:
 
 def decode(data: bytes) -> Message:
     """Undo `encode`; `RecordMalformed` for JSON that is no message."""
-    fields = _loaded(data)
+    text = _text(data)
+    bare = _bare(text)
+    if bare is not None:
+        return bare
+    fields = _loaded(text)
     if not isinstance(fields, dict) or not isinstance(fields.get("role"), str):
         raise _malformed()
     if len(fields) == 2 and isinstance(fields.get(_TEXT), str):
@@ -102,7 +108,7 @@ def encode_value(value: Json) -> bytes:
 
 def decode_value(data: bytes) -> Any:
     """Undo `encode_value`."""
-    return _loaded(data)
+    return _loaded(_text(data))
 
 
 def pack(data: bytes) -> bytes:
@@ -145,7 +151,7 @@ def unpack(content: bytes) -> bytes:
 def _is_bare(message: Message) -> bool:
     """Whether there is nothing but role and content."""
     return (
-        not (message.tool_calls or message.metadata or message.further)
+        not (message.tool_calls or message.metadata or message.further or message.pinned)
         and message.name is None
         and message.tool_call_id is None
     )
@@ -162,9 +168,30 @@ def _dumped(value: object) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _loaded(data: bytes) -> Any:
+def _bare(text: str) -> Message | None:
+    """The message, if its JSON is of that kind; None leaves it to the parser."""
+    if not text.startswith(_BARE_START):
+        return None
     try:
-        return json.loads(data.decode("utf-8", "surrogatepass"))
+        role, end = _unquoted(text, len(_BARE_START))
+        if not text.startswith(_BARE_MIDDLE, end):
+            return None
+        content, end = _unquoted(text, end + len(_BARE_MIDDLE))
+    except ValueError:
+        return None
+    return Message(role, content) if text[end:] == "}" else None
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode("utf-8", "surrogatepass")
+    except ValueError:
+        raise _malformed() from None
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError):
         raise _malformed() from None
 
