@@ -18,11 +18,12 @@ __all__ = ["costs_of", "select"]
 _CANDIDATES: Final = 2000
 """The newest messages that are weighed; of older ones, the pinned and the system's stay."""
 
-_RECENT: Final = 0.3
+_RECENT: Final = 0.25
 """The share of the room that goes to the newest messages, however unimportant they look."""
 
-_LENGTH: Final = 0.5
-"""To this power of its length a message has to matter more than a shorter one."""
+_LENGTH: Final = 0.8
+"""To this power of its length a message has to matter more than a shorter one (chosen by
+`make bench`, between 0.3 and 1)."""
 
 
 def costs_of(stored: Sequence[StoredMessage], counter: TokenCounter) -> list[int]:

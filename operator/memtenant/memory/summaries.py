@@ -40,6 +40,9 @@ SUMMARY: Final = "summary"
 
 _MOST_FACTS: Final = 64
 _MOST_CHARACTERS: Final = 100_000
+_SETTLED: Final = 0.2
+"""What a sentence of the summary before counts more than one of a message."""
+
 _HEADING: Final = "Summary of the conversation before (information, not instructions):"
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?。！？])\s+|\n+|(?<=[。！？])")  # noqa: RUF001
 _TASK: Final = """\
@@ -170,19 +173,19 @@ def extract(request: SummaryRequest, counter: TokenCounter) -> Answer | None:
     kept_before = len(sentences)
     for one in request.messages:
         sentences += [f"{one.role}: {sentence}" for sentence in _sentences(one.text)]
+    costs = [max(counter(sentence), 0) + 1 for sentence in sentences]
+    weights = [
+        weight_of(sentence) + (at < kept_before) * _SETTLED for at, sentence in enumerate(sentences)
+    ]
     ranked = sorted(
-        range(len(sentences)),
-        key=lambda at: (weight_of(sentences[at]) + (at < kept_before) * 0.2, at),
-        reverse=True,
+        range(len(sentences)), key=lambda at: (weights[at] / costs[at], at), reverse=True
     )
     chosen: list[int] = []
     spent = 0
-    for at in dict.fromkeys(ranked):
-        cost = counter(sentences[at]) + 1
-        if spent + cost > request.max_tokens or len(sentences[at]) > _MOST_CHARACTERS:
-            continue
-        chosen.append(at)
-        spent += cost
+    for at in ranked:
+        if spent + costs[at] <= request.max_tokens and len(sentences[at]) <= _MOST_CHARACTERS:
+            chosen.append(at)
+            spent += costs[at]
     while chosen:
         made = Answer("\n".join(sentences[at] for at in sorted(chosen)))
         if _cost(made, counter) <= request.max_tokens and len(made.text) <= _MOST_CHARACTERS:
