@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import measurements, report, sdk, sdk_report
+from tests.bench import context, measurements, report, sdk, sdk_report
 from tests.bench.api import connect
 from tests.bench.measurements import Results
 from tests.bench.sdk import SdkResults
@@ -43,7 +43,7 @@ def main() -> int:
 def _sdk(*, quick: bool) -> dict[str, Any]:
     results = SdkResults()
     sdk.measure(results, quick=quick)
-    lines = sdk_report.rows(results)
+    lines = [*sdk_report.rows(results), *context.rows(each=4 if quick else context.EACH)]
     print(f"\n{report.table(lines)}\n\n{sdk_report.tables(results)}")
     return _figures(lines, results)
 
