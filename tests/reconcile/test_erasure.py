@@ -6,14 +6,15 @@ knows nothing yet, so every phase goes on from what the store says.
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memtenant import Message, Tenant
-from memtenant.crypto.agent_keyring import AgentKeyring
+from memtenant.audit import Event, Operation, is_authentic
+from memtenant.crypto.agent_keyring import AgentKeyring, audit_mac_key
 from memtenant.crypto.erasure import ErasureRequest, Tombstone
 from memtenant.errors import KeyUnavailable, SubjectErased
 from memtenant.memory.source import BindingSource
@@ -23,6 +24,7 @@ from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.reconcile.world import World
 from memtenant.resources.folder import FolderResources
 from memtenant.resources.port import ObjectKey
+from memtenant.rules.erasure import OPERATOR
 from memtenant.rules.record import TenantRecord
 from memtenant.stores.erasure import StoreErasure
 from memtenant.tenancy import keys
@@ -198,6 +200,37 @@ async def test_under_minimal_the_tag_tells(ground: Ground, agents: Agents) -> No
         assert any("Minimal" in one for one in receipt.residuals)
         left = [one.text for one in await tenant.conversation("shared", user="bob").messages()]
         assert left == ["bob 0", "bob 1", "bob 2"]
+
+
+@pytest.mark.parametrize("heartbeat", ["0", "now"])
+async def test_where_the_tenant_is_audited_the_operator_leaves_its_own_events(
+    ground: Ground, agents: Agents, heartbeat: str
+) -> None:
+    tenant = await agents.open()
+    await fill(tenant, "ada")
+    async with local_world(ground.resources) as world:
+        await settle(world)
+        asked = await tenant.forget("ada")
+        with ground.server.admin() as admin:
+            name = f"{keys.records(ACME)}_:left:l"
+            admin.rpush(name, b"left behind")
+            admin.rpush(keys.subject_index(ACME, asked.subject), "_:left")
+            now = int(datetime.now(UTC).timestamp() * 1000) if heartbeat == "now" else 0
+            audit = {"audit": "1", "audit_heartbeat": str(now), "on_failure": "Closed"}
+            admin.hset(keys.limits(ACME), mapping=audit)
+        await a_round(world)
+        root = await world.installation_root()
+    receipt = await receipt_of(tenant, asked)
+    with ground.server.admin() as admin:
+        queue = admin.lrange(keys.audit_queue(ACME), 0, -1)
+    if heartbeat == "0":  # nobody drains the queue: what cannot be audited waits
+        assert (receipt.phase, queue) == (ErasurePhase.REQUESTED, [])
+        return
+    events = [Event.parse(one[:-12]) for one in queue]
+    assert receipt.phase is ErasurePhase.PURGED
+    assert {(one.operation, one.agent) for one in events} == {(Operation.FORGET, OPERATOR)}
+    key = audit_mac_key(root, ACME, OPERATOR, 0)
+    assert all(is_authentic(key, one[:-12]) for one in queue)
 
 
 async def test_an_operator_that_is_killed_at_any_step_ends_in_the_same_state(

@@ -27,6 +27,7 @@ from memtenant.errors import (
     StoreUnavailable,
 )
 from memtenant.functions.calls import Clear, Remove
+from memtenant.functions.checkpoint_calls import DeleteCheckpoints
 from memtenant.jobs.link import StoreLink
 from memtenant.memory._async.erasure import erase, read_places
 from memtenant.memory.subjects import Subject
@@ -39,6 +40,7 @@ from memtenant.resources.port import Declared, EventType, ObjectKey
 from memtenant.rules.desired import SHARED_PRINCIPAL
 from memtenant.rules.erasure import (
     Ground,
+    OperatorEvents,
     is_true_mark,
     judge_request,
     operator_mark,
@@ -46,7 +48,7 @@ from memtenant.rules.erasure import (
 )
 from memtenant.rules.policy import PolicyFacts, hold_labels, matters_from
 from memtenant.rules.record import TenantRecord
-from memtenant.stores import Finding, Sought, TenantState
+from memtenant.stores import Finding, Sought, TenantCalls, TenantState
 from memtenant.tenancy.erasure import ErasurePhase, ErasureReceipt
 from memtenant.tenancy.identity import AgentName, TenantId
 from memtenant.tenancy.policy import EncryptionMode, Isolation
@@ -150,6 +152,7 @@ class _Tenant:
         self._store = link.admin.erasure
         self._receipts: dict[str, ErasureReceipt] = {}
         self._keys: AgentKeyring | None = None
+        self._events: OperatorEvents | None = None
 
     async def attempt(self, step: Awaitable[None]) -> bool:
         """Whether the step went well; what concerns one tenant alone does not stop the others."""
@@ -212,8 +215,9 @@ class _Tenant:
 
     async def _delete_named(self, receipt: ErasureReceipt) -> None:
         subject = await self._subject(receipt)
-        where = await read_places(self._store.calls, subject)
-        await erase(self._store.calls, where, receipt.agent)
+        calls = self._calls(receipt)
+        where = await read_places(calls, subject)
+        await erase(calls, where, receipt.agent)
         after = replace(
             receipt,
             phase=ErasurePhase.INDEXED,
@@ -255,7 +259,7 @@ class _Tenant:
         for one in self.sought:
             left = found.get(one.receipt.id, [])
             for finding in left:
-                await self._delete_found(finding, one.receipt.agent)
+                await self._delete_found(finding, one.receipt)
             if left:
                 after = replace(one.receipt, unindexed=one.receipt.unindexed + len(left))
                 await self._store.save(self.tenant, after)
@@ -263,10 +267,12 @@ class _Tenant:
             else:
                 await self._drop_key(one)
 
-    async def _delete_found(self, finding: Finding, agent: AgentName) -> None:
-        calls, keys = self._store.calls, finding.place.keys
+    async def _delete_found(self, finding: Finding, receipt: ErasureReceipt) -> None:
+        calls, keys, agent = self._calls(receipt), finding.place.keys, receipt.agent
         if not finding.sequences:
             await calls.write(Clear(keys, agent, delete=True))
+            return
+        await calls.write(DeleteCheckpoints(keys, agent))
         for first in range(0, len(finding.sequences), _AT_ONCE):
             part = finding.sequences[first : first + _AT_ONCE]
             await calls.write(Remove(keys, part, agent))
@@ -342,7 +348,7 @@ class _Tenant:
         spec, policy = self._spec(), self._policy(state)
         _, record = await read_record(self._world, self.tenant)
         reason, keeps = self._obstacle(state, policy)
-        return Ground(
+        ground = Ground(
             tenant=self.tenant,
             isolation=Isolation(spec.isolation.value),
             rights=policy.rights,
@@ -352,6 +358,12 @@ class _Tenant:
             obstacle=reason,
             keeps=keeps,
         )
+        self._events = self._events or OperatorEvents(ground)
+        return ground
+
+    def _calls(self, receipt: ErasureReceipt) -> TenantCalls:
+        assert self._events is not None  # noqa: S101 - nothing is deleted before it was judged
+        return self._store.calls(receipt.agent, self._events)
 
     def _policy(self, state: TenantState) -> PolicyFacts:
         """The one in force, as the store remembers, whatever the tenant names now."""

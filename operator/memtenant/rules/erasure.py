@@ -6,20 +6,32 @@ the audit key of a Steward, which the operator derives and no other agent has.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from memtenant.api.tenant import AgentAccess
+from memtenant.audit import NOBODY, Event, Operation
 from memtenant.crypto.agent_keyring import audit_mac_key
 from memtenant.crypto.erasure import ErasureRequest, Tombstone, operator_mark_key
-from memtenant.crypto.primitives import SecretKey
+from memtenant.crypto.primitives import Random, SecretKey
 from memtenant.errors import RecordMalformed
 from memtenant.tenancy.erasure import MAX_RECEIPTS, ErasurePhase, ErasureReceipt
 from memtenant.tenancy.identity import AgentName, TenantId
 from memtenant.tenancy.policy import Isolation, SubjectRights
 
-__all__ = ["Ground", "Verdict", "is_true_mark", "judge_request", "operator_mark", "outdated"]
+__all__ = [
+    "OPERATOR",
+    "Ground",
+    "OperatorEvents",
+    "Verdict",
+    "is_true_mark",
+    "judge_request",
+    "operator_mark",
+    "outdated",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,35 @@ class Ground:
     installation_root: SecretKey = field(repr=False)
     obstacle: str = ""
     keeps: str = ""
+
+
+OPERATOR: Final = "operator"
+"""Who the operator is in the audit: with version 0, which no agent's binding has."""
+
+
+class OperatorEvents:
+    """The events of what the operator does for one tenant's erasures."""
+
+    def __init__(self, ground: Ground, random: Random = secrets.token_bytes) -> None:
+        self._key = audit_mac_key(ground.installation_root, ground.tenant, OPERATOR, 0)
+        self._writer = random(8)
+        self._counter = 0
+
+    def __call__(self) -> bytes:
+        """The next one. It names nobody: the person's audit alias dies with its data key."""
+        self._counter += 1
+        event = Event(
+            Operation.FORGET,
+            OPERATOR,
+            0,
+            self._writer,
+            self._counter,
+            1,
+            NOBODY.subject,
+            NOBODY.place,
+            NOBODY.commit(()),
+        )
+        return event.to_bytes(self._key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from memtenant.stores.admin import Fence, StoreAdmin
 from memtenant.stores.admin_acl import admin_rules
 from memtenant.stores.connection import Address, StoreSettings, StoreTls
 from memtenant.stores.data_keys import StoredDataKey
-from memtenant.stores.erasure import Finding, Sought, StoreErasure
+from memtenant.stores.erasure import Finding, Sought, StoreErasure, TenantCalls
 from memtenant.stores.fence import Term
 from memtenant.stores.functions import FunctionsState
 from memtenant.stores.matrix import MatrixProof
@@ -39,6 +39,7 @@ __all__ = [
     "StoreSettings",
     "StoreTls",
     "StoredDataKey",
+    "TenantCalls",
     "TenantState",
     "Term",
     "UsageScan",

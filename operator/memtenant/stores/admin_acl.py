@@ -47,6 +47,7 @@ _USED: tuple[tuple[str, Command], ...] = (
     ("function|load", ("FUNCTION", "LOAD", "#!lua name=memtenant_0")),
     ("get", ("GET", STORE_EPOCH)),
     ("hdel", ("HDEL", _SAMPLE_KEY, "field")),
+    ("hexists", ("HEXISTS", _SAMPLE_KEY, "field")),
     ("hget", ("HGET", _SAMPLE_KEY, "field")),
     ("hgetall", ("HGETALL", STORE_OWNER)),
     ("hkeys", ("HKEYS", _SAMPLE_KEY)),

@@ -16,8 +16,8 @@ from redis.exceptions import ResponseError
 from memtenant.crypto.header import peek_header
 from memtenant.crypto.primitives import SecretKey
 from memtenant.crypto.record import key_ids, peek_key_id
-from memtenant.errors import HistoryDamaged, MemtenantError, RecordMalformed
-from memtenant.functions.calls import Call, Clear, Words
+from memtenant.errors import AuditEventRequired, HistoryDamaged, MemtenantError, RecordMalformed
+from memtenant.functions.calls import Audited, Clear, Words
 from memtenant.functions.refusals import refusal
 from memtenant.memory.places import ConversationPlace, listed_place
 from memtenant.memory.subjects import Subject
@@ -27,7 +27,7 @@ from memtenant.stores.refusals import translated
 from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
 from memtenant.tenancy import keys
 from memtenant.tenancy.erasure import ErasureReceipt
-from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.identity import AgentName, TenantId
 from memtenant.tenancy.policy import Isolation
 
 __all__ = ["Finding", "Sought", "StoreErasure", "TenantCalls"]
@@ -41,20 +41,36 @@ _PEEKED = 64
 _ENTRIES = 128
 """Entries of a list whose headers are looked at in one script, which keeps the server busy."""
 
-# The start of the newest record of a list that is not a tombstone, or of a head's title.
+# The start of the newest record of a list that is not a tombstone, of a head's title, or of one of
+# the values that a graph kept.
 _NEWEST = """
+local function record(entry)
+  local first = string.byte(entry)
+  if first == 16 then
+    return string.sub(entry, 16, 15 + tonumber(ARGV[1]))
+  elseif first == 17 then
+    return string.sub(entry, 24, 23 + tonumber(ARGV[1]))
+  end
+end
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind == 'hash' then
   local meta = redis.call('HGET', KEYS[1], 'meta')
-  return meta and string.sub(meta, 1, tonumber(ARGV[1]))
+  if meta then
+    return string.sub(meta, 1, tonumber(ARGV[1]))
+  elseif string.sub(KEYS[1], -2) == ':g' then
+    for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
+      local found = (string.sub(name, 1, 1) == 'e' or string.sub(name, 1, 1) == 'w')
+        and record(redis.call('HGET', KEYS[1], name))
+      if found then
+        return found
+      end
+    end
+  end
 elseif kind == 'list' then
   for place = 1, math.min(redis.call('LLEN', KEYS[1]), 512) do
-    local entry = redis.call('LINDEX', KEYS[1], -place)
-    local first = string.byte(entry)
-    if first == 16 then
-      return string.sub(entry, 16, 15 + tonumber(ARGV[1]))
-    elseif first == 17 then
-      return string.sub(entry, 24, 23 + tonumber(ARGV[1]))
+    local found = record(redis.call('LINDEX', KEYS[1], -place))
+    if found then
+      return found
     end
   end
 end
@@ -98,32 +114,60 @@ class Finding:
 
 
 class TenantCalls:
-    """The calls that erase, on the operator's connection: `memory.subjects` says which."""
+    """The calls that erase, on the operator's connection: `memory._async.erasure` says which.
 
-    def __init__(self, primary: NodeClient, term: Callable[[], Term]) -> None:
+    ``agent`` is who asked; ``event`` makes the next event of the operator's, for tenants that are
+    audited.
+    """
+
+    def __init__(
+        self,
+        primary: NodeClient,
+        term: Callable[[], Term],
+        agent: AgentName,
+        event: Callable[[], bytes],
+    ) -> None:
         self._primary = primary
         self._term = term
+        self._agent = agent
+        self._event = event
+        self._audited = False
 
     async def read(self, *commands: Words) -> list[object]:
         """The replies. An error reply is raised."""
         return [self._checked(reply) for reply in await self._primary.run(commands)]
 
-    async def ask(self, call: Call[R]) -> R:
+    async def ask(self, call: Audited[R]) -> R:
         """The answer of a reading call."""
-        return call.read((await self.read(call.words))[0])
+        try:
+            return call.read((await self.read(call.words))[0])
+        except AuditEventRequired:
+            return await self._with_event(call)
 
-    async def write(self, call: Call[R]) -> R:
+    async def write(self, call: Audited[R]) -> R:
         """The answer of a writing call, fenced. A conversation that no Function can delete, because
         something else wrote there, goes all the same."""
         try:
-            return call.read(await self._fenced(call.words))
+            return await self._write(call)
         except HistoryDamaged:
             known: object = call
             if not isinstance(known, Clear):
                 raise
             talk = known.conversation
             await self._fenced(("UNLINK", talk.list, talk.head, talk.summaries, talk.checkpoints))
-            return call.read(await self._fenced(call.words))
+            return await self._write(call)
+
+    async def _write(self, call: Audited[R]) -> R:
+        if not self._audited:
+            try:
+                return call.read(await self._fenced(call.words))
+            except AuditEventRequired:
+                self._audited = True
+        return await self._with_event(call)
+
+    async def _with_event(self, call: Audited[R]) -> R:
+        told = call.with_event(self._agent, self._event())
+        return call.read(await self._fenced(told.words))
 
     async def _fenced(self, words: Words) -> Reply:
         replies = await run_fenced(self._primary, self._term(), [words], patience=0)
@@ -142,7 +186,10 @@ class StoreErasure:
         self._primary = primary
         self._term = term
         self._pace = pace
-        self.calls = TenantCalls(primary, term)
+
+    def calls(self, agent: AgentName, event: Callable[[], bytes]) -> TenantCalls:
+        """The calls that erase what an agent asked for."""
+        return TenantCalls(self._primary, self._term, agent, event)
 
     async def waiting(self, tenants: Collection[TenantId]) -> list[TenantId]:
         """Those in whose queue something stands."""
@@ -311,11 +358,14 @@ def _saved(tenant: TenantId, receipt: ErasureReceipt) -> Command:
     return ("HSET", keys.erasure_receipts(tenant), receipt.id, receipt.to_json())
 
 
+_PARTS = (b"l", b"s", b"h", b"g")
+
+
 def _part(key: bytes) -> bytes | None:
     """Which part of a conversation a key is; None for other keys."""
     _, found, rest = key.partition(b"}:r:")
     pieces = rest.split(b":")
-    known = found and len(pieces) == 3 and pieces[0] != b"c" and pieces[2] in (b"l", b"s", b"h")
+    known = found and len(pieces) == 3 and pieces[0] != b"c" and pieces[2] in _PARTS
     return pieces[2] if known else None
 
 
