@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from memtenant import Message, Tenant, ToolCall
+from memtenant import ContextBudget, Message, Tenant, ToolCall
 from memtenant.errors import PortabilityNotPermitted, RecordInvalid, SubjectErased, UsageError
 from memtenant.memory.exports import ExportKind
+from memtenant.memory.summaries import SummaryRequest
 from memtenant.tenancy.policy import (
     AgentAccess,
     EncryptionMode,
@@ -104,7 +105,7 @@ async def test_nothing_kept_is_an_export_of_nothing(
     on_valkey: Provisioned, opened: Open, tmp_path: Path
 ) -> None:
     manifest = await opened(on_valkey).export("nobody", tmp_path / "nobody")
-    assert [one.lines for one in manifest.files] == [0, 0, 0]
+    assert [one.lines for one in manifest.files] == [0, 0, 0, 0]
 
 
 async def test_a_person_who_was_forgotten_is_not_exported(
@@ -147,3 +148,19 @@ async def test_who_may_not_export_is_told_before_any_io(
         await tenant.export("ada", tmp_path / "ada")
     with pytest.raises(PortabilityNotPermitted, match=told):
         tenant.exported("ada")
+
+
+async def test_summaries_are_exported_with_what_they_cover(
+    on_valkey: Provisioned, opened: Open, tmp_path: Path
+) -> None:
+    async def says(request: SummaryRequest) -> dict[str, object]:
+        return {"summary": "A parcel is lost.", "facts": ["It is AB-1."]}
+
+    chat = opened(on_valkey).conversation("s", user="ada", summariser=says)
+    await chat.extend([Message.human(f"Message {n:02} {'x' * 20}") for n in range(20)])
+    made = (await chat.summarise(ContextBudget(400, summary_tokens=120, counter=len))).summary
+    assert made is not None
+    await opened(on_valkey).export("ada", tmp_path / "ada")
+    (summary,) = lines(tmp_path / "ada", ExportKind.SUMMARY)
+    assert (summary["text"], summary["facts"]) == ("A parcel is lost.", ["It is AB-1."])
+    assert (summary["first"], summary["last"]) == (made.lineage.first, made.lineage.last)

@@ -22,6 +22,7 @@ from memtenant.errors import UsageError
 from memtenant.memory.codec import encode
 from memtenant.memory.messages import StoredMessage
 from memtenant.memory.subjects import Subject
+from memtenant.memory.summaries import Summary
 
 __all__ = [
     "MANIFEST",
@@ -32,6 +33,7 @@ __all__ = [
     "ExportWriter",
     "conversation_item",
     "message_item",
+    "summary_item",
     "value_item",
 ]
 
@@ -44,6 +46,7 @@ class ExportKind(StrEnum):
 
     CONVERSATION = "conversations"
     MESSAGE = "messages"
+    SUMMARY = "summaries"
     VALUE = "values"
 
 
@@ -110,6 +113,21 @@ def message_item(alias: str, stored: StoredMessage) -> ExportItem:
             "sequence": stored.sequence,
             "time": stored.time.isoformat(),
             "message": json.loads(encode(stored.message)),
+        },
+    )
+
+
+def summary_item(alias: str, summary: Summary) -> ExportItem:
+    """A summary of a conversation's messages."""
+    return ExportItem(
+        ExportKind.SUMMARY,
+        {
+            "conversation": alias,
+            "first": summary.lineage.first,
+            "last": summary.lineage.last,
+            "time": summary.time.isoformat(),
+            "text": summary.text,
+            "facts": list(summary.facts),
         },
     )
 

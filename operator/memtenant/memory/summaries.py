@@ -15,7 +15,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from memtenant.crypto.record import RecordKeys
 from memtenant.errors import RecordMalformed
+from memtenant.functions.replies import Entry
+from memtenant.memory.codec import decode_value, unpack
+from memtenant.memory.drafts import moment
 from memtenant.memory.importance import weight_of
 from memtenant.memory.messages import HUMAN, Json, Message, StoredMessage
 from memtenant.memory.tokens import TokenCounter, message_tokens
@@ -30,6 +34,7 @@ __all__ = [
     "SummaryRequest",
     "answer_of",
     "extract",
+    "opened_summary",
     "summary_fields",
     "summary_id",
     "summary_of",
@@ -237,6 +242,15 @@ def summary_of(fields: Any, id_: str, last: int, time: datetime, tokens: int) ->
         raise _malformed() from None
     lineage = Lineage(fields["first"], fields["last"], fields["epoch"], folds)
     return Summary(id_, text, tuple(map(str, facts)), lineage, fallback, time, tokens)
+
+
+def opened_summary(entry: Entry, keys: RecordKeys) -> Summary:
+    """An entry of the summaries' list. Raises `RecordInvalid` of the kind that it is."""
+    header = entry.header
+    record = keys.open(SUMMARY, entry.record)
+    fields = decode_value(unpack(record.content))
+    id_ = summary_id(record.writer, record.counter)
+    return summary_of(fields, id_, header.sequence, moment(header.time), header.tokens)
 
 
 def _message(answer: Answer) -> Message:

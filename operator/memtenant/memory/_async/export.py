@@ -10,7 +10,7 @@ from typing import Final
 from memtenant.audit import Operation
 from memtenant.crypto.record import MESSAGE, RecordKeys
 from memtenant.errors import KeyUnavailable, RecordInvalid
-from memtenant.functions.calls import ReadRange, Words
+from memtenant.functions.calls import ReadRange, ReadSummaries, Words
 from memtenant.functions.context_calls import MAX_FIELD_UPDATES, ReadContext
 from memtenant.functions.replies import Entry
 from memtenant.memory._async.audited import AuditedStore
@@ -27,17 +27,20 @@ from memtenant.memory.exports import (
     ExportWriter,
     conversation_item,
     message_item,
+    summary_item,
     value_item,
 )
 from memtenant.memory.history import CounterCheck, Kept, kept, opened
 from memtenant.memory.places import ContextPlace, ConversationPlace, user_place
 from memtenant.memory.subjects import Subject, check_may_export, subject_of
+from memtenant.memory.summaries import Summary, opened_summary
 from memtenant.tenancy import keys
 from memtenant.tenancy.policy import Isolation
 
 __all__ = ["Exporter"]
 
 _PAGE: Final = 256
+_MOST_SUMMARIES: Final = 64
 _PAGE_BYTES: Final = 1024 * 1024
 
 
@@ -112,8 +115,23 @@ class Exporter:
             for one in messages:
                 yield message_item(alias, one.stored)
             if not found.more:
-                return
+                break
             start = found.entries[-1].header.sequence + 1
+        if subject.isolation is not Isolation.MINIMAL:  # there, it is about others too
+            for summary in await self._summaries(place):
+                yield summary_item(alias, summary)
+
+    async def _summaries(self, place: ConversationPlace) -> list[Summary]:
+        lookup = self._keys.lookup(place.subject.data_key)
+        call = ReadSummaries(place.keys, _MOST_SUMMARIES)
+        intent = Intent(Operation.EXPORT, place)
+        replies = await self._store.read_audited(call, intent, lookup)
+        found = call.read(replies[2])
+        if not found.entries:
+            return []
+        async with self._store.opening(place):
+            record_keys = self._record_keys(place, self._keys.learn(place.alias, replies[:2]))
+            return [opened_summary(entry, record_keys) for entry in found.entries]
 
     async def _values(
         self, context: ContextPlace, names: tuple[str, ...]

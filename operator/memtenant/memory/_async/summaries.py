@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from memtenant.audit import Operation
-from memtenant.crypto.record import RecordKeys
 from memtenant.errors import (
     DataError,
     DataKeyChanged,
@@ -27,16 +26,15 @@ from memtenant.errors import (
     VersionConflict,
 )
 from memtenant.functions.calls import ReadSummaries, Summarise, TakeLease
-from memtenant.functions.replies import Entry, Lease
+from memtenant.functions.replies import Lease
 from memtenant.memory._async.audited import AuditedStore
 from memtenant.memory._async.link import asked, sleep
 from memtenant.memory._async.masks import Masks
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent
 from memtenant.memory.budget import ContextBudget
-from memtenant.memory.codec import decode_value, encode_value, pack, unpack
+from memtenant.memory.codec import encode_value, pack
 from memtenant.memory.datakeys import DataKey, DataKeys
-from memtenant.memory.drafts import moment
 from memtenant.memory.folding import is_due, request_of
 from memtenant.memory.history import History
 from memtenant.memory.messages import StoredMessage
@@ -53,9 +51,9 @@ from memtenant.memory.summaries import (
     SummaryRequest,
     answer_of,
     extract,
+    opened_summary,
     summary_fields,
     summary_id,
-    summary_of,
 )
 from memtenant.memory.tokens import TokenCounter, message_tokens
 
@@ -117,7 +115,7 @@ class Summaries:
                 "conversation"
             )
         try:
-            return _opened(entries[-1], self._history.record_keys(known))
+            return opened_summary(entries[-1], self._history.record_keys(known))
         except RecordKeyMismatch:
             if lookup:
                 raise
@@ -287,11 +285,3 @@ class Summaries:
                 "The user's data key is gone since the messages were read: nothing is summarised"
             )
         return known
-
-
-def _opened(entry: Entry, keys: RecordKeys) -> Summary:
-    header = entry.header
-    record = keys.open(SUMMARY, entry.record)
-    fields = decode_value(unpack(record.content))
-    id_ = summary_id(record.writer, record.counter)
-    return summary_of(fields, id_, header.sequence, moment(header.time), header.tokens)

@@ -378,8 +378,9 @@ class Tenant:
         return await Requests(self._store).receipt(request)
 
     async def export(self, user: str, destination: Path | str) -> ExportManifest:
-        """Write what is kept of a user to a new folder: ``conversations.jsonl``,
-        ``messages.jsonl``, ``values.jsonl`` and ``manifest.json`` with their SHA-256. In the clear.
+        """Write what is kept of a user to a new folder, in the clear: ``conversations.jsonl``,
+        ``messages.jsonl``, ``summaries.jsonl``, ``values.jsonl``, and ``manifest.json`` with their
+        SHA-256.
 
         Only for agents with access Steward. Memory is bounded by a page of 1 MiB; the folder is
         there when all of it is. Raises `PortabilityNotPermitted`, `SubjectErased`, `UsageError`.
