@@ -11,40 +11,43 @@ from memtenant.functions import (
     Append,
     Clear,
     ContextKeys,
-    ContextUpdate,
     ConversationKeys,
-    DeleteCheckpoints,
-    DeleteContext,
     Delta,
-    FieldUpdate,
-    GetCheckpoint,
-    LeaveEvent,
-    ListCheckpoints,
-    NewList,
     NewRecord,
-    NewWrite,
     Pop,
-    PutCheckpoint,
-    PutWrites,
-    ReadChanges,
-    ReadContext,
     Reader,
-    ReadIndex,
     ReadRange,
     ReadSummaries,
     ReadUsage,
-    Reference,
     Remove,
-    Saving,
     SubjectKeys,
     Summarise,
     Tail,
     TakeLease,
     TenantKeys,
     Update,
-    libraries,
 )
 from memtenant.functions.calls import Words
+from memtenant.functions.checkpoint_calls import (
+    DeleteCheckpoints,
+    GetCheckpoint,
+    ListCheckpoints,
+    NewList,
+    NewWrite,
+    PutCheckpoint,
+    PutWrites,
+    Saving,
+)
+from memtenant.functions.checkpoint_replies import Reference
+from memtenant.functions.context_calls import (
+    ContextUpdate,
+    DeleteContext,
+    FieldUpdate,
+    ReadChanges,
+    ReadContext,
+)
+from memtenant.functions.index_calls import LeaveEvent, ReadIndex
+from memtenant.functions.library import libraries
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 from tests.functions.tenants import (

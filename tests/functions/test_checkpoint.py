@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from memtenant.errors import CallInvalid, HistoryDamaged, QuotaExceeded
-from memtenant.functions import (
-    Clear,
+from memtenant.functions import Clear, ReadUsage
+from memtenant.functions.checkpoint_calls import (
     DeleteCheckpoints,
     GetCheckpoint,
     ListCheckpoints,
@@ -15,9 +15,8 @@ from memtenant.functions import (
     NewWrite,
     PutCheckpoint,
     PutWrites,
-    ReadUsage,
-    Reference,
 )
+from memtenant.functions.checkpoint_replies import Reference
 from memtenant.tenancy import keys
 from tests.functions.catalogue import IDS, ROOT, Place, checkpoints, saving
 from tests.functions.tenants import AGENT, Agent, acting, in_ms, record, set_limits

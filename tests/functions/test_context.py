@@ -6,15 +6,14 @@ import secrets
 import pytest
 
 from memtenant.errors import MessageTooLarge, QuotaExceeded, VersionConflict
-from memtenant.functions import (
-    Changes,
-    ContextConflict,
+from memtenant.functions.context_calls import (
     ContextUpdate,
     DeleteContext,
     FieldUpdate,
     ReadChanges,
     ReadContext,
 )
+from memtenant.functions.context_replies import Changes, ContextConflict
 from memtenant.functions.replies import Status
 from memtenant.rules.acl import AccessState
 from memtenant.tenancy import keys

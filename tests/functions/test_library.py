@@ -6,9 +6,9 @@ from importlib.resources import files
 import pytest
 
 from memtenant.errors import DataError, HistoryDamaged, QuotaExceeded, VersionConflict
-from memtenant.functions import Head, HeadState, libraries, refusal
+from memtenant.functions import Head, HeadState, refusal
 from memtenant.functions.keyspace import ContextKeys, ConversationKeys
-from memtenant.functions.library import version_of
+from memtenant.functions.library import libraries, version_of
 from memtenant.functions.replies import parse_appended, parse_entries, parse_usage
 from tests.functions.catalogue import Place, declared, every_call, registered
 from tests.stores.operators import ACME

@@ -3,6 +3,9 @@
 ``*.lua`` are the server's half, joined by `library`; `calls` are the arguments of each Function as
 frozen dataclasses, `replies` what they answer, `refusals` what an error reply means. Nothing here
 does I/O: a call gives the words of one command and reads its reply.
+
+By name here is what every agent uses. Contexts, checkpoints, indexes and the library are imported
+from their own modules by those who need them: an import costs an agent's start.
 """
 
 from memtenant.functions.calls import (
@@ -23,41 +26,8 @@ from memtenant.functions.calls import (
     TakeLease,
     Update,
 )
-from memtenant.functions.checkpoint_calls import (
-    DeleteCheckpoints,
-    GetCheckpoint,
-    ListCheckpoints,
-    NewList,
-    NewWrite,
-    PutCheckpoint,
-    PutWrites,
-    Saving,
-)
-from memtenant.functions.checkpoint_replies import (
-    CheckpointEntry,
-    CheckpointPage,
-    FoundCheckpoint,
-    Reference,
-)
-from memtenant.functions.context_calls import (
-    ContextUpdate,
-    DeleteContext,
-    FieldUpdate,
-    ReadChanges,
-    ReadContext,
-)
-from memtenant.functions.context_replies import (
-    Change,
-    Changes,
-    ContextConflict,
-    ContextFields,
-    ContextUpdated,
-    Field,
-)
 from memtenant.functions.head import HEAD_STATE, HeadState
-from memtenant.functions.index_calls import LeaveEvent, ReadIndex
 from memtenant.functions.keyspace import ContextKeys, ConversationKeys, SubjectKeys, TenantKeys
-from memtenant.functions.library import CURRENT_VERSION, Library, libraries
 from memtenant.functions.refusals import refusal
 from memtenant.functions.replies import (
     AgentUsage,
@@ -75,58 +45,31 @@ from memtenant.functions.replies import (
 )
 
 __all__ = [
-    "CURRENT_VERSION",
     "HEAD_STATE",
     "AgentUsage",
     "Append",
     "Appended",
     "Audited",
     "Call",
-    "Change",
     "Changed",
-    "Changes",
-    "CheckpointEntry",
-    "CheckpointPage",
     "Clear",
-    "ContextConflict",
-    "ContextFields",
     "ContextKeys",
-    "ContextUpdate",
-    "ContextUpdated",
     "ConversationKeys",
-    "DeleteCheckpoints",
-    "DeleteContext",
     "Delta",
     "Entries",
     "Entry",
-    "Field",
-    "FieldUpdate",
-    "FoundCheckpoint",
-    "GetCheckpoint",
     "Head",
     "HeadState",
     "Lease",
-    "LeaveEvent",
-    "Library",
-    "ListCheckpoints",
     "Marked",
-    "NewList",
     "NewRecord",
-    "NewWrite",
     "Pop",
     "Popped",
-    "PutCheckpoint",
-    "PutWrites",
-    "ReadChanges",
-    "ReadContext",
-    "ReadIndex",
     "ReadRange",
     "ReadSummaries",
     "ReadUsage",
     "Reader",
-    "Reference",
     "Remove",
-    "Saving",
     "Status",
     "SubjectKeys",
     "Summarise",
@@ -136,6 +79,5 @@ __all__ = [
     "TenantKeys",
     "TenantUsage",
     "Update",
-    "libraries",
     "refusal",
 ]
