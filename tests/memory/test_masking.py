@@ -125,6 +125,8 @@ async def test_tools_are_masked_where_the_policy_or_the_code_says(on_valkey: Pro
         Message.tool('{"cvc": "123"}', call="c"),
         Message.ai("", tool_calls=(ToolCall("c", "pay", {"cardCvv": 123}),)),
         Message.ai("", tool_calls=(ToolCall("c", "pay", {"card": {"cvv2": ["123"]}}),)),
+        Message.human("Hello", note="cvv 123"),
+        Message("other", further={"item": {"output": ["cvv 123"]}}),
         Message.human([{"type": "text", "text": ";4111111111111111=25121011234567890000?"}]),
     ],
 )

@@ -110,6 +110,9 @@ class SubjectMask:
             calls = tuple(_call(call, masker, self.rules.tools) for call in message.tool_calls)
             if calls != message.tool_calls:
                 changes["tool_calls"] = calls
+        if everywhere := self.rules.everywhere:
+            # Found is rejected, so that nothing has to be put in its place.
+            _json((message.metadata, message.further), "", masker, everywhere)
         return replace(message, **changes) if changes else message  # type: ignore[arg-type]
 
     def _actions(self, role: str) -> Actions:
