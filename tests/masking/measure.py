@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from memtenant.masking.masker import found
+from memtenant.masking.masker import Plan
 from memtenant.tenancy.masking import Detector, MaskingAction
 from tests.masking.corpus import Sample, corpus
 
-ALL = dict.fromkeys(Detector, MaskingAction.MASK)
+ALL = Plan(dict.fromkeys(Detector, MaskingAction.MASK))
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class Figures:
 def measure(samples: Iterable[Sample]) -> Figures:
     figures = Figures()
     for sample in samples:
-        findings = found(sample.text, ALL)
+        findings = ALL.found(sample.text)
         hidden = {place for one in findings for place in range(one.start, one.end)}
         for label in sample.labels:
             figures.values[label.kind] += 1

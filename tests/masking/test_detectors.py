@@ -2,15 +2,15 @@
 
 import pytest
 
-from memtenant.masking.masker import found
+from memtenant.masking.masker import Plan
 from memtenant.tenancy.masking import Detector, MaskingAction
 
-ALL = dict.fromkeys(Detector, MaskingAction.MASK)
+ALL = Plan(dict.fromkeys(Detector, MaskingAction.MASK))
 CARD = "4111111111111111"
 
 
 def kinds(text: str) -> list[tuple[str, str]]:
-    return [(one.detector.value, text[one.start : one.end]) for one in found(text, ALL)]
+    return [(one.detector.value, text[one.start : one.end]) for one in ALL.found(text)]
 
 
 @pytest.mark.parametrize(
@@ -117,10 +117,12 @@ def test_one_decides_where_several_overlap() -> None:
     text = f";{CARD}=25121011234567890000?"
     assert kinds(text) == [("CardTrack", text)]
     strict = {Detector.CARD_TRACK: MaskingAction.MASK, Detector.CARD: MaskingAction.REJECT}
-    (one,) = found(text, strict)
+    (one,) = Plan(strict).found(text)
     assert (one.detector, text[one.start : one.end]) == (Detector.CARD, text)
 
 
 def test_only_the_detectors_that_are_asked_for_look() -> None:
     asked = {Detector.EMAIL: MaskingAction.MASK}
-    assert [one.detector for one in found(f"ada@example.org {CARD}", asked)] == [Detector.EMAIL]
+    assert [one.detector for one in Plan(asked).found(f"ada@example.org {CARD}")] == [
+        Detector.EMAIL
+    ]

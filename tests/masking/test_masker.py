@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 import memtenant.masking
 from memtenant.crypto.primitives import SecretKey
-from memtenant.masking.masker import Masker, found
+from memtenant.masking.masker import Masker, Plan
 from memtenant.tenancy.masking import Detector, MaskingAction
 
 KEY = SecretKey(b"k" * 32)
 TEXT = "ada@example.org paid 4111 1111 1111 1111, cvv 123"
 
 
-def every(action: MaskingAction) -> dict[Detector, MaskingAction]:
-    return dict.fromkeys(Detector, action)
+def every(action: MaskingAction) -> Plan:
+    return Plan(dict.fromkeys(Detector, action))
 
 
 def masked(text: str, action: MaskingAction, key: SecretKey = KEY) -> str:
@@ -57,7 +57,8 @@ def test_another_key_makes_other_tokens() -> None:
 
 def test_what_is_found_is_counted_and_what_is_rejected_too() -> None:
     masker = Masker(lambda: KEY)
-    actions = every(MaskingAction.MASK) | {Detector.CARD_VERIFICATION: MaskingAction.REJECT}
+    kinds = dict.fromkeys(Detector, MaskingAction.MASK)
+    actions = Plan(kinds | {Detector.CARD_VERIFICATION: MaskingAction.REJECT})
     masker.text(TEXT, actions)
     masker.text("and ada@example.org", actions)
     assert masker.counts == {Detector.EMAIL: 2, Detector.CARD: 1, Detector.CARD_VERIFICATION: 1}
@@ -67,7 +68,7 @@ def test_what_is_found_is_counted_and_what_is_rejected_too() -> None:
 def test_a_placeholder_has_no_room_for_a_value() -> None:
     """What somebody dresses up as masked is looked at all the same."""
     for text in ("<CARD 4111111111111111>", "<CARD:4111111111111111>", "<EMAIL:ada@example.org>"):
-        assert found(text, every(MaskingAction.MASK))
+        assert every(MaskingAction.MASK).found(text)
 
 
 PIECES = st.one_of(
@@ -107,7 +108,7 @@ def test_masking_what_was_masked_changes_nothing(text: str, action: MaskingActio
 
 @given(st.lists(PIECES, max_size=12).map("".join))
 def test_findings_stand_in_order_and_apart(text: str) -> None:
-    findings = found(text, every(MaskingAction.MASK))
+    findings = every(MaskingAction.MASK).found(text)
     for before, after in pairwise(findings):
         assert before.end <= after.start
     assert all(0 <= one.start < one.end <= len(text) for one in findings)

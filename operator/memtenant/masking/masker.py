@@ -23,7 +23,7 @@ from memtenant.masking.placeholders import masked, token
 from memtenant.masking.reading import Reading
 from memtenant.tenancy.masking import Detector, MaskingAction
 
-__all__ = ["DETECTORS", "Masker", "found"]
+__all__ = ["DETECTORS", "Masker", "Plan"]
 
 Find = Callable[[Reading], Iterable[Finding]]
 
@@ -62,27 +62,36 @@ _OF_DIGITS: Final = frozenset(Detector) - {
 _PASSES: Final = 4
 
 
-def found(text: str, actions: Mapping[Detector, MaskingAction]) -> list[Finding]:
-    """What the detectors that have an action find, in order, where it stands in ``text``."""
-    reading = Reading(text)
-    idle = _idle(reading)
-    findings = [
-        one for detector in actions if detector not in idle for one in DETECTORS[detector](reading)
-    ]
-    if not findings:
-        return []
-    placed = []
-    for one in settled(findings, actions):
-        start, end = reading.place(one.start, one.end)
-        placed.append(one._replace(start=start, end=end))
-    return placed
+class Plan:
+    """What is done to which kinds of value, and who has to look for them: most of what people write
+    has no number in it. Made once, used for many texts."""
 
+    __slots__ = ("_always", "_with_digits", "_with_numbers", "actions")
 
-def _idle(reading: Reading) -> frozenset[Detector]:
-    """Which detectors need not look: most of what people write has no number in it."""
-    if not reading.has_digits:
-        return _OF_DIGITS
-    return frozenset() if reading.runs else _OF_LONG_NUMBERS
+    def __init__(self, actions: Mapping[Detector, MaskingAction]) -> None:
+        self.actions = actions
+        self._with_numbers = tuple(DETECTORS[one] for one in actions)
+        self._with_digits = tuple(DETECTORS[one] for one in actions if one not in _OF_LONG_NUMBERS)
+        self._always = tuple(DETECTORS[one] for one in actions if one not in _OF_DIGITS)
+
+    def __bool__(self) -> bool:
+        return bool(self.actions)
+
+    def found(self, text: str) -> list[Finding]:
+        """What is found in a text, in order, where it stands in it."""
+        reading = Reading(text)
+        if reading.runs:
+            looking = self._with_numbers
+        else:
+            looking = self._with_digits if reading.has_digits else self._always
+        findings = [one for find in looking for one in find(reading)]
+        if not findings:
+            return findings
+        placed = []
+        for one in settled(findings, self.actions):
+            start, end = reading.place(one.start, one.end)
+            placed.append(one._replace(start=start, end=end))
+        return placed
 
 
 class Masker:
@@ -97,16 +106,16 @@ class Masker:
         self.counts: dict[Detector, int] = {}
         self.rejected: dict[Detector, int] = {}
 
-    def text(self, text: str, actions: Mapping[Detector, MaskingAction]) -> str:
+    def text(self, text: str, plan: Plan) -> str:
         """The text with what was found replaced. Masked again, it stays as it is: what only comes
         to light by a replacement is replaced too."""
-        if not actions:
+        if not plan:
             return text
         for _ in range(_PASSES):
-            findings = found(text, actions)
+            findings = plan.found(text)
             if not findings:
                 break
-            text = self._replaced(text, findings, actions)
+            text = self._replaced(text, findings, plan.actions)
         return text
 
     def _replaced(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from functools import cached_property
 from typing import Final
 
 from memtenant.masking.findings import Finding
@@ -58,45 +57,48 @@ _FORMS = _plain_forms()
 class Reading:
     """``plain`` is what detectors read; `place` gives the characters of the text behind a part.
 
-    ``cards`` is filled by the first detector that looks for them.
+    ``has_digits``: there is a digit at all. ``runs``: where seven of them may stand together, with
+    what people put between. ``cards`` is filled by the first detector that looks for them.
     """
+
+    __slots__ = ("_groups", "_left_out", "_lower", "cards", "has_digits", "plain", "runs")
 
     def __init__(self, text: str) -> None:
         self.cards: list[Finding] | None = None
+        self._lower: str | None = None
+        self._groups: list[tuple[int, int]] | None = None
         self._left_out: list[int] = []
-        if text.isascii() and text.isprintable():
-            self.plain = _walled(text)
-            return
+        if not (text.isascii() and text.isprintable()):
+            text = self._undisguised(text)
+        self.plain = _walled(text)
+        self.has_digits = _DIGIT.search(self.plain) is not None
+        self.runs = [one.span() for one in _RUN.finditer(self.plain)] if self.has_digits else []
+
+    def _undisguised(self, text: str) -> str:
         gone = [one.start() for one in _INVISIBLE.finditer(text)]
         if gone:
             text = _INVISIBLE.sub("", text)
             self._left_out = [where - before for before, where in enumerate(gone)]
         if not text.isascii() and _ALIKE.search(text):
             text = text.translate(_FORMS)
-        self.plain = _walled(text)
+        return text
 
-    @cached_property
+    @property
     def lower(self) -> str:
         """``plain`` in small letters, each in its place."""
-        lower = self.plain.lower()
-        if len(lower) == len(self.plain):
-            return lower
-        return "".join(one.lower() if one.isascii() else one for one in self.plain)
+        if self._lower is None:
+            lower = self.plain.lower()
+            if len(lower) != len(self.plain):
+                lower = "".join(one.lower() if one.isascii() else one for one in self.plain)
+            self._lower = lower
+        return self._lower
 
-    @cached_property
-    def has_digits(self) -> bool:
-        """Whether there is a digit at all."""
-        return _DIGIT.search(self.plain) is not None
-
-    @cached_property
-    def runs(self) -> list[tuple[int, int]]:
-        """Where seven digits may stand together, with what people put between them."""
-        return [one.span() for one in _RUN.finditer(self.plain)]
-
-    @cached_property
+    @property
     def groups(self) -> list[tuple[int, int]]:
         """Where digits stand together."""
-        return [one.span() for one in _GROUP.finditer(self.plain)]
+        if self._groups is None:
+            self._groups = [one.span() for one in _GROUP.finditer(self.plain)]
+        return self._groups
 
     def place(self, start: int, end: int) -> tuple[int, int]:
         """Where a part of ``plain`` (not empty) stands in the text."""

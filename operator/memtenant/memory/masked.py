@@ -6,24 +6,22 @@ Imported where something is masked, because the detectors' patterns take time to
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from memtenant.crypto.primitives import SecretKey, derive
 from memtenant.errors import MaskingRejected
-from memtenant.masking.masker import Masker
-from memtenant.memory.masking import LONG_TEXT, MaskingRules
+from memtenant.masking.masker import Masker, Plan
+from memtenant.memory.masking import MaskingRules
 from memtenant.memory.messages import SYSTEM, TOOL, Json, Message, ToolCall
 from memtenant.tenancy.identity import TenantId
-from memtenant.tenancy.masking import Detector, MaskingAction
+from memtenant.tenancy.masking import Detector
 
 if TYPE_CHECKING:
     from memtenant.memory.summaries import Answer, SummaryRequest
 
-__all__ = ["SubjectMask", "are_long", "is_long"]
-
-Actions = Mapping[Detector, MaskingAction]
+__all__ = ["Plans", "SubjectMask"]
 
 _MAX_DEPTH: Final = 64
 """The codec refuses what is nested deeper."""
@@ -33,11 +31,28 @@ _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 @dataclass(frozen=True, slots=True)
+class Plans:
+    """`MaskingRules`, ready to be used."""
+
+    texts: Plan
+    tools: Plan
+    contexts: Plan
+    everywhere: Plan
+
+    @classmethod
+    def of(cls, rules: MaskingRules) -> Plans:
+        """Made once for many messages."""
+        return cls(
+            Plan(rules.actions), Plan(rules.tools), Plan(rules.contexts), Plan(rules.everywhere)
+        )
+
+
+@dataclass(slots=True)
 class SubjectMask:
     """What is masked for one person, or in one shared context: ``whose`` tells them apart, so that
     a token says nothing about anybody else's values."""
 
-    rules: MaskingRules
+    plans: Plans
     token_key: SecretKey
     tenant: TenantId
     whose: bytes
@@ -53,7 +68,7 @@ class SubjectMask:
     def text(self, text: str) -> str:
         """A text of the person's. Raises `MaskingRejected`."""
         masker = self._masker()
-        masked = masker.text(text, self.rules.actions)
+        masked = masker.text(text, self.plans.texts)
         _checked(masker)
         return masked
 
@@ -67,7 +82,7 @@ class SubjectMask:
         if before is not None:
             before = replace(
                 before,
-                text=masker.text(before.text, self.rules.actions),
+                text=masker.text(before.text, self.plans.texts),
                 facts=self._texts(before.facts, masker),
             )
         return replace(request, messages=messages, previous=before)
@@ -75,14 +90,14 @@ class SubjectMask:
     def answer(self, answer: Answer) -> Answer:
         """A summary, masked as what it was made from."""
         masker = self._masker()
-        text = masker.text(answer.text, self.rules.actions)
+        text = masker.text(answer.text, self.plans.texts)
         return replace(answer, text=text, facts=self._texts(answer.facts, masker))
 
     def values(self, values: Mapping[str, Json]) -> dict[str, Json]:
         """A shared context's values; its names stay. Raises `MaskingRejected`."""
         masker = self._masker()
-        actions = self.rules.contexts
-        masked = {name: _json(value, name, masker, actions) for name, value in values.items()}
+        plan = self.plans.contexts
+        masked = {name: _json(value, name, masker, plan) for name, value in values.items()}
         _checked(masker)
         return masked
 
@@ -94,101 +109,68 @@ class SubjectMask:
         )
 
     def _texts(self, texts: Sequence[str], masker: Masker) -> tuple[str, ...]:
-        return tuple(masker.text(text, self.rules.actions) for text in texts)
+        return tuple(masker.text(text, self.plans.texts) for text in texts)
 
     def _message(self, message: Message, masker: Masker) -> Message:
-        actions = self._actions(message.role)
+        plan = self._plan(message.role)
         changes: dict[str, object] = {}
         if isinstance(message.content, str):
-            if (text := masker.text(message.content, actions)) != message.content:
+            if (text := masker.text(message.content, plan)) != message.content:
                 changes["content"] = text
         else:
-            parts = tuple(_part(part, masker, actions) for part in message.content)
+            parts = tuple(_part(part, masker, plan) for part in message.content)
             if parts != tuple(message.content):
                 changes["content"] = parts
-        if message.tool_calls and self.rules.tools:
-            calls = tuple(_call(call, masker, self.rules.tools) for call in message.tool_calls)
+        if message.tool_calls and self.plans.tools:
+            calls = tuple(_call(call, masker, self.plans.tools) for call in message.tool_calls)
             if calls != message.tool_calls:
                 changes["tool_calls"] = calls
-        if everywhere := self.rules.everywhere:
+        if everywhere := self.plans.everywhere:
             # Found is rejected, so that nothing has to be put in its place.
             _json((message.metadata, message.further), "", masker, everywhere)
         return replace(message, **changes) if changes else message  # type: ignore[arg-type]
 
-    def _actions(self, role: str) -> Actions:
+    def _plan(self, role: str) -> Plan:
         """A role that is not known is a person's or a model's: it could be anybody's."""
-        return {SYSTEM: self.rules.everywhere, TOOL: self.rules.tools}.get(role, self.rules.actions)
+        return {SYSTEM: self.plans.everywhere, TOOL: self.plans.tools}.get(role, self.plans.texts)
 
 
-def are_long(messages: Sequence[Message]) -> bool:
-    """Whether masking them takes long enough to keep others waiting."""
-    left = LONG_TEXT
-    for message in messages:
-        left -= len(message.content) if isinstance(message.content, str) else _size(message.content)
-        left -= sum(_size(call.arguments) for call in message.tool_calls)
-        if left < 0:
-            return True
-    return False
-
-
-def is_long(value: object) -> bool:
-    """Whether masking it takes long enough to keep others waiting."""
-    return _size(value) > LONG_TEXT
-
-
-def _size(value: object) -> int:
-    return sum(len(text) for text in _texts(value, 0))
-
-
-def _texts(value: object, depth: int) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif depth > _MAX_DEPTH:
-        return
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _texts(inner, depth + 1)
-    elif isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-        for inner in value:
-            yield from _texts(inner, depth + 1)
-
-
-def _part(part: Mapping[str, Json], masker: Masker, actions: Actions) -> Mapping[str, Json]:
+def _part(part: Mapping[str, Json], masker: Masker, plan: Plan) -> Mapping[str, Json]:
     """A part's ``text``; the rest of it is references, types and ids."""
     text = part.get("text")
-    if not isinstance(text, str) or (masked := masker.text(text, actions)) == text:
+    if not isinstance(text, str) or (masked := masker.text(text, plan)) == text:
         return part
     return {**part, "text": masked}
 
 
-def _call(call: ToolCall, masker: Masker, actions: Actions) -> ToolCall:
-    arguments = _json(call.arguments, "", masker, actions)
+def _call(call: ToolCall, masker: Masker, plan: Plan) -> ToolCall:
+    arguments = _json(call.arguments, "", masker, plan)
     return call if arguments == call.arguments else replace(call, arguments=arguments)
 
 
-def _json(value: Json, name: str, masker: Masker, actions: Actions, depth: int = 0) -> Json:
+def _json(value: Json, name: str, masker: Masker, plan: Plan, depth: int = 0) -> Json:
     """Every text in it, and numbers that are found; names stay. A value is read beside its name:
     ``{"cvv": 123}`` says what it is by that alone."""
-    if depth > _MAX_DEPTH or not actions:
+    if depth > _MAX_DEPTH or not plan:
         return value
     if isinstance(value, str):
-        return _named(value, name, masker, actions)
+        return _named(value, name, masker, plan)
     if isinstance(value, int) and not isinstance(value, bool):
         text = str(value)
-        return value if (masked := _named(text, name, masker, actions)) == text else masked
+        return value if (masked := _named(text, name, masker, plan)) == text else masked
     if isinstance(value, Mapping):
         return {
-            key: _json(inner, str(key), masker, actions, depth + 1) for key, inner in value.items()
+            key: _json(inner, str(key), masker, plan, depth + 1) for key, inner in value.items()
         }
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-        return [_json(inner, name, masker, actions, depth + 1) for inner in value]
+        return [_json(inner, name, masker, plan, depth + 1) for inner in value]
     return value
 
 
-def _named(text: str, name: str, masker: Masker, actions: Actions) -> str:
+def _named(text: str, name: str, masker: Masker, plan: Plan) -> str:
     words = _NOT_LETTERS.sub(" ", _HUMP.sub(" ", name)).strip()
     beside = f"{words}: " if words else ""
-    masked = masker.text(beside + text, actions)
+    masked = masker.text(beside + text, plan)
     # Letters and spaces are never of a value: what stands in front is still there.
     return masked.removeprefix(beside)
 

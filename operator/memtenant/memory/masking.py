@@ -6,18 +6,23 @@ can only add to it: more detectors, a stronger action, tools too.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from memtenant.errors import UsageError
 from memtenant.masking.findings import STRENGTH
+from memtenant.memory.messages import Message
 from memtenant.tenancy.masking import Detector, MaskingAction, MaskingPolicy
 
-__all__ = ["LONG_TEXT", "Masking", "MaskingRules", "masking_rules"]
+__all__ = ["LONG_TEXT", "Masking", "MaskingRules", "are_long", "is_long", "masking_rules"]
 
 LONG_TEXT: Final = 8 * 1024
 """Characters from which an event loop is not kept waiting."""
+
+
+_MAX_DEPTH: Final = 64
+"""The codec refuses what is nested deeper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +83,36 @@ def _stronger(required: MaskingAction | None, wanted: MaskingAction) -> MaskingA
     if required is None or STRENGTH[wanted] > STRENGTH[required]:
         return wanted
     return required
+
+
+def are_long(messages: Sequence[Message]) -> bool:
+    """Whether masking them takes long enough to keep others waiting."""
+    left = LONG_TEXT
+    for message in messages:
+        left -= len(message.content) if isinstance(message.content, str) else _size(message.content)
+        left -= sum(_size(call.arguments) for call in message.tool_calls)
+        if left < 0:
+            return True
+    return False
+
+
+def is_long(value: object) -> bool:
+    """Whether masking it takes long enough to keep others waiting."""
+    return _size(value) > LONG_TEXT
+
+
+def _size(value: object) -> int:
+    return sum(len(text) for text in _texts(value, 0))
+
+
+def _texts(value: object, depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif depth > _MAX_DEPTH:
+        return
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner, depth + 1)
+    elif isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        for inner in value:
+            yield from _texts(inner, depth + 1)

@@ -4,13 +4,16 @@ waiting."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
+from memtenant.crypto.primitives import SecretKey
 from memtenant.memory._sync.link import aside
-from memtenant.memory.masking import Masking, MaskingRules, masking_rules
+from memtenant.memory.masking import Masking, MaskingRules, are_long, is_long, masking_rules
 from memtenant.memory.messages import Json, Message
 from memtenant.memory.source import BindingSource
+from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.masking import Detector, MaskingPolicy
 
 if TYPE_CHECKING:
@@ -27,6 +30,9 @@ class Masks:
         self._source = source
         self._wanted = wanted
         self._known: tuple[MaskingPolicy, MaskingRules | None] | None = None
+        self._maker: (
+            tuple[MaskingRules, Callable[[SecretKey, TenantId, bytes], SubjectMask]] | None
+        ) = None
 
     def messages(
         self, messages: Sequence[Message], whose: bytes
@@ -35,8 +41,6 @@ class Masks:
         mask = self._mask(whose)
         if mask is None:
             return messages, {}
-        from memtenant.memory.masked import are_long
-
         if are_long(messages):
             return aside(lambda: mask.messages(messages))
         return mask.messages(messages)
@@ -44,10 +48,8 @@ class Masks:
     def values(self, values: Mapping[str, Json], whose: bytes) -> Mapping[str, Json]:
         """A shared context's values as they may be stored. Raises `MaskingRejected`."""
         mask = self._mask(whose)
-        if mask is None or not mask.rules.contexts:
+        if mask is None or not mask.plans.contexts:
             return values
-        from memtenant.memory.masked import is_long
-
         if is_long(values):
             return aside(lambda: mask.values(values))
         return mask.values(values)
@@ -76,9 +78,15 @@ class Masks:
         rules = self._rules(opened.binding.policy.masking)
         if rules is None:
             return None
-        from memtenant.memory.masked import SubjectMask
+        return self._made(rules)(opened.keyring.token_key, opened.binding.tenant, whose)
 
-        return SubjectMask(rules, opened.keyring.token_key, opened.binding.tenant, whose)
+    def _made(self, rules: MaskingRules) -> Callable[[SecretKey, TenantId, bytes], SubjectMask]:
+        known = self._maker
+        if known is None or known[0] is not rules:
+            from memtenant.memory.masked import Plans, SubjectMask
+
+            known = self._maker = (rules, partial(SubjectMask, Plans.of(rules)))
+        return known[1]
 
     def _rules(self, policy: MaskingPolicy) -> MaskingRules | None:
         known = self._known
