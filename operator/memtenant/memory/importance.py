@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Final, Protocol
 
 from memtenant.errors import UsageError
@@ -80,8 +80,8 @@ class Scorer(Protocol):
         ...
 
 
-def _words(words: str, *pairs: str) -> frozenset[str]:
-    return frozenset((*words.split(), *pairs))
+def _words(words: str, *pairs: str) -> tuple[str, ...]:
+    return (*words.split(), *pairs)
 
 
 # Words, and pairs of words that follow one another.
@@ -134,7 +134,7 @@ _SIGNS: Final = (
     (0.25, _words("monday tuesday wednesday thursday friday saturday sunday tomorrow tonight")),
 )
 
-# Looked for in a word with a digit and the words beside it.
+# Looked for in a number and what stands beside it.
 _FIGURES: Final = (
     # An amount, a share, a measure.
     (
@@ -164,13 +164,23 @@ _FIGURES: Final = (
     (0.15, re.compile(r"\d")),
 )
 _ADDRESS: Final = 0.35
-_ADDRESS_SIGN: Final = re.compile(r"@\w")
 _NAME: Final = 0.15
 _NAME_IN_MID_SENTENCE: Final = re.compile(r"[a-z,] [A-Z][a-z]{2}")
 _WORD: Final = re.compile(r"[a-z']+")
-_DIGIT: Final = re.compile(r"\d")
+_DIGITS: Final = re.compile(r"\d+")
 _FIGURES_SEEN: Final = 32
-_WORD_SEEN: Final = 48
+_BESIDE: Final = 12
+"""Characters before and behind a number that say what it is."""
+
+_BY_WORD: Final = {
+    word: sign for sign, (_, words) in enumerate(_SIGNS) for word in words if " " not in word
+}
+_BY_PAIR: Final = {
+    (word.partition(" ")[0], word.partition(" ")[2]): sign
+    for sign, (_, words) in enumerate(_SIGNS)
+    for word in words
+    if " " in word
+}
 
 _QUESTION: Final = 0.1
 _ANSWER: Final = 0.15
@@ -206,15 +216,15 @@ def weight_of(text: str, categories: Sequence[Category] = ()) -> float:
     text = text[:_SCANNED]
     weight = _FOUND
     words = _WORD.findall(text.lower())
-    found = {*words, *(f"{one} {next_}" for one, next_ in pairwise(words))}
-    for sign, members in _SIGNS:
-        if not found.isdisjoint(members):
-            weight = _both(weight, sign)
+    told = {_BY_WORD[word] for word in _BY_WORD.keys() & words}
+    told |= {_BY_PAIR[pair] for pair in _BY_PAIR.keys() & pairwise(words)}
+    for sign in told:
+        weight = _both(weight, _SIGNS[sign][0])
     if figures := _figures(text):
-        for sign, pattern in _FIGURES:
+        for strength, pattern in _FIGURES:
             if pattern.search(figures):
-                weight = _both(weight, sign)
-    if "://" in text or _ADDRESS_SIGN.search(text):
+                weight = _both(weight, strength)
+    if "://" in text or "@" in text:
         weight = _both(weight, _ADDRESS)
     if _NAME_IN_MID_SENTENCE.search(text):
         weight = _both(weight, _NAME)
@@ -233,12 +243,10 @@ def _both(one: float, other: float) -> float:
 
 
 def _figures(text: str) -> str:
-    """The words with a digit, each with the words beside it; the first so many."""
-    words = text.split()
-    places = [place for place, word in enumerate(words) if _DIGIT.search(word)]
+    """The numbers, each with what stands beside it; the first so many."""
     return "\n".join(
-        " ".join(word[:_WORD_SEEN] for word in words[max(place - 1, 0) : place + 2])
-        for place in places[:_FIGURES_SEEN]
+        text[max(found.start() - _BESIDE, 0) : min(found.end(), found.start() + _PIECE) + _BESIDE]
+        for found in islice(_DIGITS.finditer(text), _FIGURES_SEEN)
     )
 
 

@@ -28,7 +28,7 @@ from memtenant.errors import (
 from memtenant.functions.calls import ReadSummaries, Summarise, TakeLease
 from memtenant.functions.replies import Lease
 from memtenant.memory._async.audited import AuditedStore
-from memtenant.memory._async.link import asked, sleep
+from memtenant.memory._async.link import aside, asked, sleep
 from memtenant.memory._async.masks import Masks
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent
@@ -133,7 +133,8 @@ class Summaries:
         if outcome.state in (Summarising.MADE, Summarising.CHANGED):
             stored = await self._conversation.messages()
             costs = costs_of(stored, counter)
-        context = select(stored, costs, budget, counter, outcome.summary)
+        summary = outcome.summary
+        context = await aside(lambda: select(stored, costs, budget, counter, summary))
         return replace(context, statistics=replace(context.statistics, summarising=outcome))
 
     async def make(

@@ -29,7 +29,7 @@ from memtenant.errors import (
 from memtenant.functions.calls import ReadSummaries, Summarise, TakeLease
 from memtenant.functions.replies import Lease
 from memtenant.memory._sync.audited import AuditedStore
-from memtenant.memory._sync.link import asked, sleep
+from memtenant.memory._sync.link import aside, asked, sleep
 from memtenant.memory._sync.masks import Masks
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent
@@ -134,7 +134,8 @@ class Summaries:
         if outcome.state in (Summarising.MADE, Summarising.CHANGED):
             stored = self._conversation.messages()
             costs = costs_of(stored, counter)
-        context = select(stored, costs, budget, counter, outcome.summary)
+        summary = outcome.summary
+        context = aside(lambda: select(stored, costs, budget, counter, summary))
         return replace(context, statistics=replace(context.statistics, summarising=outcome))
 
     def make(
