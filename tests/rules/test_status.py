@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from memtenant.api.conditions import Condition, ConditionStatus, ConditionType, find, is_true
 from memtenant.api.tenant import MemoryTenantSpec, MemoryTenantStatus
+from memtenant.crypto.keyring import activate, add_version
 from memtenant.rules.desired import desired
-from memtenant.rules.keymotion import KeyAdvance
+from memtenant.rules.keymotion import KeyAdvance, KeyScan, KeyStage
 from memtenant.rules.placement import Refusal
 from memtenant.rules.policy import policy_facts, retention_findings, retention_status
 from memtenant.rules.quota import Limits, Pressure, QuotaState, Usage, judge
@@ -25,14 +26,29 @@ from memtenant.rules.status import (
     refused,
     waiting,
 )
-from tests.rules.builders import KEYS, NOW, minting, policy_spec, settled, situation, tenant_spec
+from tests.rules.builders import (
+    KEYS,
+    NOW,
+    ROOT,
+    minting,
+    policy_spec,
+    settled,
+    situation,
+    tenant_spec,
+)
 
 MIB = 1 << 20
 LATER = NOW + timedelta(minutes=5)
 REFUSAL = Refusal("QuotaTooLarge", "spec.quota.memory", "9Gi is more than the store gives")
 SPEC = tenant_spec(quota={"memory": "100Mi", "conversations": 100})
 
-ONLY_WHILE_TRUE = ["Reconciling", "Stalled", "RetentionUnjustified", "DeletionBlocked"]
+ONLY_WHILE_TRUE = [
+    "Reconciling",
+    "Stalled",
+    "DataKeysUnreadable",
+    "RetentionUnjustified",
+    "DeletionBlocked",
+]
 
 Step = Callable[[MemoryTenantStatus, datetime, int], MemoryTenantStatus]
 
@@ -328,6 +344,42 @@ def test_what_was_measured_before_a_restart_stays_until_the_next_measurement() -
 
 
 # -- keys and retention ----------------------------------------------------------------------------
+
+
+def turning(scan: KeyScan | None) -> Provisioned:
+    """Version 1 retires, 2 is active, 3 is pending."""
+    opened = add_version(activate(add_version(KEYS, ROOT, now=NOW), ROOT), ROOT, now=NOW)
+    return replace(provisioned(), keys=KeyAdvance(opened), key_scan=scan)
+
+
+def test_a_key_that_turns_is_shown_with_its_versions_and_what_remains() -> None:
+    scan = KeyScan(KeyStage(2, 1), NOW, total=50, old=20, rewrapped=15, unreadable=5)
+    shown = ready(found=turning(scan))
+    assert as_json(shown)["keys"] == {
+        "active": 2,
+        "pending": [3],
+        "retiring": [1],
+        "dataKeys": 50,
+        "remaining": 5,
+        "unreadable": 5,
+        "since": "2026-03-15T12:30:00Z",
+    }
+    assert shown.key_version == 2
+    unreadable = find(shown.conditions, "DataKeysUnreadable")
+    assert unreadable is not None
+    assert "5 data keys" in unreadable.message
+
+
+def test_what_the_last_pass_found_is_shown_until_the_next_one_after_a_restart() -> None:
+    scan = KeyScan(KeyStage(2, 1), NOW, total=50, old=20, rewrapped=15, unreadable=5)
+    before = ready(found=turning(scan))
+    assert ready(before, turning(None)) == before
+    clean = replace(scan, old=0, rewrapped=0, unreadable=0)
+    after = ready(before, turning(clean))
+    assert after.keys is not None
+    assert (after.keys.remaining, after.keys.unreadable) == (0, None)
+    assert find(after.conditions, "DataKeysUnreadable") is None
+    assert ready(after, provisioned()).keys is None
 
 
 def test_a_key_secret_that_is_gone_is_a_condition_and_the_tenant_goes_on() -> None:

@@ -43,13 +43,18 @@ async def rewrap(link: StoreLink, clock: Clock) -> Rewrapped:
         for part in _parts(batch):
             await _wrap_anew(link, under_way, part)
     link.key_pass = None
-    for tenant, found in under_way.found.items():
-        if tenant in link.tenants:
-            link.key_scans[tenant] = found
+    affected = [t for t, found in under_way.found.items() if _is_news(found, link.key_scans.get(t))]
+    passed = {**link.key_scans, **under_way.found}
+    link.key_scans = {tenant: scan for tenant, scan in passed.items() if tenant in link.tenants}
     return Rewrapped(
-        tuple(sorted(under_way.found)),
+        tuple(sorted(affected)),
         sum(found.rewrapped for found in under_way.found.values()),
     )
+
+
+def _is_news(found: KeyScan, before: KeyScan | None) -> bool:
+    """Whether the tenant's next step, or its status, may follow from it."""
+    return found.clean or before is None or replace(before, started=found.started) != found
 
 
 def _begun(link: StoreLink, clock: Clock) -> KeyPass | None:
