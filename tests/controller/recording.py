@@ -56,6 +56,10 @@ class Recorder:
         self.rounds[f"rewrap {store.name}"] += 1
         return await self.round_act(store)
 
+    async def erase(self, store: ObjectKey) -> Outcome:
+        self.rounds[f"erase {store.name}"] += 1
+        return Outcome()
+
     def measured(self) -> Iterable[Measured]:
         return ()
 

@@ -32,7 +32,7 @@ from tests.support.servers import Server
 names = st.sampled_from(["acme", "acme2", "a", "globex"])
 tenants = st.builds(TenantId, st.sampled_from(["support", "sales"]), names)
 parts = st.sampled_from(
-    ["r:s:c1:l", "r:s:c2:l", "r:s:c1:h", "r:c:ctx", "r:l", "x", "u", "q", "k:a", "i:a", "o:limits"]
+    ["r:s:c1:l", "r:s:c2:l", "r:s:c1:h", "r:c:ctx", "r:l", "x", "u", "q", "e", "k:a", "i:a", "o:e"]
 )
 planted = st.dictionaries(st.tuples(tenants, parts), st.integers(0, 5000), max_size=40)
 foreign = st.lists(
@@ -49,7 +49,7 @@ def expected(
         size = admin.memory_usage(f"mt:{{{tenant}}}:{part}", samples=0)
         assert isinstance(size, int)
         usage = found[tenant]
-        if part == "q":
+        if part in ("q", "e"):
             found[tenant] = replace(usage, queue=usage.queue + size)
         elif not part.startswith("o:"):
             found[tenant] = replace(
@@ -188,3 +188,13 @@ async def test_a_pass_rests_for_most_of_the_time(valkey: Server) -> None:
     assert max(map(len, batches)) < 2000
     assert len(rested) >= len(batches) - 1
     assert set(rested) == {4.0}
+
+
+async def test_the_marks_of_erased_persons_are_noted_on_the_way(redis_server: Server) -> None:
+    with redis_server.admin() as admin:
+        admin.hset(keys.dek(ACME, "ada"), "erased", b"mark")
+        admin.hset(keys.dek(ACME, "bob"), "dek", b"key")
+    scan = UsageScan()
+    async with leading(redis_server) as store:
+        await store.measure(scan)
+    assert scan.marks == {ACME: {"ada": b"mark"}}

@@ -147,7 +147,7 @@ class Settings(BaseModel):
     end of one scan to the start of the next. So often too, data keys are wrapped anew while the
     key of a tenant turns."""
 
-    erase_interval: Seconds = 5.0
+    erase_interval: Seconds = 10.0
     """How often each store's queues are looked at for persons to erase, and erasures under way are
     gone on with."""
 

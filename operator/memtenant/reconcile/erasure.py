@@ -10,19 +10,21 @@ the receipts say.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from memtenant.api.tenant import MemoryTenantSpec
 from memtenant.crypto.agent_keyring import AgentKeyring
-from memtenant.crypto.datakey import unwrap_data_key
+from memtenant.crypto.datakey import kek_version, unwrap_data_key
+from memtenant.crypto.erasure import Tombstone
 from memtenant.crypto.keyring import Keyring
 from memtenant.crypto.primitives import SecretKey
 from memtenant.errors import (
     FencedOut,
     KeyUnavailable,
     MemtenantError,
+    RecordMalformed,
     ResourceNotFound,
     StoreUnavailable,
 )
@@ -196,15 +198,7 @@ class _Tenant:
                 await self.emit(self._declared(), EventType.WARNING, "ErasureRequestForged", words)
             elif verdict.receipt.id not in self._receipts:
                 entered[verdict.receipt.id] = verdict.receipt
-        marks: dict[str, bytes | None] = {}
-        for receipt in entered.values():
-            if receipt.phase is ErasurePhase.REFUSED:
-                marks.setdefault(receipt.subject, None)
-            else:
-                marks[receipt.subject] = operator_mark(receipt, ground)
-        erased = {one.subject for one in self._receipts.values() if one.phase in _MARKED}
-        for subject in [one for one, mark in marks.items() if mark is None and one in erased]:
-            del marks[subject]
+        marks = await self._marks(entered.values(), ground)
         gone = outdated(self._receipts, len(entered))
         await self._store.enter(self.tenant, len(raw), entered.values(), marks, gone)
         for receipt in entered.values():
@@ -212,6 +206,18 @@ class _Tenant:
             if receipt.refusal:
                 words = f"The erasure {receipt.id[:8]} is refused: {receipt.why}"
                 await self.emit(self._declared(), EventType.WARNING, "ErasureRefused", words)
+
+    async def _marks(
+        self, entered: Collection[ErasureReceipt], ground: Ground
+    ) -> dict[str, bytes | None]:
+        """The tombstones to set; None: one that was set for a request that is refused goes."""
+        refused = {one.subject: one.id for one in entered if one.refusal}
+        standing = await self._store.marks(self.tenant, list(refused))
+        marks: dict[str, bytes | None] = {
+            subject: None for subject, mark in standing.items() if _is_of(mark, refused[subject])
+        }
+        honoured = [one for one in entered if not one.refusal]
+        return marks | {one.subject: operator_mark(one, ground) for one in honoured}
 
     async def _delete_named(self, receipt: ErasureReceipt) -> None:
         subject = await self._subject(receipt)
@@ -282,16 +288,17 @@ class _Tenant:
         stored = await self._store.data_key(self.tenant, receipt.subject)
         if one.subject.isolation is not Isolation.MINIMAL and stored is not None:
             # The record first: without it, a key that is gone from the store is never shredded.
-            receipt = replace(receipt, key_version=await self._ask_to_shred())
+            receipt = replace(receipt, key_version=await self._ask_to_shred(stored))
         await self._store.drop_key(self.tenant, receipt)
         self._receipts[receipt.id] = receipt
 
-    async def _ask_to_shred(self) -> int:
+    async def _ask_to_shred(self, data_key: bytes) -> int:
         """Have every key version destroyed under which the data key may have been wrapped."""
         stored, record = await read_record(self._world, self.tenant)
         if record is None:
             raise KeyUnavailable(f"The record of tenant {self.tenant} is gone: restore it")
-        through = Keyring.from_json(record.keyring, self.tenant).active.version
+        active = Keyring.from_json(record.keyring, self.tenant).active.version
+        through = max(active, kek_version(data_key))
         due = (self._now() + self._world.timing.shred_epoch).replace(microsecond=0)
         asked = replace(
             record,
@@ -429,7 +436,11 @@ class _Tenant:
         return self._world.clock.now().replace(microsecond=0)
 
 
-_MARKED = frozenset(ErasurePhase) - {ErasurePhase.REFUSED}
+def _is_of(mark: bytes, request: str) -> bool:
+    try:
+        return Tombstone.parse(mark).id.hex() == request
+    except RecordMalformed:
+        return False
 
 
 def _versions(

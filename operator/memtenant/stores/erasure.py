@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TypeVar
 
 from redis.exceptions import ResponseError
@@ -36,6 +37,9 @@ R = TypeVar("R")
 
 MOST_REQUESTS = 100
 """Of one tenant's queue that are read at a time."""
+
+_TENANTS = 500
+"""Of which one pipeline asks."""
 
 _PEEKED = 64
 _ENTRIES = 128
@@ -193,15 +197,21 @@ class StoreErasure:
 
     async def waiting(self, tenants: Collection[TenantId]) -> list[TenantId]:
         """Those in whose queue something stands."""
-        order = list(tenants)
-        lengths = await self._read([("LLEN", keys.erasure_requests(one)) for one in order])
-        return [one for one, length in zip(order, lengths, strict=True) if length]
+        return await self._that_have(tenants, "LLEN", keys.erasure_requests)
 
     async def with_receipts(self, tenants: Collection[TenantId]) -> list[TenantId]:
         """Those that have receipts, whatever they say."""
-        order = list(tenants)
-        sizes = await self._read([("HLEN", keys.erasure_receipts(one)) for one in order])
-        return [one for one, size in zip(order, sizes, strict=True) if size]
+        return await self._that_have(tenants, "HLEN", keys.erasure_receipts)
+
+    async def _that_have(
+        self, tenants: Collection[TenantId], count: str, name: Callable[[TenantId], str]
+    ) -> list[TenantId]:
+        found: list[TenantId] = []
+        rest = iter(tenants)
+        while part := list(islice(rest, _TENANTS)):
+            sizes = await self._read([(count, name(one)) for one in part])
+            found += [one for one, size in zip(part, sizes, strict=True) if size]
+        return found
 
     async def requests(self, tenant: TenantId) -> list[bytes]:
         """The first requests of the queue, as they stand there."""
