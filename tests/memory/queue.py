@@ -51,13 +51,20 @@ def drained(server: Server) -> list[Left]:
 
 def check_writers(left: list[Left]) -> None:
     """What was done was told once, and no counter of a writer is missing."""
-    done = {one.entry.event: one.event for one in left if one.entry.outcome is Outcome.DONE}
-    counters: dict[bytes, list[int]] = {}
-    for event in done.values():
+    done: dict[bytes, list[int]] = {}
+    tried: dict[bytes, set[int]] = {}
+    once = {(one.entry.event, one.entry.outcome): one for one in left}
+    for one in once.values():
+        event = one.event
         many = event.count if event.operation is Operation.APPEND else 1
-        counters.setdefault(event.writer, []).extend(range(event.counter, event.counter + many))
-    for found in counters.values():
-        assert sorted(found) == list(range(1, len(found) + 1))
+        counters = range(event.counter, event.counter + many)
+        tried.setdefault(event.writer, set()).update(counters)
+        if one.entry.outcome is Outcome.DONE:
+            done.setdefault(event.writer, []).extend(counters)
+    for found in done.values():
+        assert len(found) == len(set(found))
+    for seen in tried.values():
+        assert seen == set(range(1, max(seen) + 1))
 
 
 def covered(left: list[Left]) -> set[tuple[bytes, int]]:

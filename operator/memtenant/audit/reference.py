@@ -45,7 +45,7 @@ class Reference:
         """16 bytes that bind the event to these records, in this order; zeros for none."""
         if not records or self.commitment_key is None:
             return _NOTHING
-        digests = b"".join(hashlib.sha256(record).digest() for record in records)
+        digests = b"".join([hashlib.sha256(record).digest() for record in records])
         return mac(self.commitment_key, digests)[:REFERENCE_BYTES]
 
 

@@ -102,7 +102,14 @@ class Leaving:
 
     def with_event(self, agent: str, event: bytes) -> Self:
         """The same call, which leaves this event."""
-        return replace(self, agent=agent, event=event)  # type: ignore[type-var]
+        # As dataclasses.replace, which takes a quarter of an append's time for fifteen fields.
+        made = object.__new__(type(self))
+        names: tuple[str, ...] = type(self).__slots__
+        for name in names:
+            object.__setattr__(made, name, getattr(self, name))
+        object.__setattr__(made, "agent", agent)
+        object.__setattr__(made, "event", event)
+        return made
 
 
 @dataclass(frozen=True, slots=True)

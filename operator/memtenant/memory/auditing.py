@@ -13,11 +13,10 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from memtenant.audit import NOBODY, Event, Failure, Operation, Reference
 from memtenant.crypto.primitives import SecretKey
-from memtenant.crypto.record import Place
 from memtenant.errors import (
     KeyUnavailable,
     PlaintextRefused,
@@ -54,8 +53,7 @@ _FAILURES: tuple[tuple[type[BaseException], Failure], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """The writer and counter of one call."""
 
     writer: bytes
@@ -89,7 +87,7 @@ class Auditor:
         self._believed = {False: 0.0, True: 0.0}
         self._free: list[Turn] = []
         self._process = os.getpid()
-        self._references: OrderedDict[tuple[Place | None, str, bytes], _Kept] = OrderedDict()
+        self._references: OrderedDict[tuple[str, bytes, str, str], _Kept] = OrderedDict()
         self._told: deque[float] = deque(maxlen=FAILURES_A_MINUTE)
         self._lock = ShortLock()
 
@@ -154,11 +152,13 @@ class Auditor:
     def _reference(
         self, where: ConversationPlace | ContextPlace | UserPlace, data_key: SecretKey
     ) -> Reference:
-        name = (where.place, where.alias, where.tag)
+        place = where.place
+        scope, conversation = ("", "") if place is None else (place.scope, place.conversation)
+        name = (where.alias, where.tag, scope, conversation)
         with self._lock:
             kept = self._references.get(name)
-            if kept is None or kept.data_key != data_key:
-                kept = _Kept(data_key, Reference.of(data_key, where.place, where.tag))
+            if kept is None or (kept.data_key is not data_key and kept.data_key != data_key):
+                kept = _Kept(data_key, Reference.of(data_key, place, where.tag))
                 self._references[name] = kept
                 while len(self._references) > _MOST_REFERENCES:
                     self._references.popitem(last=False)

@@ -112,7 +112,7 @@ class Lane:
     async def _send(self, batch: list[Ticket], call: Append, tries: Tries, own: Ticket) -> None:
         seen = self._history.head
         try:
-            answer = await self._store.write_audited(call, self._intent(call), tries)
+            answer = await self._store.write_audited(call, lambda: self._intent(call), tries)
         except (DataKeyChanged, KeyRetired, WriterUnknown, WriterOutOfStep) as error:
             await self._again(batch, error, tries, own)
         except QuotaExceeded as error:

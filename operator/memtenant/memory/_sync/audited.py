@@ -54,12 +54,18 @@ class AuditedStore(Store):
         self.auditor = Auditor(source)
         self._keys = keys
 
-    def write_audited(self, call: Audited[R], intent: Intent, tries: Tries | None = None) -> R:
-        """The answer of a writing call that is the same in every try."""
+    def write_audited(
+        self, call: Audited[R], intent: Intent | Callable[[], Intent], tries: Tries | None = None
+    ) -> R:
+        """The answer of a writing call that is the same in every try. A function gives the intent
+        where there are so many calls that nobody should make it in vain."""
         return self.write_made_audited(lambda again: call, intent, tries)
 
     def write_made_audited(
-        self, call: Callable[[bool], Audited[R]], intent: Intent, tries: Tries | None = None
+        self,
+        call: Callable[[bool], Audited[R]],
+        intent: Intent | Callable[[], Intent],
+        tries: Tries | None = None,
     ) -> R:
         """The answer of a writing call, as `Store.write_made`. Every try brings the same event."""
         tries = tries or Tries()
@@ -69,9 +75,10 @@ class AuditedStore(Store):
             except AuditEventRequired:
                 tries.sent -= 1  # the last one was answered, and did nothing
                 self.auditor.asked(reading=False)
-        turn, agent, event = self._event(intent)
+        told = intent if isinstance(intent, Intent) else intent()
+        turn, agent, event = self._event(told)
         answer = self.write_made(lambda again: call(again).with_event(agent, event), tries)
-        self._event_left(intent, turn)
+        self._event_left(told, turn)
         return answer
 
     def ask_audited(self, call: Audited[R], intent: Intent) -> R:

@@ -113,7 +113,7 @@ class Lane:
     def _send(self, batch: list[Ticket], call: Append, tries: Tries, own: Ticket) -> None:
         seen = self._history.head
         try:
-            answer = self._store.write_audited(call, self._intent(call), tries)
+            answer = self._store.write_audited(call, lambda: self._intent(call), tries)
         except (DataKeyChanged, KeyRetired, WriterUnknown, WriterOutOfStep) as error:
             self._again(batch, error, tries, own)
         except QuotaExceeded as error:
