@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from memtenant import ContextBudget, Conversation, Message, Tenant, ToolCall
+from memtenant.audit import Operation
 from memtenant.errors import RecordInvalid
 from memtenant.functions import TakeLease
 from memtenant.functions.keyspace import ConversationKeys
@@ -21,6 +22,7 @@ from memtenant.sync import Tenant as SyncTenant
 from memtenant.tenancy.policy import EncryptionMode, Isolation, TenantPolicy
 from tests.memory.bindings import QUICK, Provisioned, policy
 from tests.memory.conftest import Open
+from tests.memory.queue import audit, drained
 from tests.support.relay import Proxy
 
 BUDGET = ContextBudget(400, summary_tokens=120, summary_timeout=5.0, counter=len)
@@ -394,6 +396,23 @@ def test_without_asyncio(acme: Provisioned) -> None:
             assert context.summary is not None
             assert context.summary.fallback is fallback
             assert chat.summary() == context.summary
+
+
+async def test_a_summary_leaves_one_event_and_so_does_reading_it(
+    on_valkey: Provisioned, opened: Open
+) -> None:
+    tenant, server = opened(on_valkey), on_valkey.server
+    chat = await filled(tenant)
+    audit(server)
+    summary = (await chat.summarise(BUDGET)).summary
+    (made,) = drained(server)
+    assert made.told == (Operation.SUMMARISE, "O")
+    assert summary is not None
+    assert (made.event.count, made.entry.sequence) == (summary.lineage.last, summary.lineage.last)
+    assert summary.id == f"{made.event.writer.hex()}-{made.event.counter}"
+    audit(server, audit_reads=1)
+    assert await chat.summary() == summary
+    assert [one.told for one in drained(server)] == [(Operation.READ_SUMMARIES, "O")]
 
 
 async def test_the_budgets_summariser_is_used_where_it_has_one(tenant: Tenant) -> None:
