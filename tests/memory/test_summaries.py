@@ -3,6 +3,8 @@ it; and whatever a summariser does, no message is lost."""
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -13,7 +15,6 @@ import pytest
 from memtenant import ContextBudget, Conversation, Message, Tenant, ToolCall
 from memtenant.audit import Operation
 from memtenant.errors import RecordInvalid
-from memtenant.functions import TakeLease
 from memtenant.functions.keyspace import ConversationKeys
 from memtenant.memory.prompt import Summarising
 from memtenant.memory.summaries import Fallback, Summariser, SummaryRequest
@@ -218,16 +219,62 @@ async def test_one_of_two_summarisers_makes_it(acme: Provisioned, opened: Open) 
     assert (await other.summarise(BUDGET)).state is Summarising.NOT_DUE
 
 
-async def test_a_summariser_that_died_leaves_its_place_when_its_lease_ends(
-    acme: Provisioned, opened: Open
+async def test_whoever_is_second_gets_a_context_without_waiting(
+    on_valkey: Provisioned, opened: Open
 ) -> None:
-    tenant = opened(acme)
-    chat = await filled(tenant)
-    await tenant._store.write(TakeLease(raw_keys(chat), b"d" * 16, 400))
-    context = await chat.context(BUDGET)
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: SummaryRequest) -> dict[str, object]:
+        asked.set()
+        await answered.wait()
+        return SAID
+
+    one = await filled(opened(on_valkey), slow)
+    first = asyncio.create_task(one.summarise(BUDGET))
+    await asked.wait()
+    other = opened(on_valkey, "other").conversation("s", user="ada", summariser=says)
+    context = await other.context(BUDGET)
     assert context.statistics.summarising is not None
     assert context.statistics.summarising.state is Summarising.BUSY
-    assert context.messages  # cut to the budget, without a summary
+    assert context.messages
+    assert context.statistics.tokens <= 400
+    answered.set()
+    assert (await first).state is Summarising.MADE
+
+
+_DIES = """
+import sys, time
+from pathlib import Path
+from memtenant import ContextBudget
+from memtenant.memory._sync import summaries
+from memtenant.memory.source import BindingSource
+from memtenant.sync import Tenant
+
+summaries._SLACK = 0.5
+
+def thinks(request):
+    print("asked", flush=True)
+    time.sleep(60)
+
+chat = Tenant(BindingSource(Path(sys.argv[1]))).conversation("s", user="ada", summariser=thinks)
+chat.summarise(ContextBudget(400, summary_tokens=120, summary_timeout=1.0, counter=len))
+"""
+
+
+async def test_a_process_that_is_killed_at_it_leaves_all_messages_and_no_summary(
+    on_valkey: Provisioned, opened: Open
+) -> None:
+    chat = await filled(opened(on_valkey))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _DIES, str(on_valkey.bind("other"))), stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"asked\n"
+    assert (await chat.summarise(BUDGET)).state is Summarising.BUSY
+    process.kill()
+    await process.wait()
+    assert await chat.summary() is None
+    assert await chat.count() == 20
     deadline = time.monotonic() + 10
     while (await chat.summarise(BUDGET)).state is Summarising.BUSY:
         assert time.monotonic() < deadline
