@@ -70,6 +70,7 @@ def test_a_value_is_found_with_its_bounds(text: str, kind: str, value: str) -> N
         "my cvv is secret. The year is 2026",
         "born to run; passport office; driver's license costs 50",
         "call ticket 1234567; text me 3 ideas; tel",
+        "clause 252.227-7013, Decimal('+35236450.6')",
         "sk-short AKIA1234 eyJhbGciOi ghp_short",
         "<EMAIL> <CARD 411111******1111> <PHONE:abcdefghijklmnopabcd>",
     ],

@@ -120,7 +120,8 @@ UNBOUNDED = {
     "[0-9]+",
     r"[0-9][0-9 ().\-/_]{5,}[0-9]",
     "[A-Za-z0-9]+",
-    r"[ ().\-/]+[0-9]+$",  # of a candidate of at most 26 characters
+    r"[ ().\-/]+[0-9]+$",  # these two of a candidate of at most 26 characters
+    r"\+[0-9]+\.[0-9]+",
 }
 """Patterns without a longest match: one class again and again, so that no place is read often."""
 

@@ -19,7 +19,7 @@ __all__ = ["phones"]
 
 _INTERNATIONAL = re.compile(r"(?<![\w+])(?:\+|00 ?(?=[1-9][0-9]{0,2}[ ./]))[0-9 ().\-/]{7,24}")
 _NORTH_AMERICAN = re.compile(
-    r"(?<![\w.+-])(?:1[ .-])?(?:\([0-9]{3}\) ?|[0-9]{3}[ .-])[0-9]{3}[ .-][0-9]{4}"
+    r"(?<![\w.+-])(?:1[ .-])?(?:\([0-9]{3}\) ?[0-9]{3}[ .-]|[0-9]{3}([ .-])[0-9]{3}\1)[0-9]{4}"
     r"(?!\w|[-./][0-9])"
 )
 _TRUNK = re.compile(
@@ -45,6 +45,7 @@ _SOMETHING_ELSE = re.compile(
 _A_DATE = re.compile(r"(?:19|20)[0-9]{2}[-./ ][01]?[0-9][-./ ][0-3]?[0-9](?![0-9])")
 _GAP = 24
 _MOST_JUDGED: Final = 500
+_DECIMAL = re.compile(r"\+[0-9]+\.[0-9]+")
 _GROUP_AT_END = re.compile(r"[ ().\-/]+[0-9]+$")
 
 
@@ -92,6 +93,8 @@ def phones(reading: Reading) -> Iterator[Finding]:
 def _international(one: re.Match[str], plans: _Plans) -> Finding | None:
     """The longest part that is valid: another number may stand behind it."""
     text = one[0].rstrip(" ().-/")
+    if _DECIMAL.fullmatch(text):
+        return None
     for _ in range(4):
         number = f"+{text[2:]}" if text.startswith("00") else text
         if plans.know(number, None):

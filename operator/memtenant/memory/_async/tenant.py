@@ -172,7 +172,8 @@ class Tenant:
         Minimal the session alone decides). title: shown in `conversations`, stored with the next
         append. agent: whose conversation it is, where that is not this one; under both isolations
         it is the same. summariser: writes the summary, when `Conversation.context` or `.summarise`
-        finds it due. Neither id leaves the process in the clear. Raises `AgentNotListed`.
+        finds it due. Neither id leaves the process in the clear. Raises `AgentNotListed`, and
+        `MaskingRejected` for a title that may not be stored.
         """
         opened = self._source.current()
         require_listed(opened, (opened.binding.agent, agent or opened.binding.agent))
