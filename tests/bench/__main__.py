@@ -10,9 +10,10 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import context, measurements, report, sdk, sdk_report
+from tests.bench import context, erasure, measurements, report, sdk, sdk_report
 from tests.bench.api import connect
 from tests.bench.measurements import Results
+from tests.bench.progress import Progress
 from tests.bench.sdk import SdkResults
 from tests.bench.stage import Stage, built
 from tests.support.processes import Unavailable
@@ -43,9 +44,14 @@ def main() -> int:
 def _sdk(*, quick: bool) -> dict[str, Any]:
     results = SdkResults()
     sdk.measure(results, quick=quick)
-    lines = [*sdk_report.rows(results), *context.rows(each=4 if quick else context.EACH)]
+    with Progress() as progress:
+        progress.step("facts that a context budget keeps", 1)
+        kept = context.rows(each=4 if quick else context.EACH)
+        progress.step("an erasure", 1)
+        erased = erasure.measure(20_000 if quick else 1_000_000)
+    lines = [*sdk_report.rows(results), *kept, *sdk_report.erasure_rows(erased)]
     print(f"\n{report.table(lines)}\n\n{sdk_report.tables(results)}")
-    return _figures(lines, results)
+    return {**_figures(lines, results), "erasure": dataclasses.asdict(erased)}
 
 
 def _operator(tenants: int) -> dict[str, Any]:

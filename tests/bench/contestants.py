@@ -54,14 +54,15 @@ class Raw:
 class Memtenant:
     """The SDK as an agent uses it: by its binding, as the tenant's user, with all checks."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, masking: bool = False) -> None:
         from pathlib import Path
 
-        from memtenant import Message, Tenant
+        from memtenant import Masking, Message, Tenant
         from memtenant.memory.source import BindingSource
 
         self._human = Message.human
-        self._tenant = Tenant(BindingSource(Path(folder)))
+        source = BindingSource(Path(folder))
+        self._tenant = Tenant(source, masking=Masking() if masking else None)
 
     def session(self, name: str) -> tuple[Append, Read]:
         chat = self._tenant.conversation(name, user=f"user of {name}")
@@ -153,6 +154,8 @@ def contestant(name: str, where: str) -> Contestant:
             return Raw(where)
         case "memtenant":
             return Memtenant(where)
+        case "memtenant-masking":
+            return Memtenant(where, masking=True)
         case "langchain":
             return LangChain(where)
         case "openai":

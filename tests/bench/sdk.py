@@ -25,7 +25,7 @@ from tests.support.servers import Flavour, Options, Server
 
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / ".venv-peers"
-CONTESTANTS = ("raw", "memtenant", "langchain", "openai", "openai-encrypted")
+CONTESTANTS = ("raw", "memtenant", "memtenant-masking", "langchain", "openai", "openai-encrypted")
 LENGTHS = (100, 1_000, 10_000)
 WRITERS = (8, 64)
 SHARED = "memtenant, one conversation"
@@ -188,7 +188,7 @@ def arena() -> Iterator[Arena]:
         admin = stack.enter_context(server.admin())
         workers = {}
         for name in CONTESTANTS:
-            workers[name] = Worker(name, binding if name == "memtenant" else server.url)
+            workers[name] = Worker(name, binding if name.startswith("memtenant") else server.url)
             stack.callback(workers[name].stop)
         yield Arena(server, admin, workers)
 
@@ -248,7 +248,7 @@ def _by_writers(
 ) -> dict[str, Series]:
     """One conversation a writer; of memtenant also all writers on one. Not langchain, which has no
     asyncio."""
-    names = [name for name in CONTESTANTS if name != "langchain"]
+    names = [name for name in CONTESTANTS if name not in ("langchain", "memtenant-masking")]
     found = {name: Series() for name in (*names, SHARED)}
     for number in range(rounds):
         for name, series in found.items():

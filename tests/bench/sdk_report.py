@@ -1,24 +1,52 @@
 """The SDK's figures as docs/performance.md shows them: limits first, then all beside the peers."""
 
+from tests.bench.erasure import ErasureCost
 from tests.bench.report import Row, grid
 from tests.bench.sdk import BATCH, MESSAGE_BYTES, SHARED, SdkResults, Series
 
 _TITLES = {
     "raw": "RPUSH + EXPIRE, one pipeline",
     "memtenant": "memtenant",
+    "memtenant-masking": "memtenant, masking on",
     SHARED: SHARED,
     "langchain": "langchain-community, plain",
     "openai": "OpenAI Agents RedisSession, plain",
     "openai-encrypted": "OpenAI Agents EncryptedSession",
 }
-_ONE_WRITER, _MANY_WRITERS, _ENCRYPTED = 0.75, 0.9, 3.0
+_ONE_WRITER, _MANY_WRITERS, _MASKING, _ENCRYPTED = 0.75, 0.9, 0.5, 3.0
 _FUNCTION, _BATCH = 20e-6, 5.0
-_STORED, _IMPORT = 300, 1.3
+_STORED, _IMPORT, _OTHERS = 300, 1.3, 2.0
 
 
 def rows(results: SdkResults) -> list[Row]:
     """What the design sets a limit for."""
     return [*_appends(results), *_server(results), *_rest(results)]
+
+
+def erasure_rows(cost: ErasureCost) -> list[Row]:
+    """What the others noticed of one person's erasure."""
+    return [
+        Row(
+            f"erase one person among {cost.keys:,} keys: SCAN commands in the SDK's part",
+            "0",
+            f"{cost.scans}, {cost.forget:.2f} s for {cost.conversations} conversations",
+            cost.scans == 0,
+        ),
+        Row(
+            "… what others wait meanwhile (p99 of a GET), beside idle",
+            f"≤ {_OTHERS:g} x",
+            f"{cost.ratio:.2f} x: idle {cost.idle_p99 * 1e3:.2f} ms, SDK's part "
+            f"{cost.forget_p99 * 1e3:.2f} ms, the operator's pass {cost.rescan_p99 * 1e3:.2f} ms "
+            f"of {cost.rescan:.0f} s",
+            cost.ratio <= _OTHERS,
+        ),
+        Row(
+            "… while the server writes its files anew",
+            "",
+            f"{cost.files_p99 * 1e3:.2f} ms, {cost.files:.1f} s",
+            None,
+        ),
+    ]
 
 
 def tables(results: SdkResults) -> str:
@@ -42,6 +70,8 @@ def _appends(results: SdkResults) -> list[Row]:
         ratio = found["memtenant"].beside(found["raw"])
         what = f"append to {length:,} messages, 1 writer, beside raw"
         made.append(_least(what, ratio, _ONE_WRITER))
+        ratio = found["memtenant-masking"].beside(found["raw"])
+        made.append(_least("… with masking", ratio, _MASKING))
     for writers, found in results.writers.items():
         ratio = found["memtenant"].beside(found["raw"])
         made.append(_least(f"append, {writers} writers, beside raw", ratio, _MANY_WRITERS))
