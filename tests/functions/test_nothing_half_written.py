@@ -368,18 +368,21 @@ def test_without_the_queues_permission_nothing_that_is_audited_happens(
     assert snapshot(redis_server) == before
 
 
-def test_a_full_server_refuses_writes_whole_and_still_deletes(
+def test_a_full_server_refuses_writes_whole_and_still_reads_and_deletes(
     flavour: Flavour, start_server: StartServer
 ) -> None:
     server = start_server(flavour, Options())
     with acting(server) as agent, server.admin() as admin:
         fill(agent, PLACE)
-        calls = writing_calls(PLACE, epoch_of(agent, PLACE))
+        calls = writing_calls(PLACE, epoch_of(agent, PLACE), EVENT)
+        set_limits(server, audit=1, audit_heartbeat=in_ms() + 60_000)
         admin.config_set("maxmemory", "1")
         before = snapshot(server)
         for name in SEALING:
             assert isinstance(refused(agent, calls[name]), redis.exceptions.OutOfMemoryError), name
         assert snapshot(server) == before
+        for name, words in {**reading_calls(PLACE), **audited_calls(PLACE)}.items():
+            assert refused(agent, words) is None, name
         for name in (
             *("mt1_pop", "mt1_remove", "mt1_context_delete", "mt1_checkpoint_delete"),
             *("mt1_clear", "mt1_delete"),

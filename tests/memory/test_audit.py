@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from memtenant.errors import (
 from memtenant.memory import auditing
 from memtenant.memory.auditing import Auditor
 from memtenant.memory.places import context_place, conversation_place
+from memtenant.sync import Tenant as SyncTenant
 from memtenant.tenancy import keys
 from memtenant.tenancy.policy import AgentAccess, Isolation, SubjectRights, TenantPolicy
 from tests.functions.tenants import in_ms, set_limits, snapshot
@@ -288,6 +291,30 @@ async def test_calls_at_the_same_time_leave_writers_without_a_gap(
     left = drained(acme.server)
     check_writers(left)
     assert stored(acme.server) <= covered(left)
+
+
+def test_a_forked_child_has_writers_of_its_own(acme: Provisioned) -> None:
+    audit(acme.server)
+    with SyncTenant(acme.source()) as tenant:
+        context = tenant.shared_context("case")
+        context.create({"n": 0})
+        children = []
+        for number in range(2):
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    context.update({f"n{number}": 1})
+                    context.update({f"n{number}": 2})
+                    code = 0
+                finally:
+                    os._exit(code)
+            children.append(pid)
+        assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0]
+        context.update({"n": 1})
+    left = drained(acme.server)
+    check_writers(left)
+    assert sorted(Counter(one.event.writer for one in left).values()) == [2, 2, 2]
 
 
 async def test_writes_whose_reply_was_lost_leave_exactly_one_event(

@@ -25,10 +25,10 @@ local function offer(name, implementation, flags, audited)
   }
 end
 
--- Each read twice: by FCALL_RO, and as one that may leave an event.
+-- Each read twice: by FCALL_RO, and as one that may leave an event. Both work on a full server.
 local function offer_reading(name, implementation)
   offer(name, implementation, {'no-writes'}, false)
-  offer(name .. '_audited', implementation, {}, true)
+  offer(name .. '_audited', implementation, {'allow-oom'}, true)
 end
 
 offer('append', append, {})
@@ -54,5 +54,5 @@ offer_reading('summaries', read_summaries)
 offer_reading('index', read_index)
 offer_reading('checkpoint_get', checkpoint_get)
 offer_reading('checkpoint_list', checkpoint_list)
-offer('event', leave_event, {})
+offer('event', leave_event, {'allow-oom'})
 offer('usage', usage, {'no-writes'})
