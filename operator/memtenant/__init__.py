@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from memtenant.memory.masking import Masking
     from memtenant.memory.messages import Message, Receipt, StoredMessage, ToolCall
     from memtenant.memory.options import Options
+    from memtenant.memory.prompt import PromptContext
+    from memtenant.memory.summaries import Summary, SummaryRequest
     from memtenant.tenancy.masking import Detector, MaskingAction
 
 __all__ = [
@@ -32,9 +34,12 @@ __all__ = [
     "MaskingAction",
     "Message",
     "Options",
+    "PromptContext",
     "Receipt",
     "SharedContext",
     "StoredMessage",
+    "Summary",
+    "SummaryRequest",
     "Tenant",
     "ToolCall",
 ]
@@ -49,9 +54,12 @@ _WHERE = {
     "MaskingAction": "tenancy.masking",
     "Message": "memory.messages",
     "Options": "memory.options",
+    "PromptContext": "memory.prompt",
     "Receipt": "memory.messages",
     "SharedContext": "memory._async.context",
     "StoredMessage": "memory.messages",
+    "Summary": "memory.summaries",
+    "SummaryRequest": "memory.summaries",
     "Tenant": "memory._async.tenant",
     "ToolCall": "memory.messages",
 }

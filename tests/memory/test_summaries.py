@@ -14,7 +14,7 @@ import pytest
 
 from memtenant import ContextBudget, Conversation, Message, Tenant, ToolCall
 from memtenant.audit import Operation
-from memtenant.errors import RecordInvalid
+from memtenant.errors import RecordInvalid, UsageError
 from memtenant.functions.keyspace import ConversationKeys
 from memtenant.memory.prompt import Summarising
 from memtenant.memory.summaries import Fallback, Summariser, SummaryRequest
@@ -466,3 +466,8 @@ async def test_the_budgets_summariser_is_used_where_it_has_one(tenant: Tenant) -
     chat = await filled(tenant, fails)
     outcome = await chat.summarise(replace(BUDGET, summariser=says))
     assert outcome.fallback is None
+    # Who has none reads what others wrote.
+    chat = tenant.conversation("s", user="ada")
+    assert (await chat.context(BUDGET)).summary == outcome.summary
+    with pytest.raises(UsageError, match="summariser"):
+        await chat.summarise(BUDGET)

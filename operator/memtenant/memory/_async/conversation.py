@@ -204,7 +204,7 @@ class Conversation:
 
     async def summarise(self, budget: ContextBudget) -> SummaryOutcome:
         """Summarise what is old, if it is due; to be called beside the agent's work, so that
-        `context` has not to wait for a model."""
+        `context` has not to wait for a model. Raises `UsageError` without a summariser."""
         return await self._summaries().make(budget)
 
     async def summary(self) -> Summary | None:

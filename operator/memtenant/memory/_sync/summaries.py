@@ -24,6 +24,7 @@ from memtenant.errors import (
     MemtenantError,
     MessageNotFound,
     RecordKeyMismatch,
+    UsageError,
     VersionConflict,
 )
 from memtenant.functions.calls import ReadSummaries, Summarise, TakeLease
@@ -130,7 +131,10 @@ class Summaries:
         costs = costs_of(stored, counter)
         if sum(costs) <= budget.calm(counter):
             return select(stored, costs, budget, counter)
-        outcome = self.make(budget, stored)
+        if budget.summariser is None and self._summariser is None:
+            outcome = SummaryOutcome(Summarising.NOT_DUE, self.read())
+        else:
+            outcome = self.make(budget, stored)
         if outcome.state in (Summarising.MADE, Summarising.CHANGED):
             stored = self._conversation.messages()
             costs = costs_of(stored, counter)
@@ -142,12 +146,15 @@ class Summaries:
         self, budget: ContextBudget, stored: Sequence[StoredMessage] | None = None
     ) -> SummaryOutcome:
         """Summarise what is old, if it is due by the messages ``stored`` (else by those that are
-        there)."""
+        there). Raises `UsageError` without a summariser."""
         counter = budget.counter or self._counter
         summariser = budget.summariser or self._summariser
-        summary = self.read()
         if summariser is None:
-            return SummaryOutcome(Summarising.NOT_DUE, summary)
+            raise UsageError(
+                "Nobody is there to write a summary: give the conversation a summariser "
+                "(tenant.conversation(…, summariser=…)), or the budget"
+            )
+        summary = self.read()
         if stored is None:
             stored = self._conversation.messages()
         if not is_due(stored, costs_of(stored, counter), budget, counter, summary):
