@@ -417,8 +417,9 @@ async def test_an_export_and_an_erasure_are_told_call_by_call(
     audit(server, audit_reads=1)
     await tenant.export("ada", tmp_path / "ada")
     exported = drained(server)
-    assert [one.told for one in exported] == [(Operation.EXPORT, "O")] * 3
-    assert [one.event.subject == subject for one in exported] == [True, True, False]
+    # The beginning, the conversation, its summaries, the value.
+    assert [one.told for one in exported] == [(Operation.EXPORT, "O")] * 4
+    assert [one.event.subject == subject for one in exported] == [True, True, True, False]
     await tenant.forget("ada")
     forgotten = drained(server)
     assert [one.told for one in forgotten] == [(Operation.FORGET, "O")] * 3

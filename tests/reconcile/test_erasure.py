@@ -32,6 +32,8 @@ from memtenant.tenancy.erasure import ErasurePhase, ErasureReceipt
 from memtenant.tenancy.identity import TenantId
 from tests.memory.bindings import QUICK, mount
 from tests.reconcile.conftest import Ground
+from tests.stores.operators import OPERATOR as OPERATOR_USER
+from tests.stores.operators import OPERATOR_PASSWORD, make_operator
 from tests.support.servers import Server
 
 ACME = TenantId("support", "acme")
@@ -51,7 +53,10 @@ async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     made = Ground(server, tmp_path / "state")
     made.open()
     made.policy()
-    made.store()
+    make_operator(server)  # what erases is no superuser
+    made.store(adminUsername=OPERATOR_USER)
+    password = {"password": OPERATOR_PASSWORD.encode()}
+    made.resources.declare_secret(made.resources.home, "admin", password)
     made.tenant("acme", agents=STEWARD)
     await made.settle()
     yield made

@@ -69,6 +69,7 @@ _USED: tuple[tuple[str, Command], ...] = (
     ("rpush", ("RPUSH", _SAMPLE_KEY, "value")),
     ("scan", ("SCAN", "0")),
     ("set", ("SET", STORE_EPOCH, "value")),
+    ("time", ("TIME",)),
     ("type", ("TYPE", _SAMPLE_KEY)),
     ("unlink", ("UNLINK", _SAMPLE_KEY)),
     ("zadd", ("ZADD", _SAMPLE_KEY, "NX", "0", "member")),

@@ -342,7 +342,7 @@ class Tenant:
 
     def forget(self, user: str, *, consent_reference: str | None = None) -> ErasureReceipt:
         """Erase what is kept of a user: conversations with all that was derived from them, and the
-        values of shared contexts that are about them (`about=`), others' names in them or not.
+        values of shared contexts that are about them (`about=`), also those about others too.
 
         Only for agents with access Steward. What this agent's rights reach is deleted when the call
         returns, and nothing can be stored or read of the user from then on (`SubjectErased`); the
