@@ -1,5 +1,6 @@
 """What is masked never leaves the process: as the tenant's own user, against real servers."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -8,17 +9,22 @@ from dataclasses import replace
 
 import pytest
 import redis
+from hypothesis import given
+from hypothesis import strategies as st
 
 from memtenant import ContextBudget, Detector, Masking, MaskingAction, Message, Tenant, ToolCall
+from memtenant.crypto.primitives import SecretKey
 from memtenant.errors import IdempotencyConflict, MaskingRejected, UsageError
 from memtenant.memory import masked
 from memtenant.memory.masking import LONG_TEXT, masking_rules
+from memtenant.memory.messages import Json
 from memtenant.memory.summaries import SummaryRequest
 from memtenant.sync import Tenant as SyncTenant
 from memtenant.tenancy.masking import MaskingPolicy
 from memtenant.tenancy.policy import EncryptionMode, TenantPolicy
 from tests.memory.bindings import QUICK, Provisioned
 from tests.memory.conftest import Open
+from tests.stores.operators import ACME
 
 REQUIRED = MaskingPolicy(required=True)
 PCI = MaskingPolicy(required=True, refused=(Detector.CARD_VERIFICATION, Detector.CARD_TRACK))
@@ -216,6 +222,38 @@ async def test_a_summariser_sees_no_value_that_was_stored_before_masking_was_on(
     assert summary is not None
     assert (summary.text, summary.facts) == ("Write to <EMAIL>.", ("cvv <CVV>",))
     assert {one.text[-19:] for one in requests[0].messages} == {" cvv <CVV> of <EMAIL>"[-19:]}
+
+
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.sampled_from([*RAW, "cvv 123", "", "plain", "123"])
+)
+NAMES = st.sampled_from(["cvv", "cardNumber", "ada@example.org", "4111111111111111", "", "a b"])
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3)
+)
+
+
+def shape(value: object) -> object:
+    """The value with every leaf left out."""
+    if isinstance(value, dict):
+        return {name: shape(inner) for name, inner in value.items()}
+    return [shape(inner) for inner in value] if isinstance(value, list) else None
+
+
+@given(VALUES)
+def test_names_and_shape_of_a_value_stay_and_no_value_does(value: Json) -> None:
+    rules = masking_rules(REQUIRED, None)
+    assert rules is not None
+    mask = masked.SubjectMask(masked.Plans.of(rules), SecretKey(b"k" * 32), ACME, b"whose")
+    after = mask.values({"it": value})
+    assert shape(after) == shape({"it": value})
+    leaves = json.dumps(after).replace('"4111111111111111":', "").replace('"ada@example.org":', "")
+    assert not [raw for raw in RAW[:2] if f'"{raw}"' in leaves]
+    assert mask.values(after) == after
 
 
 # --- what policy and code say together ---------------------------------------------------------
