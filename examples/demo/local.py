@@ -18,6 +18,7 @@ from pathlib import Path
 
 import agent
 import redis
+from remembering import FAILURE, Remembering
 from story import Story, StoryBroken, stop_on_sigterm
 
 from memtenant.errors import MemtenantError
@@ -49,6 +50,7 @@ class Demo:
         self.look_first()
         self.declare()
         self.agents_at_work()
+        self.agents_remember()
         self.drift()
         self.quota()
         self.rotation()
@@ -106,6 +108,14 @@ class Demo:
         story.check(said.startswith("NOPERM"), "the ReadOnly agent does not write", said)
         said = self.agent("acme-answers", "GET", NOTE)
         story.check(said == "the customer prefers e-mail", "but it reads", said)
+
+    def agents_remember(self) -> None:
+        """The same by memtenant's SDK, and what it adds."""
+        Remembering(
+            self.story, self.state / "bindings", self._as_agent, self.memtenant, self.newest
+        ).tell()
+        root = self.env["SERVICE_BINDING_ROOT"]
+        self.story.command("export", f"SERVICE_BINDING_ROOT={root}")
 
     def drift(self) -> None:
         """A user vanishes from the server, and comes back as it was."""
@@ -213,17 +223,22 @@ class Demo:
         (self.story.denied if answer.startswith("NOPERM") else self.story.output)(answer)
         return answer
 
-    def _run(self, *words: str, code: int = READY) -> str:
+    def _as_agent(self, *words: str, bindings: Path, code: int) -> str:
+        return self._run(*words, code=code, SERVICE_BINDING_ROOT=str(bindings))
+
+    def _run(self, *words: str, code: int = READY, **environ: str) -> str:
+        """What it printed; where it had to fail, its error too."""
         self.story.command(*words)
+        env = self.env | environ
         answer = subprocess.run(
-            words, cwd=ROOT, env=self.env, capture_output=True, text=True, check=False
+            words, cwd=ROOT, env=env, capture_output=True, text=True, check=False
         )
+        said = answer.stdout + answer.stderr
         if answer.returncode != code:
-            said = (answer.stdout + answer.stderr).strip()
             raise StoryBroken(
-                f"{shlex.join(words)} ended with {answer.returncode}, not {code}:\n{said}"
+                f"{shlex.join(words)} ended with {answer.returncode}, not {code}:\n{said.strip()}"
             )
-        return answer.stdout
+        return said if code == FAILURE else answer.stdout
 
     def binding(self, name: str, namespace: str = "support") -> dict[str, str]:
         """The fields of a binding: a file each."""
@@ -249,6 +264,14 @@ class Demo:
     def server(self) -> EmbeddedStore | None:
         """The embedded Valkey, if it runs."""
         return asyncio.run(embedded.running(self.state / "valkey"))
+
+    def newest(self, pattern: str) -> tuple[str, bytes]:
+        """A list's name, and its first entry as the server holds it."""
+        with self.admin() as admin:
+            name = min(str(found) for found in admin.scan_iter(pattern))
+            admin.connection_pool.connection_kwargs["decode_responses"] = False
+            admin.connection_pool.disconnect()
+            return name, bytes(admin.lindex(name, 0))  # type: ignore[arg-type]
 
     def on_store(self, tenant: str) -> tuple[int, int]:
         """How many users and keys the store has of a tenant; of all, if the name is empty."""
