@@ -14,9 +14,10 @@ import asyncio
 
 from memtenant import ContextBudget, Message, Tenant
 from memtenant.errors import MemtenantError, QuotaExceeded, VersionConflict
+from memtenant.memory.prompt import PromptContext
 from memtenant.memory.summaries import SummaryRequest
 
-PROMPT_TOKENS = 400
+PROMPT_TOKENS = 200
 
 
 async def summarise(request: SummaryRequest) -> dict[str, str]:
@@ -34,26 +35,30 @@ async def ask(tenant: Tenant, user: str, questions: list[str]) -> None:
     chat = tenant.conversation("parcels", user=user, title="Parcels")
     for question in questions:
         prompt = await chat.context(ContextBudget(PROMPT_TOKENS, summariser=summarise))
-        if prompt.summary is not None:
-            print(
-                f"  summary of {prompt.statistics.left_out} older messages: {prompt.summary.text}"
-            )
-        for stored in prompt.messages[-4:]:
-            print(f"  remembered {stored.role}: {stored.text}")
+        if question == questions[-1]:
+            show(prompt)
         answer = f"I noted that as number {await chat.count() // 2 + 1}, and will look into it."
         try:
             receipt = await chat.extend(
                 [Message.human(question), Message.ai(answer)], on_limit="wait"
             )
         except QuotaExceeded as full:
-            print(f"  not remembered: {full}")
+            print(f"not remembered: {full}")
             return
         for detector, count in receipt.masked.items():
-            print(f"  masked before it was stored: {count} x {detector}")
-        print(f"  answer: {answer}")
+            print(f"masked before it was stored: {count} x {detector}")
+    print(f"answer: {answer}")
     await tenant.shared_context("board").update(
         lambda values: {"questions": values.get("questions", 0) + len(questions)}
     )
+
+
+def show(prompt: PromptContext) -> None:
+    """What a model would be given."""
+    if prompt.summary is not None:
+        print(f"summary of the oldest messages: {prompt.summary.text}")
+    for stored in prompt.messages:
+        print(f"remembered {stored.role}: {stored.text}")
 
 
 async def claim(tenant: Tenant, ticket: str) -> None:
@@ -62,29 +67,29 @@ async def claim(tenant: Tenant, ticket: str) -> None:
     try:
         await tenant.shared_context("board").update({ticket: me}, expected={ticket: 0})
     except VersionConflict as conflict:
-        print(f"  {ticket} is taken: {getattr(conflict.current, 'values', {}).get(ticket)} has it")
+        print(f"{ticket} is taken: {getattr(conflict.current, 'values', {}).get(ticket)} has it")
     else:
-        print(f"  {ticket} is mine: {me}")
+        print(f"{ticket} is mine: {me}")
 
 
 async def status(tenant: Tenant) -> None:
     """Who did what, and how much of the quota is used."""
     for agent in await tenant.agent_status():
-        print(f"  {agent.agent}: {agent.state}, {agent.writes} writes")
+        print(f"{agent.agent}: {agent.state}, {agent.writes} writes")
     values = (await tenant.shared_context("board").read()).values
     usage = await tenant.usage()
-    print(f"  {values.get('questions', 0)} questions, {usage.conversations} conversations")
+    print(f"{values.get('questions', 0)} questions, {usage.conversations} conversations")
 
 
 async def forget(tenant: Tenant, user: str, consent: str | None) -> None:
     """Erase a person: everything that is kept of them. May be repeated, and says how far it is."""
     receipt = await tenant.forget(user, consent_reference=consent)
     receipt = await tenant.erasure(receipt.id) or receipt
-    print(f"  erasure {receipt.id}: {receipt.phase}")
+    print(f"erasure {receipt.id}: {receipt.phase}")
     if receipt.deleted_at is not None:
-        print(f"  deleted: {receipt.conversations} conversations; left: {receipt.remaining}")
+        print(f"deleted: {receipt.conversations} conversations; left: {receipt.remaining}")
     for residual in receipt.residuals:
-        print(f"  residual: {residual}")
+        print(f"residual: {residual}")
 
 
 async def main() -> None:

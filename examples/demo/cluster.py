@@ -19,6 +19,7 @@ from typing import Any
 
 import agent
 import redis
+from agentjob import agent_job
 from story import Story, StoryBroken, stop_on_sigterm
 from tests.support import servers
 from tests.support.controlplane import build
@@ -35,6 +36,8 @@ from memtenant.tenancy.identity import TenantId
 HERE = Path(__file__).resolve().parent
 CHART = HERE.parents[1] / "charts" / "memtenant"
 MANIFESTS = HERE / "manifests"
+EXAMPLE = HERE.parent / "agent"
+TEAMS = ("support", "legal", "helpdesk")
 HOME, RELEASE = "memtenant-system", "memtenant"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
@@ -58,6 +61,7 @@ class Demo:
         self.install()
         self.declare()
         self.agents_at_work()
+        self.agents_remember()
         self.drift()
         self.quota()
         self.rotation()
@@ -72,7 +76,7 @@ class Demo:
         story = self.story
         story.chapter("The platform team installs the operator")
         story.tell("Every namespace enforces the Pod Security Standard `restricted`.")
-        for name in (HOME, "support", "legal"):
+        for name in (HOME, *TEAMS):
             self.cluster.create_namespace(name, RESTRICTED)
         story.tell("On Valkey the operator gets a user of its own, with what it needs and no more.")
         password = secrets.token_urlsafe(24)
@@ -134,6 +138,32 @@ class Demo:
             "the ReadOnly agent of the same tenant reads and does not write",
             said,
         )
+
+    def agents_remember(self) -> None:
+        """Two agents of one tenant share a conversation by memtenant's SDK, each in a Pod."""
+        story = self.story
+        story.chapter("Agents remember by the SDK: each a Pod with nothing but its binding")
+        story.command("kubectl", "apply", "--server-side", "-f", "examples/agent/tenants.yaml")
+        story.output(self.cluster.apply((EXAMPLE / "tenants.yaml").read_text()))
+        self.wait_for("helpdesk", "condition=Ready", namespace="helpdesk")
+        said = self.help_desk("triage", "ask", "Parcel 4711 is late. I am ada@example.org.")
+        story.check("masked" in said, "personal data is masked before it is stored", said)
+        said = self.help_desk("answers", "ask", "Is it found?")
+        story.check("remembered human: Parcel 4711" in said, "the other agent remembers", said)
+        said = self.help_desk("privacy", "forget", "--consent", "letter-17")
+        story.check("erasure" in said, "a Steward has the person forgotten", said)
+        receipts = "mt:{helpdesk.helpdesk}:o:erasures"
+        with self.store.admin() as admin:
+            story.until(
+                lambda: b'"remaining":0' in b"".join(admin.hvals(receipts)),
+                "the operator looked everywhere, and writes in the receipt that nothing is left",
+            )
+
+    def help_desk(self, name: str, command: str, *words: str) -> str:
+        """Run examples/agent in a Pod that mounts the agent's binding; what it prints."""
+        binding = f"helpdesk-{name}"
+        job = agent_job(f"{name}-{command}", binding, [command, *words], "helpdesk")
+        return self.runagent_job(job, binding)
 
     def drift(self) -> None:
         """A user vanishes from the server, and comes back as it was."""
@@ -320,7 +350,7 @@ class Demo:
     def helm(self, *arguments: str) -> None:
         """Install the chart with quick intervals, and show how."""
         values = [
-            "--set=tenantNamespaces={support,legal}",
+            f"--set=tenantNamespaces={{{','.join(TEAMS)}}}",
             *(f"--set=settings.{name}={value}" for name, value in FAST.items()),
         ]
         shown = [word.replace(str(CHART), "charts/memtenant") for word in arguments]
@@ -346,19 +376,25 @@ class Demo:
     def run_agent(self, name: str, binding: str, *commands: Sequence[str]) -> list[str]:
         """Run an agent's commands in a Job that mounts the binding; the server's answers."""
         words = [word for command in commands for word in ("--", *command)]
-        self.cluster.kubectl("create", "-f", "-", stdin=json.dumps(_job(name, binding, words)))
-        self.story.command("kubectl", "create", "-f", f"job-{name}.yaml", note=f"mounts {binding}")
-        done = ("--for=condition=Complete", "--timeout=180s")
-        self.cluster.kubectl("wait", f"job/{name}", "-n", "support", *done)
-        found = self.cluster.get("pods", "-n", "support", "-l", f"job-name={name}")
-        log = self.kubelet.log("support", found["items"][0]["metadata"]["name"], "agent")
+        log = self.runagent_job(agent_job(name, binding, words, "agent"), binding)
         answers = [line for line in log.splitlines() if not line.startswith("> ")]
-        for line in log.splitlines():
-            tell = self.story.denied if line.startswith("NOPERM") else self.story.output
-            tell(line)
         if len(answers) != len(commands):
             raise StoryBroken(f"the agent {name} did not get through:\n{log}")
         return answers
+
+    def runagent_job(self, job: dict[str, Any], binding: str) -> str:
+        """Create the Job and wait until it is done; what its container printed."""
+        name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
+        self.cluster.kubectl("create", "-f", "-", stdin=json.dumps(job))
+        self.story.command("kubectl", "create", "-f", f"job-{name}.yaml", note=f"mounts {binding}")
+        done = ("--for=condition=Complete", "--timeout=180s")
+        self.cluster.kubectl("wait", f"job/{name}", "-n", namespace, *done)
+        found = self.cluster.get("pods", "-n", namespace, "-l", f"job-name={name}")
+        log = self.kubelet.log(namespace, found["items"][0]["metadata"]["name"], "agent")
+        for line in log.splitlines():
+            tell = self.story.denied if line.startswith("NOPERM") else self.story.output
+            tell(line)
+        return log
 
     @contextlib.contextmanager
     def connected(self, binding: str, namespace: str = "support") -> Iterator["redis.Redis"]:
@@ -430,38 +466,6 @@ class Demo:
             admin.execute_command(*(f">{password}" if w.startswith(">") else w for w in words))
 
 
-def _job(name: str, binding: str, words: list[str]) -> dict[str, Any]:
-    """A Job that runs the agent with its binding mounted, as `restricted` wants it."""
-    container = {
-        "name": "agent",
-        "image": "example.org/agent:1",
-        "args": [binding, *words],
-        "env": [{"name": "SERVICE_BINDING_ROOT", "value": "/bindings"}],
-        "volumeMounts": [{"name": "memory", "mountPath": f"/bindings/{binding}", "readOnly": True}],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-        },
-    }
-    pod = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [container],
-        "volumes": [{"name": "memory", "secret": {"secretName": binding}}],
-    }
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": name, "namespace": "support"},
-        "spec": {"backoffLimit": 0, "template": {"spec": pod}},
-    }
-
-
 def _text(name: bytes | str) -> str:
     return name.decode() if isinstance(name, bytes) else name
 
@@ -474,6 +478,7 @@ def _images() -> dict[str, Image]:
         # All pods share this machine's network: each serves its probes on an address of its own.
         "memtenant": Image(env={"PATH": path, "MEMTENANT_HEALTH_HOST": "{address}"}, folders=here),
         "example.org/agent": Image((sys.executable, str(HERE / "agent.py")), folders=here),
+        "example.org/helpdesk": Image((sys.executable, str(EXAMPLE / "helpdesk.py")), folders=here),
     }
 
 

@@ -23,6 +23,8 @@ TOLD_BY_BOTH = (
     "NOPERM No permissions to access a key",
     "✓ the neighbour's note is out of reach",
     "password and all",
+    "✓ personal data is masked before it is stored",
+    "remembered human: Parcel 4711 is late. I am <EMAIL>.",
     "✓ it can still read",
     "✓ the open connection of the old one goes on",
     "✓ the old user is idle, so it is revoked",
@@ -102,7 +104,7 @@ def test_the_demo_with_a_cluster(tmp_path: Path) -> None:
         "$ helm install memtenant charts/memtenant",
         "✓ the other replica leads once the Lease has run out",
         "without one failure",
-        "is in use by 4 tenants",
+        "is in use by 5 tenants",
         "$ kubectl get mtenants -A",
     ):
         assert words in ended.stdout
