@@ -1,4 +1,4 @@
-"""A Job that runs an agent with its binding mounted, in the form that `restricted` namespaces want."""
+"""A Job that runs an agent with its binding mounted, as `restricted` namespaces want it."""
 
 from typing import Any
 

@@ -21,17 +21,29 @@ def test_the_example_remembers_from_run_to_run(tmp_path: Path) -> None:
         subprocess.run(apply, check=True, capture_output=True)
         environ = os.environ | {"SERVICE_BINDING_ROOT": str(state / "bindings" / "helpdesk")}
 
-        def run(binding: str) -> subprocess.CompletedProcess[str]:
-            command = [sys.executable, str(EXAMPLE / "helpdesk.py"), binding]
+        def run(binding: str, *words: str) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, str(EXAMPLE / "helpdesk.py"), binding, *words]
             return subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
 
-        first, second = run("helpdesk-triage"), run("helpdesk-answers")
+        first = run("helpdesk-triage", "ask", "Where is my parcel? I am ada@example.org.")
+        second = run("helpdesk-answers", "ask", "And now?")
         assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-        assert "question number 1" in first.stdout
-        assert "human: Where is my order?" in second.stdout
-        assert "question number 2" in second.stdout
-        assert "answers: 2 questions at all" in second.stdout
-        unknown = run("nobody")
+        assert "masked before it was stored: 1 x Email" in first.stdout
+        assert "remembered human: Where is my parcel? I am <EMAIL>." in second.stdout
+        assert "as number 2" in second.stdout
+        mine, taken = (
+            run("helpdesk-triage", "claim", "t-7"),
+            run("helpdesk-answers", "claim", "t-7"),
+        )
+        assert (mine.stdout, taken.stdout) == (
+            "t-7 is mine: triage\n",
+            "t-7 is taken: triage has it\n",
+        )
+        assert "2 questions, 1 conversations" in run("helpdesk-answers", "status").stdout
+        assert "ConsentRequired: " in run("helpdesk-privacy", "forget").stderr
+        assert "Requested" in run("helpdesk-privacy", "forget", "--consent", "letter-17").stdout
+        assert "SubjectErased: " in run("helpdesk-triage", "ask", "Do you know me?").stderr
+        unknown = run("nobody", "status")
         assert unknown.returncode == 1
         assert "BindingInvalid: " in unknown.stderr
     finally:
