@@ -268,7 +268,8 @@ class Demo:
     def newest(self, pattern: str) -> tuple[str, bytes]:
         """A list's name, and its first entry as the server holds it."""
         with self.admin() as admin:
-            name = min(str(found) for found in admin.scan_iter(pattern))
+            _, names = admin.execute_command("SCAN", "0", "MATCH", pattern, "COUNT", "1000")  # type: ignore[no-untyped-call]
+            name = str(min(names))
             admin.connection_pool.connection_kwargs["decode_responses"] = False
             admin.connection_pool.disconnect()
             return name, bytes(admin.lindex(name, 0))  # type: ignore[arg-type]
