@@ -254,12 +254,15 @@ class Demo:
     @contextlib.contextmanager
     def admin(self) -> Iterator["redis.Redis"]:
         """A connection as the server's administrator."""
+        with agent.open_uri(self.admin_uri()) as client:
+            yield client
+
+    def admin_uri(self) -> str:
+        """How to reach the embedded Valkey as its administrator."""
         found = self.server()
         if found is None:
             raise StoryBroken("the embedded Valkey does not run")
-        uri = f"redis://{found.username}:{found.password}@{found.address}"
-        with agent.open_uri(uri) as client:
-            yield client
+        return f"redis://{found.username}:{found.password}@{found.address}"
 
     def server(self) -> EmbeddedStore | None:
         """The embedded Valkey, if it runs."""
@@ -269,10 +272,9 @@ class Demo:
         """A list's name, and its first entry as the server holds it."""
         with self.admin() as admin:
             _, names = admin.execute_command("SCAN", "0", "MATCH", pattern, "COUNT", "1000")  # type: ignore[no-untyped-call]
-            name = str(min(names))
-            admin.connection_pool.connection_kwargs["decode_responses"] = False
-            admin.connection_pool.disconnect()
-            return name, bytes(admin.lindex(name, 0))  # type: ignore[arg-type]
+        name = str(min(names))
+        with redis.Redis.from_url(self.admin_uri()) as undecoded:
+            return name, bytes(undecoded.execute_command("LINDEX", name, "0"))
 
     def on_store(self, tenant: str) -> tuple[int, int]:
         """How many users and keys the store has of a tenant; of all, if the name is empty."""
