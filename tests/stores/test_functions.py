@@ -1,10 +1,13 @@
 """The Functions on a store: loaded once, put back, replicated; nobody else's are touched."""
 
+import re
+
 import pytest
 import redis
 
 from memtenant.errors import FencedOut, StoreRefused
 from memtenant.functions.library import libraries
+from memtenant.stores.admin_acl import admin_rules
 from memtenant.stores.functions import loaded_functions
 from tests.conftest import StartServer
 from tests.functions.tenants import LIMITS, Agent, Lane
@@ -21,6 +24,15 @@ CHANGED = "#!lua name=memtenant_1\nredis.register_function('mt1_append', functio
 def names(server: Server) -> set[str]:
     with server.admin() as admin:
         return {servers._library_name(library) for library in admin.function_list()}
+
+
+def test_the_operators_user_may_run_every_command_that_the_functions_run() -> None:
+    """It erases and expires by them, and inner calls are judged by the caller's rules."""
+    code = "".join(library.code for library in libraries())
+    calls = r"(?:redis\.p?call\(|must\(call, |reading\('[a-z]+', )'([A-Z]+)'"
+    run = {command.lower() for command in re.findall(calls, code)}
+    assert {"rpush", "hget", "time", "hincrby"} <= run
+    assert {f"+{command}" for command in run} <= set(admin_rules())
 
 
 async def test_loading_again_writes_nothing(redis_server: Server) -> None:
