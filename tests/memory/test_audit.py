@@ -168,9 +168,10 @@ async def test_a_watch_leaves_an_event_for_what_it_finds_and_not_for_each_look(
 
 
 async def test_conflicts_and_refusals_that_reach_the_store_are_told(
-    acme: Provisioned, tenant: Tenant
+    on_valkey: Provisioned, opened: Open
 ) -> None:
-    audit(acme.server)
+    tenant = opened(on_valkey)
+    audit(on_valkey.server)
     chat, context = tenant.conversation("s", user="ada"), tenant.shared_context("case")
     await chat.append(Message.human("a"))
     await context.create({"a": 1})
@@ -178,13 +179,13 @@ async def test_conflicts_and_refusals_that_reach_the_store_are_told(
         await chat.append(Message.human("b"), expected=Head(0, 0))
     with pytest.raises(VersionConflict):
         await context.update({"a": 2}, expected={"a": 7})
-    set_limits(acme.server, memory=1)
+    set_limits(on_valkey.server, memory=1)
     with pytest.raises(QuotaExceeded):
         await chat.append(Message.human("b"))
-    set_limits(acme.server, memory=None)
+    set_limits(on_valkey.server, memory=None)
     await chat.append(Message.human("b"))
     await context.update({"a": 2})
-    left = drained(acme.server)
+    left = drained(on_valkey.server)
     assert [one.told for one in left] == [
         (Operation.APPEND, "O"),
         (Operation.CONTEXT_CREATE, "O"),
@@ -198,14 +199,15 @@ async def test_conflicts_and_refusals_that_reach_the_store_are_told(
 
 
 async def test_an_idempotency_key_that_is_known_leaves_no_second_event(
-    acme: Provisioned, tenant: Tenant
+    on_valkey: Provisioned, opened: Open
 ) -> None:
-    audit(acme.server)
+    tenant = opened(on_valkey)
+    audit(on_valkey.server)
     chat = tenant.conversation("s", user="ada")
     for _ in range(2):
         await chat.append(Message.human("a"), idempotency_key="k")
     await chat.append(Message.human("b"))
-    left = drained(acme.server)
+    left = drained(on_valkey.server)
     assert len(left) == 2
     check_writers(left)
 
@@ -273,10 +275,10 @@ async def test_closed_does_nothing_while_nobody_drains_and_open_counts(
 
 
 async def test_calls_at_the_same_time_leave_writers_without_a_gap(
-    acme: Provisioned, opened: Open
+    on_valkey: Provisioned, opened: Open
 ) -> None:
-    audit(acme.server, audit_reads=1)
-    tenants = [opened(acme), opened(acme, "other")]
+    audit(on_valkey.server, audit_reads=1)
+    tenants = [opened(on_valkey), opened(on_valkey, "other")]
 
     async def work(number: int) -> None:
         tenant = tenants[number % 2]
@@ -288,14 +290,14 @@ async def test_calls_at_the_same_time_leave_writers_without_a_gap(
         await chat.remove(1)
 
     await asyncio.gather(*(work(number) for number in range(12)))
-    left = drained(acme.server)
+    left = drained(on_valkey.server)
     check_writers(left)
-    assert stored(acme.server) <= covered(left)
+    assert stored(on_valkey.server) <= covered(left)
 
 
-def test_a_forked_child_has_writers_of_its_own(acme: Provisioned) -> None:
-    audit(acme.server)
-    with SyncTenant(acme.source()) as tenant:
+def test_a_forked_child_has_writers_of_its_own(on_valkey: Provisioned) -> None:
+    audit(on_valkey.server)
+    with SyncTenant(on_valkey.source()) as tenant:
         context = tenant.shared_context("case")
         context.create({"n": 0})
         children = []
@@ -312,7 +314,7 @@ def test_a_forked_child_has_writers_of_its_own(acme: Provisioned) -> None:
             children.append(pid)
         assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0]
         context.update({"n": 1})
-    left = drained(acme.server)
+    left = drained(on_valkey.server)
     check_writers(left)
     assert sorted(Counter(one.event.writer for one in left).values()) == [2, 2, 2]
 
@@ -352,9 +354,9 @@ def _queued(server: Server) -> bool:
 
 
 async def test_failed_decryptions_are_told_a_few_a_minute_and_never_masked(
-    acme: Provisioned, opened: Open, caplog: pytest.LogCaptureFixture
+    on_valkey: Provisioned, opened: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server, tenant = acme.server, opened(acme)
+    server, tenant = on_valkey.server, opened(on_valkey)
     await tenant.conversation("s", user="ada").append(Message.human("a"))
     audit(server)
     with server.admin() as admin:
@@ -369,13 +371,13 @@ async def test_failed_decryptions_are_told_a_few_a_minute_and_never_masked(
     left = drained(server)
     assert [one.told for one in left] == [(Operation.DECRYPTION_FAILED, "O")] * 3
     assert {one.event.detail for one in left} == {bytes((Failure.TAMPERED,))}
-    assert {one.event.place for one in left} == {reference(acme, tenant, "s", "ada").place}
+    assert {one.event.place for one in left} == {reference(on_valkey, tenant, "s", "ada").place}
     for _ in range(auditing.FAILURES_A_MINUTE):
         with pytest.raises(RecordTampered):
             await chat.messages()
     assert len(drained(server)) == auditing.FAILURES_A_MINUTE - 3
     # Nobody drains the queue: the error is still the one that matters.
-    other = opened(acme).conversation("s", user="ada")
+    other = opened(on_valkey).conversation("s", user="ada")
     set_limits(server, audit_heartbeat=0)
     with caplog.at_level(logging.WARNING), pytest.raises(RecordTampered):
         await other.messages()
@@ -383,37 +385,37 @@ async def test_failed_decryptions_are_told_a_few_a_minute_and_never_masked(
 
 
 async def test_what_needs_no_key_goes_on_without_one_and_leaves_its_event(
-    acme: Provisioned, opened: Open
+    on_valkey: Provisioned, opened: Open
 ) -> None:
-    await opened(acme).conversation("s", user="ada").append(Message.human("a"))
-    audit(acme.server)
-    with acme.server.admin() as admin:
+    await opened(on_valkey).conversation("s", user="ada").append(Message.human("a"))
+    audit(on_valkey.server)
+    with on_valkey.server.admin() as admin:
         admin.delete(next(iter(admin.scan_iter("*:k:*"))))
-    chat = opened(acme).conversation("s", user="ada")
+    chat = opened(on_valkey).conversation("s", user="ada")
     with pytest.raises(KeyUnavailable):
         await chat.messages()
     assert await chat.delete() == 1
-    left = drained(acme.server)
+    left = drained(on_valkey.server)
     assert [one.told[0] for one in left] == [Operation.DECRYPTION_FAILED, Operation.DELETE]
     assert {one.event.subject for one in left} == {bytes(16)}
-    with acme.server.admin() as admin:
-        where = conversation_place(ACME, Isolation.MODERATE, acme.keyring.name_key, "s", "ada")
+    with on_valkey.server.admin() as admin:
+        where = conversation_place(ACME, Isolation.MODERATE, on_valkey.keyring.name_key, "s", "ada")
         admin.hset(where.subject.data_key, "erased", "1")
     with pytest.raises(SubjectErased):
         await chat.messages()
     await chat.clear()
-    assert told(acme.server) == [(Operation.CLEAR, "O")]
+    assert told(on_valkey.server) == [(Operation.CLEAR, "O")]
 
 
 async def test_an_export_and_an_erasure_are_told_call_by_call(
-    acme: Provisioned, opened: Open, tmp_path: Path
+    on_valkey: Provisioned, opened: Open, tmp_path: Path
 ) -> None:
     rights = SubjectRights(erasure=True, portability=True)
-    acme.policy = TenantPolicy(access=AgentAccess.STEWARD, rights=rights)
-    tenant, server = opened(acme), acme.server
+    on_valkey.policy = TenantPolicy(access=AgentAccess.STEWARD, rights=rights)
+    tenant, server = opened(on_valkey), on_valkey.server
     await tenant.conversation("s", user="ada").append(Message.human("a"))
     await tenant.shared_context("case").create({"of-ada": 1}, about=["ada"])
-    subject = reference(acme, tenant, "s", "ada").subject
+    subject = reference(on_valkey, tenant, "s", "ada").subject
     audit(server, audit_reads=1)
     await tenant.export("ada", tmp_path / "ada")
     exported = drained(server)
@@ -422,6 +424,7 @@ async def test_an_export_and_an_erasure_are_told_call_by_call(
     assert [one.event.subject == subject for one in exported] == [True, True, True, False]
     await tenant.forget("ada")
     forgotten = drained(server)
-    assert [one.told for one in forgotten] == [(Operation.FORGET, "O")] * 3
+    assert {one.told for one in forgotten} == {(Operation.FORGET, "O")}
+    assert len(forgotten) == 3
     assert {one.event.subject for one in forgotten} == {subject}
     check_writers([*exported, *forgotten])

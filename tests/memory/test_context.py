@@ -26,7 +26,7 @@ from tests.memory.queue import audit, check_writers, drained
 from tests.memory.thorough import thoroughness
 from tests.support.relay import Proxy
 
-PROCESSES, UPDATES = 16, 25 * thoroughness()
+PROCESSES, UPDATES = 16, 12 * thoroughness()
 
 
 async def test_values_come_back_with_their_versions(acme: Provisioned, opened: Open) -> None:

@@ -6,5 +6,5 @@ __all__ = ["thoroughness"]
 
 
 def thoroughness() -> int:
-    """1 in every run; a run with ``MEMTENANT_THOROUGH=40`` tries forty times as much."""
+    """1 in every run; a run with ``MEMTENANT_THOROUGH=10`` tries ten times as much."""
     return int(os.environ.get("MEMTENANT_THOROUGH", "1"))
