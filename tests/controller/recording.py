@@ -60,6 +60,10 @@ class Recorder:
         self.rounds[f"erase {store.name}"] += 1
         return Outcome()
 
+    async def expire(self, store: ObjectKey) -> Outcome:
+        self.rounds[f"expire {store.name}"] += 1
+        return await self.round_act(store)
+
     def measured(self) -> Iterable[Measured]:
         return ()
 

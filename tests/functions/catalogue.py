@@ -46,6 +46,13 @@ from memtenant.functions.context_calls import (
     ReadChanges,
     ReadContext,
 )
+from memtenant.functions.expiry_calls import (
+    CompactIndex,
+    Expire,
+    ExpireContext,
+    Expiring,
+    ExpiringContext,
+)
 from memtenant.functions.index_calls import LeaveEvent, ReadIndex
 from memtenant.functions.library import libraries
 from memtenant.tenancy import keys
@@ -264,9 +271,29 @@ def audited_calls(place: Place, event: bytes = EVENT) -> dict[str, Words]:
     )
 
 
+def expiring_calls(place: Place) -> dict[str, Words]:
+    """The words of a good call of each Function that tells or removes what has expired; without a
+    cut-off that is nothing."""
+    once = place.once
+    return _by_name(
+        (
+            Expiring(place.conversation),
+            ExpiringContext(place.context),
+            Expire(place.conversation),
+            ExpireContext(place.context),
+            CompactIndex(place.subject.index, once.limits, ((b"_:gone", 0), (b"c:gone:one", 1))),
+        )
+    )
+
+
 def every_call(place: Place, epoch: int, event: bytes = b"") -> dict[str, Words]:
     """One call of each Function of the library."""
-    calls = {**writing_calls(place, epoch, event), **reading_calls(place), **audited_calls(place)}
+    calls = {
+        **writing_calls(place, epoch, event),
+        **expiring_calls(place),
+        **reading_calls(place),
+        **audited_calls(place),
+    }
     assert calls.keys() == registered()
     return calls
 

@@ -14,8 +14,17 @@ from hypothesis import strategies as st
 from memtenant.errors import CallInvalid, DataError, FunctionFailed
 from memtenant.functions.calls import Word, Words
 from tests.conftest import StartServer
-from tests.functions.catalogue import IDS, ROOT, Place, declared, epoch_of, every_call, fill
-from tests.functions.tenants import Agent, acting, snapshot
+from tests.functions.catalogue import (
+    IDS,
+    ROOT,
+    Place,
+    declared,
+    epoch_of,
+    every_call,
+    expiring_calls,
+    fill,
+)
+from tests.functions.tenants import Agent, acting, in_ms, set_limits, snapshot
 from tests.stores.operators import ACME
 from tests.support.servers import Flavour, Options, Server
 
@@ -173,6 +182,12 @@ def test_whatever_an_agent_wrote_around_the_functions(
         before = snapshot(server)
         if outcome(agent, words) is not None:
             assert snapshot(server) == before, words[1]
+    set_limits(server, cutoff_content=in_ms() + 60_000)
+    for words in expiring_calls(PLACE).values():
+        before = snapshot(server)
+        if outcome(agent, words) is not None:
+            assert snapshot(server) == before, words[1]
+    set_limits(server, cutoff_content=None)
 
 
 def fill_again(agent: Agent) -> None:

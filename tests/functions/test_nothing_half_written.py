@@ -132,7 +132,7 @@ def test_each_permission_taken_in_turn(redis_server: Server, agent: Agent) -> No
     calls = every_call(PLACE, epoch_of(agent, PLACE))
     good = snapshot(redis_server)
     denied = 0
-    for rules in _poorer_rules(user.rules):
+    for rules in poorer_rules(user.rules):
         with redis_server.admin() as admin:
             admin.execute_command(
                 "ACL", "SETUSER", user.name, "resetkeys", "clearselectors", *rules
@@ -153,11 +153,12 @@ _USED = (
     *("rpush", "hset", "hsetnx", "hincrby", "hdel", "lset", "ltrim", "rpop", "unlink", "zadd"),
     *("zrem", "persist", "pexpire", "hget", "hmget", "hgetall", "hkeys", "hlen", "hstrlen"),
     "hexists",
-    *("llen", "lindex", "lrange", "zcard"),
+    *("llen", "lindex", "lrange", "zcard", "zscore", "exists", "pttl"),
 )
 
 
-def _poorer_rules(rules: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def poorer_rules(rules: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The rules less one command, or with one key fewer, each in turn."""
     content = f"~{keys.records(ACME)}*"
     for place, rule in enumerate(rules):
         before, after = rules[:place], rules[place + 1 :]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from memtenant.errors import TenantHeld
 from memtenant.memory._async.tenant import Tenant
 from memtenant.memory.messages import Message
 from memtenant.memory.source import BindingSource
@@ -90,3 +91,81 @@ async def test_a_hold_stops_expiry_of_a_tenant_that_is_refused(ground: Ground) -
     assert happened[ObjectKey.tenant("support", "acme")].error is None
     assert (await ground.tenant_status("acme")).conditions
     assert not cut_off(ground)
+
+
+def make_old(ground: Ground, *, hours: int) -> int:
+    """Every record of every tenant that much older, as the test itself reads the bytes; how many
+    there are."""
+    seen = 0
+    with ground.server.admin() as admin:
+        for key in admin.scan_iter("mt:{*}:r:*:l"):
+            for place, entry in enumerate(admin.lrange(key, 0, -1)):
+                then = int.from_bytes(entry[6:12], "big") - hours * 3_600_000
+                admin.lset(key, place, entry[:6] + then.to_bytes(6, "big") + entry[12:])
+                seen += 1
+    return seen
+
+
+def records(ground: Ground) -> int:
+    """How many there are, by a count of the test's own."""
+    with ground.server.admin() as admin:
+        return sum(admin.llen(key) for key in admin.scan_iter("mt:{*}:r:*:l"))
+
+
+async def test_what_nobody_reads_or_appends_to_goes_by_itself(
+    ground: Ground, tmp_path: Path
+) -> None:
+    ground.tenant("acme", retention={"content": "2h"})
+    await ground.settle()
+    async with await opened(ground, tmp_path / "binding") as tenant:
+        await tenant.conversation("s", user="u", title="about her").append(Message.human("old"))
+        make_old(ground, hours=3)
+        chat = tenant.conversation("t", user="u")
+        await chat.append(Message.human("young"))
+        happened = await ground.settle()
+        assert records(ground) == 1
+        assert [one.text for one in await chat.messages()] == ["young"]
+        assert [one.count for one in (await tenant.conversations("u")).items] == [1]
+        usage = await tenant.usage()
+        assert (usage.messages, usage.conversations) == (1, 1)
+    (did,) = happened[ObjectKey.store("shared")].did
+    assert did.startswith("Removed 1 records of 1 tenants")
+    events = (tmp_path / "state" / "events.log").read_text()
+    assert '"Expired"' in events
+    assert not (await ground.settle())[ObjectKey.store("shared")].did
+
+
+async def test_a_content_minimum_keeps_until_it_has_passed_and_then_only_the_operator_removes(
+    ground: Ground, tmp_path: Path
+) -> None:
+    ground.policy(retention={"content": {"min": "4h", "default": "4h"}})
+    ground.tenant("acme")
+    await ground.settle()
+    async with await opened(ground, tmp_path / "binding") as tenant:
+        await tenant.conversation("s", user="u").append(Message.human("one"))
+        make_old(ground, hours=3)
+        await ground.settle()
+        assert records(ground) == 1
+        with pytest.raises(TenantHeld):
+            await tenant.conversation("s", user="u").clear()
+        make_old(ground, hours=2)
+        await ground.settle()
+        assert records(ground) == 0
+
+
+async def test_under_a_hold_what_has_expired_stays_and_goes_when_it_ends(
+    ground: Ground, tmp_path: Path
+) -> None:
+    ground.tenant("acme", retention={"content": "2h"})
+    hold = [{"matter": "SEC-1", "since": "2026-01-01T00:00:00Z", "tenantSelector": {}}]
+    ground.policy(legalHolds=hold)
+    await ground.settle()
+    async with await opened(ground, tmp_path / "binding") as tenant:
+        chat = tenant.conversation("s", user="u")
+        await chat.append(Message.human("evidence"))
+        make_old(ground, hours=3)
+        await ground.settle()
+        assert [one.text for one in await chat.messages()] == ["evidence"]
+        ground.policy()
+        await ground.settle()
+        assert records(ground) == 0

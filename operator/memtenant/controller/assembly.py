@@ -30,6 +30,7 @@ async def assemble(leadership: Leadership) -> AsyncIterator[Reconciler]:
             key_grace=timedelta(seconds=settings.key_grace),
             shred_epoch=timedelta(seconds=settings.shred_epoch),
             store_gone_grace=timedelta(seconds=settings.store_gone_grace),
+            expiry_pass=timedelta(seconds=settings.expiry_pass_interval),
         ),
     )
     try:

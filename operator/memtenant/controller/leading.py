@@ -121,6 +121,7 @@ class Leader:
                 Round.MEASURE: settings.measure_interval,
                 Round.REWRAP: settings.measure_interval,
                 Round.ERASE: settings.erase_interval,
+                Round.EXPIRE: settings.expiry_interval,
             },
         )
         handlers = Handlers(self.mirror, schedule, self._metrics, home=settings.home_namespace)

@@ -17,8 +17,10 @@ from prometheus_client.process_collector import ProcessCollector
 
 from memtenant.controller.agenda import Agenda
 from memtenant.errors import MemtenantError
+from memtenant.jobs.expire import Removal
 from memtenant.reconcile.outcome import Lane, Outcome
 from memtenant.resources.port import Kind, ObjectKey
+from memtenant.rules.frameworks import RecordClass
 
 __all__ = ["Metrics", "Round"]
 
@@ -32,6 +34,7 @@ class Round(StrEnum):
     MEASURE = "measure"
     REWRAP = "rewrap"
     ERASE = "erase"
+    EXPIRE = "expire"
 
 
 class Metrics:
@@ -74,11 +77,7 @@ class Metrics:
             "store_circuit_open", "1 while a store does not answer and its tenants wait.", "store"
         )
         self._rounds = self._counter(
-            "store_rounds",
-            "Repairs, measurements, passes over data keys and erasures that ended.",
-            "store",
-            "round",
-            "result",
+            "store_rounds", "Rounds that ended, by what was done.", "store", "round", "result"
         )
         self._round_duration = self._gauge(
             "store_round_duration_seconds", "How long the last one took.", "store", "round"
@@ -94,6 +93,28 @@ class Metrics:
         )
         self._unfinished = self._gauge(
             "erasures_unfinished", "Erasures of persons that are not finished.", "store"
+        )
+        self._expired_records = self._counter(
+            "expired_records",
+            "Records removed because they had passed their period.",
+            "store",
+            "class",
+        )
+        self._expired_conversations = self._counter(
+            "expired_conversations",
+            "Conversations and contexts of which nothing was left.",
+            "store",
+        )
+        self._expired_bytes = self._counter(
+            "expired_bytes", "Bytes of what was removed, as quotas count them.", "store"
+        )
+        self._expiry_pass = self._gauge(
+            "expiry_pass_timestamp_seconds",
+            "When a pass over all keys last found what had expired, in Unix time.",
+            "store",
+        )
+        self._undated = self._gauge(
+            "undated_records", "Entries that tell no time and stay, at the last pass.", "store"
         )
         self._leader = self._gauge("lease_leader", "1 while this replica leads.")
         self._term = self._gauge("lease_term", "The term of this replica's leadership, else 0.")
@@ -132,6 +153,22 @@ class Metrics:
             self._repairs.labels(store.name).inc()
         if which is Round.ERASE:
             self._unfinished.labels(store.name).set(outcome.unfinished)
+        if outcome.removal is not None:
+            self._expired(store, outcome.removal)
+
+    def _expired(self, store: ObjectKey, removal: Removal) -> None:
+        total = removal.total
+        for record_class, records in (
+            (RecordClass.CONTENT, total.messages + total.values),
+            (RecordClass.DERIVED, total.summaries),
+        ):
+            self._expired_records.labels(store.name, record_class.value).inc(records)
+        ended = total.conversations + total.contexts
+        self._expired_conversations.labels(store.name).inc(ended)
+        self._expired_bytes.labels(store.name).inc(total.size)
+        if removal.passed:
+            self._expiry_pass.labels(store.name).set_to_current_time()
+            self._undated.labels(store.name).set(removal.undated)
 
     def round_failed(self, store: ObjectKey, which: Round) -> None:
         """A round of a store raised an error."""
@@ -148,6 +185,15 @@ class Metrics:
                 _remove(self._rounds, store.name, which.value, result)
             _remove(self._round_duration, store.name, which.value)
             _remove(self._round_success, store.name, which.value)
+        for record_class in (RecordClass.CONTENT, RecordClass.DERIVED):
+            _remove(self._expired_records, store.name, record_class.value)
+        for metric in (
+            self._expired_conversations,
+            self._expired_bytes,
+            self._expiry_pass,
+            self._undated,
+        ):
+            _remove(metric, store.name)
         _remove(self._store_away, store.name)
         _remove(self._repairs, store.name)
         _remove(self._unfinished, store.name)

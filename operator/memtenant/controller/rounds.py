@@ -116,6 +116,8 @@ class StoreRounds:
                 return self._reconciler.rewrap
             case Round.ERASE:
                 return self._reconciler.erase
+            case Round.EXPIRE:
+                return self._reconciler.expire
 
 
 class Resync:

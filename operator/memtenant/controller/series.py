@@ -28,6 +28,9 @@ _HELP = {
     "tenant_limit_bytes": "The quota that it is measured against.",
     "tenant_conversations": "Conversations that a tenant holds.",
     "tenant_conversations_limit": "The quota that they are measured against.",
+    "tenant_oldest_record_timestamp_seconds": (
+        "When the oldest record was written that the last pass left, in Unix time."
+    ),
     "tenant_access": "1 for what the store lets a tenant's agents do now, by mode.",
     "tenant_access_since_timestamp_seconds": "Since when, in Unix time.",
     "tenant_keys_retiring": "Versions of a tenant's key that retire while it turns, else 0.",
@@ -92,6 +95,10 @@ def _add_tenant(lines: Lines, tenant: Declared, live: Mapping[str, Measured]) ->
             ("tenant_limit_bytes", found.memory_limit),
             ("tenant_conversations", found.conversations),
             ("tenant_conversations_limit", found.conversations_limit),
+            (
+                "tenant_oldest_record_timestamp_seconds",
+                found.oldest / 1000 if found.oldest else None,
+            ),
         ):
             if figure is not None:
                 _add(lines, series, whose, figure)

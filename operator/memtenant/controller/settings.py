@@ -151,6 +151,14 @@ class Settings(BaseModel):
     """How often each store's queues are looked at for persons to erase, and erasures under way are
     gone on with."""
 
+    expiry_interval: Seconds = 300.0
+    """How often what has passed its period is removed from each store, as far as the tenants' own
+    lists tell. It is not read any more from the moment on at which it expires."""
+
+    expiry_pass_interval: Seconds = 86_400.0
+    """How often all keys of a store are looked at for what has passed its period: the net under
+    those lists, which agents may write. Counted from the end of one pass."""
+
     store_gone_grace: Seconds = 600.0
     """How long a tenant in deletion waits for a store that does not answer or exists no more,
     before it detaches and leaves an orphan record."""

@@ -32,6 +32,7 @@ _PARTS = (
     "summary",
     "context",
     "index",
+    "expiry",
     "usage",
     "register",
 )

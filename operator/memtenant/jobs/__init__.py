@@ -1,1 +1,1 @@
-"""Bounded, resumable steps over a whole store: measure, repair, purge."""
+"""Bounded, resumable steps over a whole store: measure, repair, expire."""

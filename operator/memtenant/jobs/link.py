@@ -18,11 +18,18 @@ from memtenant.errors import MemtenantError
 from memtenant.rules.acl import AclUser
 from memtenant.rules.keymotion import KeyScan, MovingKeys
 from memtenant.rules.quota import Limits, QuotaState, Usage, percent
-from memtenant.stores import Address, ScanPosition, StoreAdmin, StoreFacts
+from memtenant.stores import (
+    Address,
+    ExpiryScan,
+    ScanPosition,
+    StoreAdmin,
+    StoreFacts,
+    Tally,
+)
 from memtenant.stores.matrix import MatrixProof
 from memtenant.tenancy.identity import TenantId
 
-__all__ = ["KeyPass", "LiveTenant", "StoreLink"]
+__all__ = ["ExpiryState", "KeyPass", "LiveTenant", "StoreLink"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,17 @@ class KeyPass:
     run_id: str
     found: dict[TenantId, KeyScan]
     position: ScanPosition = field(default_factory=ScanPosition)
+
+
+@dataclass(slots=True)
+class ExpiryState:
+    """The pass over all keys that removes what has expired: the one under way, on which process of
+    the primary; when the last one ended, and what it left of each tenant."""
+
+    scan: ExpiryScan | None = None
+    run_id: str = ""
+    passed_at: datetime | None = None
+    left: dict[TenantId, Tally] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -81,6 +99,7 @@ class StoreLink:
     told_replicas: int | None = None
     key_scans: dict[TenantId, KeyScan] = field(default_factory=dict)
     key_pass: KeyPass | None = None
+    expiry: ExpiryState = field(default_factory=ExpiryState)
     unsaved: bool = False
     compared: int = 0
     repairing: frozenset[Address] = frozenset()

@@ -1,8 +1,9 @@
 """The same reconciles without an operator: everything that is declared, once, until it is settled.
 
 Policies first, then stores, then tenants; what a reconcile asks to be looked at again is looked at
-again. Memory is measured before the tenants are looked at, users are repaired and data keys wrapped
-anew after it, so that one run does for quotas, drift and keys what the operator's rounds do.
+again. Memory is measured before the tenants are looked at; after it users are repaired, what has
+expired is removed, and data keys are wrapped anew. So one run does for quotas, drift, retention and
+keys what the operator's rounds do.
 """
 
 from __future__ import annotations
@@ -116,6 +117,7 @@ class _Settling:
         for store in sorted(mirror.keys(Kind.STORE)):
             await self._round(store, self._reconciler.repair)
             await self._round(store, self._reconciler.erase)
+            await self._expire(store)
         await self._drain(*Kind)
         await self._turn_keys()
         order = sorted(self._happened, key=lambda key: (_ORDER.index(key.kind), key))
@@ -233,6 +235,15 @@ class _Settling:
             await self._reconciler.record_failure(store, error)
         before = self._happened.get(store, Happened(store))
         self._tell(store, did, failure or before.error, await self._refresh(store))
+
+    async def _expire(self, store: ObjectKey) -> None:
+        """Rounds until a pass over all keys is at its end: the next run may be far away."""
+        link = self._world.links.get(store.name)
+        while link is not None and link.ready and link.expiry.passed_at is None:
+            before = self._happened.get(store, Happened(store)).error
+            await self._round(store, self._reconciler.expire)
+            if self._happened[store].error is not before:
+                return
 
     def _tell(
         self,

@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from memtenant.errors import MemtenantError
+from memtenant.jobs.expire import Removal
 from memtenant.resources.port import ObjectKey
 from memtenant.tenancy.identity import TenantId
 
@@ -31,6 +32,7 @@ class Outcome:
     the objects whose state depends on what was just done; ``changed`` says whether anything was
     written anywhere, and ``did`` what was done beyond the object itself, in words for a person.
     ``unfinished`` counts what a round has begun and goes on with in the next.
+    ``removal`` is what a round removed because it had expired.
     """
 
     requeue_after: float | None = None
@@ -38,17 +40,20 @@ class Outcome:
     changed: bool = False
     did: tuple[str, ...] = ()
     unfinished: int = 0
+    removal: Removal | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a tenant used at the last measurement, in bytes and conversations, and its quota."""
+    """What a tenant used at the last measurement, in bytes and conversations, and its quota;
+    ``oldest``: the time of its oldest record in milliseconds since 1970, after the last pass."""
 
     tenant: TenantId
     memory: int
     memory_limit: int | None
     conversations: int
     conversations_limit: int | None
+    oldest: int | None = None
 
 
 class Reconciler(Protocol):
@@ -76,6 +81,10 @@ class Reconciler(Protocol):
 
     async def erase(self, store: ObjectKey) -> Outcome:
         """Go on with the erasures that were asked for on the store."""
+        ...
+
+    async def expire(self, store: ObjectKey) -> Outcome:
+        """Remove from the store what has passed its period."""
         ...
 
     def measured(self) -> Iterable[Measured]:

@@ -11,6 +11,7 @@ from memtenant.api.conditions import ConditionStatus, ConditionType, Finding
 from memtenant.api.policy import RetentionPolicyStatus
 from memtenant.api.store import MemoryStoreStatus
 from memtenant.errors import MemtenantError, NotProven, StoreUnavailable
+from memtenant.jobs.expire import expire
 from memtenant.jobs.link import StoreLink
 from memtenant.jobs.measure import measure
 from memtenant.jobs.repair import Repair, repair
@@ -18,6 +19,7 @@ from memtenant.jobs.rewrap import rewrap
 from memtenant.reconcile.declared import save_status, status_before
 from memtenant.reconcile.deletion import delete_tenant
 from memtenant.reconcile.erasure import erase_persons
+from memtenant.reconcile.expiry import tell_removal
 from memtenant.reconcile.outcome import Lane, Measured, Outcome
 from memtenant.reconcile.policy import reconcile_policy
 from memtenant.reconcile.standing import status_as_enforced
@@ -195,6 +197,15 @@ class WorldReconciler:
             return Outcome()
         return await erase_persons(self.world, link)
 
+    async def expire(self, store: ObjectKey) -> Outcome:
+        """Remove from the store what has passed its period."""
+        link = self.world.links.get(store.name)
+        if link is None or not link.ready:
+            return Outcome()
+        removal = await expire(link, self.world.clock, pass_every=self.world.timing.expiry_pass)
+        did = await tell_removal(self.world, link, removal)
+        return Outcome(changed=bool(removal.total.size), did=did, removal=removal)
+
     def measured(self) -> Iterator[Measured]:
         """The live figures of all tenants that were measured since the start."""
         for link in self.world.links.values():
@@ -207,6 +218,7 @@ class WorldReconciler:
                         live.limits.memory,
                         usage.conversations,
                         live.limits.conversations,
+                        left.oldest if (left := link.expiry.left.get(tenant)) else None,
                     )
 
     def lane(self, key: ObjectKey) -> Lane:

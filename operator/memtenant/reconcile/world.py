@@ -52,6 +52,7 @@ class Timing:
     shred_epoch: timedelta = timedelta(days=1)
     files_pause: timedelta = timedelta(minutes=5)
     tombstone: timedelta = timedelta(days=1)
+    expiry_pass: timedelta = timedelta(days=1)
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from memtenant.stores.admin_acl import admin_rules
 from memtenant.stores.connection import Address, StoreSettings, StoreTls
 from memtenant.stores.data_keys import StoredDataKey
 from memtenant.stores.erasure import Finding, Sought, StoreErasure, TenantCalls
+from memtenant.stores.expiry import CutOffs, ExpiryScan, Tally
 from memtenant.stores.fence import Term
 from memtenant.stores.functions import FunctionsState
 from memtenant.stores.matrix import MatrixProof
@@ -18,6 +19,8 @@ from memtenant.stores.usage import UsageScan
 
 __all__ = [
     "Address",
+    "CutOffs",
+    "ExpiryScan",
     "Fence",
     "Finding",
     "Flavour",
@@ -39,6 +42,7 @@ __all__ = [
     "StoreSettings",
     "StoreTls",
     "StoredDataKey",
+    "Tally",
     "TenantCalls",
     "TenantState",
     "Term",

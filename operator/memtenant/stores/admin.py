@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import (
     AsyncIterator,
@@ -23,6 +24,7 @@ from memtenant.rules.quota import Usage
 from memtenant.stores import (
     acl,
     data_keys,
+    expiry,
     fence,
     files,
     functions,
@@ -35,6 +37,7 @@ from memtenant.stores import (
 from memtenant.stores.connection import Address, NodeClient, Reply, StoreSettings
 from memtenant.stores.data_keys import StoredDataKey
 from memtenant.stores.erasure import StoreErasure
+from memtenant.stores.expiry import CutOffs, ExpiryScan, Tally
 from memtenant.stores.fence import Term
 from memtenant.stores.functions import FunctionsState
 from memtenant.stores.matrix import MatrixProof, prove_matrix
@@ -418,6 +421,42 @@ class StoreAdmin:
         found = await self._everywhere(lambda node: files.rewrite_files(node, offset))
         away = (f"{at} did not answer: its files are as they were" for at in found.failures)
         return (*(words for left in found.results.values() for words in left), *away)
+
+    # --- expiry ----------------------------------------------------------------------------
+
+    async def expire_due(
+        self, tenants: Collection[TenantId], *, most: int
+    ) -> dict[TenantId, Tally]:
+        """Remove what has passed its period, as far as the tenants' own lists tell; at most so
+        many conversations. What went, by tenant."""
+        return await expiry.expire_due(
+            self._primary, self._term(), tenants, most=most, pace=self._pace
+        )
+
+    async def expire_scanned(self, scan: ExpiryScan, *, most: int) -> bool:
+        """Go on with a pass over all keys that removes what has passed its period, for about so
+        many keys; whether it is at its end. The scan is good while the primary's run id is."""
+        return await expiry.expire_scanned(
+            self._primary, self._term(), scan, most=most, pace=self._pace
+        )
+
+    async def count_expiring(
+        self,
+        cut_offs: Mapping[TenantId, CutOffs] | None,
+        *,
+        progress: Callable[[int], None] = lambda _keys: None,
+    ) -> dict[TenantId, Tally]:
+        """What would go of these tenants at these cut-offs (None: of all, at those in force), and
+        what stays, by tenant."""
+        return await expiry.count_expiring(
+            self._primary, cut_offs, pace=self._pace, progress=progress
+        )
+
+    async def count_keys(self) -> int:
+        """How many keys there are, of whomever: what a pass will look at, at most."""
+        reply = await self._primary.call("INFO", "keyspace")
+        text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else ""
+        return sum(int(number) for number in re.findall(r"^db0:keys=(\d+)", text, re.MULTILINE))
 
 
 def _may_pass(error: MemtenantError) -> MemtenantError:

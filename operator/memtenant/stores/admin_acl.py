@@ -39,6 +39,7 @@ _USED: tuple[tuple[str, Command], ...] = (
     ("command|list", ("COMMAND", "LIST")),
     ("del", ("DEL", STORE_EPOCH)),
     ("eval_ro", ("EVAL_RO", "return 1", "1", _SAMPLE_KEY)),
+    ("exists", ("EXISTS", _SAMPLE_KEY)),
     ("expire", ("EXPIRE", _SAMPLE_KEY, "1")),
     ("fcall", ("FCALL", "mt1_delete", "1", _SAMPLE_KEY)),
     ("fcall_ro", ("FCALL_RO", "mt1_read", "1", _SAMPLE_KEY)),
@@ -61,12 +62,14 @@ _USED: tuple[tuple[str, Command], ...] = (
     ("lindex", ("LINDEX", _SAMPLE_KEY, "-1")),
     ("llen", ("LLEN", _SAMPLE_KEY)),
     ("lrange", ("LRANGE", _SAMPLE_KEY, "0", "0")),
+    ("lrem", ("LREM", _SAMPLE_KEY, "0", "value")),
     ("lset", ("LSET", _SAMPLE_KEY, "0", "value")),
     ("ltrim", ("LTRIM", _SAMPLE_KEY, "1", "0")),
     ("memory|usage", ("MEMORY", "USAGE", _SAMPLE_KEY)),
     ("persist", ("PERSIST", _SAMPLE_KEY)),
     ("pexpire", ("PEXPIRE", _SAMPLE_KEY, "1")),
     ("ping", ("PING",)),
+    ("pttl", ("PTTL", _SAMPLE_KEY)),
     ("rpop", ("RPOP", _SAMPLE_KEY)),
     ("rpush", ("RPUSH", _SAMPLE_KEY, "value")),
     ("scan", ("SCAN", "0")),
@@ -76,7 +79,9 @@ _USED: tuple[tuple[str, Command], ...] = (
     ("unlink", ("UNLINK", _SAMPLE_KEY)),
     ("zadd", ("ZADD", _SAMPLE_KEY, "NX", "0", "member")),
     ("zcard", ("ZCARD", _SAMPLE_KEY)),
+    ("zrangebyscore", ("ZRANGEBYSCORE", _SAMPLE_KEY, "0", "0")),
     ("zrem", ("ZREM", _SAMPLE_KEY, "member")),
+    ("zscore", ("ZSCORE", _SAMPLE_KEY, "member")),
 )
 _FRAME = ("client|setinfo", "discard", "exec", "multi", "unwatch", "watch")
 _OPTIONAL = ("config|get",)

@@ -1,0 +1,434 @@
+"""``memtenant retention``: how long records are kept, by which clause, and what would go when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+from uuid import uuid4
+
+import typer
+
+from memtenant.cli import cluster, options, output, workspace
+from memtenant.cli.exits import ExitCode
+from memtenant.cli.inputs import Given, read_inputs
+from memtenant.cli.intents import Intent, cluster_intents, local_intents
+from memtenant.cli.options import Kubeconfig, KubeContext, Namespace, OptionalFiles, Output, State
+from memtenant.cli.output import Format
+from memtenant.cli.workspace import DEFAULT_STATE
+from memtenant.clock import rfc3339, system_clock
+from memtenant.errors import InvalidResource, ResourceNotFound, UsageError
+from memtenant.reconcile.policy import read_policy
+from memtenant.reconcile.preview import PreviewResources, preview_world
+from memtenant.reconcile.retention import Expected, Retention, expected, retention_of
+from memtenant.reconcile.world import Timing, World
+from memtenant.resources.folder import FolderResources
+from memtenant.resources.port import Declared, Kind, ObjectKey, Resources
+from memtenant.rules.expiry import CUTOFF_FIELDS
+from memtenant.rules.frameworks import RecordClass
+from memtenant.rules.retention import Bound, Resolution
+
+__all__ = ["retention"]
+
+retention = typer.Typer(
+    help="How long records are kept, by which clause, and what would go when.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+_Home = Annotated[str, typer.Option(metavar="NAME", help="In a cluster: the operator's namespace.")]
+_Tenant = Annotated[
+    str | None, typer.Argument(metavar="TENANT", help="NAME or NAMESPACE/NAME; all if left out.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Explained:
+    """A tenant, or a policy for those that choose nothing; ``problem``: it cannot be resolved."""
+
+    key: ObjectKey
+    policy: str = ""
+    resolution: Resolution | None = None
+    retention: Retention | None = None
+    problem: str = ""
+
+
+@retention.callback()
+def _group() -> None:
+    """How long records are kept, by which clause, and what would go when."""
+
+
+@retention.command()
+def explain(
+    tenant: _Tenant = None,
+    files: OptionalFiles = None,
+    namespace: Namespace = "default",
+    state: State = DEFAULT_STATE,
+    kubeconfig: Kubeconfig = None,
+    kube_context: KubeContext = None,
+    home: _Home = cluster.DEFAULT_HOME,
+    form: Output = Format.TABLE,
+) -> None:
+    """Show each class of record with its period, its bounds, and the clause behind each.
+
+    Of what is declared in the state folder or, with --kubeconfig or --context, in a cluster; with
+    -f also, or only, of manifests. No store is asked.
+
+    Examples:
+
+        memtenant retention explain support/acme
+
+        memtenant retention explain -f policies/ -f tenants.yaml
+
+    Exit code: 1 where something cannot be resolved.
+    """
+    given = read_inputs(files, namespace).require_valid() if files else Given()
+    target = _target(kubeconfig, kube_context, home)
+    now = system_clock.now()
+    found = asyncio.run(_explain(tenant, given, namespace, state, target))
+    if form in (Format.JSON, Format.YAML):
+        output.data({"objects": [_explained_as_data(one, now) for one in found]}, form)
+    else:
+        _show_explained(found, now)
+    raise typer.Exit(ExitCode.FAILED if any(one.problem for one in found) else ExitCode.DONE)
+
+
+@retention.command()
+def preview(
+    context: typer.Context,
+    tenant: _Tenant = None,
+    days: Annotated[
+        int, typer.Option("--days", min=0, max=36_500, help="Of how many days from now.")
+    ] = 30,
+    namespace: Namespace = "default",
+    redis: options.Redis = None,
+    redis_password_file: options.RedisPasswordFile = None,
+    redis_ca: options.RedisCa = None,
+    state: State = DEFAULT_STATE,
+    kubeconfig: Kubeconfig = None,
+    kube_context: KubeContext = None,
+    home: _Home = cluster.DEFAULT_HOME,
+    form: Output = Format.TABLE,
+) -> None:
+    """Count what would go in the next days, under which clause. Nothing is removed.
+
+    Reads the headers of the tenants' records on their stores, in one paced pass a store: in a
+    cluster from this machine, with the operator's Secrets. What is written meanwhile is not
+    counted, and holds are those that stand now.
+
+    Example: `memtenant retention preview --days 90 support/acme`
+
+    Exit code: 1 where something cannot be told.
+    """
+    target = _target(kubeconfig, kube_context, home)
+    if target is not None and options.is_typed(context, "redis"):
+        raise UsageError("--redis is for work without a cluster: leave it out")
+    server = (
+        None
+        if target is not None
+        else options.redis_server(context, redis, redis_password_file, redis_ca)
+    )
+    until = system_clock.now() + timedelta(days=days)
+
+    async def count() -> list[Expected]:
+        async with _looking(Given(), state, target) as (world, resources):
+            if isinstance(resources, FolderResources):
+                # Starts the embedded server where it does not run.
+                await local_intents(Given(), resources, state, server, create=False)
+            kept = [retention_of(world, one) for one in _tenants(world, tenant, namespace, state)]
+            with output.progress("Counting") as told:
+                return await expected(world, kept, until, told)
+
+    found = asyncio.run(count())
+    if form in (Format.JSON, Format.YAML):
+        shown = [_expected_as_data(one) for one in found]
+        output.data({"until": rfc3339(until), "tenants": shown}, form)
+    else:
+        _show_expected(found, until)
+    raise typer.Exit(ExitCode.FAILED if any(one.problem for one in found) else ExitCode.DONE)
+
+
+def _target(kubeconfig: Path | None, kube_context: str | None, home: str) -> cluster.Target | None:
+    if kubeconfig is None and kube_context is None:
+        return None
+    return cluster.Target(kubeconfig, kube_context, home)
+
+
+@asynccontextmanager
+async def _looking(
+    given: Given, state: Path, target: cluster.Target | None
+) -> AsyncIterator[tuple[World, Resources]]:
+    """What is declared, with the manifests laid over it; nothing is written."""
+    if target is not None:
+        async with cluster.resources(target) as there, _world(there, given) as world:
+            yield world, there
+        return
+    if not given.objects and not workspace.is_made(state):
+        raise UsageError(f"nothing is declared in {state}: give manifests with -f, or --state")
+    with FolderResources.open(state, writable=False) as resources:
+        async with _world(resources, given) as world:
+            yield world, resources
+
+
+@asynccontextmanager
+async def _world(resources: Resources, given: Given) -> AsyncIterator[World]:
+    before = await workspace.declared_in(resources)
+    laid = [_laid(intent, before.get(intent.key)) for intent in cluster_intents(given).objects]
+    home = await resources.get_namespace(resources.home)
+    async with preview_world(
+        PreviewResources(resources),
+        laid,
+        installation=home.uid if home else "",
+        timing=Timing(),
+    ) as world:
+        yield world
+
+
+def _laid(intent: Intent, now: Declared | None) -> Declared:
+    return Declared(
+        key=intent.key,
+        uid=now.uid if now else str(uuid4()),
+        resource_version="0",
+        generation=now.generation + 1 if now else 1,
+        creation_timestamp=system_clock.now(),
+        labels=intent.labels,
+        annotations=intent.annotations,
+        spec=intent.spec,
+        status=now.status if now else {},
+    )
+
+
+def _tenants(world: World, tenant: str | None, namespace: str, state: Path) -> list[Declared]:
+    """The tenant that is named, or all."""
+    if tenant is None:
+        keys = sorted(world.mirror.keys(Kind.TENANT))
+        return [one for key in keys if (one := world.mirror.get(key)) is not None]
+    key = workspace.tenant_key(tenant, namespace)
+    found = world.mirror.get(key)
+    if found is None:
+        raise ResourceNotFound(f"there is no {key}: see `memtenant get tenants`")
+    return [found]
+
+
+# --- explain -----------------------------------------------------------------------------------
+
+
+async def _explain(
+    tenant: str | None,
+    given: Given,
+    namespace: str,
+    state: Path,
+    target: cluster.Target | None,
+) -> list[_Explained]:
+    async with _looking(given, state, target) as (world, _):
+        tenants = _tenants(world, tenant, namespace, state)
+        named = {manifest.key for manifest in given.objects}
+        if given.objects and tenant is None:
+            tenants = [
+                one
+                for one in tenants
+                if one.key in named or ObjectKey.policy(_policy_of(one)) in named
+            ]
+        used = {_policy_of(one) for one in tenants}
+        policies = [
+            one
+            for key in sorted(world.mirror.keys(Kind.POLICY))
+            if (one := world.mirror.get(key)) is not None
+            and tenant is None
+            and key.name not in used
+            and (not given.objects or key in named)
+        ]
+        return [
+            *(_explain_policy(world, one) for one in policies),
+            *(_explain_tenant(world, one) for one in tenants),
+        ]
+
+
+def _policy_of(declared: Declared) -> str:
+    ref = declared.spec.get("retentionPolicyRef")
+    return str(ref.get("name")) if isinstance(ref, dict) else ""
+
+
+def _explain_policy(world: World, declared: Declared) -> _Explained:
+    try:
+        facts = read_policy(world, declared.key.name)
+    except InvalidResource as error:
+        return _Explained(declared.key, problem=_said(error))
+    return _Explained(declared.key, facts.name, facts.resolution)
+
+
+def _explain_tenant(world: World, declared: Declared) -> _Explained:
+    try:
+        kept = retention_of(world, declared)
+    except InvalidResource as error:
+        return _Explained(declared.key, problem=_said(error))
+    return _Explained(declared.key, kept.policy, kept.resolution, kept)
+
+
+def _said(error: InvalidResource) -> str:
+    return f"{error.field}: {error}" if error.field else str(error)
+
+
+def _explained_as_data(one: _Explained, now: datetime) -> dict[str, object]:
+    if one.resolution is None:
+        return {"object": str(one.key), "problem": one.problem}
+    shown: dict[str, object] = {
+        "object": str(one.key),
+        "policy": one.policy,
+        "classes": {
+            record_class.value: {
+                "kept": _bound_as_data(kept.effective),
+                "atLeast": _bound_as_data(kept.floor),
+                "atMost": _bound_as_data(kept.ceiling),
+                "overridden": _bound_as_data(kept.overridden),
+            }
+            for record_class, kept in one.resolution.by_class().items()
+        },
+        "unjustified": [found.message for found in one.resolution.unjustified],
+    }
+    if one.retention is not None:
+        at = one.retention.expiry_at(now)
+        shown["heldBy"] = list(one.retention.matters)
+        shown["cutOffs"] = {
+            record_class.value: rfc3339(_moment(at.fields[field]))
+            for record_class, field in CUTOFF_FIELDS.items()
+            if field in at.fields
+        }
+        shown["nextStep"] = rfc3339(at.next_step)
+    return shown
+
+
+def _bound_as_data(bound: Bound | None) -> dict[str, str] | None:
+    if bound is None:
+        return None
+    return {"period": str(bound.period), "source": bound.source, "clause": bound.clause}
+
+
+def _moment(milliseconds: str) -> datetime:
+    return datetime.fromtimestamp(int(milliseconds) // 1000, UTC)
+
+
+def _show_explained(found: Sequence[_Explained], now: datetime) -> None:
+    for number, one in enumerate(found):
+        if number:
+            output.line()
+        if one.resolution is None:
+            output.line(f"{one.key} cannot be resolved: {one.problem}", style="red")
+            continue
+        under = f", under RetentionPolicy {one.policy}" if one.retention is not None else ""
+        output.line(f"{one.key}{under}", style="bold")
+        rows = [
+            (
+                record_class.value,
+                str(kept.effective.period),
+                kept.effective.reason,
+                _bound(kept.floor),
+                _bound(kept.ceiling),
+            )
+            for record_class, kept in one.resolution.by_class().items()
+        ]
+        output.table(("class", "kept", "because", "at least", "at most"), rows)
+        _show_notes(one, now)
+    if not found:
+        output.note("No tenant and no policy is declared")
+
+
+def _show_notes(one: _Explained, now: datetime) -> None:
+    assert one.resolution is not None  # noqa: S101 - shown only where it is resolved
+    for record_class, kept in one.resolution.by_class().items():
+        if kept.overridden is not None:
+            output.line(
+                f"{record_class}: at most {_bound(kept.overridden)} gave way to the minimum, on "
+                "the stated legal basis",
+                style="yellow",
+            )
+    for found in one.resolution.unjustified:
+        output.line(found.message, style="yellow")
+    if one.retention is None:
+        return
+    if one.retention.matters:
+        held = ", ".join(one.retention.matters)
+        output.line(f"Held by {held}: nothing expires", style="yellow")
+        return
+    at = one.retention.expiry_at(now)
+    for record_class, field in CUTOFF_FIELDS.items():
+        if field in at.fields:
+            output.line(f"{record_class} before {rfc3339(_moment(at.fields[field]))} has expired")
+    output.line(f"next step of the cut-offs: {rfc3339(at.next_step)}")
+
+
+def _bound(bound: Bound | None) -> str:
+    return f"{bound.period} ({bound.reason})" if bound is not None else ""
+
+
+# --- preview -----------------------------------------------------------------------------------
+
+
+def _expected_as_data(one: Expected) -> dict[str, object]:
+    tally, kept = one.tally, one.retention
+    return {
+        "tenant": str(kept.tenant),
+        "heldBy": list(kept.matters),
+        "content": {
+            "messages": tally.messages,
+            "values": tally.values,
+            "conversations": tally.conversations,
+            "contexts": tally.contexts,
+            "under": _bound_as_data(kept.resolution.content.effective),
+        },
+        "derived": {
+            "summaries": tally.summaries,
+            "under": _bound_as_data(kept.resolution.derived.effective),
+        },
+        "bytes": tally.size,
+        "kept": tally.kept,
+        "undated": tally.undated,
+        "problem": one.problem,
+    }
+
+
+def _show_expected(found: Iterable[Expected], until: datetime) -> None:
+    rows: list[Sequence[str]] = []
+    problems = []
+    for one in found:
+        if one.problem:
+            problems.append(f"{one.retention.tenant}: {one.problem}")
+            continue
+        rows += _rows(one)
+    if rows:
+        output.line(f"What would go until {rfc3339(until)}", style="bold")
+        columns = ("tenant", "class", "records", "as a whole", "under")
+        output.table(columns, rows)
+    for words in problems:
+        output.fail(words)
+    if not rows and not problems:
+        output.note("No tenant is declared")
+
+
+def _rows(one: Expected) -> list[Sequence[str]]:
+    tally, kept = one.tally, one.retention
+    tenant = str(kept.tenant)
+    if kept.matters:
+        return [(tenant, "", "0", "", f"held by {', '.join(kept.matters)}: nothing expires")]
+    whole = f"{tally.conversations} conversations, {tally.contexts} contexts"
+    resolution = kept.resolution
+    return [
+        (
+            tenant,
+            RecordClass.CONTENT.value,
+            str(tally.messages + tally.values),
+            whole,
+            _bound(resolution.content.effective),
+        ),
+        (
+            tenant,
+            RecordClass.DERIVED.value,
+            str(tally.summaries),
+            "",
+            _bound(resolution.derived.effective),
+        ),
+    ]

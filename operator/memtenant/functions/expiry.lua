@@ -1,0 +1,472 @@
+-- mt1_expire, mt1_context_expire: what has passed its cut-off goes, also where nobody appends.
+-- mt1_expiring, mt1_context_expiring: what would go, now or at a cut-off to come.
+-- mt1_compact: entries of a subject's index that lead to nothing any more.
+--
+-- The operator calls them. An agent may, and gains nothing: what its rules do not let it remove by
+-- hand (a hold, a minimum) it does not remove here. Cut-offs of what is removed come from o:limits
+-- alone; without one, which is what a legal hold means, nothing goes.
+--
+-- An agent can write a list directly. An entry dated into the future would never expire: it gets
+-- the server's time. What has no date is as old as the entry behind it, else it is counted and
+-- stays.
+--
+-- The library is one chunk of Lua, which may have 200 local variables: those that only this file
+-- needs end with it.
+
+local expire, expiring, context_expire, context_expiring, compact
+
+do
+
+local MAX_LOOK = 2000              -- entries that one call looks at
+local MAX_LOOK_BYTES = 4194304     -- bytes of them
+local MAX_COMPACT = 64             -- entries of an index
+local HDEL_AT_ONCE = 1000          -- Lua's stack bounds what unpack may return
+
+-- What of a list has passed the cut-off, from an index on: so many entries at its head (trim), and
+-- what is to be put in the place of others (sets). An entry behind a younger one leaves a
+-- tombstone, which tells a reader why a writer's counter is missing.
+local function outdated(call, what, key, start, limit, cutoff)
+  local found = {
+    trim = 0, live = 0, bytes = 0, sets = {}, redated = 0, undated = 0, kept = 0,
+    length = reading(what, 'LLEN', key), oldest = nil, oldest_sequence = nil, next = nil,
+  }
+  local at_head, index, size, strange, strange_bytes = start == 0, start, 0, 0, 0
+  while index < found.length do
+    if index - start >= limit or size > MAX_LOOK_BYTES then
+      found.next = index
+      break
+    end
+    local final = math.min(index + CHUNK, start + limit) - 1
+    for _, entry in ipairs(reading(what, 'LRANGE', key, decimal(index), decimal(final))) do
+      local sequence, time, tokens, kind = peek(entry)
+      size = size + #entry
+      if not sequence then
+        strange, strange_bytes = strange + 1, strange_bytes + #entry + ENTRY_OVERHEAD
+      elseif time < cutoff and at_head then
+        found.trim = index + 1
+        found.bytes = found.bytes + strange_bytes + #entry + ENTRY_OVERHEAD
+        found.live = found.live + strange + (is_tombstone(kind) and 0 or 1)
+        strange, strange_bytes = 0, 0
+      elseif time < cutoff then
+        if not is_tombstone(kind) then
+          found.sets[#found.sets + 1] = {index = index, entry = tombstone(sequence, time)}
+          found.bytes, found.live = found.bytes + #entry - HEADER, found.live + 1
+        end
+      else
+        if time > call.now + CLOCK_AHEAD then
+          time = call.now
+          found.sets[#found.sets + 1] = {
+            index = index,
+            entry = pack(HEADER_FORMAT, kind, sequence, time, tokens) .. sub(entry, HEADER + 1),
+          }
+          found.redated = found.redated + 1
+        end
+        at_head = false
+        found.kept = found.kept + 1
+        if not found.oldest then
+          found.oldest, found.oldest_sequence = time, sequence
+        end
+      end
+      index = index + 1
+    end
+  end
+  found.undated, found.kept = strange, found.kept + strange
+  return found
+end
+
+-- The cut-offs of content and of what is derived from it, never beyond now.
+local function expiry_of(call, content, derived)
+  load_limits(call)
+  if not content then
+    content = call.cutoff
+    derived = limit(reading('limits', 'HGET', call.limits_key, 'cutoff_derived')) or 0
+    content, derived = math.min(content, call.now), math.min(derived, call.now)
+  end
+  -- A hold takes both away.
+  return content, math.max(content, derived)
+end
+
+-- Counters and members are advisory: where an agent put something else in their place, what has
+-- expired goes all the same.
+local function load_books(call)
+  local usage_fields = redis.pcall('HMGET', call.usage_key, 'bytes', 'messages', 'conversations')
+  if not usage_fields.err then
+    call.counters = {
+      stored(usage_fields[1]) or 0, stored(usage_fields[2]) or 0, stored(usage_fields[3]) or 0,
+    }
+  end
+  local score = redis.pcall('ZSCORE', call.members_key, call.where)
+  if type(score) ~= 'table' then
+    call.keeps_members, call.score = true, score and tonumber(score)
+  end
+end
+
+-- What x should say: a time, or false for nothing.
+local function must_write_books(call, oldest)
+  if call.counters then
+    must(call, 'HSET', call.usage_key, 'bytes', '')
+  end
+  call.member = nil
+  if call.keeps_members and oldest == false and call.score then
+    must(call, 'ZREM', call.members_key, call.where)
+    call.member = false
+  elseif call.keeps_members and oldest and call.score ~= oldest then
+    must(call, 'ZADD', call.members_key, '0', call.where)
+    call.member = oldest
+  end
+end
+
+local function write_books(call, bytes, messages, conversations)
+  if call.counters and (bytes ~= 0 or messages ~= 0 or conversations ~= 0) then
+    local counters = call.counters
+    redis.call('HSET', call.usage_key,
+      'bytes', decimal(math.max(counters[1] - bytes, 0)),
+      'messages', decimal(math.max(counters[2] - messages, 0)),
+      'conversations', decimal(math.max(counters[3] - conversations, 0)))
+  end
+  if call.member == false then
+    redis.call('ZREM', call.members_key, call.where)
+  elseif call.member then
+    redis.call('ZADD', call.members_key, decimal(call.member), call.where)
+  end
+end
+
+-- When a conversation without messages was last written to; nil where nothing tells.
+local function last_activity(call, writers)
+  local latest = call.head.known and call.head.epoch or 0
+  if writers and #writers % WRITER_BYTES == 0 then
+    for at = 1, #writers, WRITER_BYTES do
+      local _, _, _, _, time = unpack_bytes(WRITER_FORMAT, writers, at)
+      latest = math.max(latest, time)
+    end
+  end
+  if latest > 0 and latest <= call.now + CLOCK_AHEAD then
+    return latest
+  end
+end
+
+local function load_expiring(keys, args, fixed)
+  exactly(keys, 8, 'MT_KEYS')
+  exactly(args, fixed, 'MT_ARGUMENTS')
+  local call = conversation_names(keys, true)
+  local base = sub(call.list, 1, -2)
+  call.summaries, call.checkpoints = same(keys, 7, base .. 's'), same(keys, 8, base .. 'g')
+  local part = text(args, 1, 1, 1)
+  if part ~= 'l' and part ~= 's' then
+    refuse('MT_ARGUMENT 1')
+  end
+  local start, most = integer(args, 2, 0, 1e12), integer(args, 3, 1, MAX_LOOK)
+  local content, derived = expiry_of(call,
+    fixed == 5 and optional_integer(args, 4, 1e15) or nil,
+    fixed == 5 and (optional_integer(args, 5, 1e15) or 0) or nil)
+  local fields = reading('head', 'HMGET', call.head_key, 'state', 'writers')
+  local head = {known = fields[1] and #fields[1] == STATE_BYTES}
+  call.head, call.cutoff = head, content
+  if head.known then
+    head.epoch, head.first, head.last, head.bytes, head.count, head.oldest, head.evicted,
+      head.gone, head.marks, head.covered = unpack_bytes(STATE_FORMAT, fields[1])
+  end
+  local found
+  if part == 's' then
+    found = outdated(call, 'summaries', call.summaries, start, most, derived)
+  else
+    found = outdated(call, 'list', call.list, start, most, content)
+    found.ends = found.length > 0 and start == 0 and found.trim == found.length
+    if found.length == 0 and reading('head', 'HLEN', call.head_key) > 0
+      and reading('head', 'PTTL', call.head_key) < 0 then
+      -- Its messages went before it: what is left of it is as old as the last write.
+      local active = last_activity(call, fields[2])
+      found.ends = active ~= nil and active < content
+      found.kept, found.undated = found.ends and 0 or 1, active and 0 or 1
+    end
+  end
+  return call, found, part
+end
+
+-- reply ok next (-1: at the end) live entries bytes ends redated undated kept oldest now and, of
+-- what was removed whole, its summaries; a call that removes goes on from next as the list is then
+local function expiry_reply(call, found, removed)
+  local next = -1
+  if found.next then
+    next = found.next - (removed and found.trim or 0)
+  end
+  return {'ok', next, found.live, found.trim + #found.sets - found.redated, found.bytes,
+    found.ends and 1 or 0, found.redated, found.undated, found.kept, found.oldest or 0, call.now,
+    found.summaries or 0}
+end
+
+-- KEYS  list head limits usage conversations queue summaries checkpoints
+-- ARGV  part (l messages, s summaries) start limit cutoff-content cutoff-derived ('': of o:limits)
+function expiring(keys, args)
+  local call, found = load_expiring(keys, args, 5)
+  return expiry_reply(call, found, false)
+end
+
+-- Everything of the conversation, as mt1_delete leaves it: its head stays a while for late retries.
+local function end_conversation(call, found)
+  local head = call.head
+  local bytes = head.known and head.bytes or found.bytes
+  local summaries = redis.pcall('LLEN', call.summaries)
+  found.summaries = type(summaries) == 'number' and summaries or 0
+  must(call, 'UNLINK', call.list, call.summaries, call.checkpoints)
+  must(call, 'HSET', call.head_key, 'state', '')
+  must(call, 'HDEL', call.head_key, 'meta', 'tag', 'lease')
+  must(call, 'PEXPIRE', call.head_key, decimal(LEAVE_TIME))
+  must_write_books(call, false)
+  local ended = found.length > 0 and 1 or 0
+
+  redis.call('UNLINK', call.list, call.summaries, call.checkpoints)
+  redis.call('HDEL', call.head_key, 'meta', 'tag', 'lease')
+  if head.known then
+    head.epoch, head.first, head.oldest = head.epoch + 1, head.last + 1, 0
+    head.bytes, head.count, head.gone, head.covered = 0, 0, 1, 0
+    redis.call('HSET', call.head_key, 'state', state_of(head))
+  end
+  redis.call('PEXPIRE', call.head_key, decimal(LEAVE_TIME))
+  write_books(call, bytes + ended * CONVERSATION_OVERHEAD, found.live, ended)
+end
+
+-- ARGV  part start limit
+function expire(keys, args)
+  local call, found, part = load_expiring(keys, args, 3)
+  load_books(call)
+  if call.cutoff == 0 then
+    found = {live = 0, trim = 0, sets = {}, redated = 0, bytes = 0, undated = 0, kept = 0}
+    return expiry_reply(call, found, true)
+  elseif found.ends then
+    end_conversation(call, found)
+    return expiry_reply(call, found, true)
+  end
+  local key = part == 'l' and call.list or call.summaries
+  local head, messages, oldest = call.head, 0, nil
+  if found.trim > 0 then
+    must(call, 'LTRIM', key, '1', '-1')
+  end
+  if #found.sets > 0 then
+    must(call, 'LSET', key, '0', '')
+  end
+  if part == 'l' then
+    messages = found.live
+    local start = integer(args, 2, 0, 1e12)
+    if start == 0 and found.kept > 0 then
+      -- Where nothing tells a time it is looked at again a period later.
+      oldest = found.oldest or call.now
+    end
+    if found.length == 0 then
+      oldest = reading('list', 'EXISTS', call.summaries, call.checkpoints) > 0 and call.now
+    end
+    if start == 0 and found.oldest and head.known then
+      head.first, head.oldest = found.oldest_sequence, found.oldest
+    end
+  end
+  if head.known then
+    head.bytes = math.max(head.bytes - found.bytes, 0)
+    head.count = math.max(head.count - messages, 0)
+  end
+  local changes = found.trim > 0 or #found.sets > 0
+  if changes and head.known then
+    must(call, 'HSET', call.head_key, 'state', '')
+  end
+  must_write_books(call, oldest)
+
+  for _, one in ipairs(found.sets) do
+    redis.call('LSET', key, decimal(one.index), one.entry)
+  end
+  if found.trim > 0 then
+    redis.call('LTRIM', key, decimal(found.trim), '-1')
+  end
+  if changes and head.known then
+    redis.call('HSET', call.head_key, 'state', state_of(head))
+  end
+  write_books(call, found.bytes, messages, 0)
+  return expiry_reply(call, found, true)
+end
+
+-- What of a context has passed the cut-off, from behind the value of that name on.
+local function outdated_values(call, after, cutoff)
+  local found = {
+    values = {}, versions = {}, sets = {}, live = 0, bytes = 0, redated = 0, undated = 0, kept = 0,
+    oldest = nil, next = '', ends = false, log = 0, member = nil,
+  }
+  local names = reading('values', 'HKEYS', call.values)
+  if #names > 2 * MAX_FIELDS or call.size > 2 * MAX_FIELDS then
+    refuse('MT_DAMAGED')
+  end
+  table.sort(names)
+  local standing, size = {}, 0
+  for place, name in ipairs(names) do
+    standing[name] = true
+    if name > after and found.next == '' then
+      local entry = reading('values', 'HGET', call.values, name)
+      local version, time, tokens, kind = peek(entry)
+      size = size + #entry
+      if not version then
+        found.undated, found.kept = found.undated + 1, found.kept + 1
+      elseif time < cutoff then
+        found.values[#found.values + 1] = name
+        found.bytes, found.live = found.bytes + #entry, found.live + 1
+        standing[name] = nil
+      else
+        if time > call.now + CLOCK_AHEAD then
+          time = call.now
+          found.sets[#found.sets + 1] = name
+          found.sets[#found.sets + 1] =
+            pack(HEADER_FORMAT, kind, version, time, tokens) .. sub(entry, HEADER + 1)
+          found.redated = found.redated + 1
+        end
+        found.kept = found.kept + 1
+        found.oldest = math.min(found.oldest or time, time)
+      end
+      if size > MAX_LOOK_BYTES and place < #names then
+        found.next = name
+      end
+    end
+  end
+  if found.next == '' then
+    -- Also of values that were deleted: their versions alone are left.
+    local versions, left = reading('versions', 'HGETALL', call.versions), false
+    for place = 1, #versions, 2 do
+      local name, _, time = versions[place], peek(versions[place + 1])
+      if name ~= REVISION and not standing[name] and time and time < cutoff then
+        found.versions[#found.versions + 1] = name
+        found.bytes = found.bytes + FIELD_OVERHEAD
+      elseif name ~= REVISION then
+        left = true
+        found.member = math.min(found.member or call.now, time or call.now)
+      end
+    end
+    if not left and not next(standing) then
+      found.member, found.ends = false, #found.values > 0 or #found.versions > 0
+    end
+    found.log = outdated(call, 'changes', call.changes, 0, MAX_LOOK, cutoff).trim
+  end
+  return found
+end
+
+local function load_expiring_context(keys, args, fixed)
+  exactly(keys, 7, 'MT_KEYS')
+  exactly(args, fixed, 'MT_ARGUMENTS')
+  local call = context_names(keys, true)
+  local after = text(args, 1, 0, 65536)
+  call.cutoff = expiry_of(call, fixed == 2 and optional_integer(args, 2, 1e15) or nil, 0)
+  load_context(call)
+  return call, outdated_values(call, after, call.cutoff)
+end
+
+-- reply ok next ('': at the end) live entries bytes ends redated undated kept oldest now 0
+local function context_expiry_reply(call, found)
+  return {'ok', found.next, found.live, #found.values + #found.versions, found.bytes,
+    found.ends and 1 or 0, found.redated, found.undated, found.kept, found.oldest or 0, call.now, 0}
+end
+
+-- KEYS  values versions changes limits usage conversations queue
+-- ARGV  after ('': from the first value) cutoff ('': of o:limits)
+function context_expiring(keys, args)
+  return context_expiry_reply(load_expiring_context(keys, args, 2))
+end
+
+local function hdel(key, names)
+  for first = 1, #names, HDEL_AT_ONCE do
+    redis.call('HDEL', key, unpack(names, first, math.min(first + HDEL_AT_ONCE - 1, #names)))
+  end
+end
+
+-- ARGV  after. The revision stays, as after a deletion: no version ever comes back.
+function context_expire(keys, args)
+  local call, found = load_expiring_context(keys, args, 1)
+  load_books(call)
+  if call.cutoff == 0 then
+    return {'ok', '', 0, 0, 0, 0, 0, 0, 0, 0, call.now, 0}
+  end
+  if #found.values > 0 then
+    must(call, 'HDEL', call.values, '')
+  end
+  if #found.values > 0 or #found.versions > 0 then
+    must(call, 'HDEL', call.versions, '')
+  end
+  if #found.sets > 0 then
+    must(call, 'HSET', call.values, '', '')
+  end
+  if found.log > 0 then
+    must(call, 'LTRIM', call.changes, '0', '0')
+  end
+  if found.ends then
+    must(call, 'UNLINK', call.changes)
+  end
+  must_write_books(call, found.member)
+
+  hdel(call.values, found.values)
+  hdel(call.versions, found.values)
+  hdel(call.versions, found.versions)
+  for place = 1, #found.sets, 2 do
+    redis.call('HSET', call.values, found.sets[place], found.sets[place + 1])
+  end
+  if found.ends then
+    redis.call('UNLINK', call.changes)
+  elseif found.log > 0 then
+    redis.call('LTRIM', call.changes, decimal(found.log), '-1')
+  end
+  write_books(call, found.bytes, 0, 0)
+  return context_expiry_reply(call, found)
+end
+
+-- Whether an entry of an index leads to anything. Its keys are not declared: they are those of the
+-- tenant, in the same slot.
+local function leads_somewhere(prefix, where)
+  local context, value = match(where, '^(c:[^:]+):([^:]+)$')
+  if context then
+    return redis.call('HEXISTS', prefix .. 'r:' .. context, value) == 1
+  end
+  local base = prefix .. 'r:' .. where
+  if sub(where, 1, 2) == 'c:' then
+    return redis.call('EXISTS', base) == 1
+  end
+  -- An append to a conversation without messages writes its entry anew.
+  return redis.call('EXISTS', base .. ':l', base .. ':s', base .. ':g') > 0
+    or redis.call('HEXISTS', base .. ':h', 'meta') == 1
+end
+
+-- KEYS  index limits
+-- ARGV  pairs: entry, how often it is there beyond once
+-- reply ok removed now
+function compact(keys, args)
+  exactly(keys, 2, 'MT_KEYS')
+  at_least(args, 2, 'MT_ARGUMENTS')
+  if #args % 2 ~= 0 or #args > 2 * MAX_COMPACT then
+    refuse('MT_ARGUMENTS 2')
+  end
+  local prefix = named(keys, '^(mt:{[%w.-]+}:)i:[%w_-]+$')
+  local call = {list = keys[1], usage_key = prefix .. 'u',
+    limits_key = same(keys, 2, prefix .. 'o:limits')}
+  local entries, spare = {}, {}
+  for place = 1, #args, 2 do
+    local where = text(args, place, 3, 200)
+    if not match(where, '^[^:]+:[^:]+$') and not match(where, '^c:[^:]+:[^:]+$') then
+      refuse('MT_ARGUMENT ' .. place)
+    end
+    entries[#entries + 1], spare[#spare + 1] = where, integer(args, place + 1, 0, 1e6)
+  end
+  load_limits(call)
+  reading('index', 'LRANGE', keys[1], '0', '0')
+  if call.cutoff == 0 then
+    return {'ok', 0, call.now}
+  end
+  must(call, 'LREM', keys[1], '0', '')
+  local removals = {}
+  for place, where in ipairs(entries) do
+    local ok, alive = pcall(leads_somewhere, prefix, where)
+    if ok and not alive then
+      removals[where] = 0
+    elseif ok and spare[place] > 0 then
+      removals[where] = spare[place]
+    end
+  end
+
+  local removed = 0
+  for where, count in pairs(removals) do
+    removed = removed + redis.call('LREM', keys[1], decimal(count), where)
+  end
+  return {'ok', removed, call.now}
+end
+
+end

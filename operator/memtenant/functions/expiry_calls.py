@@ -1,0 +1,210 @@
+"""The calls by which the operator removes what has expired, and asks what would go.
+
+Agents may send them too: a Function runs with its caller's rights, and without a cut-off in
+``o:limits`` (a legal hold) nothing goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from memtenant.errors import CallInvalid
+from memtenant.functions.calls import Words, fcall, optional
+from memtenant.functions.keyspace import ContextKeys, ConversationKeys
+from memtenant.functions.replies import Status, binary, number, status_of
+
+__all__ = [
+    "MAX_COMPACT",
+    "MAX_LOOK",
+    "CompactIndex",
+    "Expire",
+    "ExpireContext",
+    "Expired",
+    "Expiring",
+    "ExpiringContext",
+    "Part",
+]
+
+MAX_LOOK = 2000
+"""Entries that one call looks at."""
+
+MAX_COMPACT = 64
+"""Entries of an index that one call judges."""
+
+
+class Part(StrEnum):
+    """Which list of a conversation is looked at."""
+
+    MESSAGES = "l"
+    SUMMARIES = "s"
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """What one call removed, or would remove.
+
+    next: where the next call of the same key goes on; None at its end. live: entries that a reader
+    could have seen before they expired; entries: tombstones too. ends: the whole conversation or
+    context goes. redated: entries that bore a time to come and got the server's. undated: entries
+    that tell no time, and stay. kept: those that have not expired, the undated among them. oldest:
+    time of the first of these in milliseconds, 0 where there is none. summaries: those that went
+    with a conversation.
+    """
+
+    next: int | bytes | None
+    live: int
+    entries: int
+    size: int
+    ends: bool
+    redated: int
+    undated: int
+    kept: int
+    oldest: int
+    time: int
+    summaries: int
+
+    @property
+    def changes(self) -> bool:
+        """Whether there was anything to do."""
+        return bool(self.entries or self.ends or self.redated)
+
+
+@dataclass(frozen=True, slots=True)
+class Expiring:
+    """What would go of a conversation: at the cut-offs of ``o:limits``, or at those given."""
+
+    conversation: ConversationKeys
+    part: Part = Part.MESSAGES
+    start: int = 0
+    content: int | None = None
+    derived: int | None = None
+    most: int = MAX_LOOK
+
+    @property
+    def words(self) -> Words:
+        """``FCALL_RO mt1_expiring …``"""
+        cut_offs = (optional(self.content), optional(self.derived))
+        arguments: Words = (self.part.value, self.start, self.most, *cut_offs)
+        return fcall("FCALL_RO", "expiring", _keys(self.conversation), arguments)
+
+    def read(self, reply: object) -> Expired:
+        """What would go."""
+        return _of_conversation(reply)
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Remove what has expired of a conversation; the whole of it where nothing else is left."""
+
+    conversation: ConversationKeys
+    part: Part = Part.MESSAGES
+    start: int = 0
+    most: int = MAX_LOOK
+
+    @property
+    def words(self) -> Words:
+        """``FCALL mt1_expire …``"""
+        arguments: Words = (self.part.value, self.start, self.most)
+        return fcall("FCALL", "expire", _keys(self.conversation), arguments)
+
+    def read(self, reply: object) -> Expired:
+        """What went."""
+        return _of_conversation(reply)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiringContext:
+    """What would go of a shared context: at the cut-off of ``o:limits``, or at the one given."""
+
+    context: ContextKeys
+    start: bytes = b""
+    content: int | None = None
+
+    @property
+    def words(self) -> Words:
+        """``FCALL_RO mt1_context_expiring …``"""
+        arguments: Words = (self.start, optional(self.content))
+        return fcall("FCALL_RO", "context_expiring", self.context.writing, arguments)
+
+    def read(self, reply: object) -> Expired:
+        """What would go."""
+        return _of_context(reply)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpireContext:
+    """Remove the values of a shared context that have expired, and what was logged before."""
+
+    context: ContextKeys
+    start: bytes = b""
+
+    @property
+    def words(self) -> Words:
+        """``FCALL mt1_context_expire …``"""
+        return fcall("FCALL", "context_expire", self.context.writing, (self.start,))
+
+    def read(self, reply: object) -> Expired:
+        """What went."""
+        return _of_context(reply)
+
+
+@dataclass(frozen=True, slots=True)
+class CompactIndex:
+    """Remove entries of a subject's index that lead to nothing; ``entries`` are those to judge, and
+    how often each is there beyond once."""
+
+    index: bytes
+    limits: bytes
+    entries: tuple[tuple[bytes, int], ...]
+
+    @property
+    def words(self) -> Words:
+        """``FCALL mt1_compact …``"""
+        arguments: Words = tuple(word for entry in self.entries for word in entry)
+        return fcall("FCALL", "compact", (self.index, self.limits), arguments)
+
+    def read(self, reply: object) -> int:
+        """How many went."""
+        return number(_ok(reply), 0)
+
+
+def _keys(conversation: ConversationKeys) -> tuple[bytes, ...]:
+    return (*conversation.writing, conversation.summaries, conversation.checkpoints)
+
+
+def _of_conversation(reply: object) -> Expired:
+    values = _ok(reply)
+    position = number(values, 0)
+    return _expired(values, None if position < 0 else position)
+
+
+def _of_context(reply: object) -> Expired:
+    values = _ok(reply)
+    return _expired(values, binary(values, 0) or None)
+
+
+def _expired(values: tuple[object, ...], position: int | bytes | None) -> Expired:
+    live, entries, size, ends, redated, undated, kept, oldest, time, summaries = (
+        number(values, place) for place in range(1, 11)
+    )
+    return Expired(
+        position,
+        live,
+        entries,
+        size,
+        ends == 1,
+        redated,
+        undated,
+        kept,
+        oldest,
+        time,
+        summaries,
+    )
+
+
+def _ok(reply: object) -> tuple[object, ...]:
+    status, values = status_of(reply)
+    if status is not Status.OK:
+        raise CallInvalid(f"A Function answered {status.value!r}, which this call cannot bring")
+    return tuple(values)

@@ -1,0 +1,54 @@
+"""What is said about the removal of what has expired."""
+
+from __future__ import annotations
+
+import logging
+
+from memtenant.jobs.expire import Removal
+from memtenant.jobs.link import StoreLink
+from memtenant.reconcile.world import World
+from memtenant.resources.port import EventType, ObjectKey
+from memtenant.stores import Tally
+
+__all__ = ["tell_removal"]
+
+_log = logging.getLogger(__name__)
+
+
+async def tell_removal(world: World, link: StoreLink, removal: Removal) -> tuple[str, ...]:
+    """In the log and as Events of the store; the same in words."""
+    declared = world.mirror.get(ObjectKey.store(link.name))
+    if declared is None:
+        return ()
+    emit = world.resources.emit_event
+    said = []
+    total = removal.total
+    if total.size:
+        said.append(_removed(total, sum(1 for one in removal.by_tenant.values() if one.size)))
+        await emit(declared, EventType.NORMAL, "Expired", said[-1])
+    if total.redated:
+        said.append(f"{total.redated} records bore a time to come and got the server's")
+        await emit(declared, EventType.WARNING, "Redated", said[-1])
+    if removal.passed and removal.undated:
+        said.append(_undated(link, removal))
+        await emit(declared, EventType.WARNING, "Undated", said[-1])
+    for words in said:
+        _log.info("%s: %s", link.name, words)
+    return tuple(said)
+
+
+def _removed(total: Tally, tenants: int) -> str:
+    return (
+        f"Removed {total.records} records of {tenants} tenants that had passed their period: "
+        f"{total.messages} messages, {total.summaries} summaries, {total.values} values of "
+        f"contexts; {total.conversations} conversations and {total.contexts} contexts are gone"
+    )
+
+
+def _undated(link: StoreLink, removal: Removal) -> str:
+    whose = sorted(str(tenant) for tenant, left in link.expiry.left.items() if left.undated)
+    shown = ", ".join(whose[:5]) + (" …" if len(whose) > 5 else "")
+    return (
+        f"{removal.undated} entries tell no time and never expire: somebody wrote them around "
+        f"memtenant. They are in {shown}; remove them"
+    )

@@ -1,0 +1,370 @@
+"""What has passed its cut-off goes physically, nothing younger, and nothing at all under a hold."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import redis
+
+from memtenant.errors import DataError, FunctionFailed, TenantHeld
+from memtenant.functions.context_calls import ContextUpdate, FieldUpdate, ReadContext
+from memtenant.functions.expiry_calls import (
+    CompactIndex,
+    Expire,
+    ExpireContext,
+    Expired,
+    Expiring,
+    ExpiringContext,
+    Part,
+)
+from memtenant.functions.keyspace import ConversationKeys
+from memtenant.rules.acl import AccessState
+from tests.functions.catalogue import Place, declared, expiring_calls, fill
+from tests.functions.tenants import (
+    AGENT,
+    CONVERSATION,
+    DATA_KEY,
+    ONCE,
+    SUBJECT,
+    Agent,
+    Lane,
+    acting,
+    in_ms,
+    mark,
+    provision,
+    record,
+    set_limits,
+    snapshot,
+    state,
+)
+from tests.functions.test_nothing_half_written import poorer_rules, refused, restore
+from tests.stores.operators import ACME
+from tests.support.servers import Server
+
+PLACE = Place(ACME)
+HOUR = 3_600_000
+PLAIN, TOMBSTONE = 0x10, 0x12
+
+
+@pytest.fixture
+def agent(redis_server: Server) -> Iterator[Agent]:
+    with acting(redis_server) as agent:
+        yield agent
+
+
+def entry(sequence: int, time: int, body: bytes = b"\xfaold", kind: int = PLAIN) -> bytes:
+    """A stored entry, as whoever may RPUSH can make it."""
+    return (
+        bytes([kind])
+        + sequence.to_bytes(5, "big")
+        + time.to_bytes(6, "big")
+        + (1).to_bytes(3, "big")
+        + body
+    )
+
+
+def plant(
+    admin: "redis.Redis", times: list[int | None], conversation: ConversationKeys = CONVERSATION
+) -> list[bytes]:
+    """A list with entries of these times; None is what memtenant did not write."""
+    entries = [
+        b"junk" if time is None else entry(place, time) for place, time in enumerate(times, 1)
+    ]
+    admin.delete(conversation.list)
+    admin.rpush(conversation.list, *entries)
+    return entries
+
+
+def member(conversation: ConversationKeys = CONVERSATION) -> bytes:
+    return conversation.list.split(b"}:r:")[1].removesuffix(b":l")
+
+
+def age(admin: "redis.Redis", key: bytes, *, by: int) -> None:
+    """Make each entry of a list that much older."""
+    for place, raw in enumerate(admin.lrange(key, 0, -1)):
+        older = int.from_bytes(raw[6:12], "big") - by
+        admin.lset(key, place, raw[:6] + older.to_bytes(6, "big") + raw[12:])
+
+
+def everything(agent: Agent, call: Expire) -> list[Expired]:
+    """The call until its end."""
+    answers = [agent.call(call)]
+    while answers[-1].next is not None:
+        answers.append(agent.call(replace(call, start=answers[-1].next)))
+    return answers
+
+
+def test_the_expired_head_goes_and_the_counters_follow(redis_server: Server, agent: Agent) -> None:
+    lane = Lane()
+    agent.append(lane.append(*(record() for _ in range(5))))
+    now = in_ms()
+    with redis_server.admin() as admin:
+        before = {
+            key: int(value)
+            for key, value in admin.hgetall(ONCE.usage).items()
+            if key in (b"bytes", b"messages", b"conversations")
+        }
+        for place in (0, 1):
+            raw = admin.lindex(CONVERSATION.list, place)
+            admin.lset(CONVERSATION.list, place, entry(place + 1, now - 2 * HOUR, raw[15:]))
+        kept = admin.lrange(CONVERSATION.list, 2, -1)
+        set_limits(redis_server, cutoff_content=now - HOUR)
+        would = agent.call(Expiring(CONVERSATION))
+        done = agent.call(Expire(CONVERSATION))
+        assert (would.live, would.ends, would.size) == (done.live, done.ends, done.size)
+        assert (done.live, done.entries, done.kept, done.ends) == (2, 2, 3, False)
+        assert admin.lrange(CONVERSATION.list, 0, -1) == kept
+        after = {key: int(admin.hget(ONCE.usage, key)) for key in before}
+        assert before[b"bytes"] - after[b"bytes"] == done.size
+        assert before[b"messages"] - after[b"messages"] == 2
+        assert after[b"conversations"] == 1
+        head = state(admin)
+        assert (head.first, head.last, head.count) == (3, 5, 3)
+        assert head.oldest == admin.zscore(ONCE.conversations, member()) == done.oldest
+    assert not agent.call(Expire(CONVERSATION)).changes
+    assert agent.append(lane.append()).first == 6
+
+
+def test_a_conversation_of_which_nothing_is_left_goes_whole(
+    redis_server: Server, agent: Agent
+) -> None:
+    fill(agent, PLACE)
+    talk = PLACE.conversation
+    now = in_ms()
+    with redis_server.admin() as admin:
+        admin.hset(talk.checkpoints, "one", "x")
+        admin.hset(talk.head, "meta", "a title")
+        age(admin, talk.list, by=2 * HOUR)
+        set_limits(redis_server, cutoff_content=now - HOUR)
+        would = agent.call(Expiring(talk))
+        done = agent.call(Expire(talk))
+        assert would.ends
+        assert done.ends
+        assert done.live == 5
+        assert admin.exists(talk.list, talk.summaries, talk.checkpoints) == 0
+        assert not admin.hexists(talk.head, "meta")
+        assert 0 < admin.ttl(talk.head) <= 900
+        assert admin.zscore(ONCE.conversations, b"_:conversation") is None
+        assert int(admin.hget(ONCE.usage, "messages")) == 0
+        assert int(admin.hget(ONCE.usage, "conversations")) == 0
+    # It begins anew, and no sequence comes a second time.
+    assert agent.append(Lane(talk, PLACE.subject).append()).first == 6
+
+
+def test_nothing_younger_goes_wherever_it_stands(redis_server: Server, agent: Agent) -> None:
+    now = in_ms()
+    old, young = now - 2 * HOUR, now - HOUR // 2
+    with redis_server.admin() as admin:
+        entries = plant(admin, [old, old, young, old, young, old])
+        set_limits(redis_server, cutoff_content=now - HOUR)
+        done = agent.call(Expire(CONVERSATION))
+        assert (done.live, done.kept) == (4, 2)
+        left = admin.lrange(CONVERSATION.list, 0, -1)
+        assert [left[0], left[2]] == [entries[2], entries[4]]
+        assert [one[0] for one in (left[1], left[3])] == [TOMBSTONE, TOMBSTONE]
+        assert [len(one) for one in (left[1], left[3])] == [15, 15]
+    assert not agent.call(Expire(CONVERSATION)).changes
+
+
+def test_a_long_list_goes_in_bounded_steps(redis_server: Server, agent: Agent) -> None:
+    now = in_ms()
+    old, young = now - 2 * HOUR, now
+    with redis_server.admin() as admin:
+        plant(admin, [*([old] * 95), young, *([old] * 30), young])
+        set_limits(redis_server, cutoff_content=now - HOUR)
+        would = everything(agent, Expiring(CONVERSATION, most=20))  # type: ignore[arg-type]
+        done = everything(agent, Expire(CONVERSATION, most=20))
+        assert sum(one.live for one in would) == sum(one.live for one in done) == 125
+        assert max(one.entries for one in done) <= 20
+        assert admin.llen(CONVERSATION.list) == 32
+        plant(admin, [old] * 45)
+        done = everything(agent, Expire(CONVERSATION, most=20))
+        assert [one.ends for one in done] == [False, False, True]
+        assert admin.exists(CONVERSATION.list) == 0
+
+
+def test_what_is_dated_into_the_future_gets_the_servers_time(
+    redis_server: Server, agent: Agent
+) -> None:
+    now = in_ms()
+    with redis_server.admin() as admin:
+        (original,) = plant(admin, [now + 1000 * HOUR])
+        set_limits(redis_server, cutoff_content=now - HOUR)
+        assert agent.call(Expire(CONVERSATION)).redated == 1
+        raw = admin.lindex(CONVERSATION.list, 0)
+        assert now <= int.from_bytes(raw[6:12], "big") <= in_ms()
+        assert raw[:6] + raw[12:] == original[:6] + original[12:]
+        set_limits(redis_server, cutoff_content=in_ms() + HOUR)
+        assert agent.call(Expire(CONVERSATION)).ends
+
+
+def test_what_has_no_date_goes_with_the_next_that_has_one_else_it_stays_and_is_counted(
+    redis_server: Server, agent: Agent
+) -> None:
+    now = in_ms()
+    with redis_server.admin() as admin:
+        plant(admin, [None, now - 2 * HOUR, None])
+        set_limits(redis_server, cutoff_content=now - HOUR)
+        done = agent.call(Expire(CONVERSATION))
+        assert (done.live, done.undated, done.ends) == (2, 1, False)
+        assert admin.lrange(CONVERSATION.list, 0, -1) == [b"junk"]
+
+
+def test_summaries_go_by_their_own_cut_off(redis_server: Server, agent: Agent) -> None:
+    fill(agent, PLACE)
+    talk = PLACE.conversation
+    now = in_ms()
+    with redis_server.admin() as admin:
+        age(admin, talk.summaries, by=2 * HOUR)
+        before = int(admin.hget(ONCE.usage, "bytes"))
+        set_limits(redis_server, cutoff_content=now - 3 * HOUR, cutoff_derived=now - HOUR)
+        assert not agent.call(Expire(talk)).changes
+        done = agent.call(Expire(talk, Part.SUMMARIES))
+        assert done.live == 1
+        assert admin.exists(talk.summaries) == 0
+        assert before - int(admin.hget(ONCE.usage, "bytes")) == done.size
+        assert admin.llen(talk.list) == 5
+
+
+def test_the_title_of_a_conversation_without_messages_goes_when_its_last_write_has_expired(
+    redis_server: Server, agent: Agent
+) -> None:
+    agent.append(Lane().append(meta=b"a title"))
+    with redis_server.admin() as admin:
+        admin.delete(CONVERSATION.list)
+        set_limits(redis_server, cutoff_content=in_ms() - HOUR)
+        assert agent.call(Expire(CONVERSATION)).kept == 1
+        assert admin.hexists(CONVERSATION.head, "meta")
+        set_limits(redis_server, cutoff_content=in_ms() + HOUR)
+        assert agent.call(Expire(CONVERSATION)).ends
+        assert not admin.hexists(CONVERSATION.head, "meta")
+
+
+def test_values_of_a_context_go_one_by_one_and_versions_never_come_back(
+    redis_server: Server, agent: Agent
+) -> None:
+    fill(agent, PLACE)
+    context = PLACE.context
+    now = in_ms()
+    with redis_server.admin() as admin:
+        for key in (context.values, context.versions):
+            raw = admin.hget(key, "one")
+            admin.hset(key, "one", raw[:6] + (now - 2 * HOUR).to_bytes(6, "big") + raw[12:])
+        set_limits(redis_server, cutoff_content=now - HOUR)
+        would, done = agent.call(ExpiringContext(context)), agent.call(ExpireContext(context))
+        assert (would.live, done.live, done.kept, done.ends) == (1, 1, 1, False)
+        assert set(admin.hkeys(context.values)) == {b"two"}
+        assert set(admin.hkeys(context.versions)) == {b"two", b"#"}
+        assert admin.zscore(ONCE.conversations, b"c:context") == done.oldest
+        set_limits(redis_server, cutoff_content=in_ms() + HOUR)
+        assert agent.call(ExpireContext(context)).ends
+        assert admin.exists(context.values, context.changes) == 0
+        assert admin.hkeys(context.versions) == [b"#"]
+        assert admin.zscore(ONCE.conversations, b"c:context") is None
+        set_limits(redis_server, cutoff_content=now - HOUR)
+    fresh = ContextUpdate(
+        context, (FieldUpdate("one", record()),), mark(), PLACE.context_key, DATA_KEY, AGENT
+    )
+    assert agent.call(fresh).revision > 2
+    assert agent.call(ReadContext(context)).fields
+
+
+def test_an_index_keeps_one_entry_for_what_is_there(redis_server: Server, agent: Agent) -> None:
+    fill(agent, PLACE)
+    there, gone = b"_:conversation", b"_:gone"
+    value, dead = b"c:context:one", b"c:context:three"
+    with redis_server.admin() as admin:
+        admin.delete(SUBJECT.index)
+        admin.rpush(SUBJECT.index, there, gone, value, there, dead, gone, value, value)
+    entries = ((there, 1), (gone, 1), (value, 2), (dead, 0))
+    call = CompactIndex(SUBJECT.index, ONCE.limits, entries)
+    set_limits(redis_server, cutoff_content=1)
+    with pytest.raises(DataError):
+        agent.call(call)  # the operator alone takes anything from an index
+    with redis_server.admin() as admin:
+        admin.response_callbacks.clear()
+        assert call.read(admin.execute_command(*call.words)) == 6
+        assert admin.lrange(SUBJECT.index, 0, -1) == [there, value]
+
+
+def test_under_a_hold_nothing_goes_for_anybody(redis_server: Server, agent: Agent) -> None:
+    fill(agent, PLACE)
+    now = in_ms()
+    with redis_server.admin() as admin:
+        age(admin, PLACE.conversation.list, by=2 * HOUR)
+        set_limits(redis_server, cutoff_content=None, cutoff_derived=None)
+        before = snapshot(redis_server)
+        for words in expiring_calls(PLACE).values():
+            admin.execute_command(*words)
+        assert snapshot(redis_server) == before
+    # Under a content minimum there is a cut-off, and only the operator may act on it.
+    provision(redis_server, state=AccessState(held=True))
+    set_limits(redis_server, cutoff_content=now - HOUR)
+    before = snapshot(redis_server)
+    with pytest.raises(TenantHeld):
+        agent.call(Expire(PLACE.conversation))
+    assert snapshot(redis_server) == before
+    with redis_server.admin() as admin:
+        admin.execute_command(*Expire(PLACE.conversation).words)
+        assert admin.exists(PLACE.conversation.list) == 0
+
+
+def test_each_permission_and_each_type_in_turn_all_or_nothing(
+    redis_server: Server, agent: Agent
+) -> None:
+    """As for the other Functions, on a tenant of which everything has expired."""
+    fill(agent, PLACE)
+    user = provision(redis_server)
+    set_limits(redis_server, cutoff_content=in_ms() + HOUR)
+    calls = expiring_calls(PLACE)
+    del calls["mt1_compact"]  # no agent may
+    good = snapshot(redis_server)
+    denied = damaged = 0
+    for rules in poorer_rules(user.rules):
+        with redis_server.admin() as admin:
+            admin.execute_command(
+                "ACL", "SETUSER", user.name, "resetkeys", "clearselectors", *rules
+            )
+        for name, words in calls.items():
+            error = refused(agent, words)
+            if error is None:
+                restore(redis_server, good)
+                continue
+            denied += 1
+            assert isinstance(error, DataError), (name, rules, error)
+            assert not isinstance(error, FunctionFailed), (name, rules, error)
+            assert snapshot(redis_server) == good, (name, rules)
+    provision(redis_server)
+    for key in {key for words in calls.values() for key in declared(words)} - {ONCE.limits}:
+        for poison in (("SET", key, "text"), ("RPUSH", key, "x"), ("HSET", key, "f", "v")):
+            for name, words in calls.items():
+                if key not in declared(words):
+                    continue
+                restore(redis_server, good)
+                with redis_server.admin() as admin:
+                    admin.delete(key)
+                    admin.execute_command(*poison)
+                before = snapshot(redis_server)
+                error = refused(agent, words)
+                if error is not None:
+                    damaged += 1
+                    assert isinstance(error, DataError), (name, key, poison, error)
+                    assert not isinstance(error, FunctionFailed), (name, key, poison, error)
+                    assert snapshot(redis_server) == before, (name, key, poison)
+    assert denied > 20
+    assert damaged > 5
+
+
+def test_an_agent_cannot_keep_what_has_expired_by_spoiling_the_books(
+    redis_server: Server, agent: Agent
+) -> None:
+    fill(agent, PLACE)
+    set_limits(redis_server, cutoff_content=in_ms() + HOUR)
+    with redis_server.admin() as admin:
+        for key in (ONCE.usage, ONCE.conversations, PLACE.conversation.head):
+            admin.delete(key)
+        admin.set(ONCE.usage, "x")
+        admin.set(ONCE.conversations, "x")
+        admin.hset(PLACE.conversation.head, "state", "x")
+        assert agent.call(Expire(PLACE.conversation)).ends
+        assert admin.exists(PLACE.conversation.list) == 0
