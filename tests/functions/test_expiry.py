@@ -132,7 +132,7 @@ def test_a_conversation_of_which_nothing_is_left_goes_whole(
     talk = PLACE.conversation
     now = in_ms()
     with redis_server.admin() as admin:
-        admin.hset(talk.checkpoints, "one", "x")
+        admin.delete(talk.checkpoints)
         admin.hset(talk.head, "meta", "a title")
         age(admin, talk.list, by=2 * HOUR)
         set_limits(redis_server, cutoff_content=now - HOUR)
@@ -141,13 +141,31 @@ def test_a_conversation_of_which_nothing_is_left_goes_whole(
         assert would.ends
         assert done.ends
         assert done.live == 5
-        assert admin.exists(talk.list, talk.summaries, talk.checkpoints) == 0
+        assert admin.exists(talk.list, talk.summaries) == 0
         assert not admin.hexists(talk.head, "meta")
         assert 0 < admin.ttl(talk.head) <= 900
         assert admin.zscore(ONCE.conversations, b"_:conversation") is None
         assert int(admin.hget(ONCE.usage, "messages")) == 0
         assert int(admin.hget(ONCE.usage, "conversations")) == 0
     # It begins anew, and no sequence comes a second time.
+    assert agent.append(Lane(talk, PLACE.subject).append()).first == 6
+
+
+def test_messages_of_a_thread_go_and_what_a_graph_keeps_of_it_stays(
+    redis_server: Server, agent: Agent
+) -> None:
+    fill(agent, PLACE)
+    talk = PLACE.conversation
+    with redis_server.admin() as admin:
+        saved = admin.hgetall(talk.checkpoints)
+        assert saved
+        age(admin, talk.list, by=2 * HOUR)
+        set_limits(redis_server, cutoff_content=in_ms() - HOUR)
+        done = agent.call(Expire(talk))
+        assert (done.live, done.ends, done.undated) == (5, False, 0)
+        assert admin.exists(talk.list) == 0
+        assert admin.hgetall(talk.checkpoints) == saved
+        assert int(admin.hget(ONCE.usage, "conversations")) == 0
     assert agent.append(Lane(talk, PLACE.subject).append()).first == 6
 
 
@@ -318,6 +336,8 @@ def test_each_permission_and_each_type_in_turn_all_or_nothing(
     set_limits(redis_server, cutoff_content=in_ms() + HOUR)
     calls = expiring_calls(PLACE)
     del calls["mt1_compact"]  # no agent may
+    with redis_server.admin() as admin:
+        admin.delete(PLACE.conversation.checkpoints)
     good = snapshot(redis_server)
     denied = damaged = 0
     for rules in poorer_rules(user.rules):
@@ -361,6 +381,7 @@ def test_an_agent_cannot_keep_what_has_expired_by_spoiling_the_books(
     fill(agent, PLACE)
     set_limits(redis_server, cutoff_content=in_ms() + HOUR)
     with redis_server.admin() as admin:
+        admin.delete(PLACE.conversation.checkpoints)
         for key in (ONCE.usage, ONCE.conversations, PLACE.conversation.head):
             admin.delete(key)
         admin.set(ONCE.usage, "x")

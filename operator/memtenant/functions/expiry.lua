@@ -171,8 +171,13 @@ local function load_expiring(keys, args, fixed)
     found = outdated(call, 'summaries', call.summaries, start, most, derived)
   else
     found = outdated(call, 'list', call.list, start, most, content)
-    found.ends = found.length > 0 and start == 0 and found.trim == found.length
-    if found.length == 0 and reading('head', 'HLEN', call.head_key) > 0
+    -- What a graph keeps of the thread has times of its own.
+    found.graph = reading('checkpoints', 'EXISTS', call.checkpoints) > 0
+    found.empties = found.length > 0 and start == 0 and found.trim == found.length
+    found.ends = found.empties and not found.graph
+    if found.graph then
+      found.kept = found.kept + 1
+    elseif found.length == 0 and reading('head', 'HLEN', call.head_key) > 0
       and reading('head', 'PTTL', call.head_key) < 0 then
       -- Its messages went before it: what is left of it is as old as the last write.
       local active = last_activity(call, fields[2])
@@ -248,7 +253,7 @@ function expire(keys, args)
   if part == 'l' then
     messages = found.live
     local start = integer(args, 2, 0, 1e12)
-    if start == 0 and found.kept > 0 then
+    if start == 0 and found.kept > 0 and not found.graph then
       -- Where nothing tells a time it is looked at again a period later.
       oldest = found.oldest or call.now
     end
@@ -257,6 +262,8 @@ function expire(keys, args)
     end
     if start == 0 and found.oldest and head.known then
       head.first, head.oldest = found.oldest_sequence, found.oldest
+    elseif found.empties and head.known then
+      head.first, head.oldest = head.last + 1, 0
     end
   end
   if head.known then
@@ -278,7 +285,8 @@ function expire(keys, args)
   if changes and head.known then
     redis.call('HSET', call.head_key, 'state', state_of(head))
   end
-  write_books(call, found.bytes, messages, 0)
+  local empties = found.empties and 1 or 0
+  write_books(call, found.bytes + empties * CONVERSATION_OVERHEAD, messages, empties)
   return expiry_reply(call, found, true)
 end
 
