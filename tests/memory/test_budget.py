@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memtenant import Category, ContextBudget, Message, StoredMessage, ToolCall
@@ -88,6 +88,7 @@ def calls_of(context: Sequence[StoredMessage], place: int) -> set[str]:
     return {call.id for one in context[:place] for call in one.message.tool_calls}
 
 
+@settings(deadline=None)
 @given(
     history=st.lists(messages, max_size=25),
     budget=budgets,

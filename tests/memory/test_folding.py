@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memtenant import ContextBudget, Message, ToolCall
@@ -33,6 +33,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     history=st.lists(messages, max_size=25),
     calm=st.integers(1, 400),
@@ -83,6 +84,7 @@ def test_a_call_that_waits_for_its_result_is_not_parted_from_it() -> None:
     assert request_of(history, costs_of(history, len), budget, len, None, 0) is None
 
 
+@settings(deadline=None)
 @given(JSON | st.text(max_size=30) | JSON.map(json.dumps))
 def test_whatever_is_answered_is_an_answer_or_a_reason(answer: Any) -> None:
     found = answer_of(answer, 200, len)
@@ -100,6 +102,7 @@ def test_an_answer_may_stand_in_a_fence() -> None:
     assert answer_of(f"Here:\n{said}", 200, len) is Fallback.MALFORMED
 
 
+@settings(deadline=None)
 @given(
     history=st.lists(messages, min_size=1, max_size=12),
     most=st.integers(1, 400),

@@ -1,7 +1,7 @@
 """What matters in a message, told without a model, whatever stands in it; and that it pays."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memtenant import Category, Message
@@ -27,6 +27,7 @@ def test_what_matters_weighs_more_than_small_talk(text: str) -> None:
     assert weight_of(text) > 2 * max(weight_of(one) for one in DOES_NOT)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.builds(
