@@ -10,7 +10,7 @@ from pkgutil import iter_modules
 from types import FrameType
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import memtenant.masking
@@ -101,6 +101,7 @@ PIECES = st.one_of(
 )
 
 
+@settings(deadline=None)  # the first telephone number loads the numbering plans
 @given(st.lists(PIECES, max_size=12).map("".join), st.sampled_from(sorted(MaskingAction)))
 def test_masking_what_was_masked_changes_nothing(text: str, action: MaskingAction) -> None:
     once = masked(text, action)
@@ -109,6 +110,7 @@ def test_masking_what_was_masked_changes_nothing(text: str, action: MaskingActio
     assert not again.counts
 
 
+@settings(deadline=None)  # the first telephone number loads the numbering plans
 @given(st.lists(PIECES, max_size=12).map("".join))
 def test_findings_stand_in_order_and_apart(text: str) -> None:
     findings = every(MaskingAction.MASK).found(text)
