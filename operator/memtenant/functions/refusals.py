@@ -196,8 +196,9 @@ _REFUSALS: Mapping[str, Callable[[_Details], DataError]] = MappingProxyType(
         ),
         "ERASED": _plain(
             SubjectErased,
-            "The subject was erased, or is being erased: nothing more can be stored about it. The "
-            "mark goes a day after the erasure is done; a person who comes back then begins anew",
+            "The subject was erased, or is being erased: nothing more can be stored about it. "
+            "The mark goes two days after the erasure is done; a person who comes back then begins "
+            "anew",
         ),
         "NOT_FOUND": _plain(
             MessageNotFound,

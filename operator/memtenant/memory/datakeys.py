@@ -74,8 +74,8 @@ class DataKeys:
             self.forget(alias)
             raise SubjectErased(
                 "The subject was erased, or is being erased: nothing about it can be read or "
-                "stored. The mark goes a day after the erasure is done; a person who comes back "
-                "then begins anew"
+                "stored. The mark goes two days after the erasure is done; a person who comes "
+                "back then begins anew"
             )
         if not isinstance(stored, bytes):
             self.forget(alias)

@@ -237,6 +237,7 @@ class _Tenant:
     async def judge_marks(self, marks: Mapping[str, bytes]) -> None:
         """Take false tombstones away, which shut persons out. A Steward's own stays: its request is
         on its way."""
+        await self._drop_keys_beside(marks)
         known = self._link.true_marks
         new = {one: mark for one, mark in marks.items() if (self.tenant, one, mark) not in known}
         if not new:
@@ -249,6 +250,19 @@ class _Tenant:
             await self._store.unmark(self.tenant, subject, mark)
             words = "A mark of an erased person that no Steward set was taken away"
             await self.emit(self._declared(), EventType.WARNING, "FalseErasureMark", words)
+
+    async def _drop_keys_beside(self, marks: Mapping[str, bytes]) -> None:
+        """A data key that an agent put back beside the tombstone of an erasure that is past it."""
+        self._receipts = await self._store.receipts(self.tenant)
+        under_way = {
+            one.subject
+            for one in self._receipts.values()
+            if one.phase in (ErasurePhase.REQUESTED, ErasurePhase.INDEXED)
+        }
+        erased = {one.subject: one for one in self._receipts.values() if one.remaining == 0}
+        for subject in marks.keys() & erased.keys() - under_way:
+            if await self._store.data_key(self.tenant, subject) is not None:
+                await self._store.drop_key(self.tenant, erased[subject])
 
     async def seek(self) -> None:
         """Who is looked for in the next pass over the store."""

@@ -51,7 +51,7 @@ class Timing:
     key_grace: timedelta = timedelta(minutes=5)
     shred_epoch: timedelta = timedelta(days=1)
     files_pause: timedelta = timedelta(minutes=5)
-    tombstone: timedelta = timedelta(days=1)
+    tombstone: timedelta = timedelta(days=2)
     expiry_pass: timedelta = timedelta(days=1)
 
 
