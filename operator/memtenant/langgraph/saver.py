@@ -34,6 +34,7 @@ from memtenant.memory._async.checkpoints import Checkpoints as AsyncCheckpoints
 from memtenant.memory._async.tenant import Tenant as AsyncTenant
 from memtenant.memory._sync.checkpoints import Checkpoints
 from memtenant.memory._sync.tenant import Tenant
+from memtenant.sync.either import Either
 
 __all__ = ["Saver"]
 
@@ -69,9 +70,8 @@ class Saver(BaseCheckpointSaver[int]):
                 "Saver needs a subject: the user whose data the threads are, or a function that "
                 "tells the user from a config"
             )
-        self._tenant = tenant
+        self._tenant = Either(tenant)
         self._subject = subject
-        self._twin: Tenant | None = None
         self._threads: OrderedDict[tuple[str, str], Checkpoints] = OrderedDict()
         self._athreads: OrderedDict[tuple[str, str], AsyncCheckpoints] = OrderedDict()
 
@@ -168,14 +168,13 @@ class Saver(BaseCheckpointSaver[int]):
 
     def close(self) -> None:
         """Close what this saver opened itself: the connections of the other kind of Tenant."""
-        if self._twin is not None:
-            self._twin.close()
+        self._tenant.close()
 
     # With asyncio
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As `get_tuple`."""
-        if not isinstance(self._tenant, AsyncTenant):
+        if self._tenant.asynchronous is None:
             return await asyncio.to_thread(self.get_tuple, config)
         where = where_of(config)
         stored = await self._athread(config).get(where.namespace, where.checkpoint)
@@ -190,13 +189,13 @@ class Saver(BaseCheckpointSaver[int]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """As `list`."""
-        if not isinstance(self._tenant, AsyncTenant):
+        if self._tenant.asynchronous is None:
             listed = self.list(config, filter=filter, before=before, limit=limit)
             while (one := await asyncio.to_thread(next, listed, None)) is not None:
                 yield one
             return
         if config is None:
-            threads = await self._tenant.all_checkpoints(self._fixed_subject())
+            threads = await self._tenant.asynchronous.all_checkpoints(self._fixed_subject())
         else:
             threads = [self._athread(config)]
         namespace, only, until = _range(config, before)
@@ -222,7 +221,7 @@ class Saver(BaseCheckpointSaver[int]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """As `put`."""
-        if not isinstance(self._tenant, AsyncTenant):
+        if self._tenant.asynchronous is None:
             return await asyncio.to_thread(self.put, config, checkpoint, metadata, new_versions)
         await self._athread(config).put(kept(config, checkpoint, metadata, self.serde))
         return where_of(config).config(checkpoint["id"])
@@ -235,7 +234,7 @@ class Saver(BaseCheckpointSaver[int]):
         task_path: str = "",
     ) -> None:
         """As `put_writes`."""
-        if not isinstance(self._tenant, AsyncTenant):
+        if self._tenant.asynchronous is None:
             await asyncio.to_thread(self.put_writes, config, writes, task_id, task_path)
             return
         where = where_of(config)
@@ -244,20 +243,20 @@ class Saver(BaseCheckpointSaver[int]):
 
     async def adelete_thread(self, thread_id: str) -> None:
         """As `delete_thread`."""
-        if not isinstance(self._tenant, AsyncTenant):
+        if self._tenant.asynchronous is None:
             await asyncio.to_thread(self.delete_thread, thread_id)
             return
         await self._athread(_of(thread_id)).delete()
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """As `delete_for_runs`."""
-        if not isinstance(self._tenant, AsyncTenant):
+        if self._tenant.asynchronous is None:
             await asyncio.to_thread(self.delete_for_runs, run_ids)
             return
         runs = frozenset(run_ids)
         if not runs:
             return
-        for thread in await self._tenant.all_checkpoints(self._fixed_subject()):
+        for thread in await self._tenant.asynchronous.all_checkpoints(self._fixed_subject()):
             doomed = [
                 (head.namespace, head.name)
                 async for head in thread.heads()
@@ -267,7 +266,7 @@ class Saver(BaseCheckpointSaver[int]):
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """As `copy_thread`."""
-        if not isinstance(self._tenant, AsyncTenant):
+        if self._tenant.asynchronous is None:
             await asyncio.to_thread(self.copy_thread, source_thread_id, target_thread_id)
             return
         source, target = self._athread(_of(source_thread_id)), self._athread(_of(target_thread_id))
@@ -281,7 +280,7 @@ class Saver(BaseCheckpointSaver[int]):
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """As `prune`."""
-        if not isinstance(self._tenant, AsyncTenant):
+        if self._tenant.asynchronous is None:
             await asyncio.to_thread(self.prune, thread_ids, strategy=strategy)
             return
         _check_strategy(strategy)
@@ -308,27 +307,21 @@ class Saver(BaseCheckpointSaver[int]):
 
     def _thread(self, config: RunnableConfig) -> Checkpoints:
         thread, subject = where_of(config).thread, self._subject_of(config)
+        tenant = self._tenant.plain()
         return _kept_open(
-            self._threads, (thread, subject), lambda: self._sync().checkpoints(thread, user=subject)
+            self._threads, (thread, subject), lambda: tenant.checkpoints(thread, user=subject)
         )
 
     def _athread(self, config: RunnableConfig) -> AsyncCheckpoints:
-        assert isinstance(self._tenant, AsyncTenant)  # noqa: S101 - for the type checker
-        tenant, thread, subject = self._tenant, where_of(config).thread, self._subject_of(config)
+        tenant = self._tenant.asynchronous
+        assert tenant is not None  # noqa: S101 - every caller looked
+        thread, subject = where_of(config).thread, self._subject_of(config)
         return _kept_open(
             self._athreads, (thread, subject), lambda: tenant.checkpoints(thread, user=subject)
         )
 
     def _every_thread(self) -> Sequence[Checkpoints]:
-        return self._sync().all_checkpoints(self._fixed_subject())
-
-    def _sync(self) -> Tenant:
-        """The tenant without asyncio: opened at the first call that needs it."""
-        if isinstance(self._tenant, Tenant):
-            return self._tenant
-        if self._twin is None:
-            self._twin = self._tenant.opened_as(Tenant)
-        return self._twin
+        return self._tenant.plain().all_checkpoints(self._fixed_subject())
 
 
 def _kept_open(

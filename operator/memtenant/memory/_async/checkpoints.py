@@ -16,6 +16,7 @@ from memtenant.errors import (
     DataKeyChanged,
     KeyRetired,
     KeyUnavailable,
+    MaskingRejected,
     RecordKeyMismatch,
     VersionConflict,
 )
@@ -34,6 +35,7 @@ from memtenant.functions.checkpoint_replies import (
 )
 from memtenant.memory._async.audited import AuditedStore
 from memtenant.memory._async.link import sleep
+from memtenant.memory._async.masks import Masks
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent, Turn
 from memtenant.memory.checkpoints import (
@@ -67,9 +69,15 @@ class Checkpoints:
     """One thread's, from `Tenant.checkpoints`; kept while the thread is in use, it sends less."""
 
     def __init__(
-        self, store: AuditedStore, keys: DataKeys, where: ConversationPlace, mode: EncryptionMode
+        self,
+        store: AuditedStore,
+        keys: DataKeys,
+        where: ConversationPlace,
+        mode: EncryptionMode,
+        masks: Masks,
     ) -> None:
         self._store = store
+        self._masks = masks
         self._keys = keys
         self._where = where
         self._mode = mode
@@ -80,11 +88,11 @@ class Checkpoints:
         """Store a checkpoint; one of the same name and namespace is replaced.
 
         time: when it was stored first, in milliseconds since 1970, where it is copied. Raises
-        `MessageTooLarge`, `QuotaExceeded`, `TenantHeld`, `AccessReadOnly`, `SubjectErased`,
-        `NotDurable` and `StoreUnavailable`; after the last, and where the call is cancelled, it may
-        have been stored, and storing it again is harmless.
+        `MessageTooLarge`, `MaskingRejected` (a tenant that masks), `QuotaExceeded`, `TenantHeld`,
+        `AccessReadOnly`, `SubjectErased`, `NotDurable` and `StoreUnavailable`; after the last, and
+        where the call is cancelled, it may have been stored, and storing it again is harmless.
         """
-        check_name(checkpoint.name)
+        self._check(checkpoint.name)
         alias, parent = self._alias(checkpoint.namespace), checkpoint.parent
         before = None if parent is None else await self._before(alias, parent)
         for attempt in range(_ATTEMPTS):
@@ -112,7 +120,7 @@ class Checkpoints:
     ) -> None:
         """Store what tasks wrote beside a checkpoint, which may come later. Raises what `put`
         raises."""
-        check_name(name)
+        self._check(name)
         alias = self._alias(namespace)
         for start in range(0, len(writes), MAX_BATCH):
             batch = writes[start : start + MAX_BATCH]
@@ -191,6 +199,16 @@ class Checkpoints:
         self._known.clear()
         call = DeleteCheckpoints(self._where.keys, self._agent)
         await self._store.write_audited(call, Intent(Operation.CHECKPOINT_DELETE, self._where))
+
+    def _check(self, name: str) -> None:
+        check_name(name)
+        if self._masks.any():
+            raise MaskingRejected(
+                "The tenant masks what is stored, and the state of a graph cannot be masked: "
+                "nothing was stored. Keep what is said in a conversation, which is masked, and "
+                "run the graph without a checkpointer",
+                counts={},
+            )
 
     async def _save(
         self,

@@ -67,6 +67,10 @@ class Masks:
             return answer
         return await aside(lambda: mask.answer(answer))
 
+    def any(self) -> bool:
+        """Whether anything is masked."""
+        return self._rules(self._source.current().binding.policy.masking) is not None
+
     def title(self, title: str, whose: bytes) -> str:
         """A conversation's title: often the first words of a message."""
         mask = self._mask(whose)

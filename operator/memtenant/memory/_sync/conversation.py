@@ -194,6 +194,21 @@ class Conversation:
             kept = self._newest(max_tokens)
         return fitting([one.mine() for one in kept], max_tokens, self._tokens)
 
+    def latest(self, count: int) -> list[StoredMessage]:
+        """The last ``count`` messages, oldest first; reads only the tail."""
+        found = list[StoredMessage]()
+        before = 0
+        with self._store.opening(self._history.where):
+            while len(found) < count:
+                limit = min(max(count - len(found), _LOOK_BACK), MAX_BATCH)
+                call = Tail(self._history.where.keys, before=before, limit=limit)
+                entries, keys = self._entries(call)
+                found = [*(kept.mine() for kept in _opened(entries.entries, keys)), *found]
+                if not entries.more or not entries.entries:
+                    break
+                before = entries.entries[0].header.sequence
+        return found[max(len(found) - count, 0) :] if count > 0 else []
+
     def context(self, budget: ContextBudget) -> PromptContext:
         """What of the conversation a model is given: within the budget, in its order, a tool's
         result with its call, the pinned always. Where that is too much and there is a summariser,

@@ -93,6 +93,7 @@ class Tenant:
         self._keys = DataKeys(source)
         self._store = AuditedStore(source, self._options, self._keys)
         self._counter = token_counter
+        self._masking = masking
         self._masks = Masks(source, masking)
         self._open: OrderedDict[tuple[str, str], tuple[History, Lane]] = OrderedDict()
         self._lock = ShortLock()
@@ -138,10 +139,20 @@ class Tenant:
             BindingSource(folder), options=options, token_counter=token_counter, masking=masking
         )
 
+    @property
+    def token_counter(self) -> TokenCounter:
+        """What counts the tokens of its messages."""
+        return self._counter
+
     def opened_as(self, kind: Callable[..., T]) -> T:
         """The same binding with the same options as another class, such as `memtenant.sync.Tenant`;
         with connections of its own."""
-        return kind(self._source, options=self._options, token_counter=self._counter)
+        return kind(
+            self._source,
+            options=self._options,
+            token_counter=self._counter,
+            masking=self._masking,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -307,7 +318,7 @@ class Tenant:
         from memtenant.memory._sync.checkpoints import Checkpoints
 
         mode = self._source.current().binding.policy.encryption
-        return Checkpoints(self._store, self._keys, where, mode)
+        return Checkpoints(self._store, self._keys, where, mode, self._masks)
 
     def usage(self, *, active_within: timedelta | None = None) -> Usage:
         """What the tenant uses of its quotas, as the writes through memtenant were counted; the
