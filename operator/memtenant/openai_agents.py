@@ -18,7 +18,8 @@ from memtenant.memory.messages import AI, HUMAN, SYSTEM, TOOL, Message, ToolCall
 
 __all__ = ["Session"]
 
-Item = dict[str, Any]
+Item = Any
+"""The SDK's item: a mapping of one of its many kinds, or of one that is not known here."""
 
 _FIELD: Final = "openai"
 """The further field of a message that holds where the text of the item was, and the rest of it."""
@@ -53,14 +54,14 @@ class Session:
         items = [item for one in stored for item in _items(one.message)]
         return items if limit is None else items[max(len(items) - limit, 0) :]
 
-    async def add_items(self, items: Sequence[Mapping[str, Any]]) -> None:
+    async def add_items(self, items: Sequence[Item]) -> None:
         """Store items at the end: up to 1,000 at once or not at all. Raises what
         `Conversation.extend` raises."""
         messages = [_message(item) for item in items]
         for start in range(0, len(messages), MAX_BATCH):
             await self.conversation.extend(messages[start : start + MAX_BATCH])
 
-    async def pop_item(self) -> Item | None:
+    async def pop_item(self) -> Item:
         """Take the last item away and return it; None where there is none."""
         popped = await self.conversation.pop()
         return None if popped is None else _items(popped.message)[-1]

@@ -14,7 +14,11 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.mark.parametrize(
     ("example", "says"),
-    [("langgraph/refunds.py", ["waits for: Pay 12 EUR?", "approval: yes", "4 checkpoints"])],
+    [
+        ("langgraph/refunds.py", ["waits for: Pay 12 EUR?", "approval: yes", "4 checkpoints"]),
+        ("langchain/helpdesk.py", ["the model: I was given ", "the tenant has 40 messages"]),
+        ("openai_agents/parcels.py", ["You asked: Where is it? And now?", "human 'And now?'"]),
+    ],
 )
 def test_an_example_runs_twice_without_a_network(
     acme: Provisioned,

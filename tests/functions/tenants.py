@@ -167,7 +167,19 @@ def acting(server: Server, **options: object) -> Agent:
     return Agent(server, provision(server, **options).name)  # type: ignore[arg-type]
 
 
-def snapshot(server: Server) -> dict[bytes, object]:
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A key's value as DUMP tells it. A hash in a table is told in any order: its fields count."""
+
+    dump: bytes = field(compare=False, repr=False)
+    content: object
+
+
+_HASH_IN_A_TABLE = 4
+"""The first byte of such a dump."""
+
+
+def snapshot(server: Server) -> dict[bytes, Kept]:
     """Every key of every tenant, as it is stored."""
     with server.admin() as admin:
         found: list[bytes] = sorted(admin.scan_iter("*", count=1000))
@@ -175,7 +187,15 @@ def snapshot(server: Server) -> dict[bytes, object]:
         with admin.pipeline(transaction=False) as pipeline:
             for name in names:
                 pipeline.dump(name)
-            return dict(zip(names, pipeline.execute(), strict=True))
+            dumps = pipeline.execute()
+        return {
+            name: Kept(
+                dump,
+                frozenset(admin.hgetall(name).items()) if dump[0] == _HASH_IN_A_TABLE else dump,
+            )
+            for name, dump in zip(names, dumps, strict=True)
+            if dump is not None
+        }
 
 
 def set_limits(server: Server, **fields: object) -> None:

@@ -42,6 +42,7 @@ from tests.functions.catalogue import (
 )
 from tests.functions.tenants import (
     Agent,
+    Kept,
     acting,
     in_ms,
     provision,
@@ -77,7 +78,7 @@ def refused(agent: Agent, words: Words) -> Exception | None:
     return None
 
 
-def restore(server: Server, wanted: Mapping[bytes, object]) -> None:
+def restore(server: Server, wanted: Mapping[bytes, Kept]) -> None:
     """Put every key back as it was."""
     found = snapshot(server)
     with server.admin() as admin:
@@ -85,7 +86,7 @@ def restore(server: Server, wanted: Mapping[bytes, object]) -> None:
             admin.delete(key)
         for key, value in wanted.items():
             if found.get(key) != value or admin.ttl(key) >= 0:
-                admin.restore(key, 0, value, replace=True)
+                admin.restore(key, 0, value.dump, replace=True)
 
 
 def test_each_keys_type_poisoned_in_turn(redis_server: Server, agent: Agent) -> None:
@@ -102,7 +103,7 @@ def test_each_keys_type_poisoned_in_turn(redis_server: Server, agent: Agent) -> 
     )
     damaged = 0
 
-    def poison(key: bytes, command: str, *arguments: str) -> dict[bytes, object]:
+    def poison(key: bytes, command: str, *arguments: str) -> dict[bytes, Kept]:
         restore(redis_server, good)
         with redis_server.admin() as admin:
             admin.delete(key)
