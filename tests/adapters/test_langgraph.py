@@ -19,7 +19,9 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.types import Command
 
 from memtenant import Message, Tenant
+from memtenant.audit import Operation
 from memtenant.errors import (
+    MaskingRejected,
     QuotaExceeded,
     RecordInvalid,
     RecordMissing,
@@ -28,11 +30,16 @@ from memtenant.errors import (
 )
 from memtenant.functions import ConversationKeys
 from memtenant.langgraph import Saver
+from memtenant.memory._async.erasure import erase, read_places
+from memtenant.memory.masking import Masking
+from memtenant.memory.subjects import subject_of
 from memtenant.rules.acl import AccessState
 from memtenant.sync import Tenant as SyncTenant
+from memtenant.tenancy.policy import Isolation, TenantPolicy
 from tests.adapters.graphs import approval, config, talker, text
 from tests.functions.tenants import set_limits
 from tests.memory.bindings import QUICK, Provisioned
+from tests.memory.queue import audit, check_writers, drained
 
 MARKER = "the courier left it with Mrs Q. Marker"
 
@@ -351,3 +358,55 @@ def test_the_key_of_a_thread_is_its_conversations(
         (where,) = admin.lrange(index, 0, -1)
     scope, _, conversation = where.decode().partition(":")
     assert hash_key(acme) == ConversationKeys.of(acme.tenant, scope, conversation).checkpoints
+
+
+async def test_each_call_leaves_an_event_where_the_tenant_is_audited(
+    acme: Provisioned, tenant: Tenant
+) -> None:
+    audit(acme.server, audit_reads=1)
+    saver = Saver(tenant, subject="ada")
+    await talker(saver).ainvoke({"messages": [HumanMessage("one")]}, config())
+    left = drained(acme.server)
+    assert {one.event.operation for one in left} == {
+        Operation.CHECKPOINT_READ,
+        Operation.CHECKPOINT_WRITE,
+    }
+    assert all(one.told[1] == "O" for one in left)
+    puts = [one for one in left if one.event.operation is Operation.CHECKPOINT_WRITE]
+    assert all(one.event.commitment != bytes(16) and one.event.count > 0 for one in puts)
+    await saver.adelete_thread("ticket-4711")
+    assert [one.told for one in drained(acme.server)] == [(Operation.CHECKPOINT_DELETE, "O")]
+    check_writers(left)
+
+
+class TestWhereSeveralUsersShareAThread:
+    """Minimal isolation: the session alone says which conversation it is."""
+
+    @pytest.fixture
+    def policy(self) -> TenantPolicy:
+        return TenantPolicy(isolation=Isolation.MINIMAL)
+
+    async def test_an_erasure_of_one_takes_the_state_along(
+        self, acme: Provisioned, tenant: Tenant
+    ) -> None:
+        saver = Saver(tenant, subject=lambda config: config["configurable"]["user_id"])
+        for user in ("ada", "bo"):
+            said = {"messages": [HumanMessage(f"of {user}")]}
+            state = await talker(saver).ainvoke(said, config(user_id=user))
+        assert len(state["messages"]) == 4
+        subject = subject_of(acme.source().current(), "bo")
+        places = await read_places(tenant._store, subject)
+        assert len(places.conversations) == 1
+        with acme.server.admin() as admin:
+            assert len(list(admin.scan_iter("mt:*:i:*"))) == 2
+        await erase(tenant._store, places, "default")
+        assert await saver.aget_tuple(config(user_id="ada")) is None
+
+
+async def test_a_tenant_that_masks_refuses_what_cannot_be_masked(acme: Provisioned) -> None:
+    async with Tenant(acme.source(), options=QUICK, masking=Masking()) as tenant:
+        graph = talker(Saver(tenant, subject="ada"))
+        with pytest.raises(MaskingRejected, match="without a checkpointer"):
+            await graph.ainvoke({"messages": [HumanMessage("4111 1111 1111 1111")]}, config())
+        with acme.server.admin() as admin:
+            assert not list(admin.scan_iter("mt:*:g"))
