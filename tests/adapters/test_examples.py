@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
     ("example", "says"),
     [
         ("langgraph/refunds.py", ["waits for: Pay 12 EUR?", "approval: yes", "4 checkpoints"]),
-        ("langchain/helpdesk.py", ["the model: I was given ", "the tenant has 40 messages"]),
+        ("langchain/questions.py", ["the model: I was given ", "the tenant has 40 messages"]),
         ("openai_agents/parcels.py", ["You asked: Where is it? And now?", "human 'And now?'"]),
     ],
 )

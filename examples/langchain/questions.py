@@ -1,7 +1,7 @@
 """A LangChain agent whose memory is a tenant's, of which the model is given what a budget takes.
 
     pip install 'memtenant[dev,langchain]'
-    python examples/langchain/helpdesk.py
+    python examples/langchain/questions.py
 
 No network: the model is scripted. The tenant is made by ``Tenant.dev``; in a cluster it is
 ``Tenant.from_binding()``.
@@ -37,7 +37,7 @@ class Scripted(BaseChatModel):
 
 async def main() -> None:
     """Twenty questions, more than the budget takes."""
-    async with Tenant.dev("helpdesk") as tenant:
+    async with Tenant.dev("questions") as tenant:
         chat = tenant.conversation("ticket-4711", user="ada@example.org")
         await chat.delete()  # of the run before
         memory = Memory(tenant, subject="ada@example.org", budget=ContextBudget(1000))
