@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from memtenant.api.validate import defaulted, require_valid
 from memtenant.cli import output, server
@@ -13,7 +14,14 @@ from memtenant.cli.inputs import Given, Manifest
 from memtenant.cli.server import LOCAL_SECRET, LOCAL_STORE, STAND_IN, Server
 from memtenant.errors import InvalidResource, UsageError
 from memtenant.reconcile.prepare import ROTATE_ANNOTATION, ROTATE_KEYS_ANNOTATION
-from memtenant.resources.port import API_VERSION, Declared, Kind, ObjectKey, Resources
+from memtenant.resources.port import (
+    API_VERSION,
+    Declared,
+    Kind,
+    ObjectKey,
+    Resources,
+    StoredSecret,
+)
 
 __all__ = ["Intent", "Intents", "SecretIntent", "cluster_intents", "local_intents"]
 
@@ -38,6 +46,19 @@ class SecretIntent:
     type: str = "Opaque"
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def as_stored(self) -> StoredSecret:
+        """As it would be read once it is declared."""
+        return StoredSecret(
+            namespace=self.namespace,
+            name=self.name,
+            uid=str(uuid4()),
+            resource_version="0",
+            labels=self.labels,
+            annotations=self.annotations,
+            type=self.type,
+            data=self.data,
+        )
 
 
 @dataclass(frozen=True, slots=True)

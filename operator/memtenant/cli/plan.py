@@ -18,7 +18,7 @@ from memtenant.cli import cluster, options, output, workspace
 from memtenant.cli.diff import Change, difference
 from memtenant.cli.exits import ExitCode
 from memtenant.cli.inputs import Given, as_stored, judge, read_inputs
-from memtenant.cli.intents import Intent, Intents, SecretIntent, cluster_intents, local_intents
+from memtenant.cli.intents import Intent, Intents, cluster_intents, local_intents
 from memtenant.cli.options import Kubeconfig, KubeContext, Namespace, OptionalFiles, Output, State
 from memtenant.cli.output import Format
 from memtenant.cli.server import Server
@@ -28,7 +28,7 @@ from memtenant.errors import UsageError
 from memtenant.reconcile.preview import Expected, PreviewResources, expect, preview_world
 from memtenant.reconcile.world import Timing
 from memtenant.resources.folder import FolderResources
-from memtenant.resources.port import Declared, Kind, ObjectKey, Resources, StoredSecret
+from memtenant.resources.port import Declared, Kind, ObjectKey, Resources
 
 __all__ = ["plan"]
 
@@ -142,7 +142,7 @@ async def _planned(
         _laid(before.get(intent.key), intent, changes[intent.key]) for intent in intents.objects
     ]
     home = await resources.get_namespace(resources.home)
-    preview = PreviewResources(resources, [_stored(secret) for secret in intents.secrets])
+    preview = PreviewResources(resources, [secret.as_stored() for secret in intents.secrets])
     with output.progress("Planning"):
         async with preview_world(
             preview, laid, installation=home.uid if home else "", timing=timing
@@ -203,19 +203,6 @@ def _laid(now: Declared | None, intent: Intent, changes: Sequence[Change]) -> De
         finalizers=now.finalizers,
         spec=intent.spec,
         status=now.status,
-    )
-
-
-def _stored(secret: SecretIntent) -> StoredSecret:
-    return StoredSecret(
-        namespace=secret.namespace,
-        name=secret.name,
-        uid=str(uuid4()),
-        resource_version="0",
-        labels=secret.labels,
-        annotations=secret.annotations,
-        type=secret.type,
-        data=secret.data,
     )
 
 

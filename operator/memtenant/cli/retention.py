@@ -16,9 +16,10 @@ import typer
 from memtenant.cli import cluster, options, output, workspace
 from memtenant.cli.exits import ExitCode
 from memtenant.cli.inputs import Given, read_inputs
-from memtenant.cli.intents import Intent, cluster_intents, local_intents
+from memtenant.cli.intents import Intent, Intents, cluster_intents, local_intents
 from memtenant.cli.options import Kubeconfig, KubeContext, Namespace, OptionalFiles, Output, State
 from memtenant.cli.output import Format
+from memtenant.cli.server import Server
 from memtenant.cli.workspace import DEFAULT_STATE
 from memtenant.clock import rfc3339, system_clock
 from memtenant.errors import InvalidResource, ResourceNotFound, UsageError
@@ -135,11 +136,8 @@ def preview(
     until = system_clock.now() + timedelta(days=days)
 
     async def count() -> list[Expected]:
-        async with _looking(Given(), state, target) as (world, resources):
-            if isinstance(resources, FolderResources):
-                # Starts the embedded server where it does not run.
-                await local_intents(Given(), resources, state, server, create=False)
-            kept = [retention_of(world, one) for one in _tenants(world, tenant, namespace, state)]
+        async with _looking(None, state, target, server) as world:
+            kept = [retention_of(world, one) for one in _tenants(world, tenant, namespace)]
             with output.progress("Counting") as told:
                 return await expected(world, kept, until, told)
 
@@ -160,27 +158,34 @@ def _target(kubeconfig: Path | None, kube_context: str | None, home: str) -> clu
 
 @asynccontextmanager
 async def _looking(
-    given: Given, state: Path, target: cluster.Target | None
-) -> AsyncIterator[tuple[World, Resources]]:
-    """What is declared, with the manifests laid over it; nothing is written."""
+    given: Given | None, state: Path, target: cluster.Target | None, server: Server | None = None
+) -> AsyncIterator[World]:
+    """What is declared, with the manifests laid over it; nothing is written. Without manifests
+    (None) the stores will be asked: the embedded server is started where it does not run."""
     if target is not None:
-        async with cluster.resources(target) as there, _world(there, given) as world:
-            yield world, there
+        intents = cluster_intents(given or Given())
+        async with cluster.resources(target) as there, _world(there, intents) as world:
+            yield world
         return
-    if not given.objects and not workspace.is_made(state):
-        raise UsageError(f"nothing is declared in {state}: give manifests with -f, or --state")
+    if not (given and given.objects) and not workspace.is_made(state):
+        raise UsageError(f"nothing is declared in {state}: declare something with `apply`")
     with FolderResources.open(state, writable=False) as resources:
-        async with _world(resources, given) as world:
-            yield world, resources
+        intents = (
+            await local_intents(Given(), resources, state, server, create=False)
+            if given is None
+            else cluster_intents(given)
+        )
+        async with _world(resources, intents) as world:
+            yield world
 
 
 @asynccontextmanager
-async def _world(resources: Resources, given: Given) -> AsyncIterator[World]:
+async def _world(resources: Resources, intents: Intents) -> AsyncIterator[World]:
     before = await workspace.declared_in(resources)
-    laid = [_laid(intent, before.get(intent.key)) for intent in cluster_intents(given).objects]
+    laid = [_laid(intent, before.get(intent.key)) for intent in intents.objects]
     home = await resources.get_namespace(resources.home)
     async with preview_world(
-        PreviewResources(resources),
+        PreviewResources(resources, [secret.as_stored() for secret in intents.secrets]),
         laid,
         installation=home.uid if home else "",
         timing=Timing(),
@@ -202,7 +207,7 @@ def _laid(intent: Intent, now: Declared | None) -> Declared:
     )
 
 
-def _tenants(world: World, tenant: str | None, namespace: str, state: Path) -> list[Declared]:
+def _tenants(world: World, tenant: str | None, namespace: str) -> list[Declared]:
     """The tenant that is named, or all."""
     if tenant is None:
         keys = sorted(world.mirror.keys(Kind.TENANT))
@@ -224,8 +229,8 @@ async def _explain(
     state: Path,
     target: cluster.Target | None,
 ) -> list[_Explained]:
-    async with _looking(given, state, target) as (world, _):
-        tenants = _tenants(world, tenant, namespace, state)
+    async with _looking(given, state, target) as world:
+        tenants = _tenants(world, tenant, namespace)
         named = {manifest.key for manifest in given.objects}
         if given.objects and tenant is None:
             tenants = [

@@ -1,0 +1,112 @@
+"""`memtenant retention`: by which clause something is kept, and what would go when."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from memtenant.cli.exits import ExitCode
+from memtenant.functions.keyspace import ContextKeys, ConversationKeys
+from memtenant.tenancy.keys import limits
+from tests.cli.program import NEIGHBOUR, TENANT, Program, policy, tenant
+
+DAY = 86_400_000
+
+
+def entry(time_ms: int, body: bytes = b"\xfarecord") -> bytes:
+    return b"\x10" + (1).to_bytes(5, "big") + time_ms.to_bytes(6, "big") + bytes(3) + body
+
+
+def test_explain_names_the_clause_of_every_period_without_a_store(program: Program) -> None:
+    manifests = program.write(
+        "all.yaml",
+        policy(frameworks=["HIPAA"], retention={"content": {"max": "90d"}}),
+        policy("unused", frameworks=["SOX"]),
+        tenant(retention={"content": "30d"}),
+    )
+    told = program.do("retention", "explain", "-f", manifests, "-o", "json").data()
+    found = {one["object"]: one for one in told["objects"]}
+    classes = found["MemoryTenant/support/acme"]["classes"]
+    assert classes["content"]["kept"] == {
+        "period": "30d",
+        "source": "MemoryTenant",
+        "clause": "spec.retention.content",
+    }
+    assert classes["content"]["atMost"]["period"] == "90d"
+    assert classes["audit"]["atLeast"]["clause"].startswith("45 CFR 164.316(b)(2)(i)")
+    cut = datetime.fromisoformat(found["MemoryTenant/support/acme"]["cutOffs"]["content"])
+    assert timedelta(days=30) <= datetime.now(UTC) - cut <= timedelta(days=31)
+    assert found["RetentionPolicy/unused"]["classes"]["audit"]["kept"]["period"] == "7y"
+    shown = program.do("retention", "explain", "-f", manifests).out
+    assert "17 CFR 210.2-06" in shown
+    assert not (program.state / "valkey").exists()
+
+
+def test_explain_shows_holds_and_what_cannot_be_resolved(program: Program) -> None:
+    hold = [{"matter": "SEC-1", "since": "2026-01-01T00:00:00Z", "tenantSelector": {}}]
+    held = program.write("held.yaml", policy(legalHolds=hold), tenant())
+    assert "Held by SEC-1: nothing expires" in program.do("retention", "explain", "-f", held).out
+    bad = program.write(
+        "bad.yaml",
+        policy(retention={"content": {"max": "10d"}}),
+        tenant(retention={"content": "30d"}),
+        tenant(NEIGHBOUR),
+    )
+    ended = program("retention", "explain", "-f", bad)
+    assert ended.code == ExitCode.FAILED
+    assert "cannot be resolved" in ended.out
+    assert "must be at most 10d" in ended.out
+    assert "MemoryTenant/sales/globex, under RetentionPolicy standard" in ended.out
+
+
+@pytest.mark.redis
+def test_preview_counts_what_apply_then_removes(program: Program) -> None:
+    manifests = program.write(
+        "all.yaml", policy(), tenant(retention={"content": "10d"}), tenant(NEIGHBOUR)
+    )
+    program.do("apply", "-f", manifests)
+    now = time.time_ns() // 1_000_000
+    old, young = (ConversationKeys.of(TENANT, "_", name) for name in ("old", "young"))
+    context = ContextKeys.of(TENANT, "case")
+    with program.connect() as agent:
+        agent.rpush(old.list, entry(now - 8 * DAY), entry(now - 7 * DAY))
+        agent.rpush(old.summaries, entry(now - 8 * DAY))
+        agent.rpush(young.list, entry(now - 8 * DAY), entry(now - DAY))
+        agent.hset(context.values, "one", entry(now - 8 * DAY))
+        agent.hset(context.versions, "one", entry(now - 8 * DAY, b""))
+        before = {key: agent.lrange(key, 0, -1) for key in (old.list, young.list)}
+
+    def going(days: int) -> dict[str, object]:
+        options = ("--days", str(days), "support/acme", "-o", "json")
+        (found,) = program.do("retention", "preview", *options).data()["tenants"]
+        return {**found["content"], **found["derived"]}
+
+    assert going(1)["messages"] == 0
+    found = going(5)
+    assert (found["messages"], found["values"], found["summaries"]) == (3, 1, 1)
+    assert (found["conversations"], found["contexts"]) == (1, 1)
+    with program.connect() as agent:
+        assert {key: agent.lrange(key, 0, -1) for key in before} == before
+    shown = program.do("retention", "preview", "--days", "5").out
+    assert "10d (MemoryTenant spec.retention.content)" in shown
+    assert "sales.globex" in shown
+    shorter = program.write("shorter.yaml", tenant(retention={"content": "5d"}))
+    applied = program.do("apply", "-f", shorter)
+    assert "Removed 5 records of 1 tenants" in applied.out
+    assert going(0)["messages"] == 0
+    with program.connect() as agent:
+        assert agent.exists(old.list, context.values) == 0
+        assert agent.llen(young.list) == 1
+        assert int(agent.hget(limits(TENANT), "cutoff_content") or 0) > 0
+
+
+@pytest.mark.redis
+def test_preview_says_what_stands_in_the_way(program: Program) -> None:
+    assert "nothing is declared" in program("retention", "preview").err
+    program.do("apply", "-f", program.write("all.yaml", policy(), tenant()))
+    ended = program("retention", "preview", "support/other")
+    assert ended.code == ExitCode.FAILED
+    assert "there is no MemoryTenant/support/other" in ended.err
+    hold = [{"matter": "SEC-1", "since": "2026-01-01T00:00:00Z", "tenantSelector": {}}]
+    program.do("apply", "-f", program.write("held.yaml", policy(legalHolds=hold)))
+    assert "held by SEC-1" in program.do("retention", "preview").out
