@@ -41,6 +41,9 @@ MOST_REQUESTS = 100
 _TENANTS = 500
 """Of which one pipeline asks."""
 
+_SCRIPTS = 50
+"""That one pipeline runs: the server answers nobody else meanwhile."""
+
 _PEEKED = 64
 _ENTRIES = 128
 """Entries of a list whose headers are looked at in one script, which keeps the server busy."""
@@ -309,11 +312,18 @@ class StoreErasure:
                     if key.endswith(b":l"):
                         await self._by_tag(key, wanted[tenant], found)
                 else:
-                    by_key.append((key, [one for one in wanted[tenant] if one.data_key]))
+                    with_keys = [one for one in wanted[tenant] if one.data_key]
+                    by_key += [(key, with_keys)] if with_keys else []
             await self._by_key_id(by_key, found)
         return found
 
     async def _by_key_id(
+        self, looked_at: list[tuple[bytes, list[Sought]]], found: dict[str, list[Finding]]
+    ) -> None:
+        for first in range(0, len(looked_at), _SCRIPTS):
+            await self._compare(looked_at[first : first + _SCRIPTS], found)
+
+    async def _compare(
         self, looked_at: list[tuple[bytes, list[Sought]]], found: dict[str, list[Finding]]
     ) -> None:
         replies = await self._read(
