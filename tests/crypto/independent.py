@@ -57,3 +57,29 @@ def alias(name_key: bytes, kind: str, *ids: str) -> str:
 def kek(root: bytes, tenant: str, version: int, wrapped: bytes) -> bytes:
     role = f"kek/{version}".encode()
     return aes_key_unwrap(hkdf(root, lp(b"memtenant/1/keyring", tenant.encode(), role)), wrapped)
+
+
+def erasure_request(audit_key: bytes, tenant: str, data: bytes) -> dict[str, object]:
+    assert data[0] & 0xFE == 0x10
+    consent = data[53:69] if data[0] & 1 else b""
+    end = 53 + len(consent)
+    length = data[end + 4]
+    assert len(data) == end + 5 + length + 16
+    label = lp(b"memtenant/1/erasure", tenant.encode())
+    assert hmac.digest(audit_key, label + data[:-16], "sha256")[:16] == data[-16:]
+    return {
+        "id": data[1:17],
+        "time": int.from_bytes(data[17:23], "big"),
+        "alias": data[23:45].decode(),
+        "tag": data[45:53],
+        "consent": consent,
+        "version": int.from_bytes(data[end : end + 4], "big"),
+        "agent": data[end + 5 : end + 5 + length].decode(),
+    }
+
+
+def erased(key: bytes, tenant: str, subject: str, data: bytes) -> bytes:
+    """The id of the request, after the MAC was compared."""
+    label = lp(b"memtenant/1/tombstone", tenant.encode(), subject.encode())
+    assert hmac.digest(key, label + data[:-16], "sha256")[:16] == data[-16:]
+    return data[1:17]

@@ -1,5 +1,9 @@
 """Requests to erase a person, and marks of persons who were: what is authentic and what is not."""
 
+import base64
+import hmac
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +18,7 @@ from memtenant.crypto.erasure import (
 from memtenant.crypto.primitives import SecretKey
 from memtenant.errors import RecordMalformed
 from memtenant.tenancy.identity import TenantId
+from tests.crypto import independent, vectors
 
 ACME, GLOBEX = TenantId("support", "acme"), TenantId("sales", "globex")
 KEY, OTHER = SecretKey(b"k" * 32), SecretKey(b"o" * 32)
@@ -86,3 +91,30 @@ def test_a_proof_of_consent_is_for_one_reference_and_one_request() -> None:
     proof = consent_proof(KEY, ID, "a mail of 2026-03-01")
     assert proof != consent_proof(KEY, ID, "a mail of 2026-03-02")
     assert proof != consent_proof(KEY, new_request_id(), "a mail of 2026-03-01")
+
+
+def test_a_second_implementation_reads_the_documented_request_and_tombstones() -> None:
+    found = {name: value for name, value in vectors.documented().items() if isinstance(value, str)}
+    tenant, subject = found["tenant"], found["userAlias"]
+    audit_key = base64.b64decode(json.loads(found["keyring.json of the binding"])["auditKey"])
+    data = bytes.fromhex(found["erasureRequest"])
+    read = independent.erasure_request(audit_key, tenant, data)
+    identity = read["id"]
+    assert isinstance(identity, bytes)
+    label = independent.lp(b"memtenant/1/consent", identity)
+    reference = found["consentReference"].encode()
+    assert read == {
+        "id": bytes(range(0xC0, 0xD0)),
+        "time": 1769851800003,
+        "alias": subject,
+        "tag": bytes.fromhex(found["subjectTag"]),
+        "consent": hmac.digest(audit_key, label + reference, "sha256")[:16],
+        "version": 1,
+        "agent": "triage",
+    }
+    mark = bytes.fromhex(found["erased"])
+    assert (mark[0], independent.erased(audit_key, tenant, subject, mark)) == (1, identity)
+    own = independent.lp(b"memtenant/1/tombstone", tenant.encode())
+    key = independent.hkdf(bytes.fromhex(found["operatorRoot"]), own)
+    mark = bytes.fromhex(found["erasedByOperator"])
+    assert (mark[0], independent.erased(key, tenant, subject, mark)) == (2, identity)

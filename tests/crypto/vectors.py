@@ -12,6 +12,12 @@ from pathlib import Path
 
 from memtenant.crypto.agent_keyring import audit_mac_key
 from memtenant.crypto.datakey import rewrap_data_key, wrap_data_key
+from memtenant.crypto.erasure import (
+    ErasureRequest,
+    Tombstone,
+    consent_proof,
+    operator_mark_key,
+)
 from memtenant.crypto.header import Header
 from memtenant.crypto.keyring import activate, add_version, agent_keyring, destroy, new_keyring
 from memtenant.crypto.names import context_alias, session_alias, subject_tag, user_alias
@@ -58,6 +64,12 @@ def build() -> dict[str, object]:
     turned = activate(added, root)
     rewrapped = rewrap_data_key(turned.keks, turned.active, tenant, subject, stored)
 
+    request_id = bytes(range(0xC0, 0xD0))
+    proof = consent_proof(audit_key, request_id, "mail of 1 March")
+    request = ErasureRequest(request_id, 1769851800003, subject, tag, "triage", 1, proof)
+    mark = Tombstone(request_id, "triage", 1)
+    operator_key = operator_mark_key(SecretKey(bytes([0x5A, *range(31)])), tenant)
+
     def sealed(mode: EncryptionMode) -> bytes:
         return RecordKeys(data_key, place, mode).seal(MESSAGE, writer, 7, content, random=random)
 
@@ -94,6 +106,13 @@ def build() -> dict[str, object]:
         .decode(),
         "kek 2": turned.active.key.secret.hex(),
         "storedDataKey under 2": rewrapped.hex(),
+        "consentReference": "mail of 1 March",
+        "erasureRequest": request.sealed(audit_key, tenant).to_bytes().hex(),
+        "erased": mark.sealed(audit_key, tenant, subject).to_bytes().hex(),
+        "erasedByOperator": Tombstone.by_operator(request_id, operator_key, tenant, subject)
+        .to_bytes()
+        .hex(),
+        "operatorRoot": bytes([0x5A, *range(31)]).hex(),
         "keyring.json after version 1": destroy(turned, 1, root).keyring.to_json().decode(),
     }
 
