@@ -60,6 +60,8 @@ _OF_DIGITS: Final = frozenset(Detector) - {
     Detector.SECRET,
 }
 _PASSES: Final = 4
+_IN_PLACE: Final = {MaskingAction.DROP: MaskingAction.MASK}
+"""What ends a chain in which each value that is gone brings another one to light."""
 
 
 class Plan:
@@ -108,14 +110,17 @@ class Masker:
 
     def text(self, text: str, plan: Plan) -> str:
         """The text with what was found replaced. Masked again, it stays as it is: what only comes
-        to light by a replacement is replaced too."""
+        to light by a replacement is replaced too, and masked where dropping would go on and on."""
         if not plan:
             return text
-        for _ in range(_PASSES):
+        actions = plan.actions
+        for attempt in range(2 * _PASSES):
             findings = plan.found(text)
             if not findings:
                 break
-            text = self._replaced(text, findings, plan.actions)
+            if attempt == _PASSES:
+                actions = {one: _IN_PLACE.get(action, action) for one, action in actions.items()}
+            text = self._replaced(text, findings, actions)
         return text
 
     def _replaced(
