@@ -177,6 +177,22 @@ async def test_a_tenant_that_is_switched_off_is_told(acme: Provisioned) -> None:
     await tenant.aclose()
 
 
+async def test_rules_that_lack_what_a_call_needs_are_told(
+    acme: Provisioned, tenant: Tenant
+) -> None:
+    chat = tenant.conversation("s", user="ada")
+    await chat.append(Message.human("one"))
+    with acme.server.admin() as admin:
+        admin.execute_command(
+            "ACL", "SETUSER", agent_user(acme.tenant, "default", "a"), "clearselectors"
+        )
+    for refused in (chat.append(Message.human("two")), chat.messages()):
+        with pytest.raises(AccessDenied, match="conditions"):
+            await refused
+    acme.provision()
+    assert await chat.count() == 1
+
+
 async def test_a_store_without_functions_or_limits_is_told(
     acme: Provisioned, tenant: Tenant
 ) -> None:
