@@ -90,7 +90,7 @@ def _server(results: SdkResults) -> list[Row]:
     times = results.batch.rate / single.rate
     return [
         Row(
-            "the server's CPU in the Function, an append",
+            "time in the Function, an append (the server's count)",
             f"≤ {_FUNCTION * 1e6:.0f} µs",
             f"{each * 1e6:.0f} µs; {together * 1e6:.1f} µs a message in batches of {BATCH}",
             each <= _FUNCTION,
