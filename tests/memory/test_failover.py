@@ -1,6 +1,6 @@
 """Fifty agents write while the primary is killed and a replica promoted behind the same address.
 
-A few seconds here; with ``MEMTENANT_THOROUGH=40``, as many before and as many after the failover.
+A few seconds here; with ``MEMTENANT_THOROUGH=30``, half a minute on each side of the failover.
 """
 
 import asyncio
