@@ -2,13 +2,15 @@
 
 import itertools
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import pytest
 import redis
 from langchain_core.messages import HumanMessage, RemoveMessage
 from langchain_core.runnables import RunnableConfig
+from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.base import (
     ChannelVersions,
     Checkpoint,
@@ -16,6 +18,7 @@ from langgraph.checkpoint.base import (
     empty_checkpoint,
 )
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 
 from memtenant import Message, Tenant
@@ -42,6 +45,11 @@ from tests.memory.bindings import QUICK, Provisioned
 from tests.memory.queue import audit, check_writers, drained
 
 MARKER = "the courier left it with Mrs Q. Marker"
+
+
+def extend(lines: list[str], writes: Sequence[list[str]]) -> list[str]:
+    """A reducer of all the writes of one step."""
+    return [*lines, *(line for write in writes for line in write)]
 
 
 def hash_key(acme: Provisioned) -> bytes:
@@ -410,3 +418,30 @@ async def test_a_tenant_that_masks_refuses_what_cannot_be_masked(acme: Provision
             await graph.ainvoke({"messages": [HumanMessage("4111 1111 1111 1111")]}, config())
         with acme.server.admin() as admin:
             assert not list(admin.scan_iter("mt:*:g"))
+
+
+@pytest.mark.parametrize("turns", [3, 5])
+def test_a_channel_that_keeps_only_changes_survives_pruning(
+    sync_tenant: SyncTenant, turns: int
+) -> None:
+    """It is rebuilt from the writes since its last snapshot, wherever that is."""
+
+    class Log(TypedDict):
+        lines: Annotated[list[str], DeltaChannel(extend, snapshot_frequency=4)]
+
+    builder = StateGraph(Log)
+    builder.add_node("say", lambda state: {"lines": [f"line {len(state['lines'])}"]})
+    builder.add_edge(START, "say")
+    builder.add_edge("say", END)
+    saver = Saver(sync_tenant, subject="ada")
+    graph = builder.compile(checkpointer=saver)
+    for number in range(turns):
+        graph.invoke({"lines": [f"turn {number}"]}, config())
+    before = graph.get_state(config()).values
+    kept = len(list(saver.list(config())))
+    saver.prune(["ticket-4711"])
+    assert len(list(saver.list(config()))) < kept
+    assert graph.get_state(config()).values == before
+    assert len(before["lines"]) == 2 * turns
+    graph.invoke({"lines": ["more"]}, config())
+    assert graph.get_state(config()).values["lines"][: 2 * turns] == before["lines"]
