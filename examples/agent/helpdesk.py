@@ -12,10 +12,8 @@ network beyond the store's.
 import argparse
 import asyncio
 
-from memtenant import ContextBudget, Message, Tenant
+from memtenant import ContextBudget, Message, PromptContext, SummaryRequest, Tenant
 from memtenant.errors import MemtenantError, QuotaExceeded, VersionConflict
-from memtenant.memory.prompt import PromptContext
-from memtenant.memory.summaries import SummaryRequest
 
 PROMPT_TOKENS = 200
 
