@@ -228,6 +228,25 @@ async def test_a_hold_in_the_middle_stops_an_erasure_until_it_ends(
     assert (await receipt_of(tenant, asked)).phase is ErasurePhase.PURGED
 
 
+@pytest.mark.parametrize("damage", [b"short", None], ids=["no key", "another's"])
+async def test_a_data_key_that_does_not_open_holds_up_no_erasure(
+    ground: Ground, agents: Agents, damage: bytes | None
+) -> None:
+    tenant = await agents.open()
+    await fill(tenant, "ada", "bob")
+    asked = await tenant.forget("ada")
+    name = keys.dek(ACME, asked.subject)
+    with ground.server.admin() as admin:
+        others = [one for one in admin.scan_iter(f"{keys.prefix(ACME)}k:*") if one.decode() != name]
+        admin.hset(name, "dek", damage or admin.hget(others[0], "dek") or b"")
+    await ground.settle()
+    receipt = await receipt_of(tenant, asked)
+    assert receipt.phase is ErasurePhase.PURGED
+    assert any("did not open" in one for one in receipt.residuals)
+    with ground.server.admin() as admin:
+        assert admin.hkeys(name) == [b"erased"]
+
+
 async def test_a_data_key_that_an_agent_puts_back_is_deleted_again(
     ground: Ground, agents: Agents
 ) -> None:

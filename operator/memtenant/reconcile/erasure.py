@@ -24,6 +24,7 @@ from memtenant.errors import (
     FencedOut,
     KeyUnavailable,
     MemtenantError,
+    RecordInvalid,
     RecordMalformed,
     ResourceNotFound,
     StoreUnavailable,
@@ -75,6 +76,10 @@ _VALUES = (
 _BACKUPS = (
     "Backups of the store from before can be read by whoever also has a backup of the tenant's "
     "keys (etcd, Secrets) from before"
+)
+_UNREADABLE = (
+    "The data key did not open (somebody changed it): conversations that no index names may be "
+    "left, which nobody can read"
 )
 _log = logging.getLogger(__name__)
 
@@ -272,7 +277,12 @@ class _Tenant:
             return
         for receipt in indexed:
             subject = await self._subject(receipt)
-            self.sought.append(Sought(receipt, subject, await self._data_key(receipt, subject)))
+            try:
+                key = await self._data_key(receipt, subject)
+            except RecordInvalid:
+                # Nobody can read what is under it; what no index names cannot be told by it either.
+                key, receipt = None, replace(receipt, residuals=(_UNREADABLE,))
+            self.sought.append(Sought(receipt, subject, key))
 
     async def rescanned(self, found: dict[str, list[Finding]]) -> None:
         """Delete what the pass found; where it found nothing, the data key goes."""
@@ -312,7 +322,7 @@ class _Tenant:
         if record is None:
             raise KeyUnavailable(f"The record of tenant {self.tenant} is gone: restore it")
         active = Keyring.from_json(record.keyring, self.tenant).active.version
-        through = max(active, kek_version(data_key))
+        through = max(active, _wrapped_under(data_key))
         due = (self._now() + self._world.timing.shred_epoch).replace(microsecond=0)
         asked = replace(
             record,
@@ -330,7 +340,7 @@ class _Tenant:
                 receipt,
                 phase=ErasurePhase.PURGED,
                 purged_at=self._now(),
-                residuals=(*left[:8], *_residuals(receipt, spec)),
+                residuals=(*receipt.residuals, *left[:8], *_residuals(receipt, spec)),
             )
             keep = self._world.timing.tombstone
             await self._store.let_go(self.tenant, after, int(keep / timedelta(seconds=1)))
@@ -416,7 +426,10 @@ class _Tenant:
         stored = await self._store.data_key(self.tenant, receipt.subject)
         if stored is None:
             return None
-        return unwrap_data_key(await self._keyring(), receipt.subject, stored)
+        keyring = await self._keyring()
+        if kek_version(stored) < keyring.keks[0].version:
+            raise RecordMalformed("The data key is under a key version that was destroyed")
+        return unwrap_data_key(keyring, receipt.subject, stored)
 
     async def _keyring(self) -> AgentKeyring:
         if self._keys is None:
@@ -448,6 +461,13 @@ class _Tenant:
 
     def _now(self) -> datetime:
         return self._world.clock.now().replace(microsecond=0)
+
+
+def _wrapped_under(data_key: bytes) -> int:
+    try:
+        return kek_version(data_key)
+    except RecordMalformed:
+        return 0
 
 
 def _is_of(mark: bytes, request: str) -> bool:
