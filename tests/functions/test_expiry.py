@@ -166,7 +166,29 @@ def test_messages_of_a_thread_go_and_what_a_graph_keeps_of_it_stays(
         assert admin.exists(talk.list) == 0
         assert admin.hgetall(talk.checkpoints) == saved
         assert int(admin.hget(ONCE.usage, "conversations")) == 0
+        assert not agent.call(Expire(talk, Part.GRAPH)).changes
+        assert admin.hgetall(talk.checkpoints) == saved
     assert agent.append(Lane(talk, PLACE.subject).append()).first == 6
+
+
+def test_what_a_graph_keeps_of_a_thread_goes_when_it_has_expired(
+    redis_server: Server, agent: Agent
+) -> None:
+    fill(agent, PLACE)
+    talk = PLACE.conversation
+    with redis_server.admin() as admin:
+        before = int(admin.hget(ONCE.usage, "bytes"))
+        count = admin.hlen(talk.checkpoints)
+        set_limits(redis_server, cutoff_content=in_ms() + HOUR)
+        would = agent.call(Expiring(talk, Part.GRAPH))
+        done = agent.call(Expire(talk, Part.GRAPH))
+        assert would.live == done.live == count
+        assert admin.exists(talk.checkpoints) == 0
+        assert before - int(admin.hget(ONCE.usage, "bytes")) == done.size
+        assert not admin.hexists(talk.head, "saved")
+        assert admin.zscore(ONCE.conversations, b"_:conversation") is not None
+        assert agent.call(Expire(talk)).ends
+        assert admin.zscore(ONCE.conversations, b"_:conversation") is None
 
 
 def test_nothing_younger_goes_wherever_it_stands(redis_server: Server, agent: Agent) -> None:

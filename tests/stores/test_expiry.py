@@ -15,6 +15,7 @@ from memtenant.functions.keyspace import ContextKeys, ConversationKeys
 from memtenant.stores import ExpiryScan, StoreAdmin, Tally
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
+from tests.functions.catalogue import Place, fill
 from tests.functions.tenants import Agent, Lane, in_ms, provision, set_limits
 from tests.stores.operators import ACME, GLOBEX, OPERATOR, leading
 from tests.support.servers import Server
@@ -189,6 +190,26 @@ async def test_a_pass_that_was_cut_off_goes_on(redis_server: Server) -> None:
             pass
         assert first + scan.take()[ACME].conversations == 3000
         assert len(await store.expire_due([ACME], most=10)) == 0
+
+
+async def test_of_a_thread_with_all_that_it_can_have_nothing_is_left(redis_server: Server) -> None:
+    user = await asyncio.to_thread(provision, redis_server)
+    with Agent(redis_server, user.name) as agent:
+        fill(agent, Place(ACME))
+    set_limits(redis_server, cutoff_content=in_ms() + HOUR)
+    async with leading(redis_server) as store:
+        scan = await passed(store)
+        removed = scan.take()[ACME]
+        assert removed.checkpoints > 0
+        assert (removed.messages, removed.summaries, removed.values) == (5, 1, 2)
+        assert (removed.conversations, removed.contexts) == (1, 1)
+    with redis_server.admin() as admin:
+        talk, context = Place(ACME).conversation, Place(ACME).context
+        left = set(admin.scan_iter(f"{keys.records(ACME)}*"))
+        assert left == {talk.head, context.versions}
+        assert admin.ttl(talk.head) > 0
+        assert admin.hkeys(context.versions) == [b"#"]
+        assert admin.hmget(keys.usage(ACME), "messages", "conversations") == [b"0", b"0"]
 
 
 async def test_tenants_take_turns_and_a_round_is_bounded(redis_server: Server) -> None:

@@ -381,6 +381,7 @@ def _expected_as_data(one: Expected) -> dict[str, object]:
         "content": {
             "messages": tally.messages,
             "values": tally.values,
+            "checkpoints": tally.checkpoints,
             "conversations": tally.conversations,
             "contexts": tally.contexts,
             "under": _bound_as_data(kept.resolution.content.effective),
@@ -425,7 +426,7 @@ def _rows(one: Expected) -> list[Sequence[str]]:
         (
             tenant,
             RecordClass.CONTENT.value,
-            str(tally.messages + tally.values),
+            str(tally.messages + tally.values + tally.checkpoints),
             whole,
             _bound(resolution.content.effective),
         ),

@@ -159,7 +159,7 @@ class Metrics:
     def _expired(self, store: ObjectKey, removal: Removal) -> None:
         total = removal.total
         for record_class, records in (
-            (RecordClass.CONTENT, total.messages + total.values),
+            (RecordClass.CONTENT, total.messages + total.values + total.checkpoints),
             (RecordClass.DERIVED, total.summaries),
         ):
             self._expired_records.labels(store.name, record_class.value).inc(records)

@@ -19,6 +19,7 @@
 local SAVED_OVERHEAD = 64           -- bytes of a field of the hash beyond its own
 
 local checkpoint_put, checkpoint_writes, checkpoint_delete, checkpoint_get, checkpoint_list
+local outdated_checkpoints, expire_checkpoints   -- for expiry.lua
 
 -- Bytes that the hash counts for, and its number of fields.
 local function saved_size(key)
@@ -221,6 +222,31 @@ do
 
   local function write_saved(call)
     redis.call('HSET', call.head_key, 'saved', pack('>I6', call.oldest) .. call.latest)
+  end
+
+  -- What has expired of it at call.cutoff, in call.drops and call.tombstones; call.oldest is the
+  -- time of what stays.
+  function outdated_checkpoints(call)
+    call.saved, call.fresh = call.checkpoints, {}
+    call.drops, call.tombstones, call.dropped_bytes = {}, {}, 0
+    load_saved(call)
+    if call.fields > 0 then
+      sweep(call, function(_, time)
+        return time < call.cutoff
+      end, {}, true)
+    end
+  end
+
+  -- Removes it; the caller has asked the server about every write.
+  function expire_checkpoints(call)
+    if #call.drops == call.fields then
+      redis.call('UNLINK', call.saved)
+      redis.call('HDEL', call.head_key, 'saved')
+      return
+    end
+    in_parts('HDEL', call.saved, call.drops)
+    in_parts('HSET', call.saved, call.tombstones)
+    write_saved(call)
   end
 
   -- ARGV 1 to 8 of put and writes: namespace checkpoint time tag data-key flags agent event.

@@ -152,7 +152,7 @@ local function load_expiring(keys, args, fixed)
   local base = sub(call.list, 1, -2)
   call.summaries, call.checkpoints = same(keys, 7, base .. 's'), same(keys, 8, base .. 'g')
   local part = text(args, 1, 1, 1)
-  if part ~= 'l' and part ~= 's' then
+  if part ~= 'l' and part ~= 's' and part ~= 'g' then
     refuse('MT_ARGUMENT 1')
   end
   local start, most = integer(args, 2, 0, 1e12), integer(args, 3, 1, MAX_LOOK)
@@ -167,7 +167,15 @@ local function load_expiring(keys, args, fixed)
       head.gone, head.marks, head.covered = unpack_bytes(STATE_FORMAT, fields[1])
   end
   local found
-  if part == 's' then
+  if part == 'g' then
+    outdated_checkpoints(call)
+    local count = #call.drops + #call.tombstones / 2
+    found = {
+      trim = count, live = count, bytes = call.dropped_bytes, sets = {}, redated = 0, undated = 0,
+      kept = call.fields - #call.drops, length = call.fields, next = nil,
+    }
+    found.oldest = found.kept > 0 and call.oldest or nil
+  elseif part == 's' then
     found = outdated(call, 'summaries', call.summaries, start, most, derived)
   else
     found = outdated(call, 'list', call.list, start, most, content)
@@ -201,7 +209,8 @@ local function expiry_reply(call, found, removed)
 end
 
 -- KEYS  list head limits usage conversations queue summaries checkpoints
--- ARGV  part (l messages, s summaries) start limit cutoff-content cutoff-derived ('': of o:limits)
+-- ARGV  part (l messages, s summaries, g what a graph keeps: as a whole) start limit
+--       cutoff-content cutoff-derived ('': of o:limits)
 function expiring(keys, args)
   local call, found = load_expiring(keys, args, 5)
   return expiry_reply(call, found, false)
@@ -231,6 +240,33 @@ local function end_conversation(call, found)
   write_books(call, bytes + ended * CONVERSATION_OVERHEAD, found.live, ended)
 end
 
+-- What a graph keeps of the thread. x says when the next thing of the thread is due.
+local function expire_graph(call, found)
+  local first = reading('list', 'LINDEX', call.list, '0')
+  local _, time = peek(first)
+  local empties = found.length > 0 and found.kept == 0
+  local oldest = math.min(found.oldest or call.now, time or call.now)
+  if found.length == 0 then
+    oldest = nil
+  elseif empties and not first then
+    oldest = false
+  end
+  if found.trim > 0 then
+    must(call, 'UNLINK', call.checkpoints)
+    must(call, 'HDEL', call.checkpoints, '')
+    must(call, 'HSET', call.checkpoints, '', '')
+    must(call, 'HDEL', call.head_key, 'saved')
+    must(call, 'HSET', call.head_key, 'saved', '')
+  end
+  must_write_books(call, oldest)
+
+  if found.trim > 0 then
+    expire_checkpoints(call)
+  end
+  write_books(call, found.bytes, 0, 0)
+  return expiry_reply(call, found, true)
+end
+
 -- ARGV  part start limit
 function expire(keys, args)
   local call, found, part = load_expiring(keys, args, 3)
@@ -238,6 +274,8 @@ function expire(keys, args)
   if call.cutoff == 0 then
     found = {live = 0, trim = 0, sets = {}, redated = 0, bytes = 0, undated = 0, kept = 0}
     return expiry_reply(call, found, true)
+  elseif part == 'g' then
+    return expire_graph(call, found)
   elseif found.ends then
     end_conversation(call, found)
     return expiry_reply(call, found, true)
@@ -257,8 +295,8 @@ function expire(keys, args)
       -- Where nothing tells a time it is looked at again a period later.
       oldest = found.oldest or call.now
     end
-    if found.length == 0 then
-      oldest = reading('list', 'EXISTS', call.summaries, call.checkpoints) > 0 and call.now
+    if found.length == 0 and not found.graph then
+      oldest = reading('list', 'EXISTS', call.summaries) > 0 and call.now
     end
     if start == 0 and found.oldest and head.known then
       head.first, head.oldest = found.oldest_sequence, found.oldest

@@ -34,10 +34,11 @@ MAX_COMPACT = 64
 
 
 class Part(StrEnum):
-    """Which list of a conversation is looked at."""
+    """What of a conversation is looked at, in the order in which it goes: the messages end it."""
 
-    MESSAGES = "l"
+    GRAPH = "g"
     SUMMARIES = "s"
+    MESSAGES = "l"
 
 
 @dataclass(frozen=True, slots=True)

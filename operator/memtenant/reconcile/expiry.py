@@ -41,7 +41,8 @@ def _removed(total: Tally, tenants: int) -> str:
     return (
         f"Removed {total.records} records of {tenants} tenants that had passed their period: "
         f"{total.messages} messages, {total.summaries} summaries, {total.values} values of "
-        f"contexts; {total.conversations} conversations and {total.contexts} contexts are gone"
+        f"contexts, {total.checkpoints} of graphs; {total.conversations} conversations and "
+        f"{total.contexts} contexts are gone"
     )
 
 

@@ -78,15 +78,16 @@ class CutOffs:
 class Tally:
     """What went, or would go, of one tenant; what stays, and how old the oldest of it is.
 
-    messages, summaries, values: records. conversations, contexts: those of which nothing stays.
-    size: bytes, as quotas count them. redated: records that bore a time to come and got the
-    server's. undated: entries and keys that tell no time, which stay. oldest: milliseconds since
-    1970, 0 where nothing is left.
+    messages, summaries, values, checkpoints (all that graphs keep): records. conversations,
+    contexts: those of which nothing stays. size: bytes, as quotas count them. redated: records
+    that bore a time to come and got the server's. undated: entries and keys that tell no time,
+    which stay. oldest: milliseconds since 1970, 0 where nothing is left.
     """
 
     messages: int = 0
     summaries: int = 0
     values: int = 0
+    checkpoints: int = 0
     conversations: int = 0
     contexts: int = 0
     size: int = 0
@@ -97,8 +98,8 @@ class Tally:
 
     @property
     def records(self) -> int:
-        """Messages, summaries and values together."""
-        return self.messages + self.summaries + self.values
+        """All of them together."""
+        return self.messages + self.summaries + self.values + self.checkpoints
 
     def add(self, other: Tally) -> None:
         """Count the other's too."""
@@ -111,7 +112,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class _Conversation:
-    """One of the two lists of a conversation."""
+    """One part of a conversation."""
 
     tenant: TenantId
     keys: ConversationKeys
@@ -131,6 +132,8 @@ class _Conversation:
         counted = Tally(size=answer.size, redated=answer.redated, undated=answer.undated)
         if self.part is Part.SUMMARIES:
             counted.summaries = answer.live
+        elif self.part is Part.GRAPH:
+            counted.checkpoints = answer.live
         else:
             counted.messages, counted.conversations = answer.live, int(answer.ends)
             counted.summaries = answer.summaries
@@ -369,13 +372,16 @@ async def _places(node: NodeClient, names: Iterable[_Name]) -> list[_Place]:
     doubtful: list[tuple[bytes, _Place]] = []
     for (tenant, scope, alias), parts in conversations.items():
         talk = ConversationKeys.of(tenant, scope, alias)
+        places += [
+            _Conversation(tenant, talk, part)
+            for part in (Part.GRAPH, Part.SUMMARIES)
+            if part.value in parts
+        ]
         messages = _Conversation(tenant, talk)
         if "l" in parts:
             places.append(messages)
         else:
             doubtful.append((talk.list, messages))
-        if "s" in parts:
-            places.append(_Conversation(tenant, talk, Part.SUMMARIES))
     for (tenant, alias), parts in contexts.items():
         context = ContextKeys.of(tenant, alias)
         if "v" in parts:
