@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import context, erasure, measurements, report, sdk, sdk_report
+from tests.bench import context, erasure, measurements, report, sdk, sdk_report, sweep
 from tests.bench.api import connect
 from tests.bench.measurements import Results
 from tests.bench.progress import Progress
@@ -32,7 +32,8 @@ def main() -> int:
         if options.only != "operator":
             found["sdk"] = _sdk(quick=options.quick)
         if options.only != "sdk":
-            found["operator"] = _operator(200 if options.quick else options.tenants)
+            tenants = 200 if options.quick else options.tenants
+            found["operator"] = _operator(tenants, 2_000 if options.quick else 100_000)
     except Unavailable as missing:
         print(missing, file=sys.stderr)
         return 1
@@ -54,15 +55,16 @@ def _sdk(*, quick: bool) -> dict[str, Any]:
     return {**_figures(lines, results), "erasure": dataclasses.asdict(erased)}
 
 
-def _operator(tenants: int) -> dict[str, Any]:
+def _operator(tenants: int, conversations: int) -> dict[str, Any]:
     results = Results(tenants=tenants)
     with built() as stage:
         asyncio.run(_measure(stage, results))
-    lines = report.rows(results)
+    swept = sweep.measure(conversations)
+    lines = [*report.rows(results), *sweep.rows(swept)]
     print(f"\n{report.table(lines)}")
     if results.convergence is not None:
         print(f"\n{report.costs(results.convergence)}")
-    return _figures(lines, results)
+    return {**_figures(lines, results), "sweep": dataclasses.asdict(swept)}
 
 
 def _figures(lines: list[report.Row], results: Results | SdkResults) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from tests.stores.operators import INSTALLATION, next_term, settings_for
 from tests.support import servers
 from tests.support.servers import Flavour, Options, Server
 
-__all__ = ["ErasureCost", "measure"]
+__all__ = ["ErasureCost", "measure", "p99", "probing", "span"]
 
 _STEWARD = TenantPolicy(access=AgentAccess.STEWARD, rights=SubjectRights(erasure=True))
 _CONVERSATIONS, _MESSAGES = 100, 10
@@ -102,8 +102,8 @@ async def _measure(of: Provisioned, folder: Path, count: int) -> ErasureCost:
             chat = tenant.conversation(str(number), user=user)
             await chat.extend([Message.human("x" * 200) for _ in range(_MESSAGES)])
     waits = folder / "waits"
-    with _probing(of.server, waits):
-        idle = await _span(asyncio.sleep(_IDLE))
+    with probing(of.server, waits):
+        idle = await span(asyncio.sleep(_IDLE))
         scans = _scans(of.server)
         began = time.monotonic()
         receipt = await tenant.forget("ada")
@@ -116,14 +116,14 @@ async def _measure(of: Provisioned, folder: Path, count: int) -> ErasureCost:
     return ErasureCost(
         keys=count,
         conversations=_CONVERSATIONS,
-        idle_p99=_p99(found, idle),
+        idle_p99=p99(found, idle),
         forget=forget[1] - forget[0],
-        forget_p99=_p99(found, forget),
+        forget_p99=p99(found, forget),
         scans=scans,
         rescan=rescan[1] - rescan[0],
-        rescan_p99=_p99(found, rescan),
+        rescan_p99=p99(found, rescan),
         files=files[1] - files[0],
-        files_p99=_p99(found, files),
+        files_p99=p99(found, files),
     )
 
 
@@ -139,19 +139,21 @@ async def _operators_part(
         await admin.lead()
         subject = Subject(of.tenant, Isolation.MODERATE, receipt.subject, b"")
         key = of.keyring.active.key  # any key: nothing of the person is left
-        rescan = await _span(admin.erasure.rescan([Sought(receipt, subject, key)]))
-        files = await _span(admin.rewrite_files())
+        rescan = await span(admin.erasure.rescan([Sought(receipt, subject, key)]))
+        files = await span(admin.rewrite_files())
     return rescan, files
 
 
-async def _span(work: Awaitable[object]) -> tuple[float, float]:
+async def span(work: Awaitable[object]) -> tuple[float, float]:
+    """When the work began and when it ended."""
     began = time.monotonic()
     await work
     return began, time.monotonic()
 
 
 @contextmanager
-def _probing(server: Server, waits: Path) -> Iterator[None]:
+def probing(server: Server, waits: Path) -> Iterator[None]:
+    """Another process that notes in the file when it asked for a value, and how long it waited."""
     address = (server.host, str(server.port), server.admin_user, server.admin_password)
     probe = subprocess.Popen([sys.executable, "-c", _PROBE, *address, str(waits)])
     try:
@@ -168,6 +170,7 @@ def _scans(server: Server) -> int:
         return int(admin.info("commandstats").get("cmdstat_scan", {}).get("calls", 0))
 
 
-def _p99(found: list[tuple[float, ...]], span: tuple[float, float]) -> float:
-    waited = [wait for began, wait in found if span[0] <= began <= span[1]]
+def p99(found: list[tuple[float, ...]], between: tuple[float, float]) -> float:
+    """Of what was waited in that span."""
+    waited = [wait for began, wait in found if between[0] <= began <= between[1]]
     return statistics.quantiles(waited, n=100)[98] if len(waited) > 1 else max(waited, default=0.0)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +54,31 @@ def test_between_two_steps_nothing_moves(content: str, now: datetime, part: floa
 @given(periods, moments)
 def test_under_a_hold_nothing_expires(content: str, now: datetime) -> None:
     assert expiry(TENANT, kept_for(content), now, held=True).fields == {}
+
+
+@given(moments, st.integers(-14, 14))
+def test_the_time_zone_of_a_clock_does_not_matter(now: datetime, hours: int) -> None:
+    elsewhere = now.astimezone(timezone(timedelta(hours=hours)))
+    kept = kept_for("13mo")
+    assert expiry(TENANT, kept, elsewhere, held=False) == expiry(TENANT, kept, now, held=False)
+
+
+def test_a_year_from_a_leap_day_has_passed_on_the_first_of_march() -> None:
+    written = datetime(2024, 2, 29, 0, 0, tzinfo=UTC)
+    kept = kept_for("1y")
+    for now, expired in (
+        (datetime(2025, 2, 28, 23, 59, tzinfo=UTC), False),
+        (datetime(2025, 3, 2, 0, 0, tzinfo=UTC), True),
+    ):
+        found = expiry(TENANT, kept, now, held=False)
+        assert (written < cut(found.fields["cutoff_content"])) is expired
+
+
+def test_years_are_years_and_not_so_many_days() -> None:
+    now = datetime(2027, 3, 1, tzinfo=UTC)
+    years = expiry(TENANT, kept_for("7y"), now, held=False).fields["cutoff_content"]
+    days = expiry(TENANT, kept_for("2555d"), now, held=False).fields["cutoff_content"]
+    assert cut(days) - cut(years) >= timedelta(days=1)
 
 
 def test_a_minimum_is_kept() -> None:

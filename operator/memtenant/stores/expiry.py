@@ -56,7 +56,7 @@ _LOOK = 500
 """Entries that one call looks at: under a millisecond of the server."""
 
 _LOOKS_AT_ONCE = 50
-_REMOVALS_AT_ONCE = 16
+_REMOVALS_AT_ONCE = 8
 """Calls in one transaction, which nobody else gets a word in between."""
 
 _TENANTS_AT_ONCE = 250
@@ -203,14 +203,15 @@ async def expire_due(
         found: list[TenantId] = []
         for batch in _batches(waiting, _TENANTS_AT_ONCE):
             started = pace.clock.monotonic()
-            for tenant, members in (await _due(primary, batch)).items():
+            due = await _due(primary, batch)
+            await pace.rest(pace.clock.monotonic() - started)
+            for tenant, members in due.items():
                 new = [one for one in members if (tenant, one) not in tried]
                 if not new or len(tried) >= most:
                     continue
                 tried.update((tenant, one) for one in new)
                 found.append(tenant)
-                await _expire_members(primary, term, tenant, new, removed)
-            await pace.rest(pace.clock.monotonic() - started)
+                await _expire_members(primary, term, tenant, new, removed, pace)
         waiting = found
     return dict(removed)
 
@@ -243,6 +244,7 @@ async def _expire_members(
     tenant: TenantId,
     members: Iterable[bytes],
     removed: dict[TenantId, Tally],
+    pace: Pace,
 ) -> None:
     places: list[_Place] = []
     strange: list[bytes] = []
@@ -251,7 +253,7 @@ async def _expire_members(
         places += found
         if not found:
             strange.append(member)
-    await _remove(primary, term, places, removed)
+    await _remove(primary, term, places, removed, pace)
     if strange:
         # Names of nothing: they would stand in the way of the others for ever.
         command: Command = ("ZREM", keys.conversations(tenant), *strange)
@@ -286,7 +288,8 @@ async def expire_scanned(
             break  # this batch is the first of the next time
         names = _named(batch)
         found = await _look(primary, await _places(primary, names), {}, pace)
-        await _remove(primary, term, [one for one, seen in found if seen.changes], scan.removed)
+        expired = [one for one, seen in found if seen.changes]
+        await _remove(primary, term, expired, scan.removed, pace)
         for place, seen in found:
             left = Tally(undated=seen.undated, kept=seen.kept, oldest=seen.oldest)
             scan.left.setdefault(place.tenant, Tally()).add(left)
@@ -452,10 +455,12 @@ async def _remove(
     term: Term,
     places: Iterable[_Place],
     removed: dict[TenantId, Tally],
+    pace: Pace,
 ) -> None:
     waiting: list[tuple[_Place, _Call]] = [(place, place.removing()) for place in places]
     while waiting:
         batch, waiting = waiting[:_REMOVALS_AT_ONCE], waiting[_REMOVALS_AT_ONCE:]
+        started = pace.clock.monotonic()
         commands: list[Command] = [call.words for _, call in batch]
         replies = await run_fenced(primary, term, commands, patience=0)
         for (place, call), reply in zip(batch, replies, strict=True):
@@ -467,6 +472,7 @@ async def _remove(
             removed.setdefault(place.tenant, Tally()).add(went)
             if seen.next is not None:
                 waiting.append((place, replace(call, start=seen.next)))  # type: ignore[arg-type]
+        await pace.rest(pace.clock.monotonic() - started)
 
 
 def _answer(call: _Call, reply: Reply, node: NodeClient) -> Expired | None:
