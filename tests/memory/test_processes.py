@@ -24,12 +24,14 @@ from memtenant import Message
 from memtenant.memory.source import BindingSource
 from memtenant.sync import Tenant
 
-folder, name, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
-chat = Tenant(BindingSource(Path(folder))).conversation("s", user="ada")
+folder, name, life, number = *sys.argv[1:4], int(sys.argv[4])
+tenant = Tenant(BindingSource(Path(folder)))
+mine, all_ = (tenant.conversation(session, user="ada") for session in (name, "all"))
 while True:
-    text = f"{name}-{number}"
-    chat.append(Message.human(text), idempotency_key=text)
-    print(text, flush=True)
+    key = f"{name}-{number}"
+    mine.append(Message.human(key), idempotency_key=key)
+    all_.append(Message.human(f"{life}.{key}"))
+    print(key, flush=True)
     number += 1
 """
 
@@ -37,17 +39,20 @@ while True:
 def test_killed_writers_lose_no_acknowledged_append_and_double_none(
     acme: Provisioned, tmp_path: Path
 ) -> None:
-    """Each life of a writer begins with the append that the one before was acknowledged last, and
-    goes on with the one that it may or may not have got through: both by the same key as before."""
+    """Each writer has a conversation of its own and shares one. There, each of its lives begins
+    with what the one before was acknowledged last, and goes on with what may or may not have got
+    through: both by the same key as before. Here, nothing is said twice."""
     folder = acme.bind()
     acknowledged: list[list[str]] = [[] for _ in range(WRITERS)]
+    shared: list[str] = []
     for life in range(LIVES):
         logs = [tmp_path / f"{life}-{number}.log" for number in range(WRITERS)]
         writers = []
         for number, log in enumerate(logs):
-            begin = str(max(len(acknowledged[number]) - 1, 0))
-            command = [sys.executable, "-c", _WRITER, str(folder), str(number), begin]
+            begin = max(len(acknowledged[number]) - 1, 0)
+            arguments = (str(folder), str(number), str(life), str(begin))
             with log.open("wb") as out:
+                command = [sys.executable, "-c", _WRITER, *arguments]
                 writers.append(subprocess.Popen(command, stdout=out))
         deadline = time.monotonic() + 60
         while not all(log.stat().st_size for log in logs):
@@ -61,14 +66,22 @@ def test_killed_writers_lose_no_acknowledged_append_and_double_none(
             # The last line may be cut off: it was acknowledged, but who would know.
             lines = log.read_text().split("\n")[:-1]
             acknowledged[number] += lines[1:] if life else lines
+            shared += [f"{life}.{line}" for line in lines]
     with SyncTenant(BindingSource(folder)) as tenant:
-        stored = [one.text for one in tenant.conversation("s", user="ada").messages()]
-    for number, lines in enumerate(acknowledged):
-        assert lines == [f"{number}-{n}" for n in range(len(lines))]
-        mine = [text for text in stored if text.startswith(f"{number}-")]
-        assert mine == [f"{number}-{n}" for n in range(len(mine))]
-        # What was on its way when the writer was killed may be there as well.
-        assert len(lines) <= len(mine) <= len(lines) + 1
+        for number, lines in enumerate(acknowledged):
+            stored = _texts(tenant, str(number))
+            assert lines == [f"{number}-{n}" for n in range(len(lines))]
+            assert stored == [f"{number}-{n}" for n in range(len(stored))]
+            # What was on its way when the writer was killed may be there as well.
+            assert len(lines) <= len(stored) <= len(lines) + 1
+        stored = _texts(tenant, "all")
+    assert len(set(stored)) == len(stored)
+    assert set(shared) <= set(stored)
+    assert len(stored) <= len(shared) + WRITERS * LIVES
+
+
+def _texts(tenant: SyncTenant, session: str) -> list[str]:
+    return [one.text for one in tenant.conversation(session, user="ada").messages()]
 
 
 def test_a_forked_child_is_a_writer_of_its_own(acme: Provisioned) -> None:
