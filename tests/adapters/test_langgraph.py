@@ -371,15 +371,17 @@ def test_the_key_of_a_thread_is_its_conversations(
 async def test_each_call_leaves_an_event_where_the_tenant_is_audited(
     acme: Provisioned, tenant: Tenant
 ) -> None:
-    audit(acme.server, audit_reads=1)
     saver = Saver(tenant, subject="ada")
+    # Two first writes at once may each bring a key: one is refused, and sealed again.
+    await talker(saver).ainvoke({"messages": [HumanMessage("zero")]}, config())
+    audit(acme.server, audit_reads=1)
     await talker(saver).ainvoke({"messages": [HumanMessage("one")]}, config())
     left = drained(acme.server)
     assert {one.event.operation for one in left} == {
         Operation.CHECKPOINT_READ,
         Operation.CHECKPOINT_WRITE,
     }
-    assert all(one.told[1] == "O" for one in left)
+    assert {one.told[1] for one in left} == {"O"}
     puts = [one for one in left if one.event.operation is Operation.CHECKPOINT_WRITE]
     assert all(one.event.commitment != bytes(16) and one.event.count > 0 for one in puts)
     await saver.adelete_thread("ticket-4711")
