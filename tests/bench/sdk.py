@@ -5,6 +5,7 @@ all of them; what is printed are medians over the rounds, and ratios of rates in
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -282,20 +283,27 @@ def _costs(here: Arena, name: str, count: int = 1_000) -> Costs:
 
 
 def imports(times: int) -> dict[str, float]:
-    """Seconds that an import takes in a fresh process, in turns: medians."""
+    """Seconds that an import takes in a fresh process, in turns: medians. With bytecode kept, as
+    it is of an installed package, whatever this environment says."""
     statements = {
         "redis.asyncio": "import redis.asyncio",
         "memtenant": "from memtenant import Message, Tenant",
     }
     found: dict[str, list[float]] = {name: [] for name in statements}
-    for _ in range(times + 1):
-        for name, statement in statements.items():
-            code = (
-                f"import time; t = time.perf_counter(); {statement}; print(time.perf_counter()-t)"
-            )
-            done = subprocess.run(
-                [sys.executable, "-c", code], check=True, capture_output=True, text=True
-            )
-            found[name].append(float(done.stdout))
+    with tempfile.TemporaryDirectory(prefix="memtenant-bench-") as kept:
+        env = {**os.environ, "PYTHONPYCACHEPREFIX": kept}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
+        for _ in range(times + 1):
+            for name, statement in statements.items():
+                clock = "time.perf_counter()"
+                code = f"import time; begun = {clock}; {statement}; print({clock} - begun)"
+                done = subprocess.run(
+                    [sys.executable, "-c", code],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                    env=env,
+                )
+                found[name].append(float(done.stdout))
     # The first of each also wrote its bytecode.
     return {name: statistics.median(taken[1:]) for name, taken in found.items()}
