@@ -9,6 +9,8 @@ from memtenant.errors import TenantHeld
 from memtenant.memory._async.tenant import Tenant
 from memtenant.memory.messages import Message
 from memtenant.memory.source import BindingSource
+from memtenant.reconcile.once import local_world
+from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.resources.port import ObjectKey
 from tests.reconcile.conftest import Ground
 
@@ -151,6 +153,25 @@ async def test_a_content_minimum_keeps_until_it_has_passed_and_then_only_the_ope
         make_old(ground, hours=2)
         await ground.settle()
         assert records(ground) == 0
+
+
+async def test_an_operator_that_just_started_removes_nothing_of_a_tenant_it_has_not_looked_at(
+    ground: Ground, tmp_path: Path
+) -> None:
+    """A hold that was declared while no operator ran is not on the store yet."""
+    ground.tenant("acme", retention={"content": "2h"})
+    await ground.settle()
+    async with await opened(ground, tmp_path / "binding") as tenant:
+        await tenant.conversation("s", user="u").append(Message.human("evidence"))
+    make_old(ground, hours=3)
+    store = ObjectKey.store("shared")
+    async with local_world(ground.resources) as world:
+        reconciler = WorldReconciler(world)
+        await reconciler.reconcile(store, "first")
+        await reconciler.expire(store)
+        assert records(ground) == 1
+    await ground.settle()
+    assert records(ground) == 0
 
 
 async def test_under_a_hold_what_has_expired_stays_and_goes_when_it_ends(

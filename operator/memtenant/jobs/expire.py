@@ -7,7 +7,7 @@ known afterwards: the proof that nothing is past its cut-off.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -43,9 +43,16 @@ class Removal:
         return total
 
 
-async def expire(link: StoreLink, clock: Clock, *, pass_every: timedelta) -> Removal:
-    """One round. A pass begins when the last one ended so long ago, or there was none since the
-    start; where the primary became another process, it begins anew."""
+async def expire(
+    link: StoreLink,
+    clock: Clock,
+    *,
+    pass_every: timedelta,
+    spares: Callable[[TenantId], bool],
+) -> Removal:
+    """One round, which leaves those tenants alone whom it ``spares``. A pass begins when the last
+    one ended so long ago, or there was none since the start; where the primary became another
+    process, it begins anew."""
     removed = await link.admin.expire_due(list(link.tenants), most=MOST_DUE)
     passed = False
     expiry = link.expiry
@@ -56,7 +63,7 @@ async def expire(link: StoreLink, clock: Clock, *, pass_every: timedelta) -> Rem
     if expiry.scan is None and (expiry.passed_at is None or now - expiry.passed_at >= pass_every):
         expiry.scan, expiry.run_id = ExpiryScan(), run_id
     if expiry.scan is not None:
-        passed = await link.admin.expire_scanned(expiry.scan, most=MOST_KEYS)
+        passed = await link.admin.expire_scanned(expiry.scan, most=MOST_KEYS, spares=spares)
         for tenant, tally in expiry.scan.take().items():
             removed.setdefault(tenant, Tally()).add(tally)
         if passed:

@@ -202,9 +202,20 @@ class WorldReconciler:
         link = self.world.links.get(store.name)
         if link is None or not link.ready:
             return Outcome()
-        removal = await expire(link, self.world.clock, pass_every=self.world.timing.expiry_pass)
+        removal = await expire(
+            link,
+            self.world.clock,
+            pass_every=self.world.timing.expiry_pass,
+            spares=self._is_unsettled,
+        )
         did = await tell_removal(self.world, link, removal)
         return Outcome(changed=bool(removal.total.size), did=did, removal=removal)
+
+    def _is_unsettled(self, tenant: TenantId) -> bool:
+        """Whether a declared tenant was not reconciled since the start: a hold on it that was
+        declared meanwhile is not in force on the store yet."""
+        key = ObjectKey.tenant(tenant.namespace, tenant.name)
+        return tenant not in self.world.settled and self.world.mirror.get(key) is not None
 
     def measured(self) -> Iterator[Measured]:
         """The live figures of all tenants that were measured since the start."""

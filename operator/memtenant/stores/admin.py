@@ -433,11 +433,18 @@ class StoreAdmin:
             self._primary, self._term(), tenants, most=most, pace=self._pace
         )
 
-    async def expire_scanned(self, scan: ExpiryScan, *, most: int) -> bool:
+    async def expire_scanned(
+        self,
+        scan: ExpiryScan,
+        *,
+        most: int,
+        spares: Callable[[TenantId], bool] = lambda _tenant: False,
+    ) -> bool:
         """Go on with a pass over all keys that removes what has passed its period, for about so
-        many keys; whether it is at its end. The scan is good while the primary's run id is."""
+        many keys, but of no tenant whom it ``spares``; whether it is at its end. The scan is good
+        while the primary's run id is."""
         return await expiry.expire_scanned(
-            self._primary, self._term(), scan, most=most, pace=self._pace
+            self._primary, self._term(), scan, most=most, spares=spares, pace=self._pace
         )
 
     async def count_expiring(

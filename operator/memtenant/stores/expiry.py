@@ -275,10 +275,17 @@ def _places_of_member(tenant: TenantId, member: bytes) -> list[_Place]:
 
 
 async def expire_scanned(
-    primary: NodeClient, term: Term, scan: ExpiryScan, *, most: int, pace: Pace
+    primary: NodeClient,
+    term: Term,
+    scan: ExpiryScan,
+    *,
+    most: int,
+    spares: Callable[[TenantId], bool],
+    pace: Pace,
 ) -> bool:
     """Look at about ``most`` more keys and remove what has expired of them; whether that was all.
 
+    Tenants whom it ``spares`` are left alone: what is declared of them may not be in force yet.
     Also takes the entries of subjects' indexes that lead to nothing any more.
     """
     looked = 0
@@ -286,7 +293,7 @@ async def expire_scanned(
     async for batch in scan_tenant_keys(primary, scan.position, replace(pace, duty=1.0)):
         if looked >= most:
             break  # this batch is the first of the next time
-        names = _named(batch)
+        names = [one for one in _named(batch) if not spares(one.tenant)]
         found = await _look(primary, await _places(primary, names), {}, pace)
         expired = [one for one, seen in found if seen.changes]
         await _remove(primary, term, expired, scan.removed, pace)
