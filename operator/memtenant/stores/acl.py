@@ -6,16 +6,15 @@ nothing is loaded; on 7.0 it purges users that others made).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import islice
-from typing import TypeVar
 
 from redis.exceptions import ResponseError
 
 from memtenant.rules.acl import AclUser, parse_user, setuser_args
 from memtenant.rules.acl_drift import Categories, differences
+from memtenant.stores.batches import batches
 from memtenant.stores.connection import Command, NodeClient, Reply
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.refusals import shown, translated
@@ -32,8 +31,6 @@ __all__ = [
     "set_users",
     "user_names",
 ]
-
-T = TypeVar("T")
 
 BATCH = 100
 """Users in one transaction: some tens of milliseconds of the server's time at most."""
@@ -67,7 +64,7 @@ async def user_names(node: NodeClient) -> frozenset[str]:
 async def get_users(node: NodeClient, names: Iterable[str]) -> dict[str, Reply]:
     """ACL GETUSER of each name, pipelined; None for a user that does not exist."""
     found: dict[str, Reply] = {}
-    for batch in _batches(names, BATCH):
+    for batch in batches(names, BATCH):
         replies = await node.run([("ACL", "GETUSER", name) for name in batch])
         for name, reply in zip(batch, replies, strict=True):
             found[name] = _required(node, reply)
@@ -96,7 +93,7 @@ async def set_users(
     """Make the users exactly so, in fenced batches. Open connections of the users stay."""
     count = 0
     refused: dict[str, str] = {}
-    for batch in _batches(users, BATCH):
+    for batch in batches(users, BATCH):
         _only_own(user.name for user in batch)
         commands: list[Command] = [("ACL", "SETUSER", *setuser_args(user)) for user in batch]
         replies = await run_fenced(node, term, commands, patience=patience)
@@ -114,7 +111,7 @@ async def drop_users(node: NodeClient, term: Term, names: Iterable[str], *, pati
     ``off`` alone leaves open connections working (measured).
     """
     dropped = 0
-    for batch in _batches(names, BATCH):
+    for batch in batches(names, BATCH):
         _only_own(batch)
         replies = await run_fenced(
             node,
@@ -137,7 +134,7 @@ def _revocation(name: str) -> tuple[Command, Command, Command]:
 async def kill_users(node: NodeClient, term: Term, names: Iterable[str], *, patience: float) -> int:
     """Close the users' connections; how many. A user that does not exist has none."""
     killed = 0
-    for batch in _batches(names, BATCH):
+    for batch in batches(names, BATCH):
         _only_own(batch)
         commands = [("CLIENT", "KILL", "USER", name) for name in batch]
         replies = await run_fenced(node, term, commands, patience=patience)
@@ -171,12 +168,6 @@ def _only_own(names: Iterable[str]) -> None:
     for name in names:
         if parse_user(name) is None:
             raise ValueError(f"{name!r} is not a user that memtenant made")
-
-
-def _batches(items: Iterable[T], size: int) -> Iterator[Sequence[T]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 def _number(node: NodeClient, reply: Reply) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TypeVar
 
 from redis.exceptions import ResponseError
@@ -22,6 +21,7 @@ from memtenant.functions.calls import Audited, Clear, Words
 from memtenant.functions.refusals import refusal
 from memtenant.memory.places import ConversationPlace, listed_place
 from memtenant.memory.subjects import Subject
+from memtenant.stores.batches import batches
 from memtenant.stores.connection import Command, NodeClient, Reply
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.refusals import translated
@@ -210,8 +210,7 @@ class StoreErasure:
         self, tenants: Collection[TenantId], count: str, name: Callable[[TenantId], str]
     ) -> list[TenantId]:
         found: list[TenantId] = []
-        rest = iter(tenants)
-        while part := list(islice(rest, _TENANTS)):
+        for part in batches(tenants, _TENANTS):
             sizes = await self._read([(count, name(one)) for one in part])
             found += [one for one, size in zip(part, sizes, strict=True) if size]
         return found

@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TypeVar
 
 from redis.exceptions import NoPermissionError, ResponseError
 
@@ -34,6 +33,7 @@ from memtenant.functions.expiry_calls import (
 )
 from memtenant.functions.keyspace import ContextKeys, ConversationKeys, TenantKeys
 from memtenant.functions.refusals import refusal
+from memtenant.stores.batches import batches
 from memtenant.stores.connection import Command, NodeClient, Reply
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.refusals import translated
@@ -49,8 +49,6 @@ __all__ = [
     "expire_due",
     "expire_scanned",
 ]
-
-T = TypeVar("T")
 
 _LOOK = 500
 """Entries that one call looks at: under a millisecond of the server."""
@@ -201,7 +199,7 @@ async def expire_due(
     waiting = list(tenants)
     while waiting and len(tried) < most:
         found: list[TenantId] = []
-        for batch in _batches(waiting, _TENANTS_AT_ONCE):
+        for batch in batches(waiting, _TENANTS_AT_ONCE):
             started = pace.clock.monotonic()
             due = await _due(primary, batch)
             await pace.rest(pace.clock.monotonic() - started)
@@ -526,7 +524,7 @@ async def _compact(primary: NodeClient, term: Term, index: _Name, pace: Pace) ->
         page: list[bytes] = reply if isinstance(reply, list) else []
         idle = await _idle(primary, index.tenant, Counter(page))
         removed = 0
-        for batch in _batches(idle, MAX_COMPACT):
+        for batch in batches(idle, MAX_COMPACT):
             call = CompactIndex(index.key, limits, tuple(batch))
             for answer in await run_fenced(primary, term, [call.words], patience=0):
                 if isinstance(answer, ResponseError):
@@ -564,9 +562,3 @@ async def _idle(
         if all(answer == 0 for answer in answers) or entries[entry] > 1:
             idle.append((entry, entries[entry] - 1))
     return idle
-
-
-def _batches(items: Iterable[T], size: int) -> Iterable[list[T]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch

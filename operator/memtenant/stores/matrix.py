@@ -14,7 +14,6 @@ import re
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 
 from redis.exceptions import ResponseError
 
@@ -28,6 +27,7 @@ from memtenant.rules.acl import (
     template_digest,
 )
 from memtenant.stores.arguments import CallForm, CommandDescription, describe_commands
+from memtenant.stores.batches import batches
 from memtenant.stores.connection import Command, NodeClient, Reply
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.nodes import NodeFacts
@@ -148,8 +148,7 @@ class _Asked:
     async def dryrun(self, calls: Sequence[Sequence[str]]) -> list[Reply]:
         """What the node says of each call, in batches."""
         answers: list[Reply] = []
-        remaining = iter(calls)
-        while batch := list(islice(remaining, _BATCH)):
+        for batch in batches(calls, _BATCH):
             commands: list[Command] = [("ACL", "DRYRUN", self.user, *words) for words in batch]
             answers += await self.node.run(commands)
         return answers

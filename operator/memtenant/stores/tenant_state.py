@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TypeVar
 
 from redis.exceptions import ResponseError
 
+from memtenant.stores.batches import batches
 from memtenant.stores.connection import Command, NodeClient, Reply
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.refusals import translated
@@ -16,8 +15,6 @@ from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
 __all__ = ["StateChange", "TenantState", "read_states", "remove_states", "write_states"]
-
-T = TypeVar("T")
 
 _BATCH = 250
 
@@ -43,7 +40,7 @@ async def read_states(
 ) -> dict[TenantId, TenantState]:
     """The states of all the tenants."""
     states: dict[TenantId, TenantState] = {}
-    for batch in _batches(tenants):
+    for batch in batches(tenants, _BATCH):
         replies = await node.run(
             [
                 ("HGETALL", name)
@@ -61,7 +58,7 @@ async def write_states(
     primary: NodeClient, term: Term, changes: Iterable[tuple[TenantId, StateChange]]
 ) -> None:
     """Apply the changes in their order, fenced, each of them atomically."""
-    for batch in _batches(changes):
+    for batch in batches(changes, _BATCH):
         commands = [
             command
             for tenant, change in batch
@@ -76,7 +73,7 @@ async def write_states(
 
 async def remove_states(primary: NodeClient, term: Term, tenants: Collection[TenantId]) -> None:
     """Remove both hashes of the tenants, fenced."""
-    for batch in _batches(tenants):
+    for batch in batches(tenants, _BATCH):
         await _fenced(
             primary,
             term,
@@ -105,9 +102,3 @@ def _fields(node: NodeClient, reply: Reply) -> dict[str, str]:
         return {}
     texts = [item.decode("utf-8", "replace") for item in reply]
     return dict(zip(texts[::2], texts[1::2], strict=True))
-
-
-def _batches(items: Iterable[T]) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, _BATCH)):
-        yield batch
