@@ -6,7 +6,8 @@ from memtenant.stores.admin_acl import admin_rules
 from memtenant.stores.connection import Address, StoreSettings, StoreTls
 from memtenant.stores.data_keys import StoredDataKey
 from memtenant.stores.erasure import Finding, Sought, StoreErasure, TenantCalls
-from memtenant.stores.expiry import CutOffs, ExpiryScan, Tally
+from memtenant.stores.expiry import CutOffs, Tally
+from memtenant.stores.expiry_pass import ExpiryScan
 from memtenant.stores.fence import Term
 from memtenant.stores.functions import FunctionsState
 from memtenant.stores.matrix import MatrixProof

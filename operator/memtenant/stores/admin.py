@@ -24,7 +24,8 @@ from memtenant.rules.quota import Usage
 from memtenant.stores import (
     acl,
     data_keys,
-    expiry,
+    expiry_due,
+    expiry_pass,
     fence,
     files,
     functions,
@@ -37,7 +38,8 @@ from memtenant.stores import (
 from memtenant.stores.connection import Address, NodeClient, Reply, StoreSettings
 from memtenant.stores.data_keys import StoredDataKey
 from memtenant.stores.erasure import StoreErasure
-from memtenant.stores.expiry import CutOffs, ExpiryScan, Tally
+from memtenant.stores.expiry import CutOffs, Tally
+from memtenant.stores.expiry_pass import ExpiryScan
 from memtenant.stores.fence import Term
 from memtenant.stores.functions import FunctionsState
 from memtenant.stores.matrix import MatrixProof, prove_matrix
@@ -429,7 +431,7 @@ class StoreAdmin:
     ) -> dict[TenantId, Tally]:
         """Remove what has passed its period, as far as the tenants' own lists tell; at most so
         many conversations. What went, by tenant."""
-        return await expiry.expire_due(
+        return await expiry_due.expire_due(
             self._primary, self._term(), tenants, most=most, pace=self._pace
         )
 
@@ -443,7 +445,7 @@ class StoreAdmin:
         """Go on with a pass over all keys that removes what has passed its period, for about so
         many keys, but of no tenant whom it ``spares``; whether it is at its end. The scan is good
         while the primary's run id is."""
-        return await expiry.expire_scanned(
+        return await expiry_pass.expire_scanned(
             self._primary, self._term(), scan, most=most, spares=spares, pace=self._pace
         )
 
@@ -455,7 +457,7 @@ class StoreAdmin:
     ) -> dict[TenantId, Tally]:
         """What would go of these tenants at these cut-offs (None: of all, at those in force), and
         what stays, by tenant."""
-        return await expiry.count_expiring(
+        return await expiry_pass.count_expiring(
             self._primary, cut_offs, pace=self._pace, progress=progress
         )
 

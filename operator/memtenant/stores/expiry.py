@@ -1,16 +1,13 @@
-"""What has passed its period, found and removed: by the tenants' own lists, and by shared passes.
+"""What has passed its period: where it stands, what would go of it, and taking it away.
 
-``x`` says when a conversation or context is due, and any agent may write it. So it is the quick way
-only; a pass over all keys finds what it does not tell. Looking never writes and is not fenced; what
-is found is removed by calls that judge again on the server, so an append meanwhile is safe.
+Looking never writes and is not fenced; what is found is removed by calls that judge again on the
+server, so an append meanwhile is safe. `expiry_due` and `expiry_pass` say where to look.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from redis.exceptions import NoPermissionError, ResponseError
 
@@ -22,8 +19,6 @@ from memtenant.errors import (
     TenantUnprovisioned,
 )
 from memtenant.functions.expiry_calls import (
-    MAX_COMPACT,
-    CompactIndex,
     Expire,
     ExpireContext,
     Expired,
@@ -31,23 +26,23 @@ from memtenant.functions.expiry_calls import (
     ExpiringContext,
     Part,
 )
-from memtenant.functions.keyspace import ContextKeys, ConversationKeys, TenantKeys
+from memtenant.functions.keyspace import ContextKeys, ConversationKeys
 from memtenant.functions.refusals import refusal
-from memtenant.stores.batches import batches
 from memtenant.stores.connection import Command, NodeClient, Reply
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.refusals import translated
-from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
-from memtenant.tenancy import keys
+from memtenant.stores.scan import Pace
 from memtenant.tenancy.identity import TenantId
 
 __all__ = [
+    "ConversationPart",
     "CutOffs",
-    "ExpiryScan",
+    "Place",
     "Tally",
-    "count_expiring",
-    "expire_due",
-    "expire_scanned",
+    "WholeContext",
+    "look",
+    "raise_denied",
+    "remove",
 ]
 
 _LOOK = 500
@@ -56,12 +51,6 @@ _LOOK = 500
 _LOOKS_AT_ONCE = 50
 _REMOVALS_AT_ONCE = 8
 """Calls in one transaction, which nobody else gets a word in between."""
-
-_TENANTS_AT_ONCE = 250
-_TURN = 50
-"""Conversations of one tenant before the next has its turn."""
-
-_INDEX_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +98,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class _Conversation:
+class ConversationPart:
     """One part of a conversation."""
 
     tenant: TenantId
@@ -117,6 +106,7 @@ class _Conversation:
     part: Part = Part.MESSAGES
 
     def looking(self, cut_offs: CutOffs | None) -> Expiring:
+        """The call that looks, at these cut-offs; at those in force for None."""
         if cut_offs is None:
             return Expiring(self.keys, self.part, most=_LOOK)
         return Expiring(
@@ -124,9 +114,11 @@ class _Conversation:
         )
 
     def removing(self) -> Expire:
+        """The call that removes."""
         return Expire(self.keys, self.part, most=_LOOK)
 
     def tally(self, answer: Expired) -> Tally:
+        """What the answer of one of them says of it."""
         counted = Tally(size=answer.size, redated=answer.redated, undated=answer.undated)
         if self.part is Part.SUMMARIES:
             counted.summaries = answer.live
@@ -140,19 +132,22 @@ class _Conversation:
 
 
 @dataclass(frozen=True, slots=True)
-class _Context:
+class WholeContext:
     """A shared context."""
 
     tenant: TenantId
     keys: ContextKeys
 
     def looking(self, cut_offs: CutOffs | None) -> ExpiringContext:
+        """The call that looks, at these cut-offs; at those in force for None."""
         return ExpiringContext(self.keys, content=cut_offs.content if cut_offs else None)
 
     def removing(self) -> ExpireContext:
+        """The call that removes."""
         return ExpireContext(self.keys)
 
     def tally(self, answer: Expired) -> Tally:
+        """What the answer of one of them says of it."""
         return Tally(
             values=answer.live,
             contexts=int(answer.ends),
@@ -164,261 +159,22 @@ class _Context:
         )
 
 
-_Place = _Conversation | _Context
+Place = ConversationPart | WholeContext
 _Call = Expiring | Expire | ExpiringContext | ExpireContext
-
-
-@dataclass(slots=True)
-class ExpiryScan:
-    """A pass under way; one that was cut off goes on where it stood when handed in again.
-
-    removed: what the pass took away since it was last asked (`take`), by tenant. left: what it
-    looked at and that stays.
-    """
-
-    position: ScanPosition = field(default_factory=ScanPosition)
-    removed: dict[TenantId, Tally] = field(default_factory=dict)
-    left: dict[TenantId, Tally] = field(default_factory=dict)
-
-    def take(self) -> dict[TenantId, Tally]:
-        """What was removed since the last time."""
-        removed, self.removed = self.removed, {}
-        return removed
-
-
-# --- by x --------------------------------------------------------------------------------------
-
-
-async def expire_due(
-    primary: NodeClient, term: Term, tenants: Collection[TenantId], *, most: int, pace: Pace
-) -> dict[TenantId, Tally]:
-    """Remove what ``x`` says is due, at most so many conversations and contexts, the tenants in
-    turns; what went, by tenant. The next call goes on."""
-    removed: dict[TenantId, Tally] = defaultdict(Tally)
-    tried: set[tuple[TenantId, bytes]] = set()
-    waiting = list(tenants)
-    while waiting and len(tried) < most:
-        found: list[TenantId] = []
-        for batch in batches(waiting, _TENANTS_AT_ONCE):
-            started = pace.clock.monotonic()
-            due = await _due(primary, batch)
-            await pace.rest(pace.clock.monotonic() - started)
-            for tenant, members in due.items():
-                new = [one for one in members if (tenant, one) not in tried]
-                if not new or len(tried) >= most:
-                    continue
-                tried.update((tenant, one) for one in new)
-                found.append(tenant)
-                await _expire_members(primary, term, tenant, new, removed, pace)
-        waiting = found
-    return dict(removed)
-
-
-async def _due(node: NodeClient, tenants: Sequence[TenantId]) -> dict[TenantId, list[bytes]]:
-    """The members of ``x`` whose oldest record has expired, of each tenant that has some."""
-    cut_offs = await node.run(
-        [("HGET", keys.limits(tenant), "cutoff_content") for tenant in tenants]
-    )
-    expiring = [
-        (tenant, cut_off)
-        for tenant, cut_off in zip(tenants, cut_offs, strict=True)
-        if isinstance(cut_off, bytes) and cut_off.isdigit()
-    ]
-    commands: list[Command] = [
-        ("ZRANGEBYSCORE", keys.conversations(tenant), "-inf", b"(" + cut_off, "LIMIT", 0, _TURN)
-        for tenant, cut_off in expiring
-    ]
-    due: dict[TenantId, list[bytes]] = {}
-    for (tenant, _), reply in zip(expiring, await node.run(commands), strict=True):
-        _raise_denied(reply, node)
-        if isinstance(reply, list) and reply:
-            due[tenant] = reply
-    return due
-
-
-async def _expire_members(
-    primary: NodeClient,
-    term: Term,
-    tenant: TenantId,
-    members: Iterable[bytes],
-    removed: dict[TenantId, Tally],
-    pace: Pace,
-) -> None:
-    places: list[_Place] = []
-    strange: list[bytes] = []
-    for member in members:
-        found = _places_of_member(tenant, member)
-        places += found
-        if not found:
-            strange.append(member)
-    await _remove(primary, term, places, removed, pace)
-    if strange:
-        # Names of nothing: they would stand in the way of the others for ever.
-        command: Command = ("ZREM", keys.conversations(tenant), *strange)
-        for reply in await run_fenced(primary, term, [command], patience=0):
-            _raise_denied(reply, primary)
-
-
-def _places_of_member(tenant: TenantId, member: bytes) -> list[_Place]:
-    scope, _, name = member.decode("utf-8", "replace").partition(":")
-    if not scope or not name or ":" in name:
-        return []
-    if scope == "c":
-        return [_Context(tenant, ContextKeys.of(tenant, name))]
-    conversation = ConversationKeys.of(tenant, scope, name)
-    return [_Conversation(tenant, conversation, part) for part in Part]
-
-
-# --- by a pass over all keys -------------------------------------------------------------------
-
-
-async def expire_scanned(
-    primary: NodeClient,
-    term: Term,
-    scan: ExpiryScan,
-    *,
-    most: int,
-    spares: Callable[[TenantId], bool],
-    pace: Pace,
-) -> bool:
-    """Look at about ``most`` more keys and remove what has expired of them; whether that was all.
-
-    Tenants whom it ``spares`` are left alone: what is declared of them may not be in force yet.
-    Also takes the entries of subjects' indexes that lead to nothing any more.
-    """
-    looked = 0
-    # The work is paced here, call by call; the scan itself is little of it.
-    async for batch in scan_tenant_keys(primary, scan.position, replace(pace, duty=1.0)):
-        if looked >= most:
-            break  # this batch is the first of the next time
-        names = [one for one in _named(batch) if not spares(one.tenant)]
-        found = await _look(primary, await _places(primary, names), {}, pace)
-        expired = [one for one, seen in found if seen.changes]
-        await _remove(primary, term, expired, scan.removed, pace)
-        for place, seen in found:
-            left = Tally(undated=seen.undated, kept=seen.kept, oldest=seen.oldest)
-            scan.left.setdefault(place.tenant, Tally()).add(left)
-        for name in names:
-            if name.is_strange:
-                scan.left.setdefault(name.tenant, Tally()).undated += 1
-            elif name.is_index:
-                await _compact(primary, term, name, pace)
-        looked += len(batch)
-    return scan.position.done
-
-
-async def count_expiring(
-    node: NodeClient,
-    cut_offs: Mapping[TenantId, CutOffs] | None,
-    *,
-    pace: Pace,
-    progress: Callable[[int], None] = lambda _keys: None,
-) -> dict[TenantId, Tally]:
-    """What a pass would remove of these tenants at these cut-offs (None: of all tenants, at those
-    in force), by tenant; what stays is counted too. Nothing is written. ``progress`` is told how
-    many keys were looked at."""
-    tallies: dict[TenantId, Tally] = defaultdict(Tally)
-    looked = 0
-    async for batch in scan_tenant_keys(node, ScanPosition(), replace(pace, duty=1.0)):
-        names = [one for one in _named(batch) if cut_offs is None or one.tenant in cut_offs]
-        for place, seen in await _look(node, await _places(node, names), cut_offs or {}, pace):
-            tallies[place.tenant].add(place.tally(seen))
-        looked += len(batch)
-        progress(looked)
-    return dict(tallies)
-
-
-@dataclass(frozen=True, slots=True)
-class _Name:
-    """A tenant's key, taken apart."""
-
-    tenant: TenantId
-    key: bytes
-    words: tuple[str, ...]
-
-    @property
-    def is_index(self) -> bool:
-        return self.words[0] == "i"
-
-    @property
-    def is_context(self) -> bool:
-        return self.words[:2] == ("r", "c") and (
-            len(self.words) == 3 or (len(self.words) == 4 and self.words[3] in ("v", "log"))
-        )
-
-    @property
-    def is_conversation(self) -> bool:
-        words = self.words
-        return words[0] == "r" and len(words) == 4 and words[1] != "c" and words[3] in tuple("lhsg")
-
-    @property
-    def is_strange(self) -> bool:
-        """Whether it stands among the content and is none that memtenant writes."""
-        return self.words[0] == "r" and not (self.is_context or self.is_conversation)
-
-
-def _named(batch: Iterable[bytes]) -> list[_Name]:
-    names = []
-    for key in batch:
-        tenant = keys.tenant_of(key)
-        if tenant is not None:
-            rest = key[len(keys.prefix(tenant)) :].decode("utf-8", "backslashreplace")
-            names.append(_Name(tenant, key, tuple(rest.split(":"))))
-    return names
-
-
-async def _places(node: NodeClient, names: Iterable[_Name]) -> list[_Place]:
-    """What the keys belong to, each once: by the list, or by another key where there is none."""
-    conversations: dict[tuple[TenantId, str, str], set[str]] = defaultdict(set)
-    contexts: dict[tuple[TenantId, str], set[str]] = defaultdict(set)
-    for name in names:
-        if name.is_conversation and name.words[1] and name.words[2]:
-            conversations[name.tenant, name.words[1], name.words[2]].add(name.words[3])
-        elif name.is_context and name.words[2]:
-            contexts[name.tenant, name.words[2]].add(name.words[-1])
-    places: list[_Place] = []
-    doubtful: list[tuple[bytes, _Place]] = []
-    for (tenant, scope, alias), parts in conversations.items():
-        talk = ConversationKeys.of(tenant, scope, alias)
-        places += [
-            _Conversation(tenant, talk, part)
-            for part in (Part.GRAPH, Part.SUMMARIES)
-            if part.value in parts
-        ]
-        messages = _Conversation(tenant, talk)
-        if "l" in parts:
-            places.append(messages)
-        else:
-            doubtful.append((talk.list, messages))
-    for (tenant, alias), parts in contexts.items():
-        context = ContextKeys.of(tenant, alias)
-        if "v" in parts:
-            places.append(_Context(tenant, context))
-        else:
-            doubtful.append((context.versions, _Context(tenant, context)))
-    answers = await node.run([("EXISTS", key) for key, _ in doubtful])
-    for (_, place), answer in zip(doubtful, answers, strict=True):
-        _raise_denied(answer, node)
-        if answer == 0:
-            places.append(place)
-    return places
-
-
-# --- calls -------------------------------------------------------------------------------------
 
 _NOTHING = Expired(None, 0, 0, 0, False, 0, 0, 0, 0, 0, 0)
 
 
-async def _look(
+async def look(
     node: NodeClient,
-    places: Sequence[_Place],
+    places: Sequence[Place],
     cut_offs: Mapping[TenantId, CutOffs],
     pace: Pace,
-) -> list[tuple[_Place, Expired]]:
+) -> list[tuple[Place, Expired]]:
     """What would go of each place, at the cut-offs in force where none is given; of a tenant
     without limits nothing is known."""
-    found: dict[_Place, Expired] = {}
-    waiting: list[tuple[_Place, _Call]] = [
+    found: dict[Place, Expired] = {}
+    waiting: list[tuple[Place, _Call]] = [
         (place, place.looking(cut_offs.get(place.tenant))) for place in places
     ]
     while waiting:
@@ -455,14 +211,15 @@ def _together(before: Expired, page: Expired) -> Expired:
     )
 
 
-async def _remove(
+async def remove(
     primary: NodeClient,
     term: Term,
-    places: Iterable[_Place],
+    places: Iterable[Place],
     removed: dict[TenantId, Tally],
     pace: Pace,
 ) -> None:
-    waiting: list[tuple[_Place, _Call]] = [(place, place.removing()) for place in places]
+    """Remove what has expired of each place; what went is counted into ``removed``."""
+    waiting: list[tuple[Place, _Call]] = [(place, place.removing()) for place in places]
     while waiting:
         batch, waiting = waiting[:_REMOVALS_AT_ONCE], waiting[_REMOVALS_AT_ONCE:]
         started = pace.clock.monotonic()
@@ -485,7 +242,7 @@ def _answer(call: _Call, reply: Reply, node: NodeClient) -> Expired | None:
     did not write counts as one without a time."""
     if not isinstance(reply, ResponseError):
         return call.read(reply)
-    _raise_denied(reply, node)
+    raise_denied(reply, node)
     error = refusal(str(reply))
     if isinstance(error, TenantUnprovisioned):
         return None
@@ -498,7 +255,8 @@ def _is_denial(error: Exception) -> bool:
     return isinstance(error, (AccessDenied, AccessReadOnly))
 
 
-def _raise_denied(reply: Reply, node: NodeClient) -> None:
+def raise_denied(reply: Reply, node: NodeClient) -> None:
+    """Raise what a refused command means: the operator's user may not do it."""
     if isinstance(reply, NoPermissionError):
         raise translated(reply, str(node.address))
 
@@ -512,53 +270,3 @@ def _refused(reply: ResponseError, node: NodeClient) -> Exception:
             reason="StorePermissionMissing",
         )
     return translated(reply, str(node.address))
-
-
-async def _compact(primary: NodeClient, term: Term, index: _Name, pace: Pace) -> None:
-    """Take the entries of one index that lead to nothing, and all but one of the same."""
-    limits = TenantKeys.of(index.tenant).limits
-    start = 0
-    while True:
-        started = pace.clock.monotonic()
-        reply = await primary.call("LRANGE", index.key, start, start + _INDEX_PAGE - 1)
-        page: list[bytes] = reply if isinstance(reply, list) else []
-        idle = await _idle(primary, index.tenant, Counter(page))
-        removed = 0
-        for batch in batches(idle, MAX_COMPACT):
-            call = CompactIndex(index.key, limits, tuple(batch))
-            for answer in await run_fenced(primary, term, [call.words], patience=0):
-                if isinstance(answer, ResponseError):
-                    _raise_denied(answer, primary)
-                    return  # not provisioned, or no index at all
-                removed += call.read(answer)
-        if len(page) < _INDEX_PAGE:
-            return
-        start += len(page) - removed
-        await pace.rest(pace.clock.monotonic() - started)
-
-
-async def _idle(
-    node: NodeClient, tenant: TenantId, entries: Mapping[bytes, int]
-) -> list[tuple[bytes, int]]:
-    """Those entries that lead to nothing or are there more than once, and how often beyond it."""
-    records = keys.records(tenant).encode()
-    asked: list[tuple[bytes, list[Command]]] = []
-    for entry in entries:
-        words = entry.split(b":")
-        base = records + entry
-        if len(words) == 3 and words[0] == b"c":
-            asked.append((entry, [("HEXISTS", records + b":".join(words[:2]), words[2])]))
-        elif len(words) == 2 and words[0] == b"c":
-            asked.append((entry, [("EXISTS", base)]))
-        elif len(words) == 2 and all(words):
-            lists = (base + b":l", base + b":s", base + b":g")
-            asked.append((entry, [("EXISTS", *lists), ("HEXISTS", base + b":h", "meta")]))
-    replies = iter(await node.run([command for _, commands in asked for command in commands]))
-    idle = []
-    for entry, commands in asked:
-        answers = list(islice(replies, len(commands)))
-        for answer in answers:
-            _raise_denied(answer, node)
-        if all(answer == 0 for answer in answers) or entries[entry] > 1:
-            idle.append((entry, entries[entry] - 1))
-    return idle

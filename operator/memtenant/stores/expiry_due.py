@@ -1,0 +1,113 @@
+"""What the tenants' own lists say is due, removed.
+
+``x`` says when a conversation or context is due, and any agent may write it. So it is the quick way
+only; a pass over all keys (`expiry_pass`) finds what it does not tell.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+
+from memtenant.functions.expiry_calls import Part
+from memtenant.functions.keyspace import ContextKeys, ConversationKeys
+from memtenant.stores.batches import batches
+from memtenant.stores.connection import Command, NodeClient
+from memtenant.stores.expiry import (
+    ConversationPart,
+    Place,
+    Tally,
+    WholeContext,
+    raise_denied,
+    remove,
+)
+from memtenant.stores.fence import Term, run_fenced
+from memtenant.stores.scan import Pace
+from memtenant.tenancy import keys
+from memtenant.tenancy.identity import TenantId
+
+__all__ = ["expire_due"]
+
+_TENANTS_AT_ONCE = 250
+_TURN = 50
+"""Conversations of one tenant before the next has its turn."""
+
+
+async def expire_due(
+    primary: NodeClient, term: Term, tenants: Collection[TenantId], *, most: int, pace: Pace
+) -> dict[TenantId, Tally]:
+    """Remove what ``x`` says is due, at most so many conversations and contexts, the tenants in
+    turns; what went, by tenant. The next call goes on."""
+    removed: dict[TenantId, Tally] = defaultdict(Tally)
+    tried: set[tuple[TenantId, bytes]] = set()
+    waiting = list(tenants)
+    while waiting and len(tried) < most:
+        found: list[TenantId] = []
+        for batch in batches(waiting, _TENANTS_AT_ONCE):
+            started = pace.clock.monotonic()
+            due = await _due(primary, batch)
+            await pace.rest(pace.clock.monotonic() - started)
+            for tenant, members in due.items():
+                new = [one for one in members if (tenant, one) not in tried]
+                if not new or len(tried) >= most:
+                    continue
+                tried.update((tenant, one) for one in new)
+                found.append(tenant)
+                await _expire_members(primary, term, tenant, new, removed, pace)
+        waiting = found
+    return dict(removed)
+
+
+async def _due(node: NodeClient, tenants: Sequence[TenantId]) -> dict[TenantId, list[bytes]]:
+    """The members of ``x`` whose oldest record has expired, of each tenant that has some."""
+    cut_offs = await node.run(
+        [("HGET", keys.limits(tenant), "cutoff_content") for tenant in tenants]
+    )
+    expiring = [
+        (tenant, cut_off)
+        for tenant, cut_off in zip(tenants, cut_offs, strict=True)
+        if isinstance(cut_off, bytes) and cut_off.isdigit()
+    ]
+    commands: list[Command] = [
+        ("ZRANGEBYSCORE", keys.conversations(tenant), "-inf", b"(" + cut_off, "LIMIT", 0, _TURN)
+        for tenant, cut_off in expiring
+    ]
+    due: dict[TenantId, list[bytes]] = {}
+    for (tenant, _), reply in zip(expiring, await node.run(commands), strict=True):
+        raise_denied(reply, node)
+        if isinstance(reply, list) and reply:
+            due[tenant] = reply
+    return due
+
+
+async def _expire_members(
+    primary: NodeClient,
+    term: Term,
+    tenant: TenantId,
+    members: Iterable[bytes],
+    removed: dict[TenantId, Tally],
+    pace: Pace,
+) -> None:
+    places: list[Place] = []
+    strange: list[bytes] = []
+    for member in members:
+        found = _places_of_member(tenant, member)
+        places += found
+        if not found:
+            strange.append(member)
+    await remove(primary, term, places, removed, pace)
+    if strange:
+        # Names of nothing: they would stand in the way of the others for ever.
+        command: Command = ("ZREM", keys.conversations(tenant), *strange)
+        for reply in await run_fenced(primary, term, [command], patience=0):
+            raise_denied(reply, primary)
+
+
+def _places_of_member(tenant: TenantId, member: bytes) -> list[Place]:
+    scope, _, name = member.decode("utf-8", "replace").partition(":")
+    if not scope or not name or ":" in name:
+        return []
+    if scope == "c":
+        return [WholeContext(tenant, ContextKeys.of(tenant, name))]
+    conversation = ConversationKeys.of(tenant, scope, name)
+    return [ConversationPart(tenant, conversation, part) for part in Part]

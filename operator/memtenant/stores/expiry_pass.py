@@ -1,0 +1,237 @@
+"""A pass over all keys of a store: what has passed its period removed, or counted.
+
+It finds what the tenants' own lists (`expiry_due`) do not tell, and takes the entries of subjects'
+indexes that lead to nothing any more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+from redis.exceptions import ResponseError
+
+from memtenant.functions.expiry_calls import MAX_COMPACT, CompactIndex, Part
+from memtenant.functions.keyspace import ContextKeys, ConversationKeys, TenantKeys
+from memtenant.stores.batches import batches
+from memtenant.stores.connection import Command, NodeClient
+from memtenant.stores.expiry import (
+    ConversationPart,
+    CutOffs,
+    Place,
+    Tally,
+    WholeContext,
+    look,
+    raise_denied,
+    remove,
+)
+from memtenant.stores.fence import Term, run_fenced
+from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
+from memtenant.tenancy import keys
+from memtenant.tenancy.identity import TenantId
+
+__all__ = ["ExpiryScan", "count_expiring", "expire_scanned"]
+
+_INDEX_PAGE = 1000
+
+
+@dataclass(slots=True)
+class ExpiryScan:
+    """A pass under way; one that was cut off goes on where it stood when handed in again.
+
+    removed: what the pass took away since it was last asked (`take`), by tenant. left: what it
+    looked at and that stays.
+    """
+
+    position: ScanPosition = field(default_factory=ScanPosition)
+    removed: dict[TenantId, Tally] = field(default_factory=dict)
+    left: dict[TenantId, Tally] = field(default_factory=dict)
+
+    def take(self) -> dict[TenantId, Tally]:
+        """What was removed since the last time."""
+        removed, self.removed = self.removed, {}
+        return removed
+
+
+async def expire_scanned(
+    primary: NodeClient,
+    term: Term,
+    scan: ExpiryScan,
+    *,
+    most: int,
+    spares: Callable[[TenantId], bool],
+    pace: Pace,
+) -> bool:
+    """Look at about ``most`` more keys and remove what has expired of them; whether that was all.
+
+    Tenants whom it ``spares`` are left alone: what is declared of them may not be in force yet.
+    Also takes the entries of subjects' indexes that lead to nothing any more.
+    """
+    looked = 0
+    # The work is paced here, call by call; the scan itself is little of it.
+    async for batch in scan_tenant_keys(primary, scan.position, replace(pace, duty=1.0)):
+        if looked >= most:
+            break  # this batch is the first of the next time
+        names = [one for one in _named(batch) if not spares(one.tenant)]
+        found = await look(primary, await _places(primary, names), {}, pace)
+        expired = [one for one, seen in found if seen.changes]
+        await remove(primary, term, expired, scan.removed, pace)
+        for place, seen in found:
+            left = Tally(undated=seen.undated, kept=seen.kept, oldest=seen.oldest)
+            scan.left.setdefault(place.tenant, Tally()).add(left)
+        for name in names:
+            if name.is_strange:
+                scan.left.setdefault(name.tenant, Tally()).undated += 1
+            elif name.is_index:
+                await _compact(primary, term, name, pace)
+        looked += len(batch)
+    return scan.position.done
+
+
+async def count_expiring(
+    node: NodeClient,
+    cut_offs: Mapping[TenantId, CutOffs] | None,
+    *,
+    pace: Pace,
+    progress: Callable[[int], None] = lambda _keys: None,
+) -> dict[TenantId, Tally]:
+    """What a pass would remove of these tenants at these cut-offs (None: of all tenants, at those
+    in force), by tenant; what stays is counted too. Nothing is written. ``progress`` is told how
+    many keys were looked at."""
+    tallies: dict[TenantId, Tally] = defaultdict(Tally)
+    looked = 0
+    async for batch in scan_tenant_keys(node, ScanPosition(), replace(pace, duty=1.0)):
+        names = [one for one in _named(batch) if cut_offs is None or one.tenant in cut_offs]
+        for place, seen in await look(node, await _places(node, names), cut_offs or {}, pace):
+            tallies[place.tenant].add(place.tally(seen))
+        looked += len(batch)
+        progress(looked)
+    return dict(tallies)
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """A tenant's key, taken apart."""
+
+    tenant: TenantId
+    key: bytes
+    words: tuple[str, ...]
+
+    @property
+    def is_index(self) -> bool:
+        return self.words[0] == "i"
+
+    @property
+    def is_context(self) -> bool:
+        return self.words[:2] == ("r", "c") and (
+            len(self.words) == 3 or (len(self.words) == 4 and self.words[3] in ("v", "log"))
+        )
+
+    @property
+    def is_conversation(self) -> bool:
+        words = self.words
+        return words[0] == "r" and len(words) == 4 and words[1] != "c" and words[3] in tuple("lhsg")
+
+    @property
+    def is_strange(self) -> bool:
+        """Whether it stands among the content and is none that memtenant writes."""
+        return self.words[0] == "r" and not (self.is_context or self.is_conversation)
+
+
+def _named(batch: Iterable[bytes]) -> list[_Name]:
+    names = []
+    for key in batch:
+        tenant = keys.tenant_of(key)
+        if tenant is not None:
+            rest = key[len(keys.prefix(tenant)) :].decode("utf-8", "backslashreplace")
+            names.append(_Name(tenant, key, tuple(rest.split(":"))))
+    return names
+
+
+async def _places(node: NodeClient, names: Iterable[_Name]) -> list[Place]:
+    """What the keys belong to, each once: by the list, or by another key where there is none."""
+    conversations: dict[tuple[TenantId, str, str], set[str]] = defaultdict(set)
+    contexts: dict[tuple[TenantId, str], set[str]] = defaultdict(set)
+    for name in names:
+        if name.is_conversation and name.words[1] and name.words[2]:
+            conversations[name.tenant, name.words[1], name.words[2]].add(name.words[3])
+        elif name.is_context and name.words[2]:
+            contexts[name.tenant, name.words[2]].add(name.words[-1])
+    places: list[Place] = []
+    doubtful: list[tuple[bytes, Place]] = []
+    for (tenant, scope, alias), parts in conversations.items():
+        talk = ConversationKeys.of(tenant, scope, alias)
+        places += [
+            ConversationPart(tenant, talk, part)
+            for part in (Part.GRAPH, Part.SUMMARIES)
+            if part.value in parts
+        ]
+        messages = ConversationPart(tenant, talk)
+        if "l" in parts:
+            places.append(messages)
+        else:
+            doubtful.append((talk.list, messages))
+    for (tenant, alias), parts in contexts.items():
+        context = ContextKeys.of(tenant, alias)
+        if "v" in parts:
+            places.append(WholeContext(tenant, context))
+        else:
+            doubtful.append((context.versions, WholeContext(tenant, context)))
+    answers = await node.run([("EXISTS", key) for key, _ in doubtful])
+    for (_, place), answer in zip(doubtful, answers, strict=True):
+        raise_denied(answer, node)
+        if answer == 0:
+            places.append(place)
+    return places
+
+
+async def _compact(primary: NodeClient, term: Term, index: _Name, pace: Pace) -> None:
+    """Take the entries of one index that lead to nothing, and all but one of the same."""
+    limits = TenantKeys.of(index.tenant).limits
+    start = 0
+    while True:
+        started = pace.clock.monotonic()
+        reply = await primary.call("LRANGE", index.key, start, start + _INDEX_PAGE - 1)
+        page: list[bytes] = reply if isinstance(reply, list) else []
+        idle = await _idle(primary, index.tenant, Counter(page))
+        removed = 0
+        for batch in batches(idle, MAX_COMPACT):
+            call = CompactIndex(index.key, limits, tuple(batch))
+            for answer in await run_fenced(primary, term, [call.words], patience=0):
+                if isinstance(answer, ResponseError):
+                    raise_denied(answer, primary)
+                    return  # not provisioned, or no index at all
+                removed += call.read(answer)
+        if len(page) < _INDEX_PAGE:
+            return
+        start += len(page) - removed
+        await pace.rest(pace.clock.monotonic() - started)
+
+
+async def _idle(
+    node: NodeClient, tenant: TenantId, entries: Mapping[bytes, int]
+) -> list[tuple[bytes, int]]:
+    """Those entries that lead to nothing or are there more than once, and how often beyond it."""
+    records = keys.records(tenant).encode()
+    asked: list[tuple[bytes, list[Command]]] = []
+    for entry in entries:
+        words = entry.split(b":")
+        base = records + entry
+        if len(words) == 3 and words[0] == b"c":
+            asked.append((entry, [("HEXISTS", records + b":".join(words[:2]), words[2])]))
+        elif len(words) == 2 and words[0] == b"c":
+            asked.append((entry, [("EXISTS", base)]))
+        elif len(words) == 2 and all(words):
+            lists = (base + b":l", base + b":s", base + b":g")
+            asked.append((entry, [("EXISTS", *lists), ("HEXISTS", base + b":h", "meta")]))
+    replies = iter(await node.run([command for _, commands in asked for command in commands]))
+    idle = []
+    for entry, commands in asked:
+        answers = list(islice(replies, len(commands)))
+        for answer in answers:
+            raise_denied(answer, node)
+        if all(answer == 0 for answer in answers) or entries[entry] > 1:
+            idle.append((entry, entries[entry] - 1))
+    return idle
