@@ -1,5 +1,5 @@
 # Generated from _async/conversation.py by `make generate`: change it there.
-"""A conversation: what an agent appends to, reads, and forgets again."""
+"""A conversation: what an agent appends to, reads (`transcript`), and forgets again."""
 
 from __future__ import annotations
 
@@ -10,39 +10,23 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from memtenant.audit import Operation, sequences_to_bytes
-from memtenant.crypto.record import MESSAGE, RecordKeys
+from memtenant.crypto.record import MESSAGE
 from memtenant.errors import (
     DataKeyChanged,
-    HistoryRewound,
     KeyRetired,
-    KeyUnavailable,
-    MessageNotFound,
     QuotaExceeded,
-    RecordKeyMismatch,
     UsageError,
     VersionConflict,
 )
-from memtenant.functions.calls import (
-    MAX_BATCH,
-    Audited,
-    Clear,
-    Delta,
-    Pop,
-    ReadRange,
-    Remove,
-    Tail,
-    Update,
-    Words,
-)
-from memtenant.functions.head import HEAD_STATE
-from memtenant.functions.replies import Changed, Entries, Entry, Head, Status
+from memtenant.functions.calls import MAX_BATCH, Clear, Pop, Remove, Update
+from memtenant.functions.replies import Changed, Head
 from memtenant.memory._sync.audited import AuditedStore
 from memtenant.memory._sync.lane import Lane
 from memtenant.memory._sync.link import sleep
 from memtenant.memory._sync.masks import Masks
-from memtenant.memory.answers import value
+from memtenant.memory._sync.transcript import Transcript, restless
 from memtenant.memory.auditing import Intent
-from memtenant.memory.datakeys import DataKey, DataKeys
+from memtenant.memory.datakeys import DataKeys
 from memtenant.memory.drafts import (
     Ticket,
     draft,
@@ -50,8 +34,7 @@ from memtenant.memory.drafts import (
     fingerprint,
     idempotency_mark,
 )
-from memtenant.memory.heads import head_state
-from memtenant.memory.history import Copy, CounterCheck, History, Kept, opened
+from memtenant.memory.history import History
 from memtenant.memory.messages import Message, Receipt, StoredMessage
 from memtenant.memory.options import full_jitter
 from memtenant.memory.tokens import TokenCounter, message_tokens
@@ -67,7 +50,6 @@ __all__ = ["Conversation"]
 
 _ATTEMPTS = 8
 _MARK_BYTES = 16
-_LOOK_BACK = 32
 
 
 class Conversation:
@@ -90,6 +72,7 @@ class Conversation:
         self._counter = counter
         self._masks = masks
         self._summariser = summariser
+        self._transcript = Transcript(store, keys, history)
 
     @property
     def version(self) -> Head:
@@ -173,8 +156,9 @@ class Conversation:
         new. Raises `HistoryRewound` and `RecordInvalid` of the kind that it is.
         """
         part = first > 1 or last is not None
+        read = self._transcript
         with self._store.opening(self._history.where):
-            found = self._range(first, last or 0) if part else self._whole()
+            found = read.between(first, last or 0) if part else read.whole()
         return [
             kept.mine()
             for kept in found
@@ -191,23 +175,13 @@ class Conversation:
         if max_tokens < 1:
             return []
         with self._store.opening(self._history.where):
-            kept = self._newest(max_tokens)
+            kept = self._transcript.newest(max_tokens)
         return fitting([one.mine() for one in kept], max_tokens, self._tokens)
 
     def latest(self, count: int) -> list[StoredMessage]:
         """The last ``count`` messages, oldest first; reads only the tail."""
-        found = list[StoredMessage]()
-        before = 0
         with self._store.opening(self._history.where):
-            while len(found) < count:
-                limit = min(max(count - len(found), _LOOK_BACK), MAX_BATCH)
-                call = Tail(self._history.where.keys, before=before, limit=limit)
-                entries, keys = self._entries(call)
-                found = [*(kept.mine() for kept in _opened(entries.entries, keys)), *found]
-                if not entries.more or not entries.entries:
-                    break
-                before = entries.entries[0].header.sequence
-        return found[max(len(found) - count, 0) :] if count > 0 else []
+            return self._transcript.latest(count)
 
     def context(self, budget: ContextBudget) -> PromptContext:
         """What of the conversation a model is given: within the budget, in its order, a tool's
@@ -243,17 +217,8 @@ class Conversation:
 
     def count(self) -> int:
         """How many messages there are."""
-        where = self._history.where
-        limits = where.keys.reading[2]
-        replies = self._store.read(
-            ("HGET", where.keys.head, HEAD_STATE), ("HGET", limits, "cutoff_content")
-        )
-        head = head_state(value(replies[0]))
-        if head is None:
-            return 0
-        if head.count and head.oldest < _number(value(replies[1])):
-            return len(self.messages())  # some have expired, and were not trimmed yet
-        return head.count
+        with self._store.opening(self._history.where):
+            return self._transcript.count()
 
     def update_message(
         self, sequence: int, message: Message, *, expected: Head | None = None
@@ -268,7 +233,7 @@ class Conversation:
         made = draft(message, self._counter)
         for attempt in range(_ATTEMPTS):
             with self._store.opening(where):
-                entry, record_keys = self._one(sequence)
+                entry, record_keys = self._transcript.one(sequence)
                 # The same writer and counter: the message stays where its writer put it.
                 old = record_keys.open(MESSAGE, entry.record)
             data_key = self._keys.stored(where.alias)
@@ -298,14 +263,14 @@ class Conversation:
             else:
                 self._changed(changed)
                 return
-        raise _restless(self._history.head)
+        raise restless(self._history.head)
 
     def pop(self) -> StoredMessage | None:
         """Take the last message away and return it; None where there is none."""
         where, attempt = self._history.where, 0
         while True:
             with self._store.opening(where):
-                last = self._last()
+                last = self._transcript.last()
             if last is None:
                 return None
             mark = secrets.token_bytes(_MARK_BYTES)
@@ -358,177 +323,9 @@ class Conversation:
         self._history.saw(Head(changed.epoch, 0))
         return changed.affected
 
-    def _one(self, sequence: int) -> tuple[Entry, RecordKeys]:
-        """The entry with this sequence, and the keys that open it; `MessageNotFound`."""
-        call = ReadRange(self._history.where.keys, sequence, sequence)
-        entries, keys = self._entries(call)
-        entry = next(iter(entries.entries), None)
-        if entry is None or entry.header.tombstone:
-            raise MessageNotFound(
-                f"No message has sequence {sequence}: it was deleted, has expired, or never was"
-            )
-        return entry, _required(keys)
-
-    def _newest(self, max_tokens: int) -> list[Kept]:
-        """The tail that has about so many tokens."""
-        where = self._history.where.keys
-        entries, keys = self._entries(Tail(where, max_tokens=max_tokens))
-        found = list(entries.entries)
-        spent = sum(entry.header.tokens for entry in found)
-        if entries.more and len(found) == MAX_BATCH and spent < max_tokens:
-            before = found[0].header.sequence
-            older, keys = self._entries(Tail(where, before=before, max_tokens=max_tokens - spent))
-            found = [*older.entries, *found]
-        return _opened(found, keys)
-
-    def _last(self) -> StoredMessage | None:
-        """The last message that is there."""
-        before = 0
-        while True:
-            call = Tail(self._history.where.keys, before=before, limit=_LOOK_BACK)
-            entries, keys = self._entries(call)
-            alive = [entry for entry in entries.entries if not entry.header.tombstone]
-            if alive:
-                return _opened(alive[-1:], keys)[0].mine()
-            if not entries.more or not entries.entries:
-                return None
-            before = entries.entries[0].header.sequence
-
-    def _range(self, first: int, last: int) -> list[Kept]:
-        """What stands between two sequences, of one epoch."""
-        for _ in range(_ATTEMPTS):
-            start, epoch, found = max(first, 1), -1, list[Entry]()
-            while True:
-                entries, keys = self._entries(ReadRange(self._history.where.keys, start, last))
-                if epoch not in (-1, entries.head.epoch):
-                    break  # changed between two pages: all over again
-                epoch = entries.head.epoch
-                found.extend(entries.entries)
-                if not entries.more:
-                    return _opened(found, keys)
-                start = found[-1].header.sequence + 1
-        raise _restless(self._history.head)
-
-    def _whole(self) -> list[Kept]:
-        """The whole conversation: the copy, and what came since."""
-        keys_of = self._history.where.keys
-        cutoff: Words = ("HGET", keys_of.reading[2], "cutoff_content")
-        for _ in range(_ATTEMPTS):
-            copy = self._history.take_copy() or Copy(Head(0, 0))
-            while True:
-                since = copy.head
-                call: Audited[Entries] = (
-                    Delta(keys_of, since.epoch, since.last) if since.epoch else ReadRange(keys_of)
-                )
-                entries, keys, oldest = self._entries_and(call, cutoff)
-                if entries.status is Status.STALE:
-                    break
-                if entries.status is Status.REWOUND:
-                    self._history.rewound(entries.head)
-                    entries.head.check_not_behind(since)
-                _extend(copy, entries, keys)
-                if not entries.more:
-                    _expire(copy, _number(oldest))
-                    found = list(copy.messages)
-                    self._history.keep_copy(copy)
-                    return found
-        raise _restless(self._history.head)
-
-    def _entries(self, call: Audited[Entries]) -> tuple[Entries, RecordKeys | None]:
-        entries, keys, _ = self._entries_and(call)
-        return entries, keys
-
-    def _entries_and(
-        self, call: Audited[Entries], *further: Words
-    ) -> tuple[Entries, RecordKeys | None, object]:
-        """One reading call with the keys that open what it brings, in one round trip."""
-        where, seen = self._history.where, self._history.head
-        known = self._keys.stored(where.alias)
-        lookup = () if known else self._keys.lookup(where.subject.data_key)
-        intent = Intent(Operation.READ, where)
-        replies = self._store.read_audited(call, intent, lookup, further)
-        entries = call.read(replies[len(lookup)])
-        self._check_head(entries.head, seen)
-        if known is None:
-            known = self._keys.learn(where.alias, replies[:2])
-        elif _is_foreign(entries, self._history.record_keys(known)):
-            known = self._fresh_key()
-        keys = None if known is None else self._history.record_keys(known)
-        return entries, keys, replies[-1]
-
-    def _fresh_key(self) -> DataKey | None:
-        """The key as it is in the store now: it was replaced while a copy was held here."""
-        where = self._history.where
-        replies = self._store.read(*self._keys.lookup(where.subject.data_key))
-        return self._keys.learn(where.alias, [value(reply) for reply in replies])
-
-    def _check_head(self, head: Head, seen: Head) -> None:
-        try:
-            head.check_not_behind(seen)
-        except HistoryRewound:
-            self._history.rewound(head)
-            raise
-        self._history.saw(head)
-
     def _tokens(self, message: Message) -> int:
         return message_tokens(message, self._counter)
 
     @property
     def _agent(self) -> str:
         return self._store.source.current().binding.agent
-
-
-def _opened(entries: Sequence[Entry], keys: RecordKeys | None) -> list[Kept]:
-    if all(entry.header.tombstone for entry in entries):
-        return []
-    return list(opened(entries, _required(keys), CounterCheck()))
-
-
-def _extend(copy: Copy, entries: Entries, keys: RecordKeys | None) -> None:
-    new = entries.entries
-    if keys is None and all(entry.header.tombstone for entry in new):
-        new = ()
-    if new:
-        copy.messages.extend(opened(new, _required(keys), copy.check))
-        copy.size += sum(len(entry.record) for entry in new)
-    last = new[-1].header.sequence if entries.more and new else entries.head.last
-    copy.head = Head(entries.head.epoch, last)
-
-
-def _expire(copy: Copy, cutoff: int) -> None:
-    if copy.messages and copy.messages[0].time < cutoff:
-        copy.messages = [kept for kept in copy.messages if kept.time >= cutoff]
-
-
-def _is_foreign(entries: Entries, keys: RecordKeys) -> bool:
-    """Whether the newest record was sealed under another data key."""
-    for entry in reversed(entries.entries):
-        if not entry.header.tombstone:
-            try:
-                keys.open(MESSAGE, entry.record)
-            except RecordKeyMismatch:
-                return True
-            return False
-    return False
-
-
-def _required(keys: RecordKeys | None) -> RecordKeys:
-    if keys is None:
-        raise KeyUnavailable(
-            "The conversation has messages, and the store has no data key of its user: the key "
-            "was deleted around memtenant. Restore it from a backup; without it the messages stay "
-            "unreadable"
-        )
-    return keys
-
-
-def _restless(head: Head) -> VersionConflict:
-    return VersionConflict(
-        "The conversation was cleared or edited again and again while it was read: read it again "
-        "when it is quiet, or a part of it",
-        current=head,
-    )
-
-
-def _number(text: object) -> int:
-    return int(text) if isinstance(text, bytes) and text.isdigit() else 0
