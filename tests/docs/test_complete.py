@@ -16,8 +16,6 @@ from tests.docs.tables import marked, tables
 
 _OPERATIONS = DOCS / "operations.md"
 
-"""Declared, and set by nothing yet."""
-
 
 @pytest.mark.parametrize(
     ("page", "name"), tables(), ids=lambda part: part.name if isinstance(part, Path) else part

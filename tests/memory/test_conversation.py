@@ -222,6 +222,8 @@ async def test_what_cannot_be_stored_is_refused_before_it_is_sent(tenant: Tenant
         await chat.append(Message.human(noise))
     with pytest.raises(MessageTooLarge, match="extend in parts"):
         await chat.extend([Message.human("x")] * 1001)
+    with pytest.raises(UsageError, match="at least one message"):
+        await chat.extend([])
     with pytest.raises(MessageInvalid, match="base64"):
         await chat.append(Message.human("x", data=b"bytes"))
     with pytest.raises(MessageInvalid, match="key that is no text"):

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -129,6 +131,18 @@ def test_tls(acme: Provisioned) -> None:
             tenant.usage()
 
 
+def test_every_module_beside_the_twins_is_held_to_be_without_asyncio() -> None:
+    there = {
+        f"memtenant.memory.{file.stem}"
+        for file in Path(generate.__file__).parent.glob("*.py")
+        if file.stem not in ("__init__", "generate")
+    }
+    settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    held = [one for one in contracts if one["name"] == "In the SDK, asyncio only in _async"]
+    assert [set(one["source_modules"]) for one in held] == [there]
+
+
 def test_importing_memtenant_imports_nothing_of_the_operator() -> None:
     code = """
 import sys
@@ -136,7 +150,7 @@ import memtenant
 assert not any(name.startswith("memtenant.") for name in sys.modules), sys.modules
 memtenant.Tenant, memtenant.Message
 import memtenant.sync
-unwanted = {"kopf", "kubernetes", "pydantic", "yaml", "typer", "rich", "pytest"}
+unwanted = {"kopf", "kubernetes", "pydantic", "redis", "yaml", "typer", "rich", "pytest"}
 print(sorted(unwanted & set(sys.modules)))
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,8 +9,9 @@ SELECT of another database), what writes although it is flagged as a read (XREAD
 SORT, which reads keys that it does not name. HELLO, AUTH, RESET and QUIT cannot be denied by any
 rule, so they are not in it.
 
-A Steward may ask for erasure and export; Redis sees no difference to ReadWrite: the agent queues
-the request like any audit event, and the operator alone completes it.
+A Steward may erase and export a person; Redis sees no difference to ReadWrite. Any agent may push
+to the queue of erasures; the operator honours what a Steward's audit key made. An export reads,
+and only the SDK refuses it to others.
 """
 
 from __future__ import annotations

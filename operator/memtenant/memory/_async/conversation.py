@@ -119,7 +119,7 @@ class Conversation:
         been stored.
         """
         if not messages:
-            raise ValueError("extend needs at least one message")
+            raise UsageError("extend needs at least one message: there is nothing to store")
         messages, found = await self._masks.messages(messages, self._history.where.subject.index)
         made = drafts(messages, self._counter)
         mark = print_ = b""
