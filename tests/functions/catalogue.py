@@ -27,7 +27,6 @@ from memtenant.functions import (
     TenantKeys,
     Update,
 )
-from memtenant.functions.calls import Words
 from memtenant.functions.checkpoint_calls import (
     DeleteCheckpoints,
     GetCheckpoint,
@@ -53,6 +52,7 @@ from memtenant.functions.expiry_calls import (
     Expiring,
     ExpiringContext,
 )
+from memtenant.functions.fcall import Words
 from memtenant.functions.index_calls import LeaveEvent, ReadIndex
 from memtenant.functions.library import libraries
 from memtenant.tenancy import keys

@@ -10,7 +10,7 @@ import redis
 
 from memtenant.errors import DataError
 from memtenant.functions import Reader, ReadRange
-from memtenant.functions.calls import Words
+from memtenant.functions.fcall import Words
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 from tests.functions.catalogue import (

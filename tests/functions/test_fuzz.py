@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memtenant.errors import CallInvalid, DataError, FunctionFailed
-from memtenant.functions.calls import Word, Words
+from memtenant.functions.fcall import Word, Words
 from tests.conftest import StartServer
 from tests.functions.catalogue import (
     IDS,

@@ -25,7 +25,7 @@ from memtenant.errors import (
     TenantHeld,
     TenantUnprovisioned,
 )
-from memtenant.functions.calls import Words
+from memtenant.functions.fcall import Words
 from memtenant.rules.acl import AccessState, AgentAccess
 from memtenant.tenancy import keys
 from tests.conftest import StartServer

@@ -1,8 +1,9 @@
 """The Functions that every read and write of the data plane goes through, and their typed calls.
 
-``*.lua`` are the server's half, joined by `library`; `calls` are the arguments of each Function as
-frozen dataclasses, `replies` what they answer, `refusals` what an error reply means. Nothing here
-does I/O: a call gives the words of one command and reads its reply.
+``*.lua`` are the server's half, joined by `library`; `fcall` says what a call is, `calls` and
+`…_calls` are the arguments of each Function as frozen dataclasses, `replies` what they answer,
+`refusals` what an error reply means. Nothing here does I/O: a call gives the words of one command
+and reads its reply.
 
 By name here is what every agent uses. Contexts, checkpoints, indexes and the library are imported
 from their own modules by those who need them: an import costs an agent's start.
@@ -10,22 +11,17 @@ from their own modules by those who need them: an import costs an agent's start.
 
 from memtenant.functions.calls import (
     Append,
-    Audited,
-    Call,
     Clear,
     Delta,
     NewRecord,
     Pop,
-    Reader,
     ReadRange,
-    ReadSummaries,
     ReadUsage,
     Remove,
-    Summarise,
     Tail,
-    TakeLease,
     Update,
 )
+from memtenant.functions.fcall import Audited, Call, Reader
 from memtenant.functions.head import HEAD_STATE, HeadState
 from memtenant.functions.keyspace import ContextKeys, ConversationKeys, SubjectKeys, TenantKeys
 from memtenant.functions.refusals import refusal
@@ -43,6 +39,7 @@ from memtenant.functions.replies import (
     Summarised,
     TenantUsage,
 )
+from memtenant.functions.summary_calls import ReadSummaries, Summarise, TakeLease
 
 __all__ = [
     "HEAD_STATE",

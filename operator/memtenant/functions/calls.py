@@ -1,31 +1,31 @@
-"""The calls on a conversation: arguments in, the words of one FCALL out, its reply read back.
-
-A call knows nothing of connections: `Call.words` is what to send, `Call.read` what its reply means.
-Error replies are `memtenant.functions.refusals`. Every call but a read may be repeated as it is: a
-second try of a stored write answers ``duplicate``.
-"""
+"""The calls on a conversation's messages, each the words of one FCALL (`fcall`) and its reply."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Protocol, Self, TypeVar
+from dataclasses import dataclass, field
 
+from memtenant.functions.fcall import (
+    Leaving,
+    Reader,
+    Reading,
+    Words,
+    changing,
+    fcall,
+    optional,
+    reading,
+)
 from memtenant.functions.keyspace import ConversationKeys, SubjectKeys, TenantKeys
 from memtenant.functions.replies import (
     Appended,
     Changed,
     Entries,
-    Lease,
     Marked,
     Popped,
-    Summarised,
     TenantUsage,
     parse_appended,
     parse_changed,
     parse_entries,
-    parse_lease,
     parse_popped,
-    parse_summarised,
     parse_usage,
 )
 
@@ -35,28 +35,15 @@ __all__ = [
     "MAX_RECORD_BYTES",
     "MAX_REPLY_BYTES",
     "Append",
-    "Audited",
-    "Call",
     "Clear",
     "Delta",
-    "Leaving",
     "NewRecord",
     "Pop",
     "ReadRange",
-    "ReadSummaries",
     "ReadUsage",
-    "Reader",
-    "Reading",
     "Remove",
-    "Summarise",
     "Tail",
-    "TakeLease",
     "Update",
-    "Words",
-    "changing",
-    "fcall",
-    "optional",
-    "reading",
 ]
 
 MAX_RECORD_BYTES = 256 * 1024
@@ -66,68 +53,6 @@ MAX_BATCH = 1000
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 MAX_REPLY_BYTES = 8 * 1024 * 1024
 """Bytes of the entries of one reply; one entry is always answered."""
-
-Word = bytes | str | int
-Words = tuple[Word, ...]
-"""A command, ready for a client to pack."""
-
-R_co = TypeVar("R_co", covariant=True)
-
-
-class Call(Protocol[R_co]):
-    """One call of a Function."""
-
-    @property
-    def words(self) -> Words:
-        """The command."""
-        ...
-
-    def read(self, reply: object) -> R_co:
-        """What the reply means. Raises `VersionConflict`, `CallInvalid` or `RecordMalformed`."""
-        ...
-
-
-class Audited(Call[R_co], Protocol):
-    """A call that may leave an event in the audit queue."""
-
-    def with_event(self, agent: str, event: bytes) -> Self:
-        """The same call, which leaves this event."""
-        ...
-
-
-class Leaving:
-    """A change with the fields ``agent`` and ``event``."""
-
-    __slots__ = ()
-
-    def with_event(self, agent: str, event: bytes) -> Self:
-        """The same call, which leaves this event."""
-        # As dataclasses.replace, which takes a quarter of an append's time for fifteen fields.
-        made = object.__new__(type(self))
-        names: tuple[str, ...] = type(self).__slots__
-        for name in names:
-            object.__setattr__(made, name, getattr(self, name))
-        object.__setattr__(made, "agent", agent)
-        object.__setattr__(made, "event", event)
-        return made
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """Who reads, and the event to leave, for a tenant whose reads are audited."""
-
-    agent: str
-    event: bytes
-
-
-class Reading:
-    """A read with the field ``reader``."""
-
-    __slots__ = ()
-
-    def with_event(self, agent: str, event: bytes) -> Self:
-        """The same call, which leaves this event."""
-        return replace(self, reader=Reader(agent, event))  # type: ignore[type-var]
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,83 +298,6 @@ class Clear(Leaving):
 
 
 @dataclass(frozen=True, slots=True)
-class TakeLease:
-    """Take, prolong or (0 ms) give back the right to summarise; at most 10 minutes."""
-
-    conversation: ConversationKeys
-    holder: bytes
-    milliseconds: int
-
-    @property
-    def words(self) -> Words:
-        """``FCALL mt1_lease …``"""
-        return changing("lease", self.conversation, (), (self.holder, self.milliseconds))
-
-    def read(self, reply: object) -> Lease:
-        """Whether it is held, and up to where summaries cover the conversation."""
-        return parse_lease(reply)
-
-
-@dataclass(frozen=True, slots=True)
-class Summarise(Leaving):
-    """Keep a summary of what follows ``covered_before`` up to ``covered``, if the lease is held and
-    nothing changed since ``epoch``. folds: the summary before is part of it, and goes."""
-
-    conversation: ConversationKeys
-    subject: SubjectKeys
-    holder: bytes
-    epoch: int
-    covered_before: int
-    covered: int
-    record: bytes = field(repr=False)
-    data_key: bytes = field(repr=False)
-    agent: str
-    tokens: int = 0
-    folds: bool = False
-    event: bytes = b""
-
-    @property
-    def words(self) -> Words:
-        """``FCALL mt1_summarise …``"""
-        arguments = (
-            self.holder,
-            self.epoch,
-            self.covered_before,
-            self.covered,
-            self.tokens,
-            self.data_key,
-            "f" if self.folds else "",
-            self.agent,
-            self.event,
-            self.record,
-        )
-        return changing("summarise", self.conversation, (self.subject.data_key,), arguments)
-
-    def read(self, reply: object) -> Summarised:
-        """Up to where summaries cover the conversation now."""
-        return parse_summarised(reply)
-
-
-@dataclass(frozen=True, slots=True)
-class ReadSummaries(Reading):
-    """The last summaries; an entry's sequence is the last that it covers."""
-
-    conversation: ConversationKeys
-    limit: int = 8
-    reader: Reader | None = None
-
-    @property
-    def words(self) -> Words:
-        """``FCALL_RO mt1_summaries …``, or ``FCALL mt1_summaries_audited …``"""
-        further = (self.conversation.summaries,)
-        return reading("summaries", self.conversation, (self.limit,), self.reader, further)
-
-    def read(self, reply: object) -> Entries:
-        """The summaries, oldest first."""
-        return parse_entries(reply)
-
-
-@dataclass(frozen=True, slots=True)
 class ReadUsage:
     """The tenant's counters and limits."""
 
@@ -464,38 +312,3 @@ class ReadUsage:
     def read(self, reply: object) -> TenantUsage:
         """Counters beside limits."""
         return parse_usage(reply)
-
-
-def fcall(command: str, function: str, keys: tuple[bytes, ...], arguments: Words) -> Words:
-    """The words of one call of this version's Function."""
-    return (command, f"mt1_{function}", len(keys), *keys, *arguments)
-
-
-def reading(
-    function: str,
-    conversation: ConversationKeys,
-    arguments: Words,
-    reader: Reader | None,
-    further: tuple[bytes, ...] = (),
-) -> Words:
-    """A read: FCALL_RO cannot leave an event, so an audited one is another Function."""
-    if reader is None:
-        return fcall("FCALL_RO", function, (*conversation.reading, *further), arguments)
-    arguments = (*arguments, reader.agent, reader.event)
-    return fcall("FCALL", f"{function}_audited", (*conversation.writing, *further), arguments)
-
-
-def changing(
-    function: str,
-    conversation: ConversationKeys,
-    further: tuple[bytes, ...],
-    arguments: Words,
-) -> Words:
-    """A change of what is there, which may drop summaries."""
-    keys = (*conversation.writing, conversation.summaries, *further)
-    return fcall("FCALL", function, keys, arguments)
-
-
-def optional(value: int | None) -> Word:
-    """Nothing is an empty argument."""
-    return "" if value is None else value

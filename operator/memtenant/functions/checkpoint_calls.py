@@ -1,4 +1,4 @@
-"""The calls on a thread's checkpoints; see `memtenant.functions.calls` for what a call is.
+"""The calls on a thread's checkpoints; see `memtenant.functions.fcall` for what a call is.
 
 Ids are 16 bytes, a namespace's alias has 8, the place of a write 10. All but a deletion may be
 repeated as they are without being done twice; a second deletion finds nothing.
@@ -9,16 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
-from memtenant.functions.calls import (
-    MAX_BATCH,
-    MAX_REPLY_BYTES,
-    Leaving,
-    Reader,
-    Reading,
-    Words,
-    fcall,
-    optional,
-)
+from memtenant.functions.calls import MAX_BATCH, MAX_REPLY_BYTES
 from memtenant.functions.checkpoint_replies import (
     CheckpointPage,
     CheckpointRemoved,
@@ -30,6 +21,7 @@ from memtenant.functions.checkpoint_replies import (
     parse_removed,
     parse_saved,
 )
+from memtenant.functions.fcall import Leaving, Reader, Reading, Words, fcall, optional
 from memtenant.functions.keyspace import ConversationKeys, SubjectKeys
 
 __all__ = [

@@ -1,10 +1,9 @@
-"""The calls on a shared context; see `memtenant.functions.calls` for what a call is."""
+"""The calls on a shared context; see `memtenant.functions.fcall` for what a call is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from memtenant.functions.calls import Leaving, Reader, Reading, Words, fcall, optional
 from memtenant.functions.context_replies import (
     Changes,
     ContextFields,
@@ -14,6 +13,7 @@ from memtenant.functions.context_replies import (
     parse_deleted,
     parse_fields,
 )
+from memtenant.functions.fcall import Leaving, Reader, Reading, Words, fcall, optional
 from memtenant.functions.keyspace import ContextKeys
 
 __all__ = [

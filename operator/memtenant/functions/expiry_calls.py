@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from memtenant.errors import CallInvalid
-from memtenant.functions.calls import Words, fcall, optional
+from memtenant.functions.fcall import Words, fcall, optional
 from memtenant.functions.keyspace import ContextKeys, ConversationKeys
 from memtenant.functions.replies import Status, binary, number, status_of
 

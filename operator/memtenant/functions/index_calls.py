@@ -1,10 +1,10 @@
-"""The calls on what a tenant or a subject has once; see `memtenant.functions.calls`."""
+"""The calls on what a tenant or a subject has once; see `memtenant.functions.fcall`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memtenant.functions.calls import Leaving, Reader, Reading, Words, fcall
+from memtenant.functions.fcall import Leaving, Reader, Reading, Words, fcall
 from memtenant.functions.keyspace import TenantKeys
 from memtenant.functions.replies import Status, items, not_understood, status_of
 

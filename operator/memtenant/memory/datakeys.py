@@ -16,7 +16,7 @@ from typing import Final
 from memtenant.crypto.datakey import unwrap_data_key, wrap_data_key
 from memtenant.crypto.primitives import SecretKey, new_key
 from memtenant.errors import SubjectErased
-from memtenant.functions.calls import Words
+from memtenant.functions.fcall import Words
 from memtenant.memory.locks import ShortLock
 from memtenant.memory.source import BindingSource
 

@@ -19,7 +19,7 @@ from memtenant.errors import (
     PortabilityNotPermitted,
     UsageError,
 )
-from memtenant.functions.calls import Words
+from memtenant.functions.fcall import Words
 from memtenant.memory.places import (
     ContextPlace,
     ConversationPlace,

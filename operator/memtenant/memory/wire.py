@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from memtenant.functions.calls import Words
+from memtenant.functions.fcall import Words
 
 __all__ = ["ErrorReply", "LoginFailed", "Replies", "logged_in", "login", "packed"]
 

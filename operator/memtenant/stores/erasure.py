@@ -17,7 +17,8 @@ from memtenant.crypto.header import peek_header
 from memtenant.crypto.primitives import SecretKey
 from memtenant.crypto.record import key_ids, peek_key_id
 from memtenant.errors import AuditEventRequired, HistoryDamaged, MemtenantError, RecordMalformed
-from memtenant.functions.calls import Audited, Clear, Words
+from memtenant.functions.calls import Clear
+from memtenant.functions.fcall import Audited, Words
 from memtenant.functions.refusals import refusal
 from memtenant.memory.places import ConversationPlace, listed_place
 from memtenant.memory.subjects import Subject

@@ -19,7 +19,7 @@ from memtenant.errors import (
     RecordInvalid,
     SubjectErased,
 )
-from memtenant.functions.calls import Audited, Words
+from memtenant.functions.fcall import Audited, Words
 from memtenant.functions.index_calls import LeaveEvent
 from memtenant.functions.keyspace import TenantKeys
 from memtenant.memory._async.store import Store, Tries

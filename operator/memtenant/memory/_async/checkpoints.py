@@ -20,7 +20,7 @@ from memtenant.errors import (
     RecordKeyMismatch,
     VersionConflict,
 )
-from memtenant.functions.calls import MAX_BATCH, Audited
+from memtenant.functions.calls import MAX_BATCH
 from memtenant.functions.checkpoint_calls import (
     DeleteCheckpoints,
     GetCheckpoint,
@@ -33,6 +33,7 @@ from memtenant.functions.checkpoint_replies import (
     CheckpointSaved,
     FoundCheckpoint,
 )
+from memtenant.functions.fcall import Audited
 from memtenant.memory._async.audited import AuditedStore
 from memtenant.memory._async.link import sleep
 from memtenant.memory._async.masks import Masks

@@ -19,7 +19,6 @@ from memtenant.errors import (
     UsageError,
     VersionConflict,
 )
-from memtenant.functions.calls import Words
 from memtenant.functions.context_calls import (
     ContextUpdate,
     DeleteContext,
@@ -34,6 +33,7 @@ from memtenant.functions.context_replies import (
     parse_changes,
     revision_of,
 )
+from memtenant.functions.fcall import Words
 from memtenant.functions.replies import Status
 from memtenant.memory._async.audited import AuditedStore
 from memtenant.memory._async.link import sleep

@@ -23,7 +23,7 @@ from memtenant.errors import (
     RecordMalformed,
     TenantHeld,
 )
-from memtenant.functions.calls import MAX_BATCH, Audited, Clear, ReadRange, Remove, Words
+from memtenant.functions.calls import MAX_BATCH, Clear, ReadRange, Remove
 from memtenant.functions.checkpoint_calls import DeleteCheckpoints
 from memtenant.functions.context_calls import (
     MAX_FIELD_UPDATES,
@@ -31,6 +31,7 @@ from memtenant.functions.context_calls import (
     DeleteContext,
     FieldUpdate,
 )
+from memtenant.functions.fcall import Audited, Words
 from memtenant.memory._async.audited import AuditedStore
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent

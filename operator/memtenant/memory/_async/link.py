@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from inspect import isawaitable
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from memtenant.functions.calls import Words
+from memtenant.functions.fcall import Words
 from memtenant.memory.options import Options
 from memtenant.memory.wire import Replies, logged_in, login, packed
 from memtenant.tenancy.binding import Binding

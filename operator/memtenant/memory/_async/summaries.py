@@ -26,8 +26,8 @@ from memtenant.errors import (
     UsageError,
     VersionConflict,
 )
-from memtenant.functions.calls import ReadSummaries, Summarise, TakeLease
 from memtenant.functions.replies import Lease
+from memtenant.functions.summary_calls import ReadSummaries, Summarise, TakeLease
 from memtenant.memory._async.audited import AuditedStore
 from memtenant.memory._async.link import aside, asked, sleep
 from memtenant.memory._async.masks import Masks

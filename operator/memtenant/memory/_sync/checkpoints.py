@@ -21,7 +21,7 @@ from memtenant.errors import (
     RecordKeyMismatch,
     VersionConflict,
 )
-from memtenant.functions.calls import MAX_BATCH, Audited
+from memtenant.functions.calls import MAX_BATCH
 from memtenant.functions.checkpoint_calls import (
     DeleteCheckpoints,
     GetCheckpoint,
@@ -34,6 +34,7 @@ from memtenant.functions.checkpoint_replies import (
     CheckpointSaved,
     FoundCheckpoint,
 )
+from memtenant.functions.fcall import Audited
 from memtenant.memory._sync.audited import AuditedStore
 from memtenant.memory._sync.link import sleep
 from memtenant.memory._sync.masks import Masks

@@ -20,7 +20,6 @@ from memtenant.errors import (
     UsageError,
     VersionConflict,
 )
-from memtenant.functions.calls import Words
 from memtenant.functions.context_calls import (
     ContextUpdate,
     DeleteContext,
@@ -35,6 +34,7 @@ from memtenant.functions.context_replies import (
     parse_changes,
     revision_of,
 )
+from memtenant.functions.fcall import Words
 from memtenant.functions.replies import Status
 from memtenant.memory._sync.audited import AuditedStore
 from memtenant.memory._sync.link import sleep

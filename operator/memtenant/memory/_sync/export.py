@@ -11,9 +11,11 @@ from typing import Final
 from memtenant.audit import Operation
 from memtenant.crypto.record import MESSAGE, RecordKeys
 from memtenant.errors import KeyUnavailable, RecordInvalid
-from memtenant.functions.calls import ReadRange, ReadSummaries, Words
+from memtenant.functions.calls import ReadRange
 from memtenant.functions.context_calls import MAX_FIELD_UPDATES, ReadContext
+from memtenant.functions.fcall import Words
 from memtenant.functions.replies import Entry
+from memtenant.functions.summary_calls import ReadSummaries
 from memtenant.memory._sync.audited import AuditedStore
 from memtenant.memory._sync.erasure import read_places
 from memtenant.memory._sync.lane import TITLE

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from memtenant.errors import BindingInvalid, MemtenantError, NotDurable
-from memtenant.functions.calls import Call, Words
+from memtenant.functions.fcall import Call, Words
 from memtenant.functions.keyspace import TenantKeys
 from memtenant.memory._sync.link import Gate, Link, home, sleep
 from memtenant.memory.answers import login_refused, passing, unavailable, value

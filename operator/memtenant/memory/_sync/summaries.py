@@ -27,8 +27,8 @@ from memtenant.errors import (
     UsageError,
     VersionConflict,
 )
-from memtenant.functions.calls import ReadSummaries, Summarise, TakeLease
 from memtenant.functions.replies import Lease
+from memtenant.functions.summary_calls import ReadSummaries, Summarise, TakeLease
 from memtenant.memory._sync.audited import AuditedStore
 from memtenant.memory._sync.link import aside, asked, sleep
 from memtenant.memory._sync.masks import Masks

@@ -14,7 +14,8 @@ from memtenant.errors import (
     RecordKeyMismatch,
     VersionConflict,
 )
-from memtenant.functions.calls import MAX_BATCH, Audited, Delta, ReadRange, Tail, Words
+from memtenant.functions.calls import MAX_BATCH, Delta, ReadRange, Tail
+from memtenant.functions.fcall import Audited, Words
 from memtenant.functions.head import HEAD_STATE
 from memtenant.functions.replies import Entries, Entry, Head, Status
 from memtenant.memory._sync.audited import AuditedStore
