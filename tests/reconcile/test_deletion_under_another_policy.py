@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from redis.exceptions import NoPermissionError
 
 from memtenant.api.conditions import ConditionType
 from memtenant.reconcile.once import local_world, settle
@@ -96,3 +97,16 @@ async def test_a_hold_keeps_the_keys_when_the_store_is_away(ground: Ground, valk
     record = await ground.resources.get_secret(ground.resources.home, f"{ACME}-keyring")
     assert record is not None
     assert record.data["keyring.json"]
+
+
+async def test_a_hold_that_begins_with_the_deletion_binds_the_agents(
+    ground: Ground, valkey: Server
+) -> None:
+    await make(ground, valkey)
+    ground.policy(**HOLD)
+    ground.resources.delete(KEY)
+    await ground.settle()
+    agent = await ground.login("acme")
+    with pytest.raises(NoPermissionError):
+        agent.delete(CONTENT)
+    assert valkey.admin().hget(keys.limits(ACME), "held") == b"1"

@@ -9,12 +9,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from memtenant import Message, Tenant
 from memtenant.audit import Event, Operation, is_authentic
 from memtenant.crypto.agent_keyring import AgentKeyring, audit_mac_key
+from memtenant.crypto.datakey import kek_version
 from memtenant.crypto.erasure import ErasureRequest, Tombstone
 from memtenant.errors import KeyUnavailable, SubjectErased
 from memtenant.memory.source import BindingSource
@@ -228,6 +230,53 @@ async def test_a_hold_in_the_middle_stops_an_erasure_until_it_ends(
     assert (await receipt_of(tenant, asked)).phase is ErasurePhase.PURGED
 
 
+@pytest.mark.parametrize("meanwhile", ["a hold", "deletion"])
+async def test_what_came_during_a_pass_stops_what_follows_it(
+    ground: Ground, agents: Agents, meanwhile: str
+) -> None:
+    tenant = await agents.open()
+    await fill(tenant, "ada")
+    asked = await tenant.forget("ada")
+    whole = StoreErasure.rescan
+    async with local_world(ground.resources) as world:
+
+        async def rescan(self: StoreErasure, sought: Any) -> Any:
+            found = await whole(self, sought)
+            if meanwhile == "deletion":
+                world.links["shared"].tenants.clear()
+            else:
+                with ground.server.admin() as admin:
+                    admin.hset(keys.access(ACME), "matters", '{"case-1":"digest"}')
+            return found
+
+        with patch.object(StoreErasure, "rescan", rescan):
+            await settle(world)
+    assert (await receipt_of(tenant, asked)).phase is ErasurePhase.INDEXED
+    with ground.server.admin() as admin:
+        assert admin.hget(keys.dek(ACME, asked.subject), "dek")
+
+
+async def test_a_version_that_never_was_asks_for_no_key_to_be_destroyed(
+    ground: Ground, agents: Agents
+) -> None:
+    tenant = await agents.open()
+    await fill(tenant, "ada")
+    asked = await tenant.forget("ada")
+    name = keys.dek(ACME, asked.subject)
+    with ground.server.admin() as admin:
+        data_key = admin.hget(name, "dek") or b""
+        admin.hset(name, "dek", b"\x7f" * 4 + data_key[4:])
+        assert kek_version(admin.hget(name, "dek") or b"") > 1
+    await ground.settle()
+    assert (
+        (await record(ground)).shred_through,
+        (await receipt_of(tenant, asked)).key_version,
+    ) == (
+        1,
+        1,
+    )
+
+
 @pytest.mark.parametrize("damage", [b"short", None], ids=["no key", "another's"])
 async def test_a_data_key_that_does_not_open_holds_up_no_erasure(
     ground: Ground, agents: Agents, damage: bytes | None
@@ -384,6 +433,26 @@ async def test_a_false_mark_is_taken_away(ground: Ground, agents: Agents) -> Non
     with pytest.raises(SubjectErased):
         await tenant.conversation("one", user="bob").append(Message.human("still erased"))
     assert (await receipt_of(tenant, asked)).phase is ErasurePhase.PURGED
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["the operator's of then", "a false one"])
+async def test_a_mark_set_again_costs_a_person_who_came_back_nothing(
+    ground: Ground, agents: Agents, own: bool
+) -> None:
+    tenant = await agents.open()
+    await fill(tenant, "ada")
+    asked = await tenant.forget("ada")
+    await ground.settle()
+    name = keys.dek(ACME, asked.subject)
+    with ground.server.admin() as admin:
+        kept = admin.hget(name, "erased") or b""
+        admin.delete(name)  # as its expiry does
+    await fill(tenant, "ada")
+    with await ground.login("acme", "other") as agent:
+        assert agent.hsetnx(name, "erased", kept if own else b"false") == 1
+    await ground.settle(timedelta(days=3))
+    with ground.server.admin() as admin:
+        assert admin.hkeys(name) == [b"dek"]
 
 
 async def test_a_hold_that_came_in_between_refuses_the_request(

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from unittest.mock import patch
 
@@ -127,6 +128,28 @@ async def test_a_pass_of_a_server_that_was_replaced_begins_anew(valkey: Server) 
         link.key_pass.position.done = True
         await rewrap(link, system_clock)
         assert versions(valkey, ACME) == {2}
+
+
+async def test_a_pass_in_which_a_tenant_was_refused_shows_nothing_of_it(valkey: Server) -> None:
+    acme = turned(valkey, ACME)
+    whole = StoreAdmin.replace_data_keys
+    parts = 0
+    async with linked(valkey, acme=acme) as link:
+        live = link.tenants[ACME]
+
+        async def refused(self: StoreAdmin, changes: object) -> object:
+            nonlocal parts
+            parts += 1
+            link.tenants[ACME] = replace(live, keys=None) if parts % 2 else live
+            return await whole(self, changes)  # type: ignore[arg-type]
+
+        with patch.object(StoreAdmin, "replace_data_keys", refused):
+            await rewrap(link, system_clock)
+        assert ACME not in link.key_scans
+        link.tenants[ACME] = live
+        await rewrap(link, system_clock)
+        assert versions(valkey, ACME) == {2}
+        assert not link.key_scans[ACME].clean
 
 
 async def test_the_same_damage_is_told_once(valkey: Server) -> None:

@@ -39,7 +39,9 @@ async def rewrap(link: StoreLink, clock: Clock) -> Rewrapped:
     under_way = link.key_pass = _begun(link, clock)
     if under_way is None:
         return Rewrapped()
-    async for batch in link.admin.data_keys(under_way.found.__contains__, under_way.position):
+    async for batch in link.admin.data_keys(
+        lambda tenant: tenant in under_way.found, under_way.position
+    ):
         for part in _parts(batch):
             await _wrap_anew(link, under_way, part)
     link.key_pass = None
@@ -78,7 +80,10 @@ async def _wrap_anew(link: StoreLink, under_way: KeyPass, stored: Sequence[Store
     for one in stored:
         live = link.tenants.get(one.tenant)
         if live is None or live.keys is None:
-            continue  # deleted meanwhile, or done
+            # Deleted, done, or refused for now: a pass that left keys out shows nothing.
+            found.pop(one.tenant, None)
+        if live is None or live.keys is None or one.tenant not in found:
+            continue
         scan = found[one.tenant]
         found[one.tenant] = scan = replace(scan, total=scan.total + 1)
         if _is_current(live.keys, one.value):

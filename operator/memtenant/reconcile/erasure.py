@@ -39,7 +39,7 @@ from memtenant.reconcile.declared import tenant_spec
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.policy import read_policy
 from memtenant.reconcile.world import World
-from memtenant.resources.port import Declared, EventType, ObjectKey
+from memtenant.resources.port import Declared, EventType, ObjectKey, StoredSecret
 from memtenant.rules.desired import SHARED_PRINCIPAL
 from memtenant.rules.erasure import (
     Ground,
@@ -159,6 +159,7 @@ class _Tenant:
         self._store = link.admin.erasure
         self._receipts: dict[str, ErasureReceipt] = {}
         self._keys: AgentKeyring | None = None
+        self._live: frozenset[int] = frozenset()
         self._events: OperatorEvents | None = None
 
     async def attempt(self, step: Awaitable[None]) -> bool:
@@ -219,7 +220,9 @@ class _Tenant:
         refused = {one.subject: one.id for one in entered if one.refusal}
         standing = await self._store.marks(self.tenant, list(refused))
         marks: dict[str, bytes | None] = {
-            subject: None for subject, mark in standing.items() if _is_of(mark, refused[subject])
+            subject: None
+            for subject, mark in standing.items()
+            if _request_of(mark) == refused[subject]
         }
         honoured = [one for one in entered if not one.refusal]
         return marks | {one.subject: operator_mark(one, ground) for one in honoured}
@@ -242,32 +245,46 @@ class _Tenant:
     async def judge_marks(self, marks: Mapping[str, bytes]) -> None:
         """Take false tombstones away, which shut persons out. A Steward's own stays: its request is
         on its way."""
-        await self._drop_keys_beside(marks)
+        self._receipts = await self._store.receipts(self.tenant)
         known = self._link.true_marks
-        new = {one: mark for one, mark in marks.items() if (self.tenant, one, mark) not in known}
-        if not new:
-            return
-        ground = await self._ground()
-        for subject, mark in new.items():
-            if is_true_mark(mark, subject, ground):
-                known.add((self.tenant, subject, mark))
-                continue
-            await self._store.unmark(self.tenant, subject, mark)
-            words = "A mark of an erased person that no Steward set was taken away"
-            await self.emit(self._declared(), EventType.WARNING, "FalseErasureMark", words)
+        spent = {subject for subject, mark in marks.items() if self._is_spent(mark)}
+        true = {
+            subject: mark
+            for subject, mark in marks.items()
+            if subject not in spent and (self.tenant, subject, mark) in known
+        }
+        if len(true) < len(marks):
+            ground = await self._ground()
+            for subject in marks.keys() - true.keys():
+                mark = marks[subject]
+                if subject not in spent and is_true_mark(mark, subject, ground):
+                    known.add((self.tenant, subject, mark))
+                    true[subject] = mark
+                    continue
+                await self._store.unmark(self.tenant, subject, mark)
+                words = "A mark of an erased person that no Steward set for now was taken away"
+                await self.emit(self._declared(), EventType.WARNING, "FalseErasureMark", words)
+        await self._drop_keys_beside(true)
+
+    def _is_spent(self, mark: bytes) -> bool:
+        """Whether its erasure was refused, or is so long over that the person may be back: an agent
+        that has kept the mark can set it again."""
+        receipt = self._behind(mark)
+        if receipt is None or receipt.purged_at is None:
+            return receipt is not None and receipt.phase is ErasurePhase.REFUSED
+        return self._now() > receipt.purged_at + self._world.timing.tombstone
+
+    def _behind(self, mark: bytes) -> ErasureReceipt | None:
+        return self._receipts.get(_request_of(mark))
 
     async def _drop_keys_beside(self, marks: Mapping[str, bytes]) -> None:
         """A data key that an agent put back beside the tombstone of an erasure that is past it."""
-        self._receipts = await self._store.receipts(self.tenant)
-        under_way = {
-            one.subject
-            for one in self._receipts.values()
-            if one.phase in (ErasurePhase.REQUESTED, ErasurePhase.INDEXED)
-        }
-        erased = {one.subject: one for one in self._receipts.values() if one.remaining == 0}
-        for subject in marks.keys() & erased.keys() - under_way:
+        for subject, mark in marks.items():
+            erased = self._behind(mark)
+            if erased is None or erased.subject != subject or erased.remaining != 0:
+                continue
             if await self._store.data_key(self.tenant, subject) is not None:
-                await self._store.drop_key(self.tenant, erased[subject])
+                await self._store.drop_key(self.tenant, erased)
 
     async def seek(self) -> None:
         """Who is looked for in the next pass over the store."""
@@ -285,7 +302,10 @@ class _Tenant:
             self.sought.append(Sought(receipt, subject, key))
 
     async def rescanned(self, found: dict[str, list[Finding]]) -> None:
-        """Delete what the pass found; where it found nothing, the data key goes."""
+        """Delete what the pass found; where it found nothing, the data key goes. The pass may have
+        taken long: a hold may stand now."""
+        if not self.sought or self._is_gone() or (await self._ground()).obstacle:
+            return
         for one in self.sought:
             left = found.get(one.receipt.id, [])
             for finding in left:
@@ -318,11 +338,12 @@ class _Tenant:
 
     async def _ask_to_shred(self, data_key: bytes) -> int:
         """Have every key version destroyed under which the data key may have been wrapped."""
-        stored, record = await read_record(self._world, self.tenant)
-        if record is None:
-            raise KeyUnavailable(f"The record of tenant {self.tenant} is gone: restore it")
-        active = Keyring.from_json(record.keyring, self.tenant).active.version
-        through = max(active, _wrapped_under(data_key))
+        stored, record = await self._record()
+        keyring = Keyring.from_json(record.keyring, self.tenant)
+        under = _wrapped_under(data_key)
+        # An agent may have made the version up: none that never was would ever be destroyed.
+        known = under if under in _live(keyring) else 0
+        through = max(keyring.active.version, known)
         due = (self._now() + self._world.timing.shred_epoch).replace(microsecond=0)
         asked = replace(
             record,
@@ -334,6 +355,8 @@ class _Tenant:
 
     async def purged(self, receipts: list[str], left: tuple[str, ...]) -> None:
         """The files are written anew, as far as they are."""
+        if self._is_gone():
+            return
         spec = self._spec()
         for receipt in (self._receipts[one] for one in receipts):
             after = replace(
@@ -371,6 +394,10 @@ class _Tenant:
                 self._receipts[after.id] = after
                 words = f"The erasure {after.id[:8]}: the keys are destroyed"
                 await self.emit(self._declared(), EventType.NORMAL, "PersonErased", words)
+
+    def _is_gone(self) -> bool:
+        """Whether the tenant is being deleted meanwhile: what is written now would be left."""
+        return self.tenant not in self._link.tenants
 
     # --- what decides ----------------------------------------------------------------------
 
@@ -427,13 +454,15 @@ class _Tenant:
         if stored is None:
             return None
         keyring = await self._keyring()
-        if kek_version(stored) < keyring.keks[0].version:
-            raise RecordMalformed("The data key is under a key version that was destroyed")
+        if kek_version(stored) not in self._live:
+            raise RecordMalformed(
+                "The data key is under a version that was destroyed, or never was"
+            )
         return unwrap_data_key(keyring, receipt.subject, stored)
 
     async def _keyring(self) -> AgentKeyring:
         if self._keys is None:
-            stored, record = await read_record(self._world, self.tenant)
+            stored, record = await self._record()
             agents = [agent.name for agent in self._spec().agents_or_default()]
             found = await read_bindings(
                 self._world, self.tenant, stored, record, agents, bound=True
@@ -441,8 +470,15 @@ class _Tenant:
             keyrings = found.keyrings()
             if not keyrings:
                 raise KeyUnavailable(f"No binding of tenant {self.tenant} is there with its keys")
+            self._live = _live(Keyring.from_json(record.keyring, self.tenant))
             self._keys = max(keyrings, key=lambda one: one.keks[-1].version)
         return self._keys
+
+    async def _record(self) -> tuple[StoredSecret | None, TenantRecord]:
+        stored, record = await read_record(self._world, self.tenant)
+        if record is None:
+            raise KeyUnavailable(f"The record of tenant {self.tenant} is gone: restore it")
+        return stored, record
 
     def _spec(self) -> MemoryTenantSpec:
         return tenant_spec(self._declared())
@@ -463,6 +499,10 @@ class _Tenant:
         return self._world.clock.now().replace(microsecond=0)
 
 
+def _live(keyring: Keyring) -> frozenset[int]:
+    return frozenset(kek.version for kek in keyring.keks)
+
+
 def _wrapped_under(data_key: bytes) -> int:
     try:
         return kek_version(data_key)
@@ -470,11 +510,12 @@ def _wrapped_under(data_key: bytes) -> int:
         return 0
 
 
-def _is_of(mark: bytes, request: str) -> bool:
+def _request_of(mark: bytes) -> str:
+    """Which request a tombstone is of; empty where it is none."""
     try:
-        return Tombstone.parse(mark).id.hex() == request
+        return Tombstone.parse(mark).id.hex()
     except RecordMalformed:
-        return False
+        return ""
 
 
 def _versions(

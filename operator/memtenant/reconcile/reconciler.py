@@ -22,7 +22,7 @@ from memtenant.reconcile.erasure import erase_persons
 from memtenant.reconcile.expiry import tell_removal
 from memtenant.reconcile.outcome import Lane, Measured, Outcome
 from memtenant.reconcile.policy import reconcile_policy
-from memtenant.reconcile.standing import status_as_enforced
+from memtenant.reconcile.standing import enforce_standing, status_as_enforced
 from memtenant.reconcile.store import forget_store, reconcile_store
 from memtenant.reconcile.tenant import reconcile_tenant
 from memtenant.reconcile.world import World
@@ -61,6 +61,9 @@ class WorldReconciler:
         first = tenant not in self.world.settled
         if declared.deleting:
             outcome = await delete_tenant(self.world, declared)
+            if outcome.requeue_after is not None:
+                # A hold that is newer than the last reconcile binds the agents while this waits.
+                await enforce_standing(self.world, declared)
         else:
             outcome = await reconcile_tenant(self.world, declared)
         counted = () if not outcome.changed and not first else _counted_by(self.world, declared)
