@@ -1,6 +1,5 @@
 -- mt1_expire, mt1_context_expire: what has passed its cut-off goes, also where nobody appends.
 -- mt1_expiring, mt1_context_expiring: what would go, now or at a cut-off to come.
--- mt1_compact: entries of a subject's index that lead to nothing any more.
 --
 -- The operator calls them. An agent may, and gains nothing: what its rules do not let it remove by
 -- hand (a hold, a minimum) it does not remove here. Cut-offs of what is removed come from o:limits
@@ -13,13 +12,12 @@
 -- The library is one chunk of Lua, which may have 200 local variables: those that only this file
 -- needs end with it.
 
-local expire, expiring, context_expire, context_expiring, compact
+local expire, expiring, context_expire, context_expiring
 
 do
 
 local MAX_LOOK = 2000              -- entries that one call looks at
 local MAX_LOOK_BYTES = 4194304     -- bytes of them
-local MAX_COMPACT = 64             -- entries of an index
 local HDEL_AT_ONCE = 1000          -- Lua's stack bounds what unpack may return
 
 -- What of a list has passed the cut-off, from an index on: so many entries at its head (trim), and
@@ -454,65 +452,6 @@ function context_expire(keys, args)
   end
   write_books(call, found.bytes, 0, 0)
   return context_expiry_reply(call, found)
-end
-
--- Whether an entry of an index leads to anything. Its keys are not declared: they are those of the
--- tenant, in the same slot.
-local function leads_somewhere(prefix, where)
-  local context, value = match(where, '^(c:[^:]+):([^:]+)$')
-  if context then
-    return redis.call('HEXISTS', prefix .. 'r:' .. context, value) == 1
-  end
-  local base = prefix .. 'r:' .. where
-  if sub(where, 1, 2) == 'c:' then
-    return redis.call('EXISTS', base) == 1
-  end
-  -- An append to a conversation without messages writes its entry anew.
-  return redis.call('EXISTS', base .. ':l', base .. ':s', base .. ':g') > 0
-    or redis.call('HEXISTS', base .. ':h', 'meta') == 1
-end
-
--- KEYS  index limits
--- ARGV  pairs: entry, how often it is there beyond once
--- reply ok removed now
-function compact(keys, args)
-  exactly(keys, 2, 'MT_KEYS')
-  at_least(args, 2, 'MT_ARGUMENTS')
-  if #args % 2 ~= 0 or #args > 2 * MAX_COMPACT then
-    refuse('MT_ARGUMENTS 2')
-  end
-  local prefix = named(keys, '^(mt:{[%w.-]+}:)i:[%w_-]+$')
-  local call = {list = keys[1], usage_key = prefix .. 'u',
-    limits_key = same(keys, 2, prefix .. 'o:limits')}
-  local entries, spare = {}, {}
-  for place = 1, #args, 2 do
-    local where = text(args, place, 3, 200)
-    if not match(where, '^[^:]+:[^:]+$') and not match(where, '^c:[^:]+:[^:]+$') then
-      refuse('MT_ARGUMENT ' .. place)
-    end
-    entries[#entries + 1], spare[#spare + 1] = where, integer(args, place + 1, 0, 1e6)
-  end
-  load_limits(call)
-  reading('index', 'LRANGE', keys[1], '0', '0')
-  if call.cutoff == 0 then
-    return {'ok', 0, call.now}
-  end
-  must(call, 'LREM', keys[1], '0', '')
-  local removals = {}
-  for place, where in ipairs(entries) do
-    local ok, alive = pcall(leads_somewhere, prefix, where)
-    if ok and not alive then
-      removals[where] = 0
-    elseif ok and spare[place] > 0 then
-      removals[where] = spare[place]
-    end
-  end
-
-  local removed = 0
-  for where, count in pairs(removals) do
-    removed = removed + redis.call('LREM', keys[1], decimal(count), where)
-  end
-  return {'ok', removed, call.now}
 end
 
 end
