@@ -240,9 +240,10 @@ class QuotaExceeded(DataError):
     """A limit of the tenant is reached.
 
     ``limit`` is ``memory`` (bytes), ``conversations``, ``writes_per_second``, ``fields`` (of one
-    shared context) or ``measured`` (the operator counted and took the writes away). ``used`` and
-    ``allowed`` are in the limit's unit. ``retry_after`` is in seconds and None where time alone
-    frees nothing: delete something, or wait for content to expire.
+    shared context), ``checkpoints`` (of one thread) or ``measured`` (the operator counted and took
+    the writes away). ``used`` and ``allowed`` are in the limit's unit. ``retry_after`` is in
+    seconds and None where time alone frees nothing: delete something, or wait for content to
+    expire.
     """
 
     reason = "QuotaExceeded"

@@ -1,5 +1,6 @@
 """What the documentation lists is whole: fields, conditions, reasons, Events, metrics."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -48,6 +49,15 @@ def test_access_modes_phases_and_deletion_policies_are_explained() -> None:
         str(one) for one in Phase
     }
     assert set(DeletionPolicy) <= set(first_column(section(_OPERATIONS, "Deletion")))
+
+
+def test_every_function_of_the_library_has_its_line() -> None:
+    register = (ROOT / "operator/memtenant/functions/register.lua").read_text()
+    offered = re.findall(r"^offer(?:_reading)?\('(\w+)'", register, re.MULTILINE)
+    page = (DOCS / "functions.md").read_text()
+
+    assert len(offered) > 20
+    assert [name for name in offered if f"`mt1_{name}`" not in page] == []
 
 
 def test_every_layer_has_its_line_in_their_order() -> None:

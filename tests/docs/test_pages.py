@@ -1,7 +1,9 @@
 """The documentation is true where a program can tell: links, commands, manifests, file names."""
 
+import ast
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -13,7 +15,17 @@ import yaml
 from memtenant.api.resource import API_VERSION
 from memtenant.api.validate import validate
 from memtenant.cli.app import app
-from tests.docs.pages import DOCS, PAGES, ROOT, anchors, code_lines, links, spans, yaml_texts
+from tests.docs.pages import (
+    DOCS,
+    PAGES,
+    ROOT,
+    anchors,
+    blocks,
+    code_lines,
+    links,
+    spans,
+    yaml_texts,
+)
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -48,6 +60,22 @@ def test_every_manifest_is_valid(page: Path) -> None:
         if document.get("apiVersion") == API_VERSION
         for violation in validate(_placed(document))
     ]
+
+    assert wrong == []
+
+
+@pages
+def test_every_python_example_can_be_read_and_imports_what_is_there(page: Path) -> None:
+    wrong = []
+    for text in (block.text for block in blocks(page) if block.language == "python"):
+        compile(text, page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        wrong += [
+            f"{node.module}.{name.name}"
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("memtenant")
+            for name in node.names
+            if not hasattr(import_module(str(node.module)), name.name)
+        ]
 
     assert wrong == []
 
