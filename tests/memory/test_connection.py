@@ -128,6 +128,23 @@ async def test_a_cancelled_append_leaves_others_and_the_connection_alone(
     await tenant.aclose()
 
 
+async def test_those_who_wait_are_stored_though_whoever_led_was_cancelled_before_it_sent(
+    acme: Provisioned, stack: ExitStack
+) -> None:
+    proxy, tenant = proxied(acme, stack)
+    chat = tenant.conversation("s", user="ada")
+    proxy.delay(0.1)  # while the data key is looked for, nothing has been sent
+    one, two, three = [asyncio.create_task(chat.append(Message.human(n))) for n in "123"]
+    for leader in (one, two):
+        await asyncio.sleep(0.05)
+        leader.cancel()
+    ends = await asyncio.gather(one, two, three, return_exceptions=True)
+    assert [type(end) for end in ends[:2]] == [asyncio.CancelledError] * 2
+    assert not isinstance(ends[2], BaseException)
+    assert [stored.text for stored in await chat.messages()] == ["3"]
+    await tenant.aclose()
+
+
 async def test_a_rotated_binding_is_followed_without_a_failed_call(
     acme: Provisioned, opened: Open
 ) -> None:
@@ -274,6 +291,16 @@ async def use(source: BindingSource) -> None:
             return twin.conversation("s", user="ada").messages()
 
     assert len(await asyncio.to_thread(without_asyncio)) == 102
+
+
+def test_connections_of_an_event_loop_that_ended_do_not_stay_open(acme: Provisioned) -> None:
+    tenant = Tenant(acme.source())
+    name = agent_user(acme.tenant, "default", "a")
+    for _ in range(5):
+        asyncio.run(tenant.conversation("s", user="ada").count())
+    with acme.server.admin() as admin:
+        users = [client["user"] for client in admin.client_list()]
+    assert users.count(name) == 1
 
 
 def test_another_event_loop_finds_everything_anew(acme: Provisioned) -> None:

@@ -215,6 +215,19 @@ async def test_one_of_many_that_is_refused_leaves_the_others(tenant: Tenant) -> 
     assert [one.text for one in await chat.messages(2)] == [str(n) for n in range(10)]
 
 
+async def test_a_title_that_comes_while_another_is_on_its_way_is_stored_too(
+    tenant: Tenant,
+) -> None:
+    chat = tenant.conversation("ticket", user="ada", title="one")
+    first = asyncio.create_task(chat.append(Message.human("1")))
+    while not chat._lane._sealed_title:
+        await asyncio.sleep(0)
+    tenant.conversation("ticket", user="ada", title="two")
+    await first
+    await chat.append(Message.human("2"))
+    assert [one.title for one in (await tenant.conversations("ada")).items] == ["two"]
+
+
 async def test_what_cannot_be_stored_is_refused_before_it_is_sent(tenant: Tenant) -> None:
     chat = tenant.conversation("ticket", user="ada")
     noise = "".join(chr(0x4E00 + (n * 7919) % 20000) for n in range(120_000))

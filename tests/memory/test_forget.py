@@ -16,6 +16,7 @@ from memtenant.errors import (
     SubjectErased,
     TenantHeld,
 )
+from memtenant.memory.checkpoints import Checkpoint
 from memtenant.memory.subjects import Subject, places_of
 from memtenant.rules.acl import AccessState
 from memtenant.tenancy import keys
@@ -219,9 +220,13 @@ async def test_under_minimal_a_persons_messages_leave_the_shared_conversation(
     await tenant.forget("ada")
     left = [one.text for one in await chats["bob"].messages()]
     assert left == ["bob 0", "bob 1", "bob 2"]
+    state = Checkpoint(namespace="", name="1", content=b"", channels={})
     with pytest.raises(SubjectErased):
         await chats["ada"].append(human())
+    with pytest.raises(SubjectErased):
+        await tenant.checkpoints("shared", user="ada").put(state)
     await chats["bob"].append(human("goes on"))
+    await tenant.checkpoints("shared", user="bob").put(state)
 
 
 async def test_a_value_without_a_key_goes_with_its_context(

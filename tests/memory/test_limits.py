@@ -165,6 +165,26 @@ async def test_replicated_writes_wait_for_the_replica(
         assert await chat.count() == 12
 
 
+async def test_a_repeated_append_that_stores_nothing_is_not_durable_either_without_the_replica(
+    redis_replicated: tuple[Server, Server], tmp_path: Path
+) -> None:
+    """A WAIT counts from its own connection's last write, and a repetition may use another one."""
+    primary, replica = redis_replicated
+    acme = Provisioned(primary, tmp_path, policy=policy(durability=Durability.REPLICATED))
+    acme.replicas = (replica,)
+    acme.provision()
+    patience = Options(retry_budget=1.5)
+    replica.freeze()
+    try:
+        for _ in range(2):
+            async with Tenant(acme.source(), options=patience) as tenant:
+                chat = tenant.conversation("s", user="ada")
+                with pytest.raises(NotDurable):
+                    await chat.append(Message.human("two"), idempotency_key="two")
+    finally:
+        replica.thaw()
+
+
 async def test_a_replica_that_is_slow_is_waited_for_without_storing_twice(
     redis_replicated: tuple[Server, Server], tmp_path: Path
 ) -> None:

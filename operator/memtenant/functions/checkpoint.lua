@@ -258,7 +258,7 @@ do
     local call = conversation_names(keys, true)
     call.saved = same(keys, 7, sub(call.list, 1, -2) .. 'g')
     subject_of(keys, 8, call.prefix, 'k:')
-    subject_of(keys, 9, call.prefix, 'i:')
+    call.subject = subject_of(keys, 9, call.prefix, 'i:')
     call.place = where_of(args)
     local time = optional_integer(args, 3, 1e15)
     call.tag = optional_text(args, 4, 8)
@@ -301,6 +301,7 @@ do
   end
 
   local function save(call, keys, roots)
+    check_subject(call, keys[8], call.subject)
     local fresh_key = check_data_key(call, keys[8], call.dek, call.new_key)
     if call.oldest < call.cutoff and redis.acl_check_cmd('HDEL', call.saved, '') then
       sweep(call, function(_, time)

@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from inspect import isawaitable
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -73,6 +74,7 @@ class Link:
 
     def __init__(self, options: Options, generation: int) -> None:
         self._timeout = options.timeout
+        self._process = os.getpid()
         self._stream = _Stream()
         self.generation = generation
 
@@ -106,6 +108,14 @@ class Link:
     async def close(self) -> None:
         """Close in good order."""
         self._stream.close()
+
+    def is_cut(self) -> bool:
+        """Cut the connection from outside of its event loop, which may have ended; whether it was:
+        a forked child leaves it to its parent."""
+        if self._process != os.getpid():
+            return False
+        self._stream.cut()
+        return True
 
 
 class _Stream(asyncio.BufferedProtocol):
@@ -142,6 +152,14 @@ class _Stream(asyncio.BufferedProtocol):
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+    def cut(self) -> None:
+        if self._transport is None:
+            return
+        raw = self._transport.get_extra_info("socket")
+        # A loop of another make has sockets that cannot, and closes them when it ends.
+        with suppress(OSError, TypeError, AttributeError):
+            raw.shutdown(socket.SHUT_RDWR)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)

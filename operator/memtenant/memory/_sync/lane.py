@@ -65,6 +65,7 @@ class Lane:
         self._waiting: list[Ticket] = []
         self._interrupted: tuple[list[Ticket], Append, Tries] | None = None
         self._titled: bool | None = None
+        self._sealed_title: str | None = None
         self._epoch = 0
         self._start_over()
 
@@ -90,14 +91,28 @@ class Lane:
 
     def _lead(self, own: Ticket) -> None:
         """Send what an interrupted leader left, or the next batch."""
-        if self._interrupted is not None:
-            batch, call, tries = self._interrupted
-            self._interrupted = None
-            if any(ticket.waiting for ticket in batch):
-                self._send(batch, call, tries, own)
-                return
+        left, self._interrupted = self._interrupted, None
+        if left is not None and not any(ticket.waiting for ticket in left[0]):
+            left = None
             self._renew()
-        self._commit(take_batch(self._waiting), own)
+        batch = take_batch(self._waiting) if left is None else left[0]
+        try:
+            if left is None:
+                self._commit(batch, own)
+            else:
+                self._send(*left, own)
+        except BaseException:
+            self._put_back(batch, own)
+            raise
+
+    def _put_back(self, batch: Sequence[Ticket], own: Ticket) -> None:
+        """Cancelled before all of it was sent: whoever leads next sends what others wait for."""
+        sent = () if self._interrupted is None else self._interrupted[0]
+        self._waiting[:0] = [
+            ticket
+            for ticket in batch
+            if ticket.waiting and ticket is not own and not ticket.settled and ticket not in sent
+        ]
 
     def _commit(self, batch: list[Ticket], own: Ticket) -> None:
         """Seal the batch and send it; settles each of its tickets."""
@@ -145,7 +160,8 @@ class Lane:
         self._acknowledged = self._counter - 1
         self._indexed = True
         if call.meta:
-            self._titled = True
+            # Another title may have been asked for while this one was on its way.
+            self._titled = self._sealed_title == self._title or None
         elif self._epoch not in (0, answer.epoch):
             self._titled = None  # it may have been deleted, and its title with it
         self._epoch = answer.epoch
@@ -288,7 +304,8 @@ class Lane:
                 mark = mac = b""  # a ticket is stored as a whole: its first record tells of it
         meta = b""
         if not self._titled:
-            title = encode_value({"session": self._session, "title": self._title})
+            self._sealed_title = self._title
+            title = encode_value({"session": self._session, "title": self._sealed_title})
             meta = keys.seal(TITLE, self._writer, self._counter, pack(title))
         expected = batch[0].expected
         return Append(

@@ -133,3 +133,7 @@ class Link:
     def close(self) -> None:
         """Close in good order."""
         self._socket.close()
+
+    def is_cut(self) -> bool:
+        """Only a fork leaves connections behind here, and they are the parent's."""
+        return False

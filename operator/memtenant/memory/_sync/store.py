@@ -17,6 +17,7 @@ from typing import TypeVar
 from memtenant.errors import BindingInvalid, MemtenantError, NotDurable
 from memtenant.functions.fcall import Call, Words
 from memtenant.functions.keyspace import TenantKeys
+from memtenant.functions.replies import Marked
 from memtenant.memory._sync.link import Gate, Link, home, sleep
 from memtenant.memory.answers import login_refused, passing, unavailable, value
 from memtenant.memory.locks import ShortLock
@@ -91,6 +92,8 @@ class Store:
             replies = self._run(lambda again: self._replicated(call, again, expected), tries)
             answer = call(False).read(value(replies[0]))
             acknowledged = value(replies[-1])
+            if isinstance(answer, Marked) and tries.sent == 1:
+                continue  # stored by an earlier call: nothing was written that WAIT counts
             if isinstance(acknowledged, int) and acknowledged >= expected:
                 return answer
             delay = full_jitter(attempt)
@@ -221,8 +224,8 @@ class Store:
         if self._home != here:
             with self._settling:
                 if self._home not in (None, here):
-                    # Not closed, and never freed: a child would reach into its parent's loop.
-                    self._left.extend(self._idle)
+                    # Never freed in a child, which would reach into its parent's loop.
+                    self._left += [link for link in self._idle if not link.is_cut()]
                     self._idle = []
                     self._gate = Gate(self._options.connections)
                 self._home = here
