@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from memtenant import Message, ToolCall
 from memtenant.errors import MessageInvalid, MessageTooLarge, RecordMalformed
 from memtenant.memory.codec import _DICTIONARY, decode, encode, pack, unpack
+from memtenant.memory.drafts import draft
 from memtenant.memory.tokens import estimate_tokens, message_tokens
 
 RESERVED = {"role", "text", "parts", "name", "calls", "call", "meta", "pinned"}
@@ -74,6 +75,27 @@ def test_prose_is_kept_in_fewer_bytes_and_noise_in_hardly_more() -> None:
 def test_what_json_cannot_hold_is_refused(value: object) -> None:
     with pytest.raises(MessageInvalid):
         encode(Message.human("x", value=value))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (Message(5, "x"), "role is a text, not int"),  # type: ignore[arg-type]
+        (Message.human(None), "content is .*, not NoneType"),  # type: ignore[arg-type]
+        (Message.human(b"x"), "content is .*, not bytes"),  # type: ignore[arg-type]
+        (Message.human({"type": "text"}), "content is .*, not dict"),  # type: ignore[arg-type]
+        (Message.human(["x"]), "content is .*, not list"),  # type: ignore[list-item]
+        (Message("human", "x", metadata=["x"]), "metadata is a mapping"),  # type: ignore[arg-type]
+        (Message("human", "x", further="x"), "further is a mapping"),  # type: ignore[arg-type]
+        (Message.ai("x", tool_calls=[{"id": "1"}]), "ToolCall"),  # type: ignore[list-item]
+        (Message.ai("x", tool_calls=[ToolCall("1", None)]), "ToolCall"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_message_of_the_right_types_is_refused_before_it_spoils_a_conversation(
+    message: Message, told: str
+) -> None:
+    with pytest.raises(MessageInvalid, match=told):
+        draft(message, estimate_tokens)
 
 
 def test_endless_nesting_and_reserved_names_are_refused() -> None:

@@ -220,7 +220,9 @@ async def test_a_title_that_comes_while_another_is_on_its_way_is_stored_too(
 ) -> None:
     chat = tenant.conversation("ticket", user="ada", title="one")
     first = asyncio.create_task(chat.append(Message.human("1")))
-    while not chat._lane._sealed_title:
+    for _ in range(1_000_000):
+        if chat._lane._sealed_title:
+            break
         await asyncio.sleep(0)
     tenant.conversation("ticket", user="ada", title="two")
     await first
@@ -243,6 +245,8 @@ async def test_what_cannot_be_stored_is_refused_before_it_is_sent(tenant: Tenant
         await chat.append(Message.human("x", data={1: "one"}))  # type: ignore[dict-item]
     with pytest.raises(UsageError, match=r"Message\.human"):
         await chat.append("hello")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="a list of messages, not Message"):
+        await chat.extend(Message.human("x"))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="needs a user"):
         tenant.conversation("ticket", user="")
     assert await chat.count() == 0

@@ -54,6 +54,11 @@ def everything(admin: "redis.Redis") -> Iterator[bytes]:
                 yield from admin.zrange(key, 0, -1)
 
 
+async def test_what_is_no_message_is_told_as_where_nothing_is_masked(tenant: Tenant) -> None:
+    with pytest.raises(UsageError, match=r"Message\.human"):
+        await tenant.conversation("s", user="u").append("x")  # type: ignore[arg-type]
+
+
 async def test_no_server_holds_what_was_masked(acme: Provisioned, tenant: Tenant) -> None:
     chat = tenant.conversation("s", user="u", title="Mail of ada@example.org")
     receipt = await chat.append(Message.human("ada@example.org"))

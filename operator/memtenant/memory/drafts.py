@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from memtenant.crypto.primitives import SecretKey, derive, length_prefixed, mac
 from memtenant.crypto.record import OVERHEAD_BYTES, Place
-from memtenant.errors import MessageTooLarge, UsageError
+from memtenant.errors import MessageTooLarge
 from memtenant.functions.calls import MAX_BATCH, MAX_BATCH_BYTES, MAX_RECORD_BYTES
 from memtenant.functions.replies import Head
 from memtenant.memory.codec import encode, pack
-from memtenant.memory.messages import Message, Receipt
+from memtenant.memory.messages import Message, Receipt, check_message
 from memtenant.memory.tokens import TokenCounter, message_tokens
 from memtenant.tenancy.masking import Detector
 
@@ -78,11 +78,7 @@ class Ticket:
 
 def draft(message: Message, counter: TokenCounter) -> Draft:
     """Raises `MessageInvalid`, or `MessageTooLarge` before anything is sent."""
-    if not isinstance(message, Message):
-        raise UsageError(
-            f"An append takes a Message, not {type(message).__name__}: Message.human('…'), "
-            "Message.ai('…')"
-        )
+    check_message(message)
     content = pack(encode(message))
     if len(content) + OVERHEAD_BYTES > MAX_RECORD_BYTES:
         raise MessageTooLarge(

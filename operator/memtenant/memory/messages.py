@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from memtenant.errors import MessageInvalid, UsageError
 from memtenant.functions.replies import Head
 from memtenant.tenancy.masking import Detector
 
@@ -25,6 +26,7 @@ __all__ = [
     "Receipt",
     "StoredMessage",
     "ToolCall",
+    "check_message",
 ]
 
 HUMAN, AI, SYSTEM, TOOL = "human", "ai", "system", "tool"
@@ -170,3 +172,39 @@ class Page:
 
     items: tuple[ConversationInfo, ...]
     cursor: str | None
+
+
+def check_message(message: object) -> None:
+    """Raises `UsageError` for what is no message, `MessageInvalid` for one whose fields are not of
+    their types: stored, it would not be read again, nor would what stands beside it."""
+    if not isinstance(message, Message):
+        raise UsageError(
+            f"An append takes a Message, not {type(message).__name__}: Message.human('…'), "
+            "Message.ai('…')"
+        )
+    if not isinstance(message.role, str):
+        raise _wrong("role is a text", message.role)
+    if not isinstance(message.content, str) and not _are_parts(message.content):
+        raise _wrong("content is a text, or a list of mappings", message.content)
+    for name in ("name", "tool_call_id"):
+        if not isinstance(getattr(message, name), str | None):
+            raise _wrong(f"{name} is a text or None", getattr(message, name))
+    for name in ("metadata", "further"):
+        if not isinstance(getattr(message, name), Mapping):
+            raise _wrong(f"{name} is a mapping", getattr(message, name))
+    for call in message.tool_calls:
+        named = isinstance(call, ToolCall) and isinstance(call.id, str)
+        if not named or not isinstance(call.name, str):
+            raise _wrong("tool_calls are each a ToolCall, its id and name texts", call)
+
+
+def _are_parts(content: object) -> bool:
+    return (
+        isinstance(content, Sequence)
+        and not isinstance(content, (bytes, bytearray))
+        and all(isinstance(part, Mapping) for part in content)
+    )
+
+
+def _wrong(what: str, value: object) -> MessageInvalid:
+    return MessageInvalid(f"A message's {what}, not {type(value).__name__}: nothing was stored")

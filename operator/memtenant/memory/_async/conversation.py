@@ -118,6 +118,8 @@ class Conversation:
         `StoreUnavailable`. After the last, and where the call is cancelled, the messages may have
         been stored.
         """
+        if not isinstance(messages, Sequence):
+            raise UsageError(f"extend takes a list of messages, not {type(messages).__name__}")
         if not messages:
             raise UsageError("extend needs at least one message: there is nothing to store")
         messages, found = await self._masks.messages(messages, self._history.where.subject.index)

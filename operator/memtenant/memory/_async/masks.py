@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from memtenant.crypto.primitives import SecretKey
 from memtenant.memory._async.link import aside
 from memtenant.memory.masking import Masking, MaskingRules, are_long, is_long, masking_rules
-from memtenant.memory.messages import Json, Message
+from memtenant.memory.messages import Json, Message, check_message
 from memtenant.memory.source import BindingSource
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.masking import Detector, MaskingPolicy
@@ -40,6 +40,8 @@ class Masks:
         mask = self._mask(whose)
         if mask is None:
             return messages, {}
+        for message in messages:
+            check_message(message)
         if are_long(messages):
             return await aside(lambda: mask.messages(messages))
         return mask.messages(messages)
