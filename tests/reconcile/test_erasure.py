@@ -18,8 +18,10 @@ from memtenant.audit import Event, Operation, is_authentic
 from memtenant.crypto.agent_keyring import AgentKeyring, audit_mac_key
 from memtenant.crypto.datakey import kek_version
 from memtenant.crypto.erasure import ErasureRequest, Tombstone
-from memtenant.errors import KeyUnavailable, SubjectErased
+from memtenant.errors import KeyRetired, KeyUnavailable, SubjectErased
+from memtenant.memory._async.erasure import erase
 from memtenant.memory.source import BindingSource
+from memtenant.memory.subjects import SubjectPlaces
 from memtenant.reconcile.once import local_world, settle
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.reconciler import WorldReconciler
@@ -228,6 +230,26 @@ async def test_a_hold_in_the_middle_stops_an_erasure_until_it_ends(
             admin.hset(keys.access(ACME), "matters", "{}")
         await a_round(world)
     assert (await receipt_of(tenant, asked)).phase is ErasurePhase.PURGED
+
+
+async def test_a_person_who_cannot_be_erased_now_holds_up_no_other(
+    ground: Ground, agents: Agents
+) -> None:
+    tenant = await agents.open()
+    await fill(tenant, "ada", "bob")
+    stuck, other = await tenant.forget("ada"), await tenant.forget("bob")
+
+    async def erases(store: Any, where: SubjectPlaces, agent: str) -> Any:
+        if where.subject.alias == stuck.subject:
+            raise KeyRetired(
+                "the data key of a context is under a version that was refused", least=2
+            )
+        return await erase(store, where, agent)
+
+    with patch("memtenant.reconcile.erasure.erase", erases):
+        await ground.settle()
+    phases = (await receipt_of(tenant, stuck)).phase, (await receipt_of(tenant, other)).phase
+    assert phases == (ErasurePhase.REQUESTED, ErasurePhase.PURGED)
 
 
 @pytest.mark.parametrize("meanwhile", ["a hold", "deletion"])

@@ -191,7 +191,8 @@ class _Tenant:
             await self._enter(ground)
         for receipt in self.in_phase(ErasurePhase.REQUESTED):
             if not ground.obstacle:
-                await self._delete_named(receipt)
+                # What cannot be deleted of one person holds up no other.
+                await self.attempt(self._delete_named(receipt))
 
     async def _enter(self, ground: Ground) -> None:
         raw = await self._store.requests(self.tenant)
@@ -307,15 +308,17 @@ class _Tenant:
         if not self.sought or self._is_gone() or (await self._ground()).obstacle:
             return
         for one in self.sought:
-            left = found.get(one.receipt.id, [])
-            for finding in left:
-                await self._delete_found(finding, one.receipt)
-            if left:
-                after = replace(one.receipt, unindexed=one.receipt.unindexed + len(left))
-                await self._store.save(self.tenant, after)
-                self._receipts[after.id] = after
-            else:
-                await self._drop_key(one)
+            await self.attempt(self._go_on(one, found.get(one.receipt.id, [])))
+
+    async def _go_on(self, one: Sought, left: list[Finding]) -> None:
+        for finding in left:
+            await self._delete_found(finding, one.receipt)
+        if not left:
+            await self._drop_key(one)
+            return
+        after = replace(one.receipt, unindexed=one.receipt.unindexed + len(left))
+        await self._store.save(self.tenant, after)
+        self._receipts[after.id] = after
 
     async def _delete_found(self, finding: Finding, receipt: ErasureReceipt) -> None:
         calls, keys, agent = self._calls(receipt), finding.place.keys, receipt.agent
