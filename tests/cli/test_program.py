@@ -44,6 +44,21 @@ def test_what_needs_a_cluster_says_which_packages(arguments: list[str]) -> None:
     assert len(ended.stderr.splitlines()) == 1
 
 
+def test_where_only_the_sdk_is_installed_the_program_says_what_it_needs() -> None:
+    code = "import sys; sys.modules['typer'] = None; from memtenant.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == ExitCode.FAILED
+    assert "pip install 'memtenant[cli]'" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_the_names_of_settings_stand_in_the_help(program: Program) -> None:
+    assert "MEMTENANT_MEASURE_INTERVAL" in program.do("controller", "--help").out
+
+
 @pytest.mark.parametrize(
     "command",
     ["validate", "plan", "apply", "get", "delete", "rotate", "detach", "controller"],

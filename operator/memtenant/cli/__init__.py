@@ -1,5 +1,23 @@
 """The command line. `main` is the ``memtenant`` program."""
 
-from memtenant.cli.app import main
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
 
 __all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code (`exits.ExitCode`)."""
+    try:
+        from memtenant.cli.app import main as run
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] == "memtenant":
+            raise
+        # Who installed the SDK alone has this program on the path all the same.
+        sys.exit(
+            f"error: the command line needs {error.name}, which the SDK does not: "
+            "pip install 'memtenant[cli]' (or 'memtenant[dev]', with an embedded Valkey)"
+        )
+    return run(arguments)

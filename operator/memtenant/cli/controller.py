@@ -60,7 +60,7 @@ def controller(
 ) -> None:
     """Run the operator: one replica, until it is told to stop.
 
-    Every setting may be an option here, a variable MEMTENANT_<NAME IN CAPITALS>, or a key of the
+    A setting is an option here, a variable such as MEMTENANT_MEASURE_INTERVAL, or a key of the
     --settings file; in this order. The rarer ones are variables and keys only
     (docs: memtenant.controller.settings).
 

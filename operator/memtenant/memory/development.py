@@ -66,7 +66,7 @@ def _run(*words: str) -> None:
     if ended.returncode == 0:
         return
     said = (ended.stderr or ended.stdout).strip()
-    if "ModuleNotFoundError" in said:
+    if "'memtenant[cli]'" in said:
         raise UsageError(
             "Tenant.dev needs the program and an embedded server: pip install 'memtenant[dev]'"
         )
