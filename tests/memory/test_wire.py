@@ -1,9 +1,16 @@
 """Commands and replies as bytes: whole, in pieces, and what is no reply."""
 
+import socket
+import threading
+import time
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memtenant.memory._sync.link import Link
+from memtenant.memory.options import Options
 from memtenant.memory.wire import ErrorReply, LoginFailed, Replies, logged_in, packed
 
 _WORDS = st.text("abc :$*+-é", max_size=20).map(str.encode)
@@ -67,3 +74,21 @@ def test_a_refused_login_is_told_from_a_server_that_takes_no_connection() -> Non
         logged_in([ErrorReply("WRONGPASS invalid username-password pair"), b"OK"])
     with pytest.raises(ConnectionError, match="max number"):
         logged_in([ErrorReply("max number of clients reached"), b"OK"])
+
+
+def test_without_asyncio_a_server_that_answers_byte_by_byte_is_not_waited_for_endlessly() -> None:
+    mine, servers = socket.socketpair()
+    link = Link(mine, Options(timeout=0.1), 1)
+
+    def drip() -> None:
+        with servers, suppress(OSError):
+            for byte in b"$60\r\n" + b"x" * 60 + b"\r\n":
+                servers.send(bytes((byte,)))
+                time.sleep(0.01)
+
+    server = threading.Thread(target=drip)
+    server.start()
+    with pytest.raises(TimeoutError):
+        link.exchange([("GET", "x")])
+    link.drop()
+    server.join()

@@ -88,8 +88,9 @@ class Link:
     A call that does not end as it should leaves the connection unusable: `drop` it.
     """
 
-    def __init__(self, connected: socket.socket, generation: int) -> None:
+    def __init__(self, connected: socket.socket, options: Options, generation: int) -> None:
         self._socket = connected
+        self._timeout = options.timeout
         self._replies = Replies()
         self.generation = generation
 
@@ -105,7 +106,7 @@ class Link:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if context is not None:
                 connected = context.wrap_socket(connected, server_hostname=binding.host)
-            link = cls(connected, generation)
+            link = cls(connected, options, generation)
             logged_in(link.exchange(login(binding.username, binding.password)))
             connected.settimeout(options.timeout)
         except BaseException:
@@ -116,9 +117,12 @@ class Link:
     def exchange(self, commands: Sequence[Words]) -> list[object]:
         """Send the commands in one write and read their replies; an error reply is an `ErrorReply`
         in its place. Raises ``OSError``."""
-        replies = self._replies
+        replies, until = self._replies, time.monotonic() + self._timeout
         self._socket.sendall(packed(commands))
         while len(replies.ready) < len(commands):
+            # The socket's own timeout begins anew with each byte.
+            if time.monotonic() > until:
+                raise TimeoutError
             data = self._socket.recv(_READ_BYTES)
             if not data:
                 raise ConnectionResetError("the connection was closed")
