@@ -18,6 +18,7 @@ from memtenant.errors import (
     KeyUnavailable,
     MaskingRejected,
     RecordKeyMismatch,
+    RecordMissing,
     VersionConflict,
 )
 from memtenant.functions.calls import MAX_BATCH
@@ -155,6 +156,10 @@ class Checkpoints:
                     if attempt:
                         raise
                     self._keys.forget(self._where.alias)
+                except RecordMissing:
+                    # It may have been pruned between the parts of a large one.
+                    if attempt:
+                        raise
                 else:
                     remember(self._known, (alias, found.name), known)
                     return stored

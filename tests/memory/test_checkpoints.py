@@ -1,0 +1,33 @@
+"""Checkpoints as whoever adapts a framework of his own uses them."""
+
+import os
+
+import pytest
+
+from memtenant.functions.checkpoint_calls import GetCheckpoint
+from memtenant.memory.auditing import Intent
+from memtenant.memory.checkpoints import Checkpoint
+from tests.memory.bindings import Provisioned
+from tests.memory.conftest import Open
+
+
+async def test_one_that_is_pruned_while_its_parts_are_read_gives_way_to_the_one_before(
+    on_valkey: Provisioned, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not taken for one that was tampered with."""
+    tenant = opened(on_valkey)
+    thread = tenant.checkpoints("t", user="ada")
+    channels: dict[str, bytes] = {}
+    for name, parent in (("1", None), ("2", "1")):
+        channels |= {f"{name}-{n}": os.urandom(250_000) for n in range(20)}
+        await thread.put(Checkpoint("", name, b"", dict(channels), parent))
+    ask = tenant._store.ask_audited
+
+    async def removed_before(call: GetCheckpoint, intent: Intent) -> object:
+        await thread.remove(("", "2"))
+        return await ask(call, intent)
+
+    monkeypatch.setattr(tenant._store, "ask_audited", removed_before)
+    found = await thread.get("")
+    assert found is not None
+    assert (found.head.name, len(found.channels)) == ("1", 20)
