@@ -246,7 +246,7 @@ async def test_a_person_who_cannot_be_erased_now_holds_up_no_other(
             )
         return await erase(store, where, agent)
 
-    with patch("memtenant.reconcile.erasure.erase", erases):
+    with patch("memtenant.reconcile.erasure_steps.erase", erases):
         await ground.settle()
     phases = (await receipt_of(tenant, stuck)).phase, (await receipt_of(tenant, other)).phase
     assert phases == (ErasurePhase.REQUESTED, ErasurePhase.PURGED)

@@ -7,12 +7,12 @@ the audit key of a Steward, which the operator derives and no other agent has.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from memtenant.api.tenant import AgentAccess
+from memtenant.api.tenant import AgentAccess, MemoryTenantSpec
 from memtenant.audit import NOBODY, Event, Operation
 from memtenant.crypto.agent_keyring import audit_mac_key
 from memtenant.crypto.erasure import ErasureRequest, Tombstone, operator_mark_key
@@ -20,7 +20,7 @@ from memtenant.crypto.primitives import Random, SecretKey
 from memtenant.errors import RecordMalformed
 from memtenant.tenancy.erasure import MAX_RECEIPTS, ErasurePhase, ErasureReceipt
 from memtenant.tenancy.identity import AgentName, TenantId
-from memtenant.tenancy.policy import Isolation, SubjectRights
+from memtenant.tenancy.policy import EncryptionMode, Isolation, SubjectRights
 
 __all__ = [
     "OPERATOR",
@@ -31,7 +31,22 @@ __all__ = [
     "judge_request",
     "operator_mark",
     "outdated",
+    "residuals",
 ]
+
+_MINIMAL = (
+    "Isolation Minimal has one key for all: backups of the store from before can be read with the "
+    "tenant's keys"
+)
+_PLAIN = "Encryption is Disabled: backups of the store from before can be read by whoever has them"
+_VALUES = (
+    "Values of shared contexts are under their contexts' keys: in backups of the store from before "
+    "they can be read with the tenant's keys"
+)
+_BACKUPS = (
+    "Backups of the store from before can be read by whoever also has a backup of the tenant's "
+    "keys (etcd, Secrets) from before"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +181,16 @@ def outdated(receipts: Mapping[str, ErasureReceipt], room_for: int) -> list[str]
         (one for one in receipts.values() if one.settled), key=lambda one: one.requested_at
     )
     return [one.id for one in settled[: max(excess, 0)]]
+
+
+def residuals(receipt: ErasureReceipt, spec: MemoryTenantSpec) -> Iterator[str]:
+    """Who could still read what, in words."""
+    if spec.encryption.mode is EncryptionMode.DISABLED:
+        yield _PLAIN
+    elif spec.isolation.value == Isolation.MINIMAL.value:
+        yield _MINIMAL
+    else:
+        if receipt.key_version:
+            yield _BACKUPS
+        if receipt.values:
+            yield _VALUES

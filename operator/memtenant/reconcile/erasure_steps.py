@@ -1,0 +1,447 @@
+"""One tenant's part of a round of erasures: each step takes its receipts a phase further."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Collection, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from memtenant.api.tenant import MemoryTenantSpec
+from memtenant.crypto.agent_keyring import AgentKeyring
+from memtenant.crypto.datakey import kek_version, unwrap_data_key
+from memtenant.crypto.erasure import Tombstone
+from memtenant.crypto.keyring import Keyring
+from memtenant.crypto.primitives import SecretKey
+from memtenant.errors import (
+    FencedOut,
+    KeyUnavailable,
+    MemtenantError,
+    RecordInvalid,
+    RecordMalformed,
+    ResourceNotFound,
+    StoreUnavailable,
+)
+from memtenant.functions.calls import Clear, Remove
+from memtenant.functions.checkpoint_calls import DeleteCheckpoints
+from memtenant.jobs.link import StoreLink
+from memtenant.memory._async.erasure import erase, read_places
+from memtenant.memory.subjects import Subject
+from memtenant.reconcile.current import read_bindings, read_record, record_draft
+from memtenant.reconcile.declared import tenant_spec
+from memtenant.reconcile.policy import read_policy
+from memtenant.reconcile.world import World
+from memtenant.resources.port import Declared, EventType, ObjectKey, StoredSecret
+from memtenant.rules.desired import SHARED_PRINCIPAL
+from memtenant.rules.erasure import (
+    Ground,
+    OperatorEvents,
+    is_true_mark,
+    judge_request,
+    operator_mark,
+    outdated,
+    residuals,
+)
+from memtenant.rules.policy import PolicyFacts, hold_labels, matters_from
+from memtenant.rules.record import TenantRecord
+from memtenant.stores import Finding, Sought, TenantCalls, TenantState
+from memtenant.tenancy.erasure import ErasurePhase, ErasureReceipt
+from memtenant.tenancy.identity import AgentName, TenantId
+from memtenant.tenancy.policy import Isolation
+
+__all__ = ["TenantErasures"]
+
+_AT_ONCE = 1000
+"""Sequences that one call removes."""
+
+_UNREADABLE = (
+    "The data key did not open (somebody changed it): conversations that no index names may be "
+    "left, which nobody can read"
+)
+
+_log = logging.getLogger(__name__)
+
+
+class TenantErasures:
+    """One tenant's erasures in one round."""
+
+    def __init__(self, world: World, link: StoreLink, tenant: TenantId) -> None:
+        self.tenant = tenant
+        self.did: list[str] = []
+        self.sought: list[Sought] = []
+        self._world = world
+        self._link = link
+        self._store = link.admin.erasure
+        self._receipts: dict[str, ErasureReceipt] = {}
+        self._keys: AgentKeyring | None = None
+        self._live: frozenset[int] = frozenset()
+        self._events: OperatorEvents | None = None
+
+    async def attempt(self, step: Awaitable[None]) -> bool:
+        """Whether the step went well; what concerns one tenant alone does not stop the others."""
+        try:
+            await step
+        except (StoreUnavailable, FencedOut):
+            raise
+        except MemtenantError as error:
+            _log.warning("erasure in %s waits: %s (%s)", self.tenant, error, error.reason)
+            return False
+        return True
+
+    def unfinished(self) -> list[ErasureReceipt]:
+        """What is still to be done."""
+        return [one for one in self._receipts.values() if not one.settled]
+
+    def in_phase(self, phase: ErasurePhase) -> list[ErasureReceipt]:
+        """The unfinished ones that came so far and no further."""
+        return [one for one in self.unfinished() if one.phase is phase]
+
+    async def begin(self, waiting: bool) -> None:
+        """Enter what is asked, and delete what indexes name."""
+        self._receipts = await self._store.receipts(self.tenant)
+        if not waiting and not self.in_phase(ErasurePhase.REQUESTED):
+            return
+        ground = await self._ground()
+        if waiting:
+            await self._enter(ground)
+        for receipt in self.in_phase(ErasurePhase.REQUESTED):
+            if not ground.obstacle:
+                # What cannot be deleted of one person holds up no other.
+                await self.attempt(self._delete_named(receipt))
+
+    async def _enter(self, ground: Ground) -> None:
+        raw = await self._store.requests(self.tenant)
+        now = self._world.clock.now()
+        entered: dict[str, ErasureReceipt] = {}
+        for one in raw:
+            verdict = judge_request(one, ground, now)
+            if verdict.receipt is None:
+                words = f"{verdict.complaint} was dropped from the queue of erasures"
+                await self.emit(self._declared(), EventType.WARNING, "ErasureRequestForged", words)
+            elif verdict.receipt.id not in self._receipts:
+                entered[verdict.receipt.id] = verdict.receipt
+        marks = await self._marks(entered.values(), ground)
+        gone = outdated(self._receipts, len(entered))
+        await self._store.enter(self.tenant, len(raw), entered.values(), marks, gone)
+        for receipt in entered.values():
+            self._receipts[receipt.id] = receipt
+            if receipt.refusal:
+                words = f"The erasure {receipt.id[:8]} is refused: {receipt.why}"
+                await self.emit(self._declared(), EventType.WARNING, "ErasureRefused", words)
+
+    async def _marks(
+        self, entered: Collection[ErasureReceipt], ground: Ground
+    ) -> dict[str, bytes | None]:
+        """The tombstones to set; None: one that was set for a request that is refused goes."""
+        refused = {one.subject: one.id for one in entered if one.refusal}
+        standing = await self._store.marks(self.tenant, list(refused))
+        marks: dict[str, bytes | None] = {
+            subject: None
+            for subject, mark in standing.items()
+            if _request_of(mark) == refused[subject]
+        }
+        honoured = [one for one in entered if not one.refusal]
+        return marks | {one.subject: operator_mark(one, ground) for one in honoured}
+
+    async def _delete_named(self, receipt: ErasureReceipt) -> None:
+        subject = await self._subject(receipt)
+        calls = self._calls(receipt)
+        where = await read_places(calls, subject)
+        await erase(calls, where, receipt.agent)
+        after = replace(
+            receipt,
+            phase=ErasurePhase.INDEXED,
+            conversations=len(where.conversations),
+            values=sum(len(names) for names in where.values.values()),
+            deleted_at=self._now(),
+        )
+        await self._store.forget_index(self.tenant, after)
+        self._receipts[receipt.id] = after
+
+    async def judge_marks(self, marks: Mapping[str, bytes]) -> None:
+        """Take false tombstones away, which shut persons out. A Steward's own stays: its request is
+        on its way."""
+        self._receipts = await self._store.receipts(self.tenant)
+        known = self._link.true_marks
+        spent = {subject for subject, mark in marks.items() if self._is_spent(mark)}
+        true = {
+            subject: mark
+            for subject, mark in marks.items()
+            if subject not in spent and (self.tenant, subject, mark) in known
+        }
+        if len(true) < len(marks):
+            ground = await self._ground()
+            for subject in marks.keys() - true.keys():
+                mark = marks[subject]
+                if subject not in spent and is_true_mark(mark, subject, ground):
+                    known.add((self.tenant, subject, mark))
+                    true[subject] = mark
+                    continue
+                await self._store.unmark(self.tenant, subject, mark)
+                words = "A mark of an erased person that no Steward set for now was taken away"
+                await self.emit(self._declared(), EventType.WARNING, "FalseErasureMark", words)
+        await self._drop_keys_beside(true)
+
+    def _is_spent(self, mark: bytes) -> bool:
+        """Whether its erasure was refused, or is so long over that the person may be back: an agent
+        that has kept the mark can set it again."""
+        receipt = self._behind(mark)
+        if receipt is None or receipt.purged_at is None:
+            return receipt is not None and receipt.phase is ErasurePhase.REFUSED
+        return self._now() > receipt.purged_at + self._world.timing.tombstone
+
+    def _behind(self, mark: bytes) -> ErasureReceipt | None:
+        return self._receipts.get(_request_of(mark))
+
+    async def _drop_keys_beside(self, marks: Mapping[str, bytes]) -> None:
+        """A data key that an agent put back beside the tombstone of an erasure that is past it."""
+        for subject, mark in marks.items():
+            erased = self._behind(mark)
+            if erased is None or erased.subject != subject or erased.remaining != 0:
+                continue
+            if await self._store.data_key(self.tenant, subject) is not None:
+                await self._store.drop_key(self.tenant, erased)
+
+    async def seek(self) -> None:
+        """Who is looked for in the next pass over the store."""
+        self.sought = []
+        indexed = self.in_phase(ErasurePhase.INDEXED)
+        if not indexed or (await self._ground()).obstacle:
+            return
+        for receipt in indexed:
+            subject = await self._subject(receipt)
+            try:
+                key = await self._data_key(receipt, subject)
+            except RecordInvalid:
+                # Nobody can read what is under it; what no index names cannot be told by it either.
+                key, receipt = None, replace(receipt, residuals=(_UNREADABLE,))
+            self.sought.append(Sought(receipt, subject, key))
+
+    async def rescanned(self, found: dict[str, list[Finding]]) -> None:
+        """Delete what the pass found; where it found nothing, the data key goes. The pass may have
+        taken long: a hold may stand now."""
+        if not self.sought or self._is_gone() or (await self._ground()).obstacle:
+            return
+        for one in self.sought:
+            await self.attempt(self._go_on(one, found.get(one.receipt.id, [])))
+
+    async def _go_on(self, one: Sought, left: list[Finding]) -> None:
+        for finding in left:
+            await self._delete_found(finding, one.receipt)
+        if not left:
+            await self._drop_key(one)
+            return
+        after = replace(one.receipt, unindexed=one.receipt.unindexed + len(left))
+        await self._store.save(self.tenant, after)
+        self._receipts[after.id] = after
+
+    async def _delete_found(self, finding: Finding, receipt: ErasureReceipt) -> None:
+        calls, keys, agent = self._calls(receipt), finding.place.keys, receipt.agent
+        if not finding.sequences:
+            await calls.write(Clear(keys, agent, delete=True))
+            return
+        await calls.write(DeleteCheckpoints(keys, agent))
+        for first in range(0, len(finding.sequences), _AT_ONCE):
+            part = finding.sequences[first : first + _AT_ONCE]
+            await calls.write(Remove(keys, part, agent))
+
+    async def _drop_key(self, one: Sought) -> None:
+        receipt = replace(one.receipt, phase=ErasurePhase.RESCANNED, remaining=0)
+        stored = await self._store.data_key(self.tenant, receipt.subject)
+        if one.subject.isolation is not Isolation.MINIMAL and stored is not None:
+            # The record first: without it, a key that is gone from the store is never shredded.
+            receipt = replace(receipt, key_version=await self._ask_to_shred(stored))
+        await self._store.drop_key(self.tenant, receipt)
+        self._receipts[receipt.id] = receipt
+
+    async def _ask_to_shred(self, data_key: bytes) -> int:
+        """Have every key version destroyed under which the data key may have been wrapped."""
+        stored, record = await self._record()
+        keyring = Keyring.from_json(record.keyring, self.tenant)
+        under = _wrapped_under(data_key)
+        # An agent may have made the version up: none that never was would ever be destroyed.
+        known = under if under in _live(keyring) else 0
+        through = max(keyring.active.version, known)
+        due = (self._now() + self._world.timing.shred_epoch).replace(microsecond=0)
+        asked = replace(
+            record,
+            shred_through=max(record.shred_through, through),
+            shred_due=due if record.shred_due is None else min(record.shred_due, due),
+        )
+        await self._world.resources.apply_secret(record_draft(self._world, asked), current=stored)
+        return through
+
+    async def purged(self, receipts: list[str], left: tuple[str, ...]) -> None:
+        """The files are written anew, as far as they are."""
+        if self._is_gone():
+            return
+        spec = self._spec()
+        for receipt in (self._receipts[one] for one in receipts):
+            after = replace(
+                receipt,
+                phase=ErasurePhase.PURGED,
+                purged_at=self._now(),
+                residuals=(*receipt.residuals, *left[:8], *residuals(receipt, spec)),
+            )
+            keep = self._world.timing.tombstone
+            await self._store.let_go(self.tenant, after, int(keep / timedelta(seconds=1)))
+            self._receipts[after.id] = after
+            words = f"The erasure {after.id[:8]} is done on the store"
+            await self.emit(self._declared(), EventType.NORMAL, "PersonErased", words)
+
+    async def look_at_keys(self) -> None:
+        """Whether the keys are destroyed that erasures wait for."""
+        purged = self.in_phase(ErasurePhase.PURGED)
+        if not purged:
+            return
+        state = (await self._link.admin.read_states([self.tenant]))[self.tenant]
+        least = state.limits.get("least_kek", "0")
+        ready = [one for one in purged if least.isdecimal() and one.key_version < int(least)]
+        if not ready:
+            return
+        _, record = await read_record(self._world, self.tenant)
+        if record is None:
+            return
+        oldest = min(kek.version for kek in Keyring.from_json(record.keyring, self.tenant).keks)
+        for receipt in ready:
+            if receipt.key_version < oldest:
+                after = replace(
+                    receipt, phase=ErasurePhase.CRYPTO_ERASED, crypto_erased_at=self._now()
+                )
+                await self._store.save(self.tenant, after)
+                self._receipts[after.id] = after
+                words = f"The erasure {after.id[:8]}: the keys are destroyed"
+                await self.emit(self._declared(), EventType.NORMAL, "PersonErased", words)
+
+    def _is_gone(self) -> bool:
+        """Whether the tenant is being deleted meanwhile: what is written now would be left."""
+        return self.tenant not in self._link.tenants
+
+    # --- what decides ----------------------------------------------------------------------
+
+    async def _ground(self) -> Ground:
+        state = (await self._link.admin.read_states([self.tenant]))[self.tenant]
+        spec, policy = self._spec(), self._policy(state)
+        _, record = await read_record(self._world, self.tenant)
+        reason, keeps = self._obstacle(state, policy)
+        ground = Ground(
+            tenant=self.tenant,
+            isolation=Isolation(spec.isolation.value),
+            rights=policy.rights,
+            accesses={agent.name: agent.access for agent in spec.agents_or_default()},
+            versions=dict(_versions(spec, record)),
+            installation_root=await self._world.installation_root(),
+            obstacle=reason,
+            keeps=keeps,
+        )
+        self._events = self._events or OperatorEvents(ground)
+        return ground
+
+    def _calls(self, receipt: ErasureReceipt) -> TenantCalls:
+        assert self._events is not None  # noqa: S101 - nothing is deleted before it was judged
+        return self._store.calls(receipt.agent, self._events)
+
+    def _policy(self, state: TenantState) -> PolicyFacts:
+        """The one in force, as the store remembers, whatever the tenant names now."""
+        name = state.access.get("policy") or self._spec().retention_policy_ref.name
+        return read_policy(self._world, name)
+
+    def _obstacle(self, state: TenantState, policy: PolicyFacts) -> tuple[str, str]:
+        """A hold counts from when it is declared, and until the store has forgotten it."""
+        namespace = self._world.mirror.namespace(self.tenant.namespace)
+        labels = hold_labels(
+            self.tenant, self._declared().labels, namespace.labels if namespace else {}
+        )
+        before = matters_from(state.access.get("matters", ""))
+        matters = policy.matters_of(labels, before, self._world.clock.now()).keys() | before.keys()
+        if matters:
+            return "LegalHold", f"A legal hold stands: {', '.join(sorted(matters))}"
+        if policy.content_minimum is not None or state.access.get("minimum") == "1":
+            return "RetentionMinimum", "Content is to be kept for a minimum of time"
+        return "", ""
+
+    async def _subject(self, receipt: ErasureReceipt) -> Subject:
+        isolation = Isolation(self._spec().isolation.value)
+        return Subject(self.tenant, isolation, receipt.subject, bytes.fromhex(receipt.tag))
+
+    async def _data_key(self, receipt: ErasureReceipt, subject: Subject) -> SecretKey | None:
+        """The person's own key, which tells its records; None where there is none."""
+        if subject.isolation is Isolation.MINIMAL:
+            return None
+        stored = await self._store.data_key(self.tenant, receipt.subject)
+        if stored is None:
+            return None
+        keyring = await self._keyring()
+        if kek_version(stored) not in self._live:
+            raise RecordMalformed(
+                "The data key is under a version that was destroyed, or never was"
+            )
+        return unwrap_data_key(keyring, receipt.subject, stored)
+
+    async def _keyring(self) -> AgentKeyring:
+        if self._keys is None:
+            stored, record = await self._record()
+            agents = [agent.name for agent in self._spec().agents_or_default()]
+            found = await read_bindings(
+                self._world, self.tenant, stored, record, agents, bound=True
+            )
+            keyrings = found.keyrings()
+            if not keyrings:
+                raise KeyUnavailable(f"No binding of tenant {self.tenant} is there with its keys")
+            self._live = _live(Keyring.from_json(record.keyring, self.tenant))
+            self._keys = max(keyrings, key=lambda one: one.keks[-1].version)
+        return self._keys
+
+    async def _record(self) -> tuple[StoredSecret | None, TenantRecord]:
+        stored, record = await read_record(self._world, self.tenant)
+        if record is None:
+            raise KeyUnavailable(f"The record of tenant {self.tenant} is gone: restore it")
+        return stored, record
+
+    def _spec(self) -> MemoryTenantSpec:
+        return tenant_spec(self._declared())
+
+    def _declared(self) -> Declared:
+        key = ObjectKey.tenant(self.tenant.namespace, self.tenant.name)
+        declared = self._world.mirror.get(key)
+        if declared is None:
+            raise ResourceNotFound(f"MemoryTenant {self.tenant} is gone")
+        return declared
+
+    async def emit(self, on: Declared, kind: EventType, reason: str, words: str) -> None:
+        """Tell it as an Event, and as what the round did."""
+        self.did.append(f"{self.tenant}: {words}")
+        await self._world.resources.emit_event(on, kind, reason, words)
+
+    def _now(self) -> datetime:
+        return self._world.clock.now().replace(microsecond=0)
+
+
+def _live(keyring: Keyring) -> frozenset[int]:
+    return frozenset(kek.version for kek in keyring.keks)
+
+
+def _wrapped_under(data_key: bytes) -> int:
+    try:
+        return kek_version(data_key)
+    except RecordMalformed:
+        return 0
+
+
+def _request_of(mark: bytes) -> str:
+    """Which request a tombstone is of; empty where it is none."""
+    try:
+        return Tombstone.parse(mark).id.hex()
+    except RecordMalformed:
+        return ""
+
+
+def _versions(
+    spec: MemoryTenantSpec, record: TenantRecord | None
+) -> Iterator[tuple[AgentName, frozenset[int]]]:
+    minimal = spec.isolation.value == Isolation.MINIMAL.value
+    for agent in spec.agents_or_default():
+        name = SHARED_PRINCIPAL if minimal else agent.name
+        principal = record.principals.get(name) if record else None
+        slots = principal.slots.values() if principal else ()
+        yield agent.name, frozenset(credential.version for credential in slots)
