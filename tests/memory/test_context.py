@@ -96,6 +96,10 @@ async def test_names_and_sizes_are_checked_before_anything_is_sent(tenant: Tenan
             await context.update({name: 1})
     with pytest.raises(UsageError, match="1 to 256"):
         await context.update({})
+    with pytest.raises(UsageError, match=r"about=\['…'\]"):
+        await context.update({"a": 1}, about="ada@example.org")
+    with pytest.raises(UsageError, match="a text that is not empty"):
+        await context.update({"a": 1}, about=[""])
     with pytest.raises(UsageError, match="not changed"):
         await context.update({"a": 1}, expected={"b": 1})
     noise = [n * 7919 % 1_000_003 for n in range(150_000)]

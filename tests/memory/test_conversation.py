@@ -245,6 +245,10 @@ async def test_what_cannot_be_stored_is_refused_before_it_is_sent(tenant: Tenant
         await chat.append(Message.human("x", data={1: "one"}))  # type: ignore[dict-item]
     with pytest.raises(UsageError, match=r"Message\.human"):
         await chat.append("hello")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="idempotency key is a text"):
+        await chat.append(Message.human("x"), idempotency_key=4711)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="whose data it is"):
+        await tenant.conversations(None)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="a list of messages, not Message"):
         await chat.extend(Message.human("x"))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="needs a user"):

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from memtenant.crypto.primitives import SecretKey, derive, length_prefixed, mac
 from memtenant.crypto.record import OVERHEAD_BYTES, Place
-from memtenant.errors import MessageTooLarge
+from memtenant.errors import MessageTooLarge, UsageError
 from memtenant.functions.calls import MAX_BATCH, MAX_BATCH_BYTES, MAX_RECORD_BYTES
 from memtenant.functions.replies import Head
 from memtenant.memory.codec import encode, pack
@@ -135,7 +135,10 @@ def take_batch(waiting: list[Ticket]) -> list[Ticket]:
 
 
 def idempotency_mark(name_key: SecretKey, place: Place, key: str) -> bytes:
-    """What stands for an idempotency key on the server: 16 keyed bytes, of this conversation."""
+    """What stands for an idempotency key on the server: 16 keyed bytes, of this conversation.
+    `UsageError` where it is no text."""
+    if not isinstance(key, str):
+        raise UsageError(f"An idempotency key is a text, not {type(key).__name__}")
     context = length_prefixed(b"memtenant/1/mark", *place.fields)
     return mac(name_key, context + key.encode("utf-8", "surrogatepass"))[:_MARK_BYTES]
 

@@ -33,6 +33,7 @@ __all__ = [
     "ConversationPlace",
     "UserPlace",
     "agents_place",
+    "check_user",
     "context_place",
     "conversation_place",
     "index_alias",
@@ -116,8 +117,15 @@ def listed_place(
     )
 
 
+def check_user(user: object) -> None:
+    """`UsageError` for what is no text, or empty."""
+    if not isinstance(user, str) or not user:
+        raise UsageError("A user is a text that is not empty: whose data it is")
+
+
 def index_alias(name_key: SecretKey, user: str) -> str:
-    """The alias of a user's index."""
+    """The alias of a user's index. Raises what `check_user` raises."""
+    check_user(user)
     return user_alias(name_key, user)
 
 

@@ -17,12 +17,12 @@ from memtenant.errors import (
     ConsentRequired,
     ErasureNotPermitted,
     PortabilityNotPermitted,
-    UsageError,
 )
 from memtenant.functions.fcall import Words
 from memtenant.memory.places import (
     ContextPlace,
     ConversationPlace,
+    check_user,
     listed_context,
     listed_place,
 )
@@ -80,8 +80,7 @@ class Plain:
 
 def subject_of(opened: OpenBinding, user: str) -> Subject:
     """The person of this id. `UsageError` where it is no text, or empty."""
-    if not isinstance(user, str) or not user:
-        raise UsageError("A user is a text that is not empty: whose data it is")
+    check_user(user)
     binding, name_key = opened.binding, opened.keyring.name_key
     return Subject(
         tenant=binding.tenant,

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Final
 
 from memtenant.audit import Operation
-from memtenant.crypto.names import user_alias
 from memtenant.crypto.record import RecordKeys
 from memtenant.errors import (
     DataKeyChanged,
@@ -55,7 +54,7 @@ from memtenant.memory.contexts import (
 from memtenant.memory.datakeys import DataKey, DataKeys
 from memtenant.memory.messages import Json
 from memtenant.memory.options import full_jitter
-from memtenant.memory.places import ContextPlace
+from memtenant.memory.places import ContextPlace, index_alias
 from memtenant.tenancy.keys import subject_index
 from memtenant.tenancy.policy import TenantPolicy
 
@@ -312,11 +311,12 @@ class SharedContext:
         return RecordKeys(data_key.key, self._where.place, self._mode)
 
     def _indexes(self, about: Collection[str]) -> tuple[bytes, ...]:
+        if isinstance(about, str):
+            # Else each of its letters would be a person, and an erasure would find none.
+            raise UsageError("about is a list of users: about=['…']")
         opened = self._store.source.current()
-        return tuple(
-            subject_index(opened.binding.tenant, user_alias(opened.keyring.name_key, user)).encode()
-            for user in about
-        )
+        tenant, name_key = opened.binding.tenant, opened.keyring.name_key
+        return tuple(subject_index(tenant, index_alias(name_key, user)).encode() for user in about)
 
     @property
     def _agent(self) -> str:
