@@ -25,7 +25,7 @@ from memtenant.functions.keyspace import TenantKeys
 from memtenant.memory._async.store import Store, Tries
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Auditor, Intent, Turn, failure_of
-from memtenant.memory.datakeys import DataKeys
+from memtenant.memory.datakeys import DataKey, DataKeys
 from memtenant.memory.options import Options
 from memtenant.memory.places import ContextPlace, ConversationPlace, UserPlace
 from memtenant.memory.source import BindingSource
@@ -121,6 +121,16 @@ class AuditedStore(Store):
             await self.write_audited(self._bare_event(), intent, Tries(budget=_TELLING))
         except MemtenantError as error:
             _log.warning("A failed decryption could not be audited: %s", error)
+
+    async def read_key(self, where: Where) -> DataKey | None:
+        """The subject's key as it is in the store now; see `DataKeys.learn`."""
+        replies = await self.read(*self._keys.lookup(where.subject.data_key))
+        return self._keys.learn(where.alias, [value(reply) for reply in replies])
+
+    def forget_key(self, where: Where) -> None:
+        """After `DataKeyChanged` or `KeyRetired`: what the process knows of the keys is old."""
+        self._keys.forget(where.alias)
+        self.source.current(look=True)
 
     async def data_key(self, where: Where) -> SecretKey | None:
         """The subject's key; None where there is none or it does not open: a call that needs it

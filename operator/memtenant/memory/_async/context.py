@@ -246,8 +246,7 @@ class SharedContext:
             try:
                 done = await self._store.write_made_audited(tried, intent)
             except (DataKeyChanged, KeyRetired):
-                self._keys.forget(self._where.alias)
-                self._store.source.current(look=True)
+                self._store.forget_key(self._where)
                 if attempt == _ATTEMPTS - 1:
                     raise
                 await sleep(full_jitter(attempt))
@@ -304,10 +303,7 @@ class SharedContext:
         return opened_fields(found.fields, revision, keys)
 
     async def _data_key(self) -> DataKey:
-        known = self._keys.known(self._where.alias)
-        if known is None:
-            replies = await self._store.read(*self._keys.lookup(self._where.subject.data_key))
-            known = self._keys.learn(self._where.alias, [value(reply) for reply in replies])
+        known = self._keys.known(self._where.alias) or await self._store.read_key(self._where)
         return known or self._keys.make(self._where.alias)
 
     def _record_keys(self, data_key: DataKey) -> RecordKeys:

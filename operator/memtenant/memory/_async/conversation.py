@@ -256,8 +256,7 @@ class Conversation:
             try:
                 changed = await self._store.write_audited(call, intent)
             except (DataKeyChanged, KeyRetired):
-                self._keys.forget(where.alias)
-                self._store.source.current(look=True)
+                self._store.forget_key(where)
                 if attempt == _ATTEMPTS - 1:
                     raise
                 await sleep(full_jitter(attempt))

@@ -252,8 +252,7 @@ class Lane:
         elif isinstance(error, WriterOutOfStep):
             self._renew()
         else:
-            self._keys.forget(self._history.where.alias)
-            self._store.source.current(look=True)
+            self._store.forget_key(self._history.where)
             await sleep(full_jitter(self._failures))
         await self._commit(batch, own)
 

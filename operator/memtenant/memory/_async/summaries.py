@@ -31,7 +31,6 @@ from memtenant.functions.summary_calls import ReadSummaries, Summarise, TakeLeas
 from memtenant.memory._async.audited import AuditedStore
 from memtenant.memory._async.link import aside, asked, sleep
 from memtenant.memory._async.masks import Masks
-from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent
 from memtenant.memory.budget import ContextBudget
 from memtenant.memory.codec import encode_value, pack
@@ -272,8 +271,7 @@ class Summaries:
             try:
                 await self._store.write_audited(call, intent)
             except (DataKeyChanged, KeyRetired):
-                self._keys.forget(where.alias)
-                self._store.source.current(look=True)
+                self._store.forget_key(where)
                 if attempt == _ATTEMPTS - 1:
                     raise
                 await sleep(full_jitter(attempt))
@@ -284,10 +282,7 @@ class Summaries:
 
     async def _data_key(self) -> DataKey:
         where = self._history.where
-        known = self._keys.stored(where.alias)
-        if known is None:
-            replies = await self._store.read(*self._keys.lookup(where.subject.data_key))
-            known = self._keys.learn(where.alias, [value(reply) for reply in replies])
+        known = self._keys.stored(where.alias) or await self._store.read_key(where)
         if known is None:
             raise DataKeyChanged(
                 "The user's data key is gone since the messages were read: nothing is summarised"

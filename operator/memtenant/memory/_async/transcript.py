@@ -20,7 +20,7 @@ from memtenant.functions.replies import Entries, Entry, Head, Status
 from memtenant.memory._async.audited import AuditedStore
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent
-from memtenant.memory.datakeys import DataKey, DataKeys
+from memtenant.memory.datakeys import DataKeys
 from memtenant.memory.heads import head_state
 from memtenant.memory.history import Copy, CounterCheck, History, Kept, opened
 from memtenant.memory.messages import StoredMessage
@@ -168,15 +168,9 @@ class Transcript:
         if known is None:
             known = self._keys.learn(where.alias, replies[:2])
         elif _is_foreign(entries, self._history.record_keys(known)):
-            known = await self._fresh_key()
+            known = await self._store.read_key(where)  # it was replaced, and a copy was held here
         keys = None if known is None else self._history.record_keys(known)
         return entries, keys, replies[-1]
-
-    async def _fresh_key(self) -> DataKey | None:
-        """The key as it is in the store now: it was replaced while a copy was held here."""
-        where = self._history.where
-        replies = await self._store.read(*self._keys.lookup(where.subject.data_key))
-        return self._keys.learn(where.alias, [value(reply) for reply in replies])
 
     def _check_head(self, head: Head, seen: Head) -> None:
         try:

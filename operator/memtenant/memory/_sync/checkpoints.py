@@ -39,7 +39,6 @@ from memtenant.functions.fcall import Audited
 from memtenant.memory._sync.audited import AuditedStore
 from memtenant.memory._sync.link import sleep
 from memtenant.memory._sync.masks import Masks
-from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent, Turn
 from memtenant.memory.checkpoints import (
     Checkpoint,
@@ -238,8 +237,7 @@ class Checkpoints:
         try:
             saved = self._store.write_audited(made, intent)
         except (DataKeyChanged, KeyRetired):
-            self._keys.forget(self._where.alias)
-            self._store.source.current(look=True)
+            self._store.forget_key(self._where)
             if attempt == _ATTEMPTS - 1:
                 raise
             sleep(full_jitter(attempt))
@@ -278,10 +276,7 @@ class Checkpoints:
         return found, known
 
     def _data_key(self) -> DataKey:
-        known = self._keys.known(self._where.alias)
-        if known is None:
-            replies = self._store.read(*self._keys.lookup(self._where.subject.data_key))
-            known = self._keys.learn(self._where.alias, [value(reply) for reply in replies])
+        known = self._keys.known(self._where.alias) or self._store.read_key(self._where)
         return known or self._keys.make(self._where.alias)
 
     def _saving(

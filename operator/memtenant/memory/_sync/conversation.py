@@ -257,8 +257,7 @@ class Conversation:
             try:
                 changed = self._store.write_audited(call, intent)
             except (DataKeyChanged, KeyRetired):
-                self._keys.forget(where.alias)
-                self._store.source.current(look=True)
+                self._store.forget_key(where)
                 if attempt == _ATTEMPTS - 1:
                     raise
                 sleep(full_jitter(attempt))

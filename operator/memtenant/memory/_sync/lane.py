@@ -251,8 +251,7 @@ class Lane:
         elif isinstance(error, WriterOutOfStep):
             self._renew()
         else:
-            self._keys.forget(self._history.where.alias)
-            self._store.source.current(look=True)
+            self._store.forget_key(self._history.where)
             sleep(full_jitter(self._failures))
         self._commit(batch, own)
 

@@ -32,7 +32,6 @@ from memtenant.functions.summary_calls import ReadSummaries, Summarise, TakeLeas
 from memtenant.memory._sync.audited import AuditedStore
 from memtenant.memory._sync.link import aside, asked, sleep
 from memtenant.memory._sync.masks import Masks
-from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent
 from memtenant.memory.budget import ContextBudget
 from memtenant.memory.codec import encode_value, pack
@@ -273,8 +272,7 @@ class Summaries:
             try:
                 self._store.write_audited(call, intent)
             except (DataKeyChanged, KeyRetired):
-                self._keys.forget(where.alias)
-                self._store.source.current(look=True)
+                self._store.forget_key(where)
                 if attempt == _ATTEMPTS - 1:
                     raise
                 sleep(full_jitter(attempt))
@@ -285,10 +283,7 @@ class Summaries:
 
     def _data_key(self) -> DataKey:
         where = self._history.where
-        known = self._keys.stored(where.alias)
-        if known is None:
-            replies = self._store.read(*self._keys.lookup(where.subject.data_key))
-            known = self._keys.learn(where.alias, [value(reply) for reply in replies])
+        known = self._keys.stored(where.alias) or self._store.read_key(where)
         if known is None:
             raise DataKeyChanged(
                 "The user's data key is gone since the messages were read: nothing is summarised"
