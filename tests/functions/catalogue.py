@@ -70,7 +70,8 @@ HOLDER = b"h" * 16
 EVENT = b"an event, sealed by the agent"
 ROOT = b"root-ns."
 IDS = tuple(bytes((number,)) * 16 for number in range(16))
-LANE = writer()
+LANES: dict[TenantId, bytes] = {}
+"""The writer of each tenant's messages, as `fill` opened it: a server refuses one of long ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +144,11 @@ def fill(agent: Agent, place: Place, event: bytes = b"") -> None:
     """Five messages, a summary of two of them under a lease, a context with two fields, two
     checkpoints of a graph."""
     records = tuple(NewRecord(record(), 10) for _ in range(5))
+    LANES[place.tenant] = writer()
     append = Append(
         place.conversation,
         place.subject,
-        LANE,
+        LANES[place.tenant],
         1,
         records,
         DATA_KEY,
@@ -194,10 +196,11 @@ def epoch_of(agent: Agent, place: Place) -> int:
 def writing_calls(place: Place, epoch: int, event: bytes = b"") -> dict[str, Words]:
     """The words of a good call of each Function that writes, in a tenant that `fill` filled."""
     talk, context, subject = place.conversation, place.context, place.subject
+    lane = LANES.get(place.tenant) or writer()
     updates = (FieldUpdate("one", record(), 1), FieldUpdate("two", None), FieldUpdate("n", b"x"))
     records = (NewRecord(record(), 1, mark(), mark()), NewRecord(record(), 2))
     calls = (
-        Append(talk, subject, LANE, 6, records, DATA_KEY, AGENT, event, meta=b"title", index=True),
+        Append(talk, subject, lane, 6, records, DATA_KEY, AGENT, event, meta=b"title", index=True),
         Update(talk, subject, 3, record(), DATA_KEY, AGENT, 5, event=event),
         Summarise(talk, subject, HOLDER, epoch, 2, 4, record(), DATA_KEY, AGENT, event=event),
         TakeLease(talk, HOLDER, 60_000),

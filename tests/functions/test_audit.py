@@ -10,7 +10,7 @@ from memtenant.functions import ReadRange, ReadUsage
 from memtenant.tenancy import keys
 from tests.functions.catalogue import (
     EVENT,
-    LANE,
+    LANES,
     Place,
     audited_calls,
     epoch_of,
@@ -87,7 +87,7 @@ def test_a_repeated_write_leaves_no_second_event(redis_server: Server, agent: Ag
 
 def test_a_conflict_leaves_an_event(redis_server: Server, agent: Agent) -> None:
     auditing(redis_server)
-    lane = Lane(PLACE.conversation, PLACE.subject, LANE, 6)
+    lane = Lane(PLACE.conversation, PLACE.subject, LANES[ACME], 6)
     with pytest.raises(VersionConflict):
         agent.append(lane.append(expected_last=1, event=EVENT))
     assert [one[1] for one in events(redis_server)] == ["C"]

@@ -113,6 +113,7 @@ async def test_replicated_agents_lose_nothing_in_a_failover(
     here.primary.kill9()
     here.replica.promote()
     here.proxy.point_to(here.replica.host, here.replica.port)
+    await asyncio.sleep(0.3)  # what was acknowledged before is told
     # As long as nobody follows the new primary, nothing is acknowledged.
     before = sum(len(one.acknowledged) for one in here.writers)
     await asyncio.sleep(0.3)

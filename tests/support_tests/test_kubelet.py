@@ -252,7 +252,9 @@ def test_services_resolve_both_ways_between_two_pods(
             ),
             what=f"{name} reaches {other}",
         )
-    addresses = {kubelet.log(namespace, name, "main").split()[-1] for name in ("one", "two")}
+    logs = [kubelet.log(namespace, name, "main") for name in ("one", "two")]
+    told = [line for log in logs for line in log.splitlines() if line.startswith("reached ")]
+    addresses = {line.split()[-1] for line in told}
     assert len(addresses) == 2
 
 
