@@ -12,6 +12,7 @@ import pytest
 from memtenant import Head, Message
 from memtenant.errors import IdempotencyConflict, QuotaExceeded, StoreUnavailable, VersionConflict
 from memtenant.memory import generate
+from memtenant.memory._sync.link import Link
 from memtenant.memory.options import Options
 from memtenant.sync import Tenant
 from tests.functions.tenants import set_limits
@@ -155,3 +156,15 @@ print(sorted(unwanted & set(sys.modules)))
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"
+
+
+def test_a_connection_that_another_thread_takes_first_is_not_missed(on_valkey: Provisioned) -> None:
+    class Contended(list[Link]):
+        """Something is there at every look, and gone at the pop."""
+
+        def __bool__(self) -> bool:
+            return True
+
+    with Tenant(on_valkey.source()) as tenant:
+        tenant._store._idle = Contended()
+        assert tenant.conversation("s", user="ada").count() == 0

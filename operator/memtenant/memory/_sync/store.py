@@ -111,8 +111,7 @@ class Store:
     def close(self) -> None:
         """Close the idle connections; those in use are closed by whoever ends with them."""
         self._settle()
-        while self._idle:
-            self._idle.pop().close()
+        self._forget_idle()
 
     def _replicated(self, call: Callable[[bool], Call[R]], again: bool, count: int) -> list[Words]:
         commands: list[Words] = [call(again).words]
@@ -187,8 +186,7 @@ class Store:
 
     def _link(self) -> Link:
         opened = self.source.current()
-        while self._idle:
-            link = self._idle.pop()
+        while (link := self._taken()) is not None:
             if link.generation == opened.generation:
                 return link
             link.close()
@@ -197,8 +195,15 @@ class Store:
 
     def _forget_idle(self) -> None:
         """After a change of role, connections lead to a server that is no primary."""
-        while self._idle:
-            self._idle.pop().close()
+        while (link := self._taken()) is not None:
+            link.close()
+
+    def _taken(self) -> Link | None:
+        """An idle connection; other threads take them too, between a look and a pop."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
     def _tls(self, opened: OpenBinding) -> ssl.SSLContext | None:
         if not opened.binding.tls:
