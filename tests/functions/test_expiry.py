@@ -37,7 +37,7 @@ from tests.functions.tenants import (
     snapshot,
     state,
 )
-from tests.functions.test_nothing_half_written import poorer_rules, refused, restore
+from tests.functions.test_nothing_half_written import denied_in_turn, refused, restore
 from tests.stores.operators import ACME
 from tests.support.servers import Server
 
@@ -361,21 +361,8 @@ def test_each_permission_and_each_type_in_turn_all_or_nothing(
     with redis_server.admin() as admin:
         admin.delete(PLACE.conversation.checkpoints)
     good = snapshot(redis_server)
-    denied = damaged = 0
-    for rules in poorer_rules(user.rules):
-        with redis_server.admin() as admin:
-            admin.execute_command(
-                "ACL", "SETUSER", user.name, "resetkeys", "clearselectors", *rules
-            )
-        for name, words in calls.items():
-            error = refused(agent, words)
-            if error is None:
-                restore(redis_server, good)
-                continue
-            denied += 1
-            assert isinstance(error, DataError), (name, rules, error)
-            assert not isinstance(error, FunctionFailed), (name, rules, error)
-            assert snapshot(redis_server) == good, (name, rules)
+    denied = denied_in_turn(redis_server, agent, user, calls)
+    damaged = 0
     provision(redis_server)
     for key in {key for words in calls.values() for key in declared(words)} - {ONCE.limits}:
         for poison in (("SET", key, "text"), ("RPUSH", key, "x"), ("HSET", key, "f", "v")):
