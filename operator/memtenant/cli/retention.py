@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
@@ -19,19 +18,23 @@ from memtenant.cli.inputs import Given, read_inputs
 from memtenant.cli.intents import Intent, Intents, cluster_intents, local_intents
 from memtenant.cli.options import Kubeconfig, KubeContext, Namespace, OptionalFiles, Output, State
 from memtenant.cli.output import Format
+from memtenant.cli.retention_output import (
+    Explained,
+    expected_as_data,
+    explained_as_data,
+    show_expected,
+    show_explained,
+)
 from memtenant.cli.server import Server
 from memtenant.cli.workspace import DEFAULT_STATE
 from memtenant.clock import rfc3339, system_clock
 from memtenant.errors import InvalidResource, ResourceNotFound, UsageError
 from memtenant.reconcile.policy import read_policy
 from memtenant.reconcile.preview import PreviewResources, preview_world
-from memtenant.reconcile.retention import Expected, Retention, expected, retention_of
+from memtenant.reconcile.retention import Expected, expected, retention_of
 from memtenant.reconcile.world import Timing, World
 from memtenant.resources.folder import FolderResources
 from memtenant.resources.port import Declared, Kind, ObjectKey, Resources
-from memtenant.rules.expiry import CUTOFF_FIELDS
-from memtenant.rules.frameworks import RecordClass
-from memtenant.rules.retention import Bound, Resolution
 
 __all__ = ["retention"]
 
@@ -45,17 +48,6 @@ _Home = Annotated[str, typer.Option(metavar="NAME", help="In a cluster: the oper
 _Tenant = Annotated[
     str | None, typer.Argument(metavar="TENANT", help="NAME or NAMESPACE/NAME; all if left out.")
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Explained:
-    """A tenant, or a policy for those that choose nothing; ``problem``: it cannot be resolved."""
-
-    key: ObjectKey
-    policy: str = ""
-    resolution: Resolution | None = None
-    retention: Retention | None = None
-    problem: str = ""
 
 
 @retention.callback()
@@ -92,9 +84,9 @@ def explain(
     now = system_clock.now()
     found = asyncio.run(_explain(tenant, given, namespace, state, target))
     if form in (Format.JSON, Format.YAML):
-        output.data({"objects": [_explained_as_data(one, now) for one in found]}, form)
+        output.data({"objects": [explained_as_data(one, now) for one in found]}, form)
     else:
-        _show_explained(found, now)
+        show_explained(found, now)
     raise typer.Exit(ExitCode.FAILED if any(one.problem for one in found) else ExitCode.DONE)
 
 
@@ -143,10 +135,10 @@ def preview(
 
     found = asyncio.run(count())
     if form in (Format.JSON, Format.YAML):
-        shown = [_expected_as_data(one) for one in found]
+        shown = [expected_as_data(one) for one in found]
         output.data({"until": rfc3339(until), "tenants": shown}, form)
     else:
-        _show_expected(found, until)
+        show_expected(found, until)
     raise typer.Exit(ExitCode.FAILED if any(one.problem for one in found) else ExitCode.DONE)
 
 
@@ -219,16 +211,13 @@ def _tenants(world: World, tenant: str | None, namespace: str) -> list[Declared]
     return [found]
 
 
-# --- explain -----------------------------------------------------------------------------------
-
-
 async def _explain(
     tenant: str | None,
     given: Given,
     namespace: str,
     state: Path,
     target: cluster.Target | None,
-) -> list[_Explained]:
+) -> list[Explained]:
     async with _looking(given, state, target) as world:
         tenants = _tenants(world, tenant, namespace)
         named = {manifest.key for manifest in given.objects}
@@ -258,183 +247,21 @@ def _policy_of(declared: Declared) -> str:
     return str(ref.get("name")) if isinstance(ref, dict) else ""
 
 
-def _explain_policy(world: World, declared: Declared) -> _Explained:
+def _explain_policy(world: World, declared: Declared) -> Explained:
     try:
         facts = read_policy(world, declared.key.name)
     except InvalidResource as error:
-        return _Explained(declared.key, problem=_said(error))
-    return _Explained(declared.key, facts.name, facts.resolution)
+        return Explained(declared.key, problem=_said(error))
+    return Explained(declared.key, facts.name, facts.resolution)
 
 
-def _explain_tenant(world: World, declared: Declared) -> _Explained:
+def _explain_tenant(world: World, declared: Declared) -> Explained:
     try:
         kept = retention_of(world, declared)
     except InvalidResource as error:
-        return _Explained(declared.key, problem=_said(error))
-    return _Explained(declared.key, kept.policy, kept.resolution, kept)
+        return Explained(declared.key, problem=_said(error))
+    return Explained(declared.key, kept.policy, kept.resolution, kept)
 
 
 def _said(error: InvalidResource) -> str:
     return f"{error.field}: {error}" if error.field else str(error)
-
-
-def _explained_as_data(one: _Explained, now: datetime) -> dict[str, object]:
-    if one.resolution is None:
-        return {"object": str(one.key), "problem": one.problem}
-    shown: dict[str, object] = {
-        "object": str(one.key),
-        "policy": one.policy,
-        "classes": {
-            record_class.value: {
-                "kept": _bound_as_data(kept.effective),
-                "atLeast": _bound_as_data(kept.floor),
-                "atMost": _bound_as_data(kept.ceiling),
-                "overridden": _bound_as_data(kept.overridden),
-            }
-            for record_class, kept in one.resolution.by_class().items()
-        },
-        "unjustified": [found.message for found in one.resolution.unjustified],
-    }
-    if one.retention is not None:
-        at = one.retention.expiry_at(now)
-        shown["heldBy"] = list(one.retention.matters)
-        shown["cutOffs"] = {
-            record_class.value: rfc3339(_moment(at.fields[field]))
-            for record_class, field in CUTOFF_FIELDS.items()
-            if field in at.fields
-        }
-        shown["nextStep"] = rfc3339(at.next_step)
-    return shown
-
-
-def _bound_as_data(bound: Bound | None) -> dict[str, str] | None:
-    if bound is None:
-        return None
-    return {"period": str(bound.period), "source": bound.source, "clause": bound.clause}
-
-
-def _moment(milliseconds: str) -> datetime:
-    return datetime.fromtimestamp(int(milliseconds) // 1000, UTC)
-
-
-def _show_explained(found: Sequence[_Explained], now: datetime) -> None:
-    for number, one in enumerate(found):
-        if number:
-            output.line()
-        if one.resolution is None:
-            output.line(f"{one.key} cannot be resolved: {one.problem}", style="red")
-            continue
-        under = f", under RetentionPolicy {one.policy}" if one.retention is not None else ""
-        output.line(f"{one.key}{under}", style="bold")
-        rows = [
-            (
-                record_class.value,
-                str(kept.effective.period),
-                kept.effective.reason,
-                _bound(kept.floor),
-                _bound(kept.ceiling),
-            )
-            for record_class, kept in one.resolution.by_class().items()
-        ]
-        output.table(("class", "kept", "because", "at least", "at most"), rows)
-        _show_notes(one, now)
-    if not found:
-        output.note("No tenant and no policy is declared")
-
-
-def _show_notes(one: _Explained, now: datetime) -> None:
-    assert one.resolution is not None  # noqa: S101 - shown only where it is resolved
-    for record_class, kept in one.resolution.by_class().items():
-        if kept.overridden is not None:
-            output.line(
-                f"{record_class}: at most {_bound(kept.overridden)} gave way to the minimum, on "
-                "the stated legal basis",
-                style="yellow",
-            )
-    for found in one.resolution.unjustified:
-        output.line(found.message, style="yellow")
-    if one.retention is None:
-        return
-    if one.retention.matters:
-        held = ", ".join(one.retention.matters)
-        output.line(f"Held by {held}: nothing expires", style="yellow")
-        return
-    at = one.retention.expiry_at(now)
-    for record_class, field in CUTOFF_FIELDS.items():
-        if field in at.fields:
-            output.line(f"{record_class} before {rfc3339(_moment(at.fields[field]))} has expired")
-    output.line(f"next step of the cut-offs: {rfc3339(at.next_step)}")
-
-
-def _bound(bound: Bound | None) -> str:
-    return f"{bound.period} ({bound.reason})" if bound is not None else ""
-
-
-# --- preview -----------------------------------------------------------------------------------
-
-
-def _expected_as_data(one: Expected) -> dict[str, object]:
-    tally, kept = one.tally, one.retention
-    return {
-        "tenant": str(kept.tenant),
-        "heldBy": list(kept.matters),
-        "content": {
-            "messages": tally.messages,
-            "values": tally.values,
-            "checkpoints": tally.checkpoints,
-            "conversations": tally.conversations,
-            "contexts": tally.contexts,
-            "under": _bound_as_data(kept.resolution.content.effective),
-        },
-        "derived": {
-            "summaries": tally.summaries,
-            "under": _bound_as_data(kept.resolution.derived.effective),
-        },
-        "bytes": tally.size,
-        "kept": tally.kept,
-        "undated": tally.undated,
-        "problem": one.problem,
-    }
-
-
-def _show_expected(found: Iterable[Expected], until: datetime) -> None:
-    rows: list[Sequence[str]] = []
-    problems = []
-    for one in found:
-        if one.problem:
-            problems.append(f"{one.retention.tenant}: {one.problem}")
-            continue
-        rows += _rows(one)
-    if rows:
-        output.line(f"What would go until {rfc3339(until)}", style="bold")
-        columns = ("tenant", "class", "records", "as a whole", "under")
-        output.table(columns, rows)
-    for words in problems:
-        output.fail(words)
-    if not rows and not problems:
-        output.note("No tenant is declared")
-
-
-def _rows(one: Expected) -> list[Sequence[str]]:
-    tally, kept = one.tally, one.retention
-    tenant = str(kept.tenant)
-    if kept.matters:
-        return [(tenant, "", "0", "", f"held by {', '.join(kept.matters)}: nothing expires")]
-    whole = f"{tally.conversations} conversations, {tally.contexts} contexts"
-    resolution = kept.resolution
-    return [
-        (
-            tenant,
-            RecordClass.CONTENT.value,
-            str(tally.messages + tally.values + tally.checkpoints),
-            whole,
-            _bound(resolution.content.effective),
-        ),
-        (
-            tenant,
-            RecordClass.DERIVED.value,
-            str(tally.summaries),
-            "",
-            _bound(resolution.derived.effective),
-        ),
-    ]
