@@ -1,12 +1,17 @@
 """`memtenant retention`: by which clause something is kept, and what would go when."""
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from memtenant.cli import cluster
 from memtenant.cli.exits import ExitCode
 from memtenant.functions.keyspace import ContextKeys, ConversationKeys
+from memtenant.resources.folder import FolderResources
+from memtenant.resources.port import ObjectKey
 from memtenant.tenancy.keys import limits
 from tests.cli.program import NEIGHBOUR, TENANT, Program, policy, tenant
 
@@ -57,6 +62,26 @@ def test_explain_shows_holds_and_what_cannot_be_resolved(program: Program) -> No
     assert "cannot be resolved" in ended.out
     assert "must be at most 10d" in ended.out
     assert "MemoryTenant/sales/globex, under RetentionPolicy standard" in ended.out
+
+
+def test_explain_knows_the_holds_of_tenants_whose_labels_no_manifest_has(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cluster a manifest adds labels to those that somebody else set there."""
+    label = {"matchLabels": {"case": "sec-1"}}
+    hold = [{"matter": "SEC-1", "since": "2026-01-01T00:00:00Z", "tenantSelector": label}]
+    manifests = program.write("all.yaml", policy(legalHolds=hold), tenant())
+
+    @asynccontextmanager
+    async def folder(_target: object) -> AsyncIterator[FolderResources]:
+        with FolderResources.open(program.state) as resources:
+            key = ObjectKey.tenant(TENANT.namespace, TENANT.name)
+            resources.declare(key, tenant()["spec"], labels=label["matchLabels"])
+            yield resources
+
+    monkeypatch.setattr(cluster, "resources", folder)
+    explain = ("retention", "explain", "--context", "somewhere", "-f", manifests)
+    assert "Held by SEC-1: nothing expires" in program.do(*explain).out
 
 
 @pytest.mark.redis

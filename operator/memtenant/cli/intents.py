@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,6 +12,7 @@ from memtenant.api.validate import defaulted, require_valid
 from memtenant.cli import output, server
 from memtenant.cli.inputs import Given, Manifest
 from memtenant.cli.server import LOCAL_SECRET, LOCAL_STORE, STAND_IN, Server
+from memtenant.clock import system_clock
 from memtenant.errors import InvalidResource, UsageError
 from memtenant.reconcile.prepare import ROTATE_ANNOTATION, ROTATE_KEYS_ANNOTATION
 from memtenant.resources.port import (
@@ -34,6 +35,28 @@ class Intent:
     spec: Mapping[str, Any]
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def laid_over(self, now: Declared | None) -> Declared:
+        """The object as it would be once it is declared: what stands there of labels and
+        annotations stays, as on an API server."""
+        if now is None:
+            return Declared(
+                key=self.key,
+                uid=str(uuid4()),
+                resource_version="1",
+                generation=1,
+                creation_timestamp=system_clock.now(),
+                labels=self.labels,
+                annotations=self.annotations,
+                spec=self.spec,
+            )
+        return replace(
+            now,
+            generation=now.generation + 1,
+            labels={**now.labels, **self.labels},
+            annotations={**now.annotations, **self.annotations},
+            spec=self.spec,
+        )
 
 
 @dataclass(frozen=True, slots=True)

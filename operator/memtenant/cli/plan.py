@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import uuid4
 
 import typer
 
@@ -23,7 +22,6 @@ from memtenant.cli.options import Kubeconfig, KubeContext, Namespace, OptionalFi
 from memtenant.cli.output import Format
 from memtenant.cli.server import Server
 from memtenant.cli.workspace import DEFAULT_STATE
-from memtenant.clock import system_clock
 from memtenant.errors import UsageError
 from memtenant.reconcile.preview import Expected, PreviewResources, expect, preview_world
 from memtenant.reconcile.world import Timing
@@ -179,31 +177,10 @@ def _as_defaulted(now: Declared) -> Mapping[str, Any]:
 
 
 def _laid(now: Declared | None, intent: Intent, changes: Sequence[Change]) -> Declared:
-    """The object as it would be once it is declared."""
-    if now is None:
-        return Declared(
-            key=intent.key,
-            uid=str(uuid4()),
-            resource_version="1",
-            generation=1,
-            creation_timestamp=system_clock.now(),
-            labels=intent.labels,
-            annotations=intent.annotations,
-            spec=intent.spec,
-        )
-    return Declared(
-        key=now.key,
-        uid=now.uid,
-        resource_version=now.resource_version,
-        generation=now.generation + any(change.path.startswith("spec") for change in changes),
-        creation_timestamp=now.creation_timestamp,
-        deletion_timestamp=now.deletion_timestamp,
-        labels={**now.labels, **intent.labels},
-        annotations={**now.annotations, **intent.annotations},
-        finalizers=now.finalizers,
-        spec=intent.spec,
-        status=now.status,
-    )
+    laid = intent.laid_over(now)
+    if now is None or any(change.path.startswith("spec") for change in changes):
+        return laid
+    return replace(laid, generation=now.generation)
 
 
 def _as_data(one: Planned) -> dict[str, object]:

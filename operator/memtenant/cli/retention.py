@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
-from uuid import uuid4
 
 import typer
 
 from memtenant.cli import cluster, options, output, workspace
 from memtenant.cli.exits import ExitCode
 from memtenant.cli.inputs import Given, read_inputs
-from memtenant.cli.intents import Intent, Intents, cluster_intents, local_intents
+from memtenant.cli.intents import Intents, cluster_intents, local_intents
 from memtenant.cli.options import Kubeconfig, KubeContext, Namespace, OptionalFiles, Output, State
 from memtenant.cli.output import Format
 from memtenant.cli.retention_output import (
@@ -156,8 +156,10 @@ async def _looking(
     (None) the stores will be asked: the embedded server is started where it does not run."""
     if target is not None:
         intents = cluster_intents(given or Given())
-        async with cluster.resources(target) as there, _world(there, intents) as world:
-            yield world
+        async with cluster.resources(target) as there:
+            before = await workspace.declared_in(there)
+            async with _world(there, intents, before) as world:
+                yield world
         return
     if not (given and given.objects) and not workspace.is_made(state):
         raise UsageError(f"nothing is declared in {state}: declare something with `apply`")
@@ -167,14 +169,20 @@ async def _looking(
             if given is None
             else cluster_intents(given)
         )
-        async with _world(resources, intents) as world:
+        # In a state folder the manifests are all that labels and annotations there are.
+        before = {
+            key: replace(one, labels={}, annotations={})
+            for key, one in (await workspace.declared_in(resources)).items()
+        }
+        async with _world(resources, intents, before) as world:
             yield world
 
 
 @asynccontextmanager
-async def _world(resources: Resources, intents: Intents) -> AsyncIterator[World]:
-    before = await workspace.declared_in(resources)
-    laid = [_laid(intent, before.get(intent.key)) for intent in intents.objects]
+async def _world(
+    resources: Resources, intents: Intents, before: Mapping[ObjectKey, Declared]
+) -> AsyncIterator[World]:
+    laid = [intent.laid_over(before.get(intent.key)) for intent in intents.objects]
     home = await resources.get_namespace(resources.home)
     async with preview_world(
         PreviewResources(resources, [secret.as_stored() for secret in intents.secrets]),
@@ -183,20 +191,6 @@ async def _world(resources: Resources, intents: Intents) -> AsyncIterator[World]
         timing=Timing(),
     ) as world:
         yield world
-
-
-def _laid(intent: Intent, now: Declared | None) -> Declared:
-    return Declared(
-        key=intent.key,
-        uid=now.uid if now else str(uuid4()),
-        resource_version="0",
-        generation=now.generation + 1 if now else 1,
-        creation_timestamp=system_clock.now(),
-        labels=intent.labels,
-        annotations=intent.annotations,
-        spec=intent.spec,
-        status=now.status if now else {},
-    )
 
 
 def _tenants(world: World, tenant: str | None, namespace: str) -> list[Declared]:
