@@ -14,6 +14,7 @@ from memtenant.errors import UsageError
 
 __all__ = [
     "Files",
+    "Home",
     "KubeContext",
     "Kubeconfig",
     "Namespace",
@@ -88,6 +89,7 @@ KubeContext = Annotated[
         "--context", metavar="NAME", help="Ask the cluster of this context.", show_default=False
     ),
 ]
+Home = Annotated[str, typer.Option(metavar="NAME", help="In a cluster: the operator's namespace.")]
 
 
 def is_typed(context: typer.Context, parameter: str) -> bool:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -60,9 +60,7 @@ def plan(
     state: State = DEFAULT_STATE,
     kubeconfig: Kubeconfig = None,
     kube_context: KubeContext = None,
-    home: Annotated[
-        str, typer.Option(metavar="NAME", help="In a cluster: the operator's namespace.")
-    ] = cluster.DEFAULT_HOME,
+    home: options.Home = cluster.DEFAULT_HOME,
     form: Output = Format.TABLE,
 ) -> None:
     """Show field by field what would change, and what would be done then. Nothing is written.

@@ -44,7 +44,6 @@ retention = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-_Home = Annotated[str, typer.Option(metavar="NAME", help="In a cluster: the operator's namespace.")]
 _Tenant = Annotated[
     str | None, typer.Argument(metavar="TENANT", help="NAME or NAMESPACE/NAME; all if left out.")
 ]
@@ -63,7 +62,7 @@ def explain(
     state: State = DEFAULT_STATE,
     kubeconfig: Kubeconfig = None,
     kube_context: KubeContext = None,
-    home: _Home = cluster.DEFAULT_HOME,
+    home: options.Home = cluster.DEFAULT_HOME,
     form: Output = Format.TABLE,
 ) -> None:
     """Show each class of record with its period, its bounds, and the clause behind each.
@@ -104,7 +103,7 @@ def preview(
     state: State = DEFAULT_STATE,
     kubeconfig: Kubeconfig = None,
     kube_context: KubeContext = None,
-    home: _Home = cluster.DEFAULT_HOME,
+    home: options.Home = cluster.DEFAULT_HOME,
     form: Output = Format.TABLE,
 ) -> None:
     """Count what would go in the next days, under which clause. Nothing is removed.
