@@ -17,13 +17,10 @@ from memtenant.functions import (
     Pop,
     Reader,
     ReadRange,
-    ReadSummaries,
     ReadUsage,
     Remove,
     SubjectKeys,
-    Summarise,
     Tail,
-    TakeLease,
     TenantKeys,
     Update,
 )
@@ -55,6 +52,7 @@ from memtenant.functions.expiry_calls import (
 from memtenant.functions.fcall import Words
 from memtenant.functions.index_calls import LeaveEvent, ReadIndex
 from memtenant.functions.library import libraries
+from memtenant.functions.summary_calls import ReadSummaries, Summarise, TakeLease
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 from tests.functions.tenants import (

@@ -12,13 +12,11 @@ from memtenant.functions import (
     Pop,
     Popped,
     ReadRange,
-    ReadSummaries,
     ReadUsage,
     Remove,
-    Summarise,
-    TakeLease,
     Update,
 )
+from memtenant.functions.summary_calls import ReadSummaries, Summarise, TakeLease
 from memtenant.rules.acl import AccessState
 from tests.functions.tenants import (
     AGENT,

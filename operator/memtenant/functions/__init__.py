@@ -5,8 +5,9 @@
 `refusals` what an error reply means. Nothing here does I/O: a call gives the words of one command
 and reads its reply.
 
-By name here is what every agent uses. Contexts, checkpoints, indexes and the library are imported
-from their own modules by those who need them: an import costs an agent's start.
+By name here is what every agent uses. Summaries, contexts, checkpoints, indexes and the
+library are imported from their own modules by those who need them: an import costs an agent's
+start.
 """
 
 from memtenant.functions.calls import (
@@ -39,7 +40,6 @@ from memtenant.functions.replies import (
     Summarised,
     TenantUsage,
 )
-from memtenant.functions.summary_calls import ReadSummaries, Summarise, TakeLease
 
 __all__ = [
     "HEAD_STATE",
@@ -63,16 +63,13 @@ __all__ = [
     "Pop",
     "Popped",
     "ReadRange",
-    "ReadSummaries",
     "ReadUsage",
     "Reader",
     "Remove",
     "Status",
     "SubjectKeys",
-    "Summarise",
     "Summarised",
     "Tail",
-    "TakeLease",
     "TenantKeys",
     "TenantUsage",
     "Update",
