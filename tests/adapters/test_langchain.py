@@ -11,13 +11,14 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import tool
 
-from memtenant import ContextBudget, Message, Tenant, ToolCall
+from memtenant import ContextBudget, Masking, Message, Tenant, ToolCall
 from memtenant.errors import UsageError
 from memtenant.langchain import Memory
 from memtenant.langgraph import Saver
 from memtenant.memory.tokens import message_tokens
 from memtenant.sync import Tenant as SyncTenant
 from tests.adapters.graphs import config, text
+from tests.memory.bindings import QUICK, Provisioned
 
 PROMPT = "You are the helpdesk. Be brief."
 
@@ -171,3 +172,37 @@ async def test_what_cannot_fit_is_said_before_the_model_is_asked(tenant: Tenant)
     with pytest.raises(UsageError, match="needs a thread"):
         await nowhere.ainvoke({"messages": []})
     assert message_tokens(Message.system(PROMPT), words) > 5
+
+
+async def test_what_langchain_keeps_beside_the_text_is_masked_too(acme: Provisioned) -> None:
+    mail = "write to ada@example.org"
+    raw = {"id": "call_1", "type": "function", "function": {"name": "find", "arguments": mail}}
+    invalid = {
+        "name": "find",
+        "args": mail,
+        "id": "call_2",
+        "error": mail,
+        "type": "invalid_tool_call",
+    }
+    said = AIMessage(
+        "Hello",
+        id="lc_run--5f1",
+        additional_kwargs={"reasoning_content": mail, "tool_calls": [raw]},
+        invalid_tool_calls=[invalid],
+    )
+    async with Tenant(acme.source(), options=QUICK, masking=Masking()) as tenant:
+        memory = Memory(tenant, subject="ada", budget=ContextBudget(400, counter=words))
+        agent = create_agent(Scripted(seen=[]), [find], middleware=[memory])
+        await agent.ainvoke({"messages": [said, HumanMessage("Where?")]}, config("t"))
+        kept = (await tenant.conversation("t", user="ada").messages())[0].message.further[
+            "langchain"
+        ]
+    told = "write to <EMAIL>"
+    assert kept == {
+        "id": "lc_run--5f1",
+        "additional_kwargs": {
+            "reasoning_content": told,
+            "tool_calls": [{**raw, "function": {"name": "find", "arguments": told}}],
+        },
+        "invalid_tool_calls": [{**invalid, "args": told, "error": told}],
+    }

@@ -16,8 +16,9 @@ from openai.types.responses import (
     ResponseOutputText,
 )
 
-from memtenant import Message, Tenant, ToolCall
+from memtenant import Masking, Message, Tenant, ToolCall
 from memtenant.openai_agents import Session
+from tests.memory.bindings import QUICK, Provisioned
 
 OFFLINE = RunConfig(tracing_disabled=True)
 
@@ -167,3 +168,35 @@ async def test_what_other_code_appended_is_part_of_the_history(
         {"type": "function_call", "call_id": "c1", "name": "find", "arguments": '{"number": 1}'},
         {"type": "function_call_output", "call_id": "c1", "output": "Linz"},
     ]
+
+
+MAIL = "write to ada@example.org"
+HEARD: list[dict[str, Any]] = [
+    {"type": "mcp_call", "id": "mcp_1", "name": "mail", "arguments": MAIL, "output": MAIL},
+    {"type": "custom_tool_call", "call_id": "c1", "name": "note", "input": MAIL},
+    {"type": "of_last_year", "id": "4111111111111111"},
+    {"type": "local_shell_call_output", "id": "s1", "output": MAIL, "status": "completed"},
+    {"type": "reasoning", "id": "r1", "summary": [], "encrypted_content": MAIL}
+    | {"content": [{"type": "reasoning_text", "text": MAIL}]},
+    {"type": "of_next_year", "name": MAIL, "nested": [{"deep": [MAIL, 4111111111111111]}]},
+]
+
+
+async def test_no_kind_of_item_keeps_what_is_masked(acme: Provisioned) -> None:
+    async with Tenant(acme.source(), options=QUICK, masking=Masking()) as tenant:
+        session = Session(tenant, "ticket-4711", user="ada")
+        await session.add_items([*ITEMS, *HEARD])
+        items = await session.get_items()
+    assert json.dumps(items[: len(ITEMS)]) == json.dumps(ITEMS)
+    sent, noted, old, shell, thought, new = items[len(ITEMS) :]
+    told = "write to <EMAIL>"
+    assert sent == {**HEARD[0], "arguments": told, "output": told}
+    assert noted == {**HEARD[1], "input": told}
+    assert old == {**HEARD[2], "id": "<CARD 411111******1111>"}
+    assert shell == {**HEARD[3], "output": told}
+    assert thought == {**HEARD[4], "content": [{"type": "reasoning_text", "text": told}]}
+    assert new == {
+        "type": "of_next_year",
+        "name": told,
+        "nested": [{"deep": [told, "<CARD 411111******1111>"]}],
+    }

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from memtenant import ContextBudget, Detector, Masking, MaskingAction, Message, Tenant, ToolCall
 from memtenant.crypto.primitives import SecretKey
-from memtenant.errors import IdempotencyConflict, MaskingRejected, UsageError
+from memtenant.errors import IdempotencyConflict, MaskingRejected, MessageInvalid, UsageError
 from memtenant.memory import masked
 from memtenant.memory.masking import LONG_TEXT, masking_rules
 from memtenant.memory.messages import Json
@@ -52,6 +52,15 @@ def everything(admin: "redis.Redis") -> Iterator[bytes]:
                 yield from (part for pair in admin.hgetall(key).items() for part in pair)
             case b"zset":
                 yield from admin.zrange(key, 0, -1)
+
+
+async def test_a_number_of_too_many_digits_is_told_as_where_nothing_is_masked(
+    tenant: Tenant,
+) -> None:
+    with pytest.raises(MessageInvalid):
+        await tenant.shared_context("c").create({"n": 10**4300})
+    with pytest.raises(MessageInvalid):
+        await tenant.conversation("s", user="u").append(Message("x", further={"n": 10**4300}))
 
 
 async def test_what_is_no_message_is_told_as_where_nothing_is_masked(tenant: Tenant) -> None:

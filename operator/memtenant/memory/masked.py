@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from memtenant.crypto.primitives import SecretKey, derive
 from memtenant.errors import MaskingRejected
@@ -26,6 +26,11 @@ __all__ = ["Plans", "SubjectMask"]
 _MAX_DEPTH: Final = 64
 """The codec refuses what is nested deeper."""
 
+_KEPT: Final = frozenset({"type", "status", "role", "name", "id", "call_id", "approval_request_id"})
+"""Fields of a framework's that say what is what; a text or number in their place is masked."""
+
+_OPAQUE: Final = "encrypted_content"
+_IDENTIFIER = re.compile(r"[\w.:/|-]*[A-Za-z][\w.:/|-]*")
 _NOT_LETTERS = re.compile(r"[^A-Za-z]+")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
@@ -125,9 +130,12 @@ class SubjectMask:
             calls = tuple(_call(call, masker, self.plans.tools) for call in message.tool_calls)
             if calls != message.tool_calls:
                 changes["tool_calls"] = calls
+        further = _further(message.further, masker, plan, self.plans.everywhere)
+        if further != message.further:
+            changes["further"] = further
         if everywhere := self.plans.everywhere:
             # Found is rejected, so that nothing has to be put in its place.
-            _json((message.metadata, message.further), "", masker, everywhere)
+            _json(message.metadata, "", masker, everywhere)
         return replace(message, **changes) if changes else message  # type: ignore[arg-type]
 
     def _plan(self, role: str) -> Plan:
@@ -148,6 +156,29 @@ def _call(call: ToolCall, masker: Masker, plan: Plan) -> ToolCall:
     return call if arguments == call.arguments else replace(call, arguments=arguments)
 
 
+def _further(
+    value: Json, masker: Masker, plan: Plan, everywhere: Plan, name: str = "", depth: int = 0
+) -> Any:
+    """What an adapter keeps of a framework beside a message's text: every text and number in it,
+    but what tells its parts apart."""
+    if depth > _MAX_DEPTH:
+        return value
+    if isinstance(value, Mapping):
+        return {
+            key: _further(inner, masker, plan, everywhere, str(key), depth + 1)
+            for key, inner in value.items()
+        }
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
+        return [_further(inner, masker, plan, everywhere, name, depth + 1) for inner in value]
+    return _json(value, name, masker, everywhere if _is_kept(name, value) else plan, depth)
+
+
+def _is_kept(name: str, value: Json) -> bool:
+    if name == _OPAQUE:
+        return True
+    return name in _KEPT and isinstance(value, str) and bool(_IDENTIFIER.fullmatch(value))
+
+
 def _json(value: Json, name: str, masker: Masker, plan: Plan, depth: int = 0) -> Json:
     """Every text in it, and numbers that are found; names stay. A value is read beside its name:
     ``{"cvv": 123}`` says what it is by that alone."""
@@ -156,7 +187,10 @@ def _json(value: Json, name: str, masker: Masker, plan: Plan, depth: int = 0) ->
     if isinstance(value, str):
         return _named(value, name, masker, plan)
     if isinstance(value, int) and not isinstance(value, bool):
-        text = str(value)
+        try:
+            text = str(value)
+        except ValueError:
+            return value  # more digits than Python writes out: the codec refuses it
         return value if (masked := _named(text, name, masker, plan)) == text else masked
     if isinstance(value, Mapping):
         return {

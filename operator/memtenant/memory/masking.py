@@ -49,7 +49,7 @@ class Masking:
 @dataclass(frozen=True, slots=True)
 class MaskingRules:
     """What is done to what people and models say (``actions``), to what tools are given and
-    answer, to values of shared contexts, and to everything else: system messages."""
+    answer, to values of shared contexts, and to everything else: system messages, metadata."""
 
     actions: Mapping[Detector, MaskingAction]
     tools: Mapping[Detector, MaskingAction]
@@ -91,6 +91,7 @@ def are_long(messages: Sequence[Message]) -> bool:
     for message in messages:
         left -= len(message.content) if isinstance(message.content, str) else _size(message.content)
         left -= sum(_size(call.arguments) for call in message.tool_calls)
+        left -= _size(message.further)
         if left < 0:
             return True
     return False
