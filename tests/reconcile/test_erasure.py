@@ -24,6 +24,7 @@ from memtenant.memory.source import BindingSource
 from memtenant.memory.subjects import SubjectPlaces
 from memtenant.reconcile.once import local_world, settle
 from memtenant.reconcile.outcome import Outcome
+from memtenant.reconcile.prepare import ROTATE_KEYS_ANNOTATION
 from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.reconcile.world import World
 from memtenant.resources.port import ObjectKey
@@ -250,6 +251,32 @@ async def test_a_person_who_cannot_be_erased_now_holds_up_no_other(
         await ground.settle()
     phases = (await receipt_of(tenant, stuck)).phase, (await receipt_of(tenant, other)).phase
     assert phases == (ErasurePhase.REQUESTED, ErasurePhase.PURGED)
+
+
+@EACH_SERVER
+async def test_a_key_that_is_refused_planted_beside_named_values_keeps_nobody_from_being_erased(
+    ground: Ground, agents: Agents
+) -> None:
+    tenant = await agents.open()
+    await fill(tenant, "ada")
+    for hours in (0, 1, 2):  # the key turns: version 1 is refused
+        ground.tenant("acme", {ROTATE_KEYS_ANNOTATION: "one"}, agents=STEWARD)
+        await ground.settle(timedelta(hours=hours))
+    planted = keys.records(ACME) + "c:planted"
+    with await ground.login("acme", "other") as agent:
+        agent.hset(planted, mapping={"one": b"x", "two": b"y", "three": b"z"})
+        agent.hset(f"{planted}:v", mapping={"one": b"x"})
+        agent.hsetnx(keys.dek(ACME, "planted"), "dek", (1).to_bytes(4, "big") + b"\x07" * 40)
+    asked = await tenant.forget("ada")
+    with ground.server.admin() as admin:
+        assert admin.hget(keys.limits(ACME), "least_kek") == b"2"
+        index = keys.subject_index(ACME, asked.subject)
+        admin.rpush(index, b"c:planted:one", b"c:planted:two")
+    await ground.settle(timedelta(hours=3))
+    receipt = await receipt_of(tenant, asked)
+    assert (receipt.phase, receipt.remaining) == (ErasurePhase.PURGED, 0)
+    with ground.server.admin() as admin:
+        assert (admin.hkeys(planted), admin.exists(f"{planted}:v")) == ([b"three"], 0)
 
 
 @pytest.mark.parametrize("meanwhile", ["a hold", "deletion"])

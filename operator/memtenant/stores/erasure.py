@@ -6,6 +6,7 @@ as what it tells of: an operator that is killed at any point goes on from what t
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +17,16 @@ from redis.exceptions import ResponseError
 from memtenant.crypto.header import peek_header
 from memtenant.crypto.primitives import SecretKey
 from memtenant.crypto.record import key_ids, peek_key_id
-from memtenant.errors import AuditEventRequired, HistoryDamaged, MemtenantError, RecordMalformed
+from memtenant.errors import (
+    AuditEventRequired,
+    DataError,
+    HistoryDamaged,
+    MemtenantError,
+    RecordMalformed,
+)
 from memtenant.functions.calls import Clear
 from memtenant.functions.fcall import Audited, Words
+from memtenant.functions.keyspace import ContextKeys
 from memtenant.functions.refusals import refusal
 from memtenant.memory.places import ConversationPlace, listed_place
 from memtenant.memory.subjects import Subject
@@ -35,6 +43,8 @@ from memtenant.tenancy.policy import Isolation
 __all__ = ["Finding", "Sought", "StoreErasure", "TenantCalls"]
 
 R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
 
 MOST_REQUESTS = 100
 """Of one tenant's queue that are read at a time."""
@@ -165,6 +175,13 @@ class TenantCalls:
             await self._fenced(("UNLINK", talk.list, talk.head, talk.summaries, talk.checkpoints))
             return await self._write(call)
 
+    async def cut_out(
+        self, context: ContextKeys, names: tuple[str, ...], refused: DataError
+    ) -> None:
+        """The values and their versions, fenced: what is planted keeps nobody from being erased."""
+        _log.warning("values of a context are removed around the Functions: %s", refused)
+        await self._fenced(("HDEL", context.values, *names), ("HDEL", context.versions, *names))
+
     async def _write(self, call: Audited[R]) -> R:
         if not self._audited:
             try:
@@ -177,9 +194,10 @@ class TenantCalls:
         told = call.with_event(self._agent, self._event())
         return call.read(await self._fenced(told.words))
 
-    async def _fenced(self, words: Words) -> Reply:
-        replies = await run_fenced(self._primary, self._term(), [words], patience=0)
-        return self._checked(replies[0])
+    async def _fenced(self, *commands: Words) -> Reply:
+        replies = await run_fenced(self._primary, self._term(), commands, patience=0)
+        first, *_ = [self._checked(reply) for reply in replies]
+        return first
 
     def _checked(self, reply: Reply) -> Reply:
         if isinstance(reply, ResponseError):

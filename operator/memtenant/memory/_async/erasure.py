@@ -20,7 +20,9 @@ from memtenant.errors import (
     DataError,
     DataKeyChanged,
     KeyRetired,
+    QuotaExceeded,
     RecordMalformed,
+    SubjectErased,
     TenantHeld,
 )
 from memtenant.functions.calls import MAX_BATCH, Clear, ReadRange, Remove
@@ -32,6 +34,7 @@ from memtenant.functions.context_calls import (
     FieldUpdate,
 )
 from memtenant.functions.fcall import Audited, Words
+from memtenant.functions.keyspace import ContextKeys
 from memtenant.memory._async.audited import AuditedStore
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent
@@ -75,6 +78,13 @@ class SubjectStore(Protocol):
 
     async def write(self, call: Audited[R]) -> R:
         """The answer of a writing call that is the same in every try."""
+        ...
+
+    async def cut_out(
+        self, context: ContextKeys, names: tuple[str, ...], refused: DataError
+    ) -> None:
+        """Remove values whose removal the Functions refuse, around them; raises ``refused`` where
+        that is left to the operator."""
         ...
 
 
@@ -175,10 +185,11 @@ async def _erase_some(
         )
         try:
             await store.write(update)
-        except (DataKeyChanged, KeyRetired):
-            # Wrapped anew in between.
+        except (DataKeyChanged, KeyRetired, QuotaExceeded, SubjectErased) as refused:
+            # Wrapped anew in between; or an agent planted values, and a key that is refused.
             if attempt == _ATTEMPTS - 1:
-                raise
+                await store.cut_out(context.keys, there, refused)
+                return len(there)
         else:
             return len(there)
     raise AssertionError("every attempt returns or raises")
@@ -297,6 +308,11 @@ class _Telling:
 
     async def write(self, call: Audited[R]) -> R:
         return await self._store.write_audited(call, self._intent)
+
+    async def cut_out(
+        self, context: ContextKeys, names: tuple[str, ...], refused: DataError
+    ) -> None:
+        raise refused
 
 
 def _requested(request: bytes, subject: Subject, agent: str, now: int) -> ErasureReceipt:

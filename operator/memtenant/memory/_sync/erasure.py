@@ -21,7 +21,9 @@ from memtenant.errors import (
     DataError,
     DataKeyChanged,
     KeyRetired,
+    QuotaExceeded,
     RecordMalformed,
+    SubjectErased,
     TenantHeld,
 )
 from memtenant.functions.calls import MAX_BATCH, Clear, ReadRange, Remove
@@ -33,6 +35,7 @@ from memtenant.functions.context_calls import (
     FieldUpdate,
 )
 from memtenant.functions.fcall import Audited, Words
+from memtenant.functions.keyspace import ContextKeys
 from memtenant.memory._sync.audited import AuditedStore
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent
@@ -76,6 +79,11 @@ class SubjectStore(Protocol):
 
     def write(self, call: Audited[R]) -> R:
         """The answer of a writing call that is the same in every try."""
+        ...
+
+    def cut_out(self, context: ContextKeys, names: tuple[str, ...], refused: DataError) -> None:
+        """Remove values whose removal the Functions refuse, around them; raises ``refused`` where
+        that is left to the operator."""
         ...
 
 
@@ -174,10 +182,11 @@ def _erase_some(
         )
         try:
             store.write(update)
-        except (DataKeyChanged, KeyRetired):
-            # Wrapped anew in between.
+        except (DataKeyChanged, KeyRetired, QuotaExceeded, SubjectErased) as refused:
+            # Wrapped anew in between; or an agent planted values, and a key that is refused.
             if attempt == _ATTEMPTS - 1:
-                raise
+                store.cut_out(context.keys, there, refused)
+                return len(there)
         else:
             return len(there)
     raise AssertionError("every attempt returns or raises")
@@ -296,6 +305,9 @@ class _Telling:
 
     def write(self, call: Audited[R]) -> R:
         return self._store.write_audited(call, self._intent)
+
+    def cut_out(self, context: ContextKeys, names: tuple[str, ...], refused: DataError) -> None:
+        raise refused
 
 
 def _requested(request: bytes, subject: Subject, agent: str, now: int) -> ErasureReceipt:
