@@ -551,6 +551,27 @@ async def test_an_older_dump_is_noise_when_the_keys_are_destroyed(
     assert (await late.conversation("one", user="bob").messages())[0].text == "bob in one"
 
 
+async def test_a_record_that_has_forgotten_what_is_to_be_shredded_is_told_again(
+    ground: Ground, agents: Agents
+) -> None:
+    """One of a backup, or written by an operator that knew nothing of erasures."""
+    tenant = await agents.open()
+    await fill(tenant, "ada")
+    name = f"{ACME}-keyring"
+    before = await ground.resources.get_secret(ground.resources.home, name)
+    assert before is not None
+    asked = await tenant.forget("ada")
+    await ground.settle()
+    assert (await receipt_of(tenant, asked)).phase is ErasurePhase.PURGED
+    now = await ground.resources.get_secret(ground.resources.home, name)
+    assert now is not None
+    await ground.resources.replace_secret(now, before.data)
+    assert (await record(ground)).shred_through == 0
+    for hours in (1, *range(26, 29)):
+        await ground.settle(timedelta(hours=hours))
+    assert (await receipt_of(tenant, asked)).phase is ErasurePhase.CRYPTO_ERASED
+
+
 async def test_a_round_without_anything_to_do_writes_nothing(
     ground: Ground, agents: Agents
 ) -> None:

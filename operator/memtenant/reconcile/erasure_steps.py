@@ -262,6 +262,12 @@ class TenantErasures:
         # An agent may have made the version up: none that never was would ever be destroyed.
         known = under if under in _live(keyring) else 0
         through = max(keyring.active.version, known)
+        await self._shred_through(through, stored, record)
+        return through
+
+    async def _shred_through(
+        self, through: int, stored: StoredSecret | None, record: TenantRecord
+    ) -> None:
         due = (self._now() + self._world.timing.shred_epoch).replace(microsecond=0)
         asked = replace(
             record,
@@ -269,7 +275,6 @@ class TenantErasures:
             shred_due=due if record.shred_due is None else min(record.shred_due, due),
         )
         await self._world.resources.apply_secret(record_draft(self._world, asked), current=stored)
-        return through
 
     async def purged(self, receipts: list[str], left: tuple[str, ...]) -> None:
         """The files are written anew, as far as they are."""
@@ -294,17 +299,18 @@ class TenantErasures:
         purged = self.in_phase(ErasurePhase.PURGED)
         if not purged:
             return
-        state = (await self._link.admin.read_states([self.tenant]))[self.tenant]
-        least = state.limits.get("least_kek", "0")
-        ready = [one for one in purged if least.isdecimal() and one.key_version < int(least)]
-        if not ready:
-            return
-        _, record = await read_record(self._world, self.tenant)
+        stored, record = await read_record(self._world, self.tenant)
         if record is None:
             return
-        oldest = min(kek.version for kek in Keyring.from_json(record.keyring, self.tenant).keks)
-        for receipt in ready:
-            if receipt.key_version < oldest:
+        live = _live(Keyring.from_json(record.keyring, self.tenant))
+        forgotten = {one.key_version for one in purged} & live
+        if forgotten and max(forgotten) > record.shred_through and not self._is_gone():
+            # The record is of a backup, or an operator wrote it that knew nothing of erasures.
+            await self._shred_through(max(forgotten), stored, record)
+        state = (await self._link.admin.read_states([self.tenant]))[self.tenant]
+        least = state.limits.get("least_kek", "0")
+        for receipt in purged:
+            if least.isdecimal() and receipt.key_version < min(int(least), min(live)):
                 after = replace(
                     receipt, phase=ErasurePhase.CRYPTO_ERASED, crypto_erased_at=self._now()
                 )

@@ -65,12 +65,16 @@ _PAGE_BYTES: Final = 1024 * 1024
 _log = logging.getLogger("memtenant.memory")
 
 
-class SubjectStore(Protocol):
-    """What the steps need of a connection to the tenant's store."""
+class ReadStore(Protocol):
+    """What reading a person's index needs of a connection to the tenant's store."""
 
     async def read(self, *commands: Words) -> list[object]:
         """The replies, error replies among them."""
         ...
+
+
+class SubjectStore(ReadStore, Protocol):
+    """What the steps need of it."""
 
     async def ask(self, call: Audited[R]) -> R:
         """The answer of a reading call."""
@@ -96,7 +100,7 @@ class Erased:
     values: int = 0
 
 
-async def read_places(store: SubjectStore, subject: Subject) -> SubjectPlaces:
+async def read_places(store: ReadStore, subject: Subject) -> SubjectPlaces:
     """What the person's index names now."""
     index = keys.subject_index(subject.tenant, subject.alias)
     entries = value((await store.read(("LRANGE", index, 0, -1)))[0])
