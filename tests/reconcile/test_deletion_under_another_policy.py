@@ -9,6 +9,7 @@ from redis.exceptions import NoPermissionError
 
 from memtenant.api.conditions import ConditionType
 from memtenant.reconcile.once import local_world, settle
+from memtenant.resources.folder import FolderResources
 from memtenant.resources.port import ObjectKey
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
@@ -110,3 +111,26 @@ async def test_a_hold_that_begins_with_the_deletion_binds_the_agents(
     with pytest.raises(NoPermissionError):
         agent.delete(CONTENT)
     assert valkey.admin().hget(keys.limits(ACME), "held") == b"1"
+
+
+async def test_what_a_new_hold_keeps_of_a_namespace_in_deletion_does_not_expire(
+    ground: Ground, valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make(ground, valkey)
+    assert valkey.admin().hget(keys.limits(ACME), "cutoff_content")
+    ground.policy(**HOLD)
+    ground.resources.delete(KEY)
+    namespace = FolderResources._namespace
+    monkeypatch.setattr(
+        FolderResources,
+        "_namespace",
+        lambda self, name: replace(namespace(self, name), terminating=name == ACME.namespace),
+    )
+    await ground.settle()
+    assert await ground.resources.get(KEY) is None
+    assert valkey.admin().exists(CONTENT) == 1
+    assert valkey.admin().hmget(keys.limits(ACME), "cutoff_content", "cutoff_derived", "held") == [
+        None,
+        None,
+        b"1",
+    ]

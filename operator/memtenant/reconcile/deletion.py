@@ -28,9 +28,11 @@ from memtenant.resources.port import (
     StoredSecret,
 )
 from memtenant.rules.deletion import Content, Obstacle, obstacle_to_deletion
+from memtenant.rules.expiry import CUTOFF_FIELDS
 from memtenant.rules.policy import hold_labels, matters_from
 from memtenant.rules.record import Phase, TenantRecord
 from memtenant.rules.status import deletion_blocked
+from memtenant.stores import StateChange
 from memtenant.tenancy.identity import TenantId
 
 __all__ = ["delete_tenant", "finish_orphan"]
@@ -61,6 +63,7 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
             return await _blocked(world, declared, obstacle)
         policy = DeletionPolicy.RETAIN
         record = replace(record, left=f"Not deleted with its namespace: {obstacle.message}")
+        await _stop_expiry(link, tenant)
     await _revoke(world, link, tenant, record)
     if policy is DeletionPolicy.RETAIN:
         kept = _in_phase(record, Phase.RETAINED, world.clock.now())
@@ -233,6 +236,12 @@ async def _blocked(world: World, declared: Declared, obstacle: Obstacle) -> Outc
     if obstacle.until is not None:
         wait = max(1.0, min((obstacle.until - now).total_seconds(), 86_400.0))
     return Outcome(requeue_after=wait, changed=changed)
+
+
+async def _stop_expiry(link: StoreLink, tenant: TenantId) -> None:
+    """The hold may be newer than the last reconcile, whose cut-offs would remove what it keeps."""
+    kept: dict[str, str | None] = dict.fromkeys(CUTOFF_FIELDS.values())
+    await link.admin.write_states({tenant: StateChange({**kept, "held": "1"})})
 
 
 async def _revoke(world: World, link: StoreLink, tenant: TenantId, record: TenantRecord) -> None:
