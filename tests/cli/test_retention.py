@@ -135,3 +135,15 @@ def test_preview_says_what_stands_in_the_way(program: Program) -> None:
     hold = [{"matter": "SEC-1", "since": "2026-01-01T00:00:00Z", "tenantSelector": {}}]
     program.do("apply", "-f", program.write("held.yaml", policy(legalHolds=hold)))
     assert "held by SEC-1" in program.do("retention", "preview").out
+
+
+@pytest.mark.redis
+def test_preview_knows_a_hold_that_stands_though_its_label_is_gone(program: Program) -> None:
+    label = {"case": "sec-1"}
+    selector = {"matchLabels": label}
+    hold = [{"matter": "SEC-1", "since": "2026-01-01T00:00:00Z", "tenantSelector": selector}]
+    labelled = tenant()
+    labelled["metadata"]["labels"] = label
+    program.do("apply", "-f", program.write("all.yaml", policy(legalHolds=hold), labelled))
+    program.do("apply", "-f", program.write("bare.yaml", tenant()))
+    assert "held by SEC-1" in program.do("retention", "preview").out

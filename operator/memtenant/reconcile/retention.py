@@ -15,7 +15,7 @@ from memtenant.reconcile.world import World
 from memtenant.resources.port import Declared, ObjectKey
 from memtenant.rules.expiry import CUTOFF_FIELDS, Expiry, expiry
 from memtenant.rules.frameworks import RecordClass
-from memtenant.rules.policy import hold_labels
+from memtenant.rules.policy import Matters, hold_labels, matters_from
 from memtenant.rules.retention import Resolution
 from memtenant.stores import CutOffs, Tally
 from memtenant.tenancy.identity import TenantId
@@ -47,8 +47,9 @@ class Expected:
     problem: str = ""
 
 
-def retention_of(world: World, declared: Declared) -> Retention:
-    """Raises `InvalidResource` where the tenant or its policy cannot be resolved."""
+def retention_of(world: World, declared: Declared, before: Matters | None = None) -> Retention:
+    """``before`` are the matters that the tenant's store remembers, where that was asked. Raises
+    `InvalidResource` where the tenant or its policy cannot be resolved."""
     tenant = TenantId(declared.key.namespace, declared.key.name)
     spec = tenant_spec(declared)
     policy = read_policy(world, spec.retention_policy_ref.name)
@@ -59,7 +60,7 @@ def retention_of(world: World, declared: Declared) -> Retention:
         policy.name,
         str(declared.status.get("store") or ""),
         policy.resolve_for(spec),
-        tuple(sorted(policy.matters_of(labels, {}, world.clock.now()))),
+        tuple(sorted(policy.matters_of(labels, before or {}, world.clock.now()))),
     )
 
 
@@ -82,12 +83,25 @@ async def expected(
             continue
         try:
             link = await look_at_store(world, declared)
+            those = await _as_held(world, link, those)
             tallies = await _count(link, those, until, progress)
         except MemtenantError as error:
             found += [Expected(one, Tally(), str(error)) for one in those]
             continue
         found += [Expected(one, tallies.get(one.tenant, Tally())) for one in those]
     return sorted(found, key=lambda one: str(one.retention.tenant))
+
+
+async def _as_held(world: World, link: StoreLink, those: Iterable[Retention]) -> list[Retention]:
+    """With the holds that stand though no label names them any more."""
+    kept = {one.tenant: one for one in those}
+    states = await link.admin.read_states(kept.keys())
+    for tenant, state in states.items():
+        declared = world.mirror.get(ObjectKey.tenant(tenant.namespace, tenant.name))
+        if declared is not None:
+            before = matters_from(state.access.get("matters", ""))
+            kept[tenant] = retention_of(world, declared, before)
+    return list(kept.values())
 
 
 async def _count(
