@@ -572,6 +572,23 @@ async def test_a_record_that_has_forgotten_what_is_to_be_shredded_is_told_again(
     assert (await receipt_of(tenant, asked)).phase is ErasurePhase.CRYPTO_ERASED
 
 
+async def test_a_mark_that_is_gone_is_not_remembered(ground: Ground, agents: Agents) -> None:
+    tenant = await agents.open()
+    for user in ("ada", "bob"):
+        await tenant.forget(user)
+    await ground.settle()
+    async with local_world(ground.resources) as world:
+        await settle(world)
+        link = world.links["shared"]
+        assert len(link.true_marks) == 2
+        with ground.server.admin() as admin:
+            admin.delete(keys.dek(ACME, next(iter(link.true_marks))[1]))  # as its expiry does
+        reconciler = WorldReconciler(world)
+        await reconciler.measure(SHARED)
+        await reconciler.erase(SHARED)
+        assert len(link.true_marks) == 1
+
+
 async def test_a_round_without_anything_to_do_writes_nothing(
     ground: Ground, agents: Agents
 ) -> None:

@@ -27,6 +27,11 @@ async def erase_persons(world: World, link: StoreLink) -> Outcome:
     await _look_for_receipts(link)
     waiting = set(await link.admin.erasure.waiting(link.tenants.keys()))
     marked, link.marks = link.marks, {}
+    if marked:
+        # What the measurement did not see again is gone.
+        link.true_marks &= {
+            (tenant, *one) for tenant, marks in marked.items() for one in marks.items()
+        }
     link.erasing |= waiting
     link.erasing &= link.tenants.keys()
     steps = [TenantErasures(world, link, tenant) for tenant in sorted(link.erasing)]
