@@ -6,7 +6,7 @@ import pytest
 
 from memtenant.functions.checkpoint_calls import GetCheckpoint
 from memtenant.memory.auditing import Intent
-from memtenant.memory.checkpoints import Checkpoint
+from memtenant.memory.checkpoints import Checkpoint, PendingWrite
 from tests.memory.bindings import Provisioned
 from tests.memory.conftest import Open
 
@@ -31,3 +31,18 @@ async def test_one_that_is_pruned_while_its_parts_are_read_gives_way_to_the_one_
     found = await thread.get("")
     assert found is not None
     assert (found.head.name, len(found.channels)) == ("1", 20)
+
+
+async def test_writes_of_more_than_a_reply_come_back_in_their_order(
+    acme: Provisioned, opened: Open
+) -> None:
+    thread = opened(acme).checkpoints("t", user="ada")
+    await thread.put(Checkpoint("", "1", b"", {"one": os.urandom(250_000)}))
+    wrote = [os.urandom(250_000) for _ in range(40)]
+    for n, content in enumerate(wrote):
+        await thread.write("", "1", [PendingWrite(f"task {n}", 0, content)])
+    for name in ("1", None):
+        found = await thread.get("", name)
+        assert found is not None
+        assert list(found.writes) == wrote
+        assert len(found.channels) == 1

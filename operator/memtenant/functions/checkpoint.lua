@@ -589,10 +589,11 @@ do
     end
   end
 
-  -- ARGV  namespace name ('': the newest) flags bytes (agent event), then ids of values: these only
+  -- ARGV  namespace name ('': the newest) flags bytes (agent event), then ids of values, and places
+  --       of writes beside the checkpoint of that name: these only
   -- flags i: no values and no writes
   -- reply ok|empty now name entry {ids of a list, steps to it …} {id value …} {place write …}
-  --       {id of a value that did not fit …}
+  --       {id of a value, or place of a write, that did not fit …}
   function checkpoint_get(keys, args, audited)
     local call, fixed = open_saved(keys, args, audited, 4, false)
     local namespace = text(args, 1, NAMESPACE, NAMESPACE)
@@ -603,6 +604,7 @@ do
       refuse('MT_ARGUMENTS ' .. fixed)
     end
     local lists, values, writes, rest, wanted, seen, size = {}, {}, {}, {}, {}, {}, 0
+    local places = ''
 
     local function want(id)
       if not seen[id] then
@@ -611,9 +613,14 @@ do
     end
 
     for place = fixed + 1, #args do
-      want(text(args, place, ID, ID))
+      local asked = text(args, place, PLACE, ID)
+      if #asked == PLACE and name ~= '' then
+        places = places .. asked
+      else
+        want(text(args, place, ID, ID))
+      end
     end
-    local where, entry
+    local where, entry = namespace .. name, nil
     if #args == fixed then
       if name == '' then
         where, entry = newest(call, namespace)
@@ -654,17 +661,19 @@ do
           end
         end
       end
-      local places = entry and reading('checkpoints', 'HGET', call.saved, 'd' .. where) or ''
+      if entry then
+        places = reading('checkpoints', 'HGET', call.saved, 'd' .. where) or ''
+      end
       size = 0
       for from = 1, #places - PLACE + 1, PLACE do
         local at = sub(places, from, from + PLACE - 1)
-        local write = reading('checkpoints', 'HGET', call.saved, 'w' .. where .. at)
-        if write and not is_tombstone(select(4, peek(shown(call, write)))) then
+        local write = size < bytes
+          and reading('checkpoints', 'HGET', call.saved, 'w' .. where .. at)
+        if size >= bytes or (write and size > 0 and size + #write > bytes) then
+          rest[#rest + 1], size = at, bytes
+        elseif write and not is_tombstone(select(4, peek(shown(call, write)))) then
           writes[#writes + 1], writes[#writes + 2] = at, write
           size = size + #write
-          if size > MAX_REPLY_BYTES then
-            refuse(format('MT_TOO_LARGE %d %d', size, MAX_REPLY_BYTES))
-          end
         end
       end
     end

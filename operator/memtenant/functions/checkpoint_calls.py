@@ -203,7 +203,8 @@ class DeleteCheckpoints(Leaving):
 class GetCheckpoint(Reading):
     """One checkpoint (``""``: the newest of the namespace) with what it refers to.
 
-    bare: without values and writes. values: these instead of a checkpoint.
+    bare: without values and writes. values: these instead of a checkpoint, and writes beside it by
+    their places.
     """
 
     thread: ConversationKeys

@@ -107,7 +107,8 @@ class FoundCheckpoint:
     """A checkpoint (``entry`` is None where there is none) with what it refers to.
 
     lists: in the order of the references that are lists. values and writes: by id and by place; a
-    value that has expired is a tombstone. remaining: ids that did not fit, to be asked for.
+    value that has expired is a tombstone. remaining: ids and places that did not fit, to be asked
+    for.
     """
 
     time: int

@@ -23,6 +23,7 @@ from memtenant.errors import (
 )
 from memtenant.functions.calls import MAX_BATCH
 from memtenant.functions.checkpoint_calls import (
+    MAX_LIST,
     DeleteCheckpoints,
     GetCheckpoint,
     ListCheckpoints,
@@ -267,11 +268,17 @@ class Checkpoints:
             known = self._keys.learn(self._where.alias, replies[:2])
         found = call.read(replies[-1])
         while found.remaining:
-            part = replace(call, values=found.remaining)
+            asked, later = found.remaining[:MAX_LIST], found.remaining[MAX_LIST:]
+            part = replace(call, checkpoint=found.name, values=asked)
             more = await self._store.ask_audited(part, self._reading())
-            if not more.values:
+            if not more.values and not more.writes:
                 break  # gone meanwhile: whoever opens the checkpoint misses them
-            found = replace(found, values={**found.values, **more.values}, remaining=more.remaining)
+            found = replace(
+                found,
+                values={**found.values, **more.values},
+                writes={**found.writes, **more.writes},
+                remaining=(*more.remaining, *later),
+            )
         return found, known
 
     async def _data_key(self) -> DataKey:
