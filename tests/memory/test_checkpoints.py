@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from memtenant.errors import KeyUnavailable
 from memtenant.functions.checkpoint_calls import GetCheckpoint
 from memtenant.memory.auditing import Intent
 from memtenant.memory.checkpoints import Checkpoint, PendingWrite
@@ -46,3 +47,16 @@ async def test_writes_of_more_than_a_reply_come_back_in_their_order(
         assert found is not None
         assert list(found.writes) == wrote
         assert len(found.channels) == 1
+
+
+async def test_a_lost_data_key_is_told(on_valkey: Provisioned, opened: Open) -> None:
+    thread = opened(on_valkey).checkpoints("t", user="ada")
+    await thread.put(Checkpoint("", "1", b"", {}))
+    with on_valkey.server.admin() as admin:
+        admin.delete(next(iter(admin.scan_iter("*:k:*"))))
+    other = opened(on_valkey).checkpoints("t", user="ada")
+    for _ in range(2):
+        with pytest.raises(KeyUnavailable):
+            _ = [head async for head in other.heads()]
+        with pytest.raises(KeyUnavailable):
+            await other.put(Checkpoint("", "2", b"", {}, "1"))

@@ -176,7 +176,7 @@ class Checkpoints:
             call = ListCheckpoints(self._where.keys, alias, before or "", after, _PAGE)
             page = await self._store.ask_audited(call, self._reading())
             if page.found:
-                keys = self._reading_keys(await self._data_key())
+                keys = self._reading_keys(await self._stored_key())
                 for space, name, entry in page.found:
                     async with self._store.opening(self._where):
                         head = opened_head(name, space, entry, keys)
@@ -284,6 +284,10 @@ class Checkpoints:
     async def _data_key(self) -> DataKey:
         known = self._keys.known(self._where.alias) or await self._store.read_key(self._where)
         return known or self._keys.make(self._where.alias)
+
+    async def _stored_key(self) -> DataKey | None:
+        """Never one that is made here: it would open nothing."""
+        return self._keys.stored(self._where.alias) or await self._store.read_key(self._where)
 
     def _saving(
         self, data_key: DataKey, namespace: str, alias: bytes, name: str, time: int | None
