@@ -14,6 +14,7 @@ from memtenant.errors import (
     LoginRefused,
     StoreUnavailable,
     TenantUnprovisioned,
+    UsageError,
 )
 from memtenant.memory.source import BindingSource
 from memtenant.rules.acl import AccessState
@@ -301,6 +302,26 @@ def test_connections_of_an_event_loop_that_ended_do_not_stay_open(acme: Provisio
     with acme.server.admin() as admin:
         users = [client["user"] for client in admin.client_list()]
     assert users.count(name) == 1
+
+
+def test_two_event_loops_at_the_same_time_are_refused(acme: Provisioned) -> None:
+    tenant = Tenant(acme.source())
+    chat = tenant.conversation("s", user="ada")
+
+    async def elsewhere() -> None:
+        with pytest.raises(UsageError, match="another event loop"):
+            await chat.append(Message.human("theirs"))
+        with pytest.raises(UsageError, match="another event loop"):
+            await chat.count()
+
+    async def work() -> int:
+        await chat.append(Message.human("one"))
+        await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
+        await chat.append(Message.human("two"))
+        return await chat.count()
+
+    assert asyncio.run(work()) == 2
+    assert asyncio.run(chat.count()) == 2
 
 
 def test_another_event_loop_finds_everything_anew(acme: Provisioned) -> None:

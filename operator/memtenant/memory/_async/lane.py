@@ -30,7 +30,7 @@ from memtenant.errors import (
 from memtenant.functions.calls import Append, NewRecord
 from memtenant.functions.replies import Appended, Head, Marked
 from memtenant.memory._async.audited import AuditedStore
-from memtenant.memory._async.link import Lock, home, sleep
+from memtenant.memory._async.link import Lock, check_left, home, sleep
 from memtenant.memory._async.store import Tries
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent, Turn
@@ -346,6 +346,7 @@ class Lane:
         if self._home != here:
             with self._settling:
                 if self._home not in (None, here):
+                    check_left(self._home)
                     self._start_over()
                 self._home = here
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from inspect import isawaitable
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from memtenant.errors import UsageError
 from memtenant.functions.fcall import Words
 from memtenant.memory.options import Options
 from memtenant.memory.wire import Replies, logged_in, login, packed
@@ -19,7 +20,7 @@ from memtenant.tenancy.binding import Binding
 if TYPE_CHECKING:
     from memtenant.memory.summaries import Summariser, SummaryRequest
 
-__all__ = ["Gate", "Link", "Lock", "aside", "asked", "home", "sleep"]
+__all__ = ["Gate", "Link", "Lock", "aside", "asked", "check_left", "home", "sleep"]
 
 Lock = asyncio.Lock
 sleep = asyncio.sleep
@@ -31,6 +32,19 @@ _READ_BYTES = 64 * 1024
 def home() -> object:
     """Where the caller runs: locks and connections do not outlive a fork, nor an event loop."""
     return os.getpid(), asyncio.get_running_loop()
+
+
+def check_left(before: object) -> None:
+    """Raises `UsageError` where the home before is an event loop that still runs: two that take
+    turns would throw away each other's connections, and what waits for them."""
+    if not isinstance(before, tuple):
+        return
+    process, loop = before
+    if process == os.getpid() and loop.is_running():
+        raise UsageError(
+            "This Tenant is in use in another event loop, which still runs: open a Tenant for each "
+            "event loop, or use memtenant.sync, whose Tenant threads may share"
+        )
 
 
 async def aside(work: Callable[[], T]) -> T:

@@ -17,7 +17,7 @@ from memtenant.errors import BindingInvalid, MemtenantError, NotDurable
 from memtenant.functions.fcall import Call, Words
 from memtenant.functions.keyspace import TenantKeys
 from memtenant.functions.replies import Marked
-from memtenant.memory._async.link import Gate, Link, home, sleep
+from memtenant.memory._async.link import Gate, Link, check_left, home, sleep
 from memtenant.memory.answers import login_refused, passing, unavailable, value
 from memtenant.memory.locks import ShortLock
 from memtenant.memory.options import Options, full_jitter
@@ -44,7 +44,7 @@ class Tries:
 
 
 class Store:
-    """Safe for many tasks (or threads) at once; starts over after a fork or in another loop."""
+    """Safe for many tasks (or threads) at once; starts over after a fork, or a loop that ended."""
 
     def __init__(self, source: BindingSource, options: Options) -> None:
         self.source = source
@@ -228,6 +228,7 @@ class Store:
         if self._home != here:
             with self._settling:
                 if self._home not in (None, here):
+                    check_left(self._home)
                     # Never freed in a child, which would reach into its parent's loop.
                     self._left += [link for link in self._idle if not link.is_cut()]
                     self._idle = []

@@ -31,7 +31,7 @@ from memtenant.errors import (
 from memtenant.functions.calls import Append, NewRecord
 from memtenant.functions.replies import Appended, Head, Marked
 from memtenant.memory._sync.audited import AuditedStore
-from memtenant.memory._sync.link import Lock, home, sleep
+from memtenant.memory._sync.link import Lock, check_left, home, sleep
 from memtenant.memory._sync.store import Tries
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent, Turn
@@ -345,6 +345,7 @@ class Lane:
         if self._home != here:
             with self._settling:
                 if self._home not in (None, here):
+                    check_left(self._home)
                     self._start_over()
                 self._home = here
 

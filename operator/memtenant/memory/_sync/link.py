@@ -23,7 +23,7 @@ from memtenant.tenancy.binding import Binding
 if TYPE_CHECKING:
     from memtenant.memory.summaries import Summariser, SummaryRequest
 
-__all__ = ["Gate", "Link", "Lock", "aside", "asked", "home", "sleep"]
+__all__ = ["Gate", "Link", "Lock", "aside", "asked", "check_left", "home", "sleep"]
 
 Lock = threading.Lock
 sleep = time.sleep
@@ -35,6 +35,10 @@ _READ_BYTES = 64 * 1024
 def home() -> object:
     """Where the caller runs: locks and connections do not outlive a fork."""
     return os.getpid()
+
+
+def check_left(before: object) -> None:
+    """Nothing to check: threads share what is here, and a fork leaves it."""
 
 
 def aside(work: Callable[[], T]) -> T:
