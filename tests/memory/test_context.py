@@ -245,3 +245,16 @@ async def _until(true: Any) -> None:
     async with asyncio.timeout(10):
         while not true():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.01)
+
+
+async def test_a_function_that_returns_no_mapping_is_refused(tenant: Tenant) -> None:
+    context = tenant.shared_context("c")
+    await context.create({"a": 1})
+
+    async def later(values: dict[str, Any]) -> dict[str, Any]:
+        return values
+
+    for function in (later, lambda values: ["a"]):
+        with pytest.raises(UsageError, match="without async"):
+            await context.update(function)  # type: ignore[arg-type]
+    assert (await context.read()).revision == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -32,6 +32,7 @@ __all__ = [
     "opened_fields",
     "sealed_fields",
     "told",
+    "wanted_changes",
 ]
 
 ChangeFn = Callable[[dict[str, Any]], Mapping[str, Json] | None]
@@ -86,6 +87,20 @@ _KINDS = {
     Status.DELETED: EventKind.DELETED,
     Status.REWOUND: EventKind.REWOUND,
 }
+
+
+def wanted_changes(function: ChangeFn, before: Snapshot) -> Mapping[str, Json] | None:
+    """What the function says. Raises `UsageError` where that is no mapping."""
+    wanted: object = function(dict(before.values))
+    if wanted is None or isinstance(wanted, Mapping):
+        return wanted
+    if isinstance(wanted, Coroutine):
+        wanted.close()
+    raise UsageError(
+        "The function given to update has to return a mapping of what to change, or None; it "
+        f"returned {type(wanted).__name__}: it may be called again and again, so it is a plain "
+        "function, without async"
+    )
 
 
 def check_names(names: Mapping[str, object]) -> None:

@@ -50,6 +50,7 @@ from memtenant.memory.contexts import (
     opened_fields,
     sealed_fields,
     told,
+    wanted_changes,
 )
 from memtenant.memory.datakeys import DataKey, DataKeys
 from memtenant.memory.messages import Json
@@ -131,7 +132,7 @@ class SharedContext:
         attempt = 0
         while True:
             snapshot = self.read()
-            wanted = changes(dict(snapshot.values))
+            wanted = wanted_changes(changes, snapshot)
             if not wanted:
                 return snapshot.revision
             try:
