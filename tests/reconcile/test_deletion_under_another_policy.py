@@ -134,3 +134,15 @@ async def test_what_a_new_hold_keeps_of_a_namespace_in_deletion_does_not_expire(
         None,
         b"1",
     ]
+
+
+async def test_what_is_retained_under_a_new_hold_does_not_expire(
+    ground: Ground, valkey: Server
+) -> None:
+    await make(ground, valkey)
+    ground.tenant("acme", deletionPolicy="Retain")
+    ground.policy(**HOLD)
+    ground.resources.delete(KEY)
+    await ground.settle()
+    assert await ground.resources.get(KEY) is None
+    assert valkey.admin().hmget(keys.limits(ACME), "cutoff_content", "held") == [None, b"1"]

@@ -29,7 +29,7 @@ from memtenant.resources.port import (
 )
 from memtenant.rules.deletion import Content, Obstacle, obstacle_to_deletion
 from memtenant.rules.expiry import CUTOFF_FIELDS
-from memtenant.rules.policy import hold_labels, matters_from
+from memtenant.rules.policy import PolicyFacts, hold_labels, matters_from
 from memtenant.rules.record import Phase, TenantRecord
 from memtenant.rules.status import deletion_blocked
 from memtenant.stores import StateChange
@@ -63,6 +63,7 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
             return await _blocked(world, declared, obstacle)
         policy = DeletionPolicy.RETAIN
         record = replace(record, left=f"Not deleted with its namespace: {obstacle.message}")
+    if policy is DeletionPolicy.RETAIN and (obstacle or _may_be_held(world, declared, record)):
         await _stop_expiry(link, tenant)
     await _revoke(world, link, tenant, record)
     if policy is DeletionPolicy.RETAIN:
@@ -190,20 +191,32 @@ def _labels(world: World, tenant: TenantId, declared: Declared | None) -> dict[s
 
 
 def _may_be_kept(world: World, declared: Declared, record: TenantRecord) -> bool:
-    """Whether a hold or a minimum may stand, as far as that is known without the store: by the
-    policy in force, as the record remembers, and by the one that the tenant names now.
-    """
+    """Whether a hold or a minimum may stand, as far as that is known without the store."""
+    policies = _policies(world, declared, record)
+    minimum = any(facts.content_minimum is not None for facts in policies or ())
+    return minimum or _may_be_held(world, declared, record)
+
+
+def _may_be_held(world: World, declared: Declared, record: TenantRecord) -> bool:
+    """Whether a hold may stand, as far as that is known without the store."""
+    policies = _policies(world, declared, record)
+    if policies is None:
+        return True
     labels = _labels(world, record.tenant, declared)
     before = matters_from(record.matters)
-    for name in dict.fromkeys((record.policy, _policy_named(declared))):
-        try:
-            facts = read_policy(world, name)
-        except MemtenantError:
-            return True
-        matters = facts.matters_of(labels, before, world.clock.now())
-        if matters or facts.content_minimum is not None:
-            return True
-    return False
+    return any(facts.matters_of(labels, before, world.clock.now()) for facts in policies)
+
+
+def _policies(
+    world: World, declared: Declared, record: TenantRecord
+) -> tuple[PolicyFacts, ...] | None:
+    """The policy in force, as the record remembers, and the one that the tenant names now; None
+    where one cannot be read."""
+    names = dict.fromkeys((record.policy, _policy_named(declared)))
+    try:
+        return tuple(read_policy(world, name) for name in names)
+    except MemtenantError:
+        return None
 
 
 async def _content(link: StoreLink, tenant: TenantId) -> Content:
