@@ -41,6 +41,8 @@ from tests.stores.operators import OPERATOR as OPERATOR_USER
 from tests.stores.operators import OPERATOR_PASSWORD, make_operator
 from tests.support.servers import Server
 
+pytestmark = pytest.mark.redis
+
 ACME = TenantId("support", "acme")
 SHARED = ObjectKey.store("shared")
 EACH_SERVER = pytest.mark.usefixtures("flavour")

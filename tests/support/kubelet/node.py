@@ -202,7 +202,9 @@ class Kubelet:
         self._folder = Path(tempfile.mkdtemp(prefix="memtenant-kubelet-"))
         self.logs = self._folder / "logs"
         self.logs.mkdir()
-        self._addresses = ipaddress.ip_network("127.1.0.0/16").hosts()
+        # Kubelets of several processes share this machine's loopback.
+        network = f"127.{os.getpid() % 254 + 1}.0.0/16"
+        self._addresses = ipaddress.ip_network(network).hosts()
         self._pods: dict[str, Pod] = {}
         self._api = Api(kubeconfig)
         ready = {"conditions": [{"type": "Ready", "status": "True"}]}
