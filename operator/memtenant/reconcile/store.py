@@ -258,6 +258,8 @@ async def _delete(world: World, declared: Declared) -> Outcome:
         return Outcome()
     name = declared.key.name
     was_ready = _linked(world, name)
+    if not was_ready and await _is_given_up(world, declared):
+        return Outcome()
     link = await _last_link(world, declared)
     tenants = len(world.committed_ledger().committed(name))
     if tenants:
@@ -277,6 +279,13 @@ async def _delete(world: World, declared: Declared) -> Outcome:
     await forget_store(world, name)
     await world.resources.remove_finalizer(declared, FINALIZER)
     return Outcome(changed=True)
+
+
+async def _is_given_up(world: World, declared: Declared) -> bool:
+    """Whether an earlier look let it go and no event has told of it yet: to connect anew would
+    claim the store once more."""
+    now = await world.resources.get(declared.key)
+    return now is None or now.uid != declared.uid or FINALIZER not in now.finalizers
 
 
 async def _last_link(world: World, declared: Declared) -> StoreLink | None:
