@@ -27,7 +27,9 @@ from tests.memory.conftest import Open
 from tests.stores.operators import ACME
 
 REQUIRED = MaskingPolicy(required=True)
-PCI = MaskingPolicy(required=True, refused=(Detector.CARD_VERIFICATION, Detector.CARD_TRACK))
+PCI = MaskingPolicy(
+    required=True, refused=(Detector.CARD_VERIFICATION, Detector.CARD_TRACK, Detector.CARD)
+)
 RAW = ("ada@example.org", "4111111111111111", "2125550123")
 
 
@@ -148,6 +150,11 @@ async def test_tools_are_masked_where_the_policy_or_the_code_says(on_valkey: Pro
         Message.human("Hello", note="cvv 123"),
         Message("other", further={"item": {"output": ["cvv 123"]}}),
         Message.human([{"type": "text", "text": ";4111111111111111=25121011234567890000?"}]),
+        Message.human("pay with 4111 1111 1111 1111"),
+        Message.system("The test card is 4111-1111-1111-1111."),
+        Message.tool("4111111111111111", call="c"),
+        Message.ai("", tool_calls=(ToolCall("c", "pay", {"number": 4111111111111111}),)),
+        Message.human("Hello", card="4111111111111111"),
     ],
 )
 async def test_what_is_refused_is_refused_wherever_it_stands(
@@ -157,11 +164,12 @@ async def test_what_is_refused_is_refused_wherever_it_stands(
         chat = tenant.conversation("s", user="u")
         with pytest.raises(MaskingRejected, match=r"holds 1 Card") as error:
             await chat.extend([Message.human("Hello"), message])
-        assert "123" not in str(error.value).replace("<CVV>", "")
+        assert not [part for part in ("123", "1111") if part in str(error.value)]
         assert sum(error.value.counts.values()) == 1
         assert await chat.count() == 0
-        with pytest.raises(MaskingRejected):
-            await tenant.shared_context("c").create({"cvv": "123"})
+        for values in ({"cvv": "123"}, {"n": 4111111111111111}):
+            with pytest.raises(MaskingRejected):
+                await tenant.shared_context("c").create(values)
         assert (await tenant.shared_context("c").read()).revision == 0
 
 
@@ -224,17 +232,19 @@ async def test_a_summariser_sees_no_value_that_was_stored_before_masking_was_on(
 
     async def tells(request: SummaryRequest) -> dict[str, object]:
         requests.append(request)
-        return {"summary": "Write to ada@example.org.", "facts": ["cvv 123"]}
+        facts = ["cvv 123", "card 4111111111111111"]
+        return {"summary": "Write to ada@example.org.", "facts": facts}
 
     async with asked(on_valkey, None, MaskingPolicy()) as tenant:
         chat = tenant.conversation("s", user="u")
         await chat.extend([Message.human(f"{n} cvv 123 of ada@example.org") for n in range(20)])
     async with asked(on_valkey, None, PCI) as tenant:
         chat = tenant.conversation("s", user="u", summariser=tells)
-        budget = ContextBudget(400, summary_tokens=120, summary_timeout=5.0, counter=len)
+        budget = ContextBudget(400, summary_tokens=160, summary_timeout=5.0, counter=len)
         summary = (await chat.summarise(budget)).summary
     assert summary is not None
-    assert (summary.text, summary.facts) == ("Write to <EMAIL>.", ("cvv <CVV>",))
+    assert summary.text == "Write to <EMAIL>."
+    assert summary.facts == ("cvv <CVV>", "card <CARD 411111******1111>")
     assert {one.text[-19:] for one in requests[0].messages} == {" cvv <CVV> of <EMAIL>"[-19:]}
 
 
@@ -290,7 +300,8 @@ def test_code_can_be_stricter() -> None:
     rules = masking_rules(PCI, Masking(MaskingAction.REJECT, [Detector.EMAIL]))
     assert rules is not None
     assert rules.actions[Detector.EMAIL] is MaskingAction.REJECT
-    assert rules.actions[Detector.CARD] is MaskingAction.MASK
+    assert rules.actions[Detector.CARD] is MaskingAction.REJECT
+    assert rules.actions[Detector.IBAN] is MaskingAction.MASK
     assert rules.tools == dict.fromkeys(PCI.refused, MaskingAction.REJECT)
 
 

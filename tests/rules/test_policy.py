@@ -192,12 +192,12 @@ def test_masking_is_optional_until_policy_or_framework_requires_it() -> None:
     )
 
 
-def test_pci_dss_requires_masking_of_cards_and_refuses_what_is_never_stored() -> None:
+def test_pci_dss_requires_masking_and_refuses_cards_and_what_belongs_to_them() -> None:
     policy = facts(frameworks=["PCI_DSS"], masking={"detectors": ["Email"]}).masking
-    never = (Detector.CARD_VERIFICATION, Detector.CARD_TRACK)
+    never = (Detector.CARD_VERIFICATION, Detector.CARD_TRACK, Detector.CARD)
     assert policy.required
     assert policy.refused == never
-    assert policy.detectors == (*never, Detector.CARD, Detector.EMAIL)
+    assert policy.detectors == (*never, Detector.EMAIL)
     assert set(facts(frameworks=["PCI_DSS"]).masking.detectors) == set(Detector)
 
 
