@@ -11,6 +11,13 @@ import hmac
 from tests.crypto.independent import hkdf, lp
 
 
+def audit_key(installation_root: bytes, log: str, agent: str, binding: int) -> bytes:
+    root = hkdf(installation_root, lp(b"memtenant/1/audit-root"))
+    return hkdf(
+        root, lp(b"memtenant/1/audit", log.encode(), agent.encode(), binding.to_bytes(8, "big"))
+    )
+
+
 def event(audit_key: bytes, data: bytes) -> dict[str, object]:
     """The fields of an event whose MAC is right."""
     body, tag = data[:-16], data[-16:]

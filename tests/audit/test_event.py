@@ -127,6 +127,10 @@ def test_a_second_implementation_reads_the_documented_vectors() -> None:
     dek, tag = bytes.fromhex(given["dataKey"]), bytes.fromhex(given["subjectTag"])
     where = (given["tenant"], given["scope"], given["sessionAlias"])
     stored = [bytes.fromhex(given[name]) for name in ("record", "recordSuite0")]
+    root = bytes.fromhex(given["installationRoot"])
+    assert independent.audit_key(root, given["tenant"], "triage", 1) == found["auditKey"]
+    of_operator = found["auditKey of the operator, installation"]
+    assert independent.audit_key(root, "installation", "operator", 0) == of_operator
     assert independent.alias(dek, b"") == found["auditAlias"]
     assert independent.alias(dek, tag) == found["auditAliasWithTag"]
     assert independent.place(dek, *where) == found["place"]

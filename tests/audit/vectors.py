@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from memtenant.audit import Event, Failure, Operation, Reference, sequences_to_bytes
+from memtenant.crypto.audit_keys import INSTALLATION_LOG, audit_mac_key
 from memtenant.crypto.primitives import SecretKey
 from memtenant.crypto.record import Place
 from memtenant.tenancy.document import from_base64
@@ -54,6 +55,7 @@ def build() -> dict[str, str]:
     given = records.build()
     keyring = json.loads(str(given["keyring.json of the binding"]))
     audit_key = SecretKey(from_base64(keyring["auditKey"]))
+    root = SecretKey(bytes.fromhex(str(given["auditRoot"])))
     data_key = SecretKey(bytes.fromhex(str(given["dataKey"])))
     place = Place(TenantId("support", "acme"), str(given["scope"]), str(given["sessionAlias"]))
     tag = bytes.fromhex(str(given["subjectTag"]))
@@ -83,6 +85,9 @@ def build() -> dict[str, str]:
     append = event(Operation.APPEND, here, count=2)
     return {
         "auditKey": audit_key.secret.hex(),
+        "auditKey of the operator, installation": audit_mac_key(
+            root, INSTALLATION_LOG, "operator", 0
+        ).secret.hex(),
         "auditAlias": here.subject.hex(),
         "auditAliasWithTag": minimal.subject.hex(),
         "place": here.place.hex(),

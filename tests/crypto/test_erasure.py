@@ -115,6 +115,6 @@ def test_a_second_implementation_reads_the_documented_request_and_tombstones() -
     mark = bytes.fromhex(found["erased"])
     assert (mark[0], independent.erased(audit_key, tenant, subject, mark)) == (1, identity)
     own = independent.lp(b"memtenant/1/tombstone", tenant.encode())
-    key = independent.hkdf(bytes.fromhex(found["operatorRoot"]), own)
+    key = independent.hkdf(bytes.fromhex(found["installationRoot"]), own)
     mark = bytes.fromhex(found["erasedByOperator"])
     assert (mark[0], independent.erased(key, tenant, subject, mark)) == (2, identity)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtenant.crypto.agent_keyring import MAX_KEKS, AgentKeyring, Kek, audit_mac_key
+from memtenant.crypto.agent_keyring import MAX_KEKS, AgentKeyring, Kek
 from memtenant.crypto.keyring import (
     KekState,
     Keyring,
@@ -303,19 +303,6 @@ def test_a_field_of_a_newer_operator_is_refused_by_an_older_operator() -> None:
     newer = json.loads(opened.keyring.to_json()) | {"contextKey": "new"}
     with pytest.raises(KeyInvalid, match="does not know"):
         Keyring.from_json(json.dumps(newer).encode(), TENANT)
-
-
-def test_the_audit_key_is_of_one_agent_and_one_binding_version() -> None:
-    root = new_key()
-    keys = [
-        audit_mac_key(root, TENANT, "triage", 1),
-        audit_mac_key(root, TENANT, "triage", 2),
-        audit_mac_key(root, TENANT, "billing", 1),
-        audit_mac_key(root, TenantId("sales", "acme"), "triage", 1),
-        audit_mac_key(new_key(), TENANT, "triage", 1),
-    ]
-    assert len({key.secret for key in keys}) == len(keys)
-    assert audit_mac_key(root, TENANT, "triage", 1) == keys[0]
 
 
 # -- bad input -------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from memtenant.crypto.agent_keyring import audit_mac_key
+from memtenant.crypto.audit_keys import audit_mac_key, audit_root
 from memtenant.crypto.datakey import rewrap_data_key, wrap_data_key
 from memtenant.crypto.erasure import (
     ErasureRequest,
@@ -49,7 +49,8 @@ def build() -> dict[str, object]:
     tenant = TenantId("support", "acme")
     root = SecretKey(bytes([0xA5, *range(31)]))
     opened = new_keyring(tenant, root, now=NOW, random=random)
-    audit_key = audit_mac_key(SecretKey(bytes([0x5A, *range(31)])), tenant, "triage", 1)
+    installation = SecretKey(bytes([0x5A, *range(31)]))
+    audit_key = audit_mac_key(audit_root(installation), str(tenant), "triage", 1)
     agent = agent_keyring(opened, "triage", audit_key)
     data_key = SecretKey(random(32))
     subject = user_alias(opened.name_key, "ada@example.org")
@@ -68,7 +69,7 @@ def build() -> dict[str, object]:
     proof = consent_proof(audit_key, request_id, "mail of 1 March")
     request = ErasureRequest(request_id, 1769851800003, subject, tag, "triage", 1, proof)
     mark = Tombstone(request_id, "triage", 1)
-    operator_key = operator_mark_key(SecretKey(bytes([0x5A, *range(31)])), tenant)
+    operator_key = operator_mark_key(installation, tenant)
 
     def sealed(mode: EncryptionMode) -> bytes:
         return RecordKeys(data_key, place, mode).seal(MESSAGE, writer, 7, content, random=random)
@@ -112,7 +113,8 @@ def build() -> dict[str, object]:
         "erasedByOperator": Tombstone.by_operator(request_id, operator_key, tenant, subject)
         .to_bytes()
         .hex(),
-        "operatorRoot": bytes([0x5A, *range(31)]).hex(),
+        "installationRoot": installation.secret.hex(),
+        "auditRoot": audit_root(installation).secret.hex(),
         "keyring.json after version 1": destroy(turned, 1, root).keyring.to_json().decode(),
     }
 

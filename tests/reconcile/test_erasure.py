@@ -15,7 +15,8 @@ import pytest
 
 from memtenant import Message, Tenant
 from memtenant.audit import Event, Operation, is_authentic
-from memtenant.crypto.agent_keyring import AgentKeyring, audit_mac_key
+from memtenant.crypto.agent_keyring import AgentKeyring
+from memtenant.crypto.audit_keys import audit_mac_key, audit_root
 from memtenant.crypto.datakey import kek_version
 from memtenant.crypto.erasure import ErasureRequest, Tombstone
 from memtenant.errors import KeyRetired, KeyUnavailable, SubjectErased
@@ -395,7 +396,7 @@ async def test_where_the_tenant_is_audited_the_operator_leaves_its_own_events(
     events = [Event.parse(one[:-12]) for one in queue]
     assert receipt.phase is ErasurePhase.PURGED
     assert {(one.operation, one.agent) for one in events} == {(Operation.FORGET, OPERATOR)}
-    key = audit_mac_key(root, ACME, OPERATOR, 0)
+    key = audit_mac_key(audit_root(root), str(ACME), OPERATOR, 0)
     assert all(is_authentic(key, one[:-12]) for one in queue)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from memtenant.api.policy import RetentionPolicySpec
 from memtenant.api.store import MemoryStoreSpec
 from memtenant.api.tenant import MemoryTenantSpec
+from memtenant.crypto.audit_keys import audit_root
 from memtenant.crypto.keyring import new_keyring
 from memtenant.crypto.primitives import SecretKey
 from memtenant.rules.credentials import Credential, Principal, RotationRules
@@ -140,7 +141,7 @@ def situation(spec: MemoryTenantSpec | None = None, **changes: Any) -> Situation
         record=None,
         keys=KeyAdvance(KEYS),
         keyring=KEYS.keyring.to_json(),
-        installation_root=INSTALLATION_ROOT,
+        audit_root=audit_root(INSTALLATION_ROOT),
         quota_state=QuotaState(),
         policy="standard",
         matters={},

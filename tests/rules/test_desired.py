@@ -378,10 +378,10 @@ def test_no_secret_is_in_a_repr() -> None:
         made.bindings["default"].password,
         *user.password_hashes,
         *(kek.key.secret.hex() for kek in KEYS.keks),
-        again.installation_root.secret.hex(),
+        again.audit_root.secret.hex(),
     )
     assert not [secret for secret in secrets if secret in shown]
-    for key in (*(kek.key for kek in KEYS.keks), KEYS.name_key, again.installation_root):
+    for key in (*(kek.key for kek in KEYS.keks), KEYS.name_key, again.audit_root):
         assert repr(key.secret)[2:-1] not in shown
     assert "mt.support.acme.default.a" in shown
 

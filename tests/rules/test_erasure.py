@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from memtenant.api.tenant import AgentAccess
 from memtenant.audit import Event, is_authentic
-from memtenant.crypto.agent_keyring import audit_mac_key
+from memtenant.crypto.audit_keys import audit_mac_key, audit_root
 from memtenant.crypto.erasure import ErasureRequest, Tombstone
 from memtenant.errors import RecordMalformed
 from memtenant.rules.erasure import (
@@ -38,7 +38,8 @@ GROUND = Ground(
 
 
 def key(agent: str, version: int, **of: Any) -> Any:
-    return audit_mac_key(INSTALLATION_ROOT, of.get("tenant", TENANT), agent, version)
+    tenant = str(of.get("tenant", TENANT))
+    return audit_mac_key(audit_root(INSTALLATION_ROOT), tenant, agent, version)
 
 
 def request(agent: str = "steward", version: int = 3, consent: bytes = b"") -> ErasureRequest:

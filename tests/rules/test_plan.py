@@ -188,7 +188,7 @@ def test_no_secret_is_in_a_plan() -> None:
         hashlib.sha256(binding.password.encode()).hexdigest(),
         "f" * 64,
         binding.keyring.decode(),
-        situation.installation_root.secret.hex(),
+        situation.audit_root.secret.hex(),
         PASSWORD,
     ):
         assert secret not in said

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memtenant.crypto.primitives import KEY_BYTES, SecretKey, derive
+from memtenant.crypto.primitives import KEY_BYTES, SecretKey
 from memtenant.errors import InvalidResource, KeyInvalid, KeyUnavailable
 from memtenant.tenancy.document import (
     DocumentInvalid,
@@ -18,7 +18,7 @@ from memtenant.tenancy.document import (
 )
 from memtenant.tenancy.identity import AgentName, TenantId, agent_name
 
-__all__ = ["MAX_KEKS", "MAX_KEYRING_BYTES", "AgentKeyring", "Kek", "audit_mac_key"]
+__all__ = ["MAX_KEKS", "MAX_KEYRING_BYTES", "AgentKeyring", "Kek"]
 
 MAX_KEKS = 64
 """Most live versions of a tenant's KEK: more than two months of daily shred epochs."""
@@ -123,20 +123,3 @@ def _agent_keyring(fields: Fields) -> AgentKeyring:
     if keyring.active not in versions:
         raise fields.wrong("active", "a version in keks")
     return keyring
-
-
-def audit_mac_key(
-    operator_root: SecretKey, tenant: TenantId, agent: AgentName, binding_version: int
-) -> SecretKey:
-    """The key that authenticates an agent's audit events, of one version of its binding.
-
-    Derived from the installation's own root, not the tenant's: who holds a tenant's root key must
-    not be able to write another agent's events.
-    """
-    return derive(
-        operator_root,
-        "memtenant/1/audit",
-        str(tenant).encode(),
-        agent.encode(),
-        binding_version.to_bytes(8, "big"),
-    )

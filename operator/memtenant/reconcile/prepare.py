@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from memtenant.api.tenant import MemoryTenantSpec
+from memtenant.crypto.audit_keys import audit_root
 from memtenant.errors import (
     InvalidResource,
     MemtenantError,
@@ -189,7 +190,7 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
             keyring=keys.opened.keyring.to_json()
             if settled.root or current.record is None
             else current.record.keyring,
-            installation_root=await world.installation_root(),
+            audit_root=audit_root(await world.installation_root()),
             quota_state=quota_state,
             policy=policy.name,
             matters=matters,

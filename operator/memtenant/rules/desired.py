@@ -14,7 +14,7 @@ from datetime import datetime
 
 from memtenant.api.fields import Isolation
 from memtenant.api.tenant import AgentAccess, MemoryTenantSpec
-from memtenant.crypto.agent_keyring import audit_mac_key
+from memtenant.crypto.audit_keys import audit_mac_key
 from memtenant.crypto.keyring import agent_keyring
 from memtenant.crypto.primitives import SecretKey
 from memtenant.rules.acl import AccessState, AclUser, render_user
@@ -83,7 +83,7 @@ class Situation:
     record: TenantRecord | None
     keys: KeyAdvance
     keyring: bytes = field(repr=False)
-    installation_root: SecretKey
+    audit_root: SecretKey = field(repr=False)
     quota_state: QuotaState
     policy: str
     matters: Matters
@@ -281,9 +281,7 @@ def _binding(situation: Situation, agent: AgentName, principal: Principal) -> Bi
     identity, spec, endpoint = situation.identity, situation.spec, situation.endpoint
     credential = principal.slots[principal.shown]
     name = SHARED_PRINCIPAL if spec.isolation is Isolation.MINIMAL else agent
-    audit_key = audit_mac_key(
-        situation.installation_root, identity.tenant, agent, credential.version
-    )
+    audit_key = audit_mac_key(situation.audit_root, str(identity.tenant), agent, credential.version)
     return Binding(
         tenant=identity.tenant,
         agent=agent,

@@ -14,7 +14,7 @@ from typing import Final
 
 from memtenant.api.tenant import AgentAccess, MemoryTenantSpec
 from memtenant.audit import NOBODY, Event, Operation
-from memtenant.crypto.agent_keyring import audit_mac_key
+from memtenant.crypto.audit_keys import audit_mac_key, audit_root
 from memtenant.crypto.erasure import ErasureRequest, Tombstone, operator_mark_key
 from memtenant.crypto.primitives import Random, SecretKey
 from memtenant.errors import RecordMalformed
@@ -75,7 +75,7 @@ class OperatorEvents:
     """The events of what the operator does for one tenant's erasures."""
 
     def __init__(self, ground: Ground, random: Random = secrets.token_bytes) -> None:
-        self._key = audit_mac_key(ground.installation_root, ground.tenant, OPERATOR, 0)
+        self._key = _audit_key(ground, OPERATOR, 0)
         self._writer = random(8)
         self._counter = 0
 
@@ -111,7 +111,7 @@ def judge_request(raw: bytes, ground: Ground, now: datetime) -> Verdict:
     except RecordMalformed:
         return Verdict(None, "An entry that is no request")
     agent, version = request.agent, request.binding_version
-    key = audit_mac_key(ground.installation_root, ground.tenant, agent, version)
+    key = _audit_key(ground, agent, version)
     if not request.is_sealed_by(key, ground.tenant):
         return Verdict(None, f"A request in the name of agent {agent} that it did not make")
     if ground.accesses.get(agent) is not AgentAccess.STEWARD:
@@ -129,6 +129,11 @@ def judge_request(raw: bytes, ground: Ground, now: datetime) -> Verdict:
     if not refusal:
         return Verdict(receipt)
     return Verdict(_refused(receipt, refusal, why))
+
+
+def _audit_key(ground: Ground, agent: AgentName, version: int) -> SecretKey:
+    root = audit_root(ground.installation_root)
+    return audit_mac_key(root, str(ground.tenant), agent, version)
 
 
 def _refusal(request: ErasureRequest, ground: Ground) -> tuple[str, str]:
@@ -162,7 +167,7 @@ def is_true_mark(raw: bytes, subject: str, ground: Ground) -> bool:
     if not mark.agent:
         key = operator_mark_key(ground.installation_root, ground.tenant)
         return mark.is_sealed_by(key, ground.tenant, subject)
-    key = audit_mac_key(ground.installation_root, ground.tenant, mark.agent, mark.binding_version)
+    key = _audit_key(ground, mark.agent, mark.binding_version)
     steward = ground.accesses.get(mark.agent) is AgentAccess.STEWARD
     return steward and mark.is_sealed_by(key, ground.tenant, subject)
 
