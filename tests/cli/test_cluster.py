@@ -135,7 +135,7 @@ def test_plan_shows_fields_and_actions_and_writes_nothing(
     assert crds.get("mtenant", "acme", "-n", namespace)["spec"]["quota"]["memory"] == "256Mi"
     with valkey.admin() as admin:
         assert list(admin.scan_iter()) == []
-        assert not [name for name in admin.acl_users() if str(name).startswith("mt.")]
+        assert not [name for name in admin.acl_users() if str(name).startswith("mt.support.")]
 
 
 def test_plan_is_empty_for_what_the_cluster_has_and_says_what_it_cannot_see(

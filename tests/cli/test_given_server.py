@@ -52,7 +52,7 @@ def test_the_server_is_remembered(
     program.do("delete", "tenant/support/acme")
 
     with redis_server.admin() as admin:
-        assert not [name for name in admin.acl_users() if str(name).startswith("mt.")]
+        assert not [name for name in admin.acl_users() if str(name).startswith("mt.support.")]
     assert not (program.state / "valkey").exists()
 
 

@@ -45,7 +45,7 @@ def test_an_apply_killed_anywhere_is_finished_by_the_next(program: Program) -> N
         with program.connect(TenantId("support", f"t-{number}")) as agent:
             agent.rpush(record_key(TenantId("support", f"t-{number}")), "here")
     with administered(program) as admin:
-        ours = [name for name in admin.acl_users() if str(name).startswith("mt.")]
+        ours = [name for name in admin.acl_users() if str(name).startswith("mt.support.")]
     assert len(ours) == 8
 
 
@@ -67,7 +67,7 @@ def test_a_deletion_killed_anywhere_is_finished_by_the_next(program: Program) ->
     program.do("apply")
 
     with administered(program) as admin:
-        assert not [name for name in admin.acl_users() if str(name).startswith("mt.")]
+        assert not [name for name in admin.acl_users() if str(name).startswith("mt.support.")]
         assert not list(admin.scan_iter(match="mt:{*"))
     assert not list((program.state / "secrets").rglob("*t-[0-9]*"))
 

@@ -81,7 +81,7 @@ class StoreLink:
     ``working`` are the tenants whose users a reconcile changes now, ``mending`` is held while a
     repair writes. ``key_scans`` are what the last pass found of the data keys of each tenant whose
     keys are in motion, ``key_pass`` is one that was cut off. ``told_replicas`` is how many replicas
-    the tenants' limits tell of.
+    the tenants' limits tell of. ``system`` are the users of the installation's own processes.
     """
 
     name: str
@@ -97,6 +97,7 @@ class StoreLink:
     usage: dict[TenantId, Usage] | None = None
     measured_at: datetime | None = None
     told_replicas: int | None = None
+    system: tuple[AclUser, ...] = ()
     key_scans: dict[TenantId, KeyScan] = field(default_factory=dict)
     key_pass: KeyPass | None = None
     expiry: ExpiryState = field(default_factory=ExpiryState)
@@ -155,7 +156,8 @@ class StoreLink:
 
     def users(self) -> list[AclUser]:
         """Every user that should be on every node."""
-        return [user for tenant in self.tenants.values() for user in tenant.users]
+        tenants = (user for tenant in self.tenants.values() for user in tenant.users)
+        return [*self.system, *tenants]
 
     def usage_of(self, tenant: TenantId) -> Usage | None:
         """The last measurement; a measured store without a key of the tenant is zero."""

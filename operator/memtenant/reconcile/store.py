@@ -23,6 +23,7 @@ from memtenant.reconcile.deletion import finish_orphan
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.storelink import link_to
 from memtenant.reconcile.storestatus import usable_findings, usable_status
+from memtenant.reconcile.systemusers import forget_system_users, provide_system_users
 from memtenant.reconcile.world import FINALIZER, World
 from memtenant.resources.port import Declared, EventType, ObjectKey, StoredSecret
 from memtenant.rules.acl import template_digest
@@ -78,6 +79,7 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     try:
         link = await link_to(world, declared, store_spec(declared))
         renewed = await _take(world, declared, link)
+        await provide_system_users(world, link)
     except MemtenantError as error:
         if key.name in world.links:
             world.links[key.name].failure = error
@@ -274,6 +276,7 @@ async def _delete(world: World, declared: Declared) -> Outcome:
             return Outcome(requeue_after=_LOOK_AGAIN, changed=changed)
         leaving = () if was_ready else tuple(sorted(world.mirror.tenants_of_store(name)))
         return Outcome(enqueue=leaving, changed=changed)
+    await forget_system_users(world, name, link)
     if link is not None and not await _orphans(world, link):
         await link.admin.release()
     await forget_store(world, name)

@@ -63,7 +63,8 @@ class World:
     ``fence`` tells the term of this leadership; ``settled`` holds the tenants that were reconciled
     since the start, so that a user without a tenant is told from one not looked at yet.
     ``service_account`` is the operator's own, in the home namespace; ``secret_namespaces`` are
-    those in which it is known to be allowed to touch Secrets.
+    those in which it is known to be allowed to touch Secrets. ``writing_system`` is held while the
+    Secrets of the sealer and the reporter are written.
     """
 
     resources: Resources
@@ -81,6 +82,7 @@ class World:
     secret_namespaces: set[str] = field(default_factory=set)
     policies: dict[str, tuple[tuple[str, int], PolicyFacts]] = field(default_factory=dict)
     counted_at: dict[ObjectKey, float] = field(default_factory=dict)
+    writing_system: asyncio.Lock = field(default_factory=asyncio.Lock)
     _root: SecretKey | None = None
     _reading_root: asyncio.Lock = field(default_factory=asyncio.Lock)
     _counted: bool = False

@@ -12,8 +12,9 @@ from enum import StrEnum
 
 from redis.exceptions import ResponseError
 
-from memtenant.rules.acl import AclUser, parse_user, setuser_args
+from memtenant.rules.acl import AclUser, setuser_args
 from memtenant.rules.acl_drift import Categories, differences
+from memtenant.rules.systemusers import is_memtenants
 from memtenant.stores.batches import batches
 from memtenant.stores.connection import Command, NodeClient, Reply
 from memtenant.stores.fence import Term, run_fenced
@@ -58,7 +59,7 @@ async def user_names(node: NodeClient) -> frozenset[str]:
     reply = await node.call("ACL", "USERS")
     names = reply if isinstance(reply, list) else []
     decoded = (name.decode("utf-8", "replace") for name in names)
-    return frozenset(name for name in decoded if parse_user(name) is not None)
+    return frozenset(name for name in decoded if is_memtenants(name))
 
 
 async def get_users(node: NodeClient, names: Iterable[str]) -> dict[str, Reply]:
@@ -152,7 +153,7 @@ async def busy_users(node: NodeClient) -> frozenset[str]:
         for field in line.split(" ")
         if field.startswith("user=")
     }
-    return frozenset(name for name in users if parse_user(name) is not None)
+    return frozenset(name for name in users if is_memtenants(name))
 
 
 async def save_users(node: NodeClient) -> Saved:
@@ -166,7 +167,7 @@ async def save_users(node: NodeClient) -> Saved:
 
 def _only_own(names: Iterable[str]) -> None:
     for name in names:
-        if parse_user(name) is None:
+        if not is_memtenants(name):
             raise ValueError(f"{name!r} is not a user that memtenant made")
 
 

@@ -129,6 +129,11 @@ class StoreAdmin:
         for client in clients.values():
             await client.close()
 
+    @property
+    def settings(self) -> StoreSettings:
+        """How the store is reached."""
+        return self._settings
+
     # --- nodes -----------------------------------------------------------------------------
 
     @property

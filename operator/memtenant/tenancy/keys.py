@@ -11,8 +11,11 @@ import re
 from memtenant.tenancy.identity import TenantId
 
 __all__ = [
+    "INSTALLATION_QUEUE",
+    "STORE_AUDITED",
     "STORE_EPOCH",
     "STORE_OWNER",
+    "STORE_SEALER",
     "access",
     "audit_queue",
     "conversations",
@@ -22,6 +25,7 @@ __all__ = [
     "limits",
     "prefix",
     "records",
+    "sealer_report",
     "subject_index",
     "tenant_of",
     "usage",
@@ -32,6 +36,15 @@ STORE_OWNER = "mt:store:owner"
 
 STORE_EPOCH = "mt:store:epoch"
 """STRING: the term of the leading operator; writes of an earlier term are fenced off."""
+
+INSTALLATION_QUEUE = "mt:store:q"
+"""LIST: audit events about no tenant that await the sealer."""
+
+STORE_AUDITED = "mt:store:audited"
+"""HASH: tenantId → how it is audited (`memtenant.tenancy.audited`): whose queues are drained."""
+
+STORE_SEALER = "mt:store:sealer"
+"""HASH: what the sealer says of its last seal, for the operator to show."""
 
 _TENANT_KEY = re.compile(
     rb"mt:\{([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?)\}:"
@@ -86,6 +99,11 @@ def erasure_receipts(tenant: TenantId) -> str:
 def limits(tenant: TenantId) -> str:
     """HASH: what the operator allows; agents may read it, only the operator writes."""
     return f"{prefix(tenant)}o:limits"
+
+
+def sealer_report(tenant: TenantId) -> str:
+    """HASH: what the sealer says of the tenant's log, for the operator to show."""
+    return f"{prefix(tenant)}o:audit"
 
 
 def access(tenant: TenantId) -> str:

@@ -1,0 +1,130 @@
+"""``stores.json``: every store with the login of one of the installation's own processes.
+
+The operator writes it into the Secret of the sealer and of the reporter, which mount it. Format 1
+only grows: a reader ignores fields that it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Self
+
+from memtenant.errors import KeyInvalid
+from memtenant.tenancy.document import DocumentInvalid, Fields, canonical_json, read_json
+
+__all__ = ["STORES_FILE", "Endpoint", "StoreAccess", "StoresFile"]
+
+STORES_FILE = "stores.json"
+
+_MAX_BYTES = 900 * 1024
+_MOST = 1000
+_LONGEST_PEM = 256 * 1024
+_LONGEST_SECRET = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAccess:
+    """How one store is reached and who logs in.
+
+    flavour: ``Standalone``. ca_crt, client_crt, client_key are PEM, empty where there is none;
+    server_name is the name to expect in certificates, empty for the endpoint's host.
+    """
+
+    name: str
+    flavour: str
+    endpoints: tuple[Endpoint, ...]
+    username: str
+    password: str = field(repr=False)
+    tls: bool = False
+    ca_crt: str = ""
+    server_name: str = ""
+    client_crt: str = ""
+    client_key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StoresFile:
+    """All stores, by name."""
+
+    stores: tuple[StoreAccess, ...] = ()
+
+    def __iter__(self) -> Iterator[StoreAccess]:
+        return iter(self.stores)
+
+    def get(self, name: str) -> StoreAccess | None:
+        """The store of that name, or None."""
+        return next((one for one in self.stores if one.name == name), None)
+
+    def put(self, access: StoreAccess) -> Self:
+        """With this store, in place of what there was of it."""
+        others = (one for one in self.stores if one.name != access.name)
+        return type(self)(tuple(sorted((*others, access), key=lambda one: one.name)))
+
+    def without(self, name: str) -> Self:
+        """Without that store."""
+        return type(self)(tuple(one for one in self.stores if one.name != name))
+
+    def to_json(self) -> bytes:
+        """Canonical: the same stores are the same bytes. Passwords in clear: for a Secret only."""
+        return canonical_json({"format": 1, "stores": [_written(one) for one in self.stores]})
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Read what `to_json` wrote; `KeyInvalid` names the field, never shows a value."""
+        try:
+            fields = read_json(data, limit=_MAX_BYTES)
+            fields.integer("format", 1, 1)
+            return cls(tuple(_access(one) for one in fields.each("stores", _MOST)))
+        except DocumentInvalid as error:
+            raise KeyInvalid(
+                f"{STORES_FILE} cannot be read: {error}. Mount the Secret that the operator wrote, "
+                "unchanged; where its format is newer, update memtenant"
+            ) from None
+
+
+def _written(access: StoreAccess) -> dict[str, object]:
+    optional = {
+        "caCrt": access.ca_crt,
+        "serverName": access.server_name,
+        "clientCrt": access.client_crt,
+        "clientKey": access.client_key,
+    }
+    return {
+        "name": access.name,
+        "flavour": access.flavour,
+        "endpoints": [{"host": one.host, "port": one.port} for one in access.endpoints],
+        "tls": access.tls,
+        "username": access.username,
+        "password": access.password,
+        **{name: value for name, value in optional.items() if value},
+    }
+
+
+def _access(fields: Fields) -> StoreAccess:
+    def optional(name: str, longest: int) -> str:
+        return fields.text(name, longest) if name in fields else ""
+
+    return StoreAccess(
+        name=fields.text("name", 253),
+        flavour=fields.text("flavour", 64),
+        endpoints=tuple(
+            Endpoint(one.text("host", 253), one.integer("port", 1, 65_535))
+            for one in fields.each("endpoints", 100)
+        ),
+        username=fields.text("username", 253),
+        password=fields.text("password", _LONGEST_SECRET),
+        tls=fields.flag("tls"),
+        ca_crt=optional("caCrt", _LONGEST_PEM),
+        server_name=optional("serverName", 253),
+        client_crt=optional("clientCrt", _LONGEST_PEM),
+        client_key=optional("clientKey", _LONGEST_PEM),
+    )
