@@ -83,6 +83,7 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     except MemtenantError as error:
         if key.name in world.links:
             world.links[key.name].failure = error
+            world.links[key.name].system = ()  # made anew once it can be used
         return await _not_usable(world, declared, before, error)
     link.failure = None
     orphans = await _orphans(world, link)
