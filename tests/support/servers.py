@@ -267,15 +267,14 @@ class Server:
             "appendonly": "yes" if self.options.appendonly else "no",
             "repl-diskless-sync-delay": "0",
             "enable-debug-command": "local",
+            # Any node may have to follow one of the others.
+            "masteruser": self.admin_user,
+            "masterauth": self.admin_password,
         }
         if self.options.tls is not None:
             lines |= self._tls_lines(self.options.tls)
         if self.replica_of is not None:
-            lines |= {
-                "replicaof": f"{self.replica_of.host} {self.replica_of.port}",
-                "masteruser": self.replica_of.admin_user,
-                "masterauth": self.replica_of.admin_password,
-            }
+            lines["replicaof"] = f"{self.replica_of.host} {self.replica_of.port}"
         users = [
             "user default off resetpass -@all",
             f"user {self.admin_user} on >{self.admin_password} ~* &* +@all",
@@ -324,7 +323,7 @@ def start(
         port=processes.free_port(),
         folder=folder,
         options=options,
-        admin_password=secrets.token_hex(16),
+        admin_password=replica_of.admin_password if replica_of else secrets.token_hex(16),
         replica_of=replica_of,
     )
     for attempt in range(_TRIES):

@@ -39,6 +39,7 @@ __all__ = [
     "NodeRole",
     "NodeStatus",
     "Orphan",
+    "Sentinel",
     "Standalone",
     "StoreFlavour",
     "StoreTls",
@@ -49,14 +50,22 @@ __all__ = [
 _ENDPOINT_PATTERN = (
     r"^([a-zA-Z0-9]([-a-zA-Z0-9.]{0,251}[a-zA-Z0-9])?|\[[0-9a-fA-F:.]{2,45}\]):[1-9][0-9]{0,4}$"
 )
+_MASTER_NAME_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 _USERNAME_PATTERN = r"^[A-Za-z0-9][-A-Za-z0-9_.]*$"
 _SERVER_NAME_PATTERN = r"^[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?$"
+
+
+Endpoint = Annotated[
+    str, StringConstraints(pattern=_ENDPOINT_PATTERN, min_length=3, max_length=260)
+]
+"""Where a server listens: ``valkey.redis.svc:6379`` or ``[fd00::1]:6379``."""
 
 
 class StoreFlavour(StrEnum):
     """What shape of installation the store is."""
 
     STANDALONE = "Standalone"
+    SENTINEL = "Sentinel"
 
 
 class NodeRole(StrEnum):
@@ -84,11 +93,29 @@ class UserPersistence(StrEnum):
 class Standalone(Model):
     """One primary, with or without replicas, which the operator finds by itself."""
 
-    endpoint: Annotated[
-        str, StringConstraints(pattern=_ENDPOINT_PATTERN, min_length=3, max_length=260)
-    ] = Field(
+    endpoint: Endpoint = Field(
         description="host:port of the primary, as valkey.redis.svc:6379 or [fd00::1]:6379. Agents "
         "connect to the same address: use one that their pods resolve."
+    )
+
+
+class Sentinel(Model):
+    """A primary and its replicas, of which Sentinels make another the primary when it fails."""
+
+    endpoints: tuple[Endpoint, ...] = Field(
+        min_length=1,
+        description="host:port of the Sentinels, all of them if possible. Agents ask the same "
+        "addresses: use ones that their pods resolve.",
+        **set_list(16),
+    )
+    master_name: Annotated[
+        str, StringConstraints(pattern=_MASTER_NAME_PATTERN, min_length=1, max_length=128)
+    ] = Field(description="The name under which the Sentinels watch the primary.")
+    auth_secret_ref: SecretKeyRef = Field(
+        description="The Sentinels' requirepass: a Secret in the operator's namespace. Never given "
+        "to agents, for whom the operator makes a user on each Sentinel that may ask for the "
+        "primary's address and nothing else. A Sentinel without a password is refused: whoever may "
+        "command it can send every agent to a server of his own."
     )
 
 
@@ -125,7 +152,7 @@ class StoreTls(Model):
     ) = Field(
         default=None,
         description="The name to expect in the servers' certificates. Left out: the endpoint's "
-        "host.",
+        "host, or the first Sentinel's.",
     )
 
 
@@ -193,9 +220,9 @@ class MemoryStoreSpec(Model):
     model_config = ConfigDict(
         json_schema_extra=ruled(
             Rule(
-                cel="[has(self.standalone)].filter(given, given).size() == 1",
-                message="say what the store is: set exactly one of standalone",
-                check=lambda it, _: len({"standalone"} & it.keys()) == 1,
+                cel="[has(self.standalone), has(self.sentinel)].filter(given, given).size() == 1",
+                message="say what the store is: set exactly one of standalone, sentinel",
+                check=lambda it, _: len({"standalone", "sentinel"} & it.keys()) == 1,
             )
         )
     )
@@ -203,7 +230,10 @@ class MemoryStoreSpec(Model):
     standalone: Standalone | None = Field(
         default=None,
         description="A Redis or Valkey server with or without replicas. Exactly one flavour of "
-        "store must be given; this is the one there is.",
+        "store must be given.",
+    )
+    sentinel: Sentinel | None = Field(
+        default=None, description="A primary and its replicas under Sentinels."
     )
     admin_username: Annotated[
         str, StringConstraints(pattern=_USERNAME_PATTERN, min_length=1, max_length=128)
@@ -295,7 +325,7 @@ class MemoryStoreStatus(Status):
     """What the operator found on the servers."""
 
     flavour: StoreFlavour | None = Field(
-        default=None, description="The shape of the installation: Standalone."
+        default=None, description="The shape of the installation: Standalone or Sentinel."
     )
     server: str = Field(
         default="", description="What the servers run, as Valkey or Redis.", max_length=64

@@ -135,6 +135,7 @@ def stood_in(spec: Mapping[str, Any], server: Server) -> dict[str, Any]:
         "adminSecretRef": {"name": LOCAL_SECRET, "key": "password"},
     }
     replaced.pop("tls", None)
+    replaced.pop("sentinel", None)
     if server.tls:
         ref = {"caSecretRef": {"name": LOCAL_SECRET, "key": "ca.crt"}} if server.ca else {}
         replaced["tls"] = ref

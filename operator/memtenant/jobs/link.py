@@ -28,6 +28,7 @@ from memtenant.stores import (
 )
 from memtenant.stores.matrix import MatrixProof
 from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.sentinel import SentinelAccess
 
 __all__ = ["ExpiryState", "KeyPass", "LiveTenant", "StoreLink"]
 
@@ -73,6 +74,7 @@ class ExpiryState:
 class StoreLink:
     """The live side of one MemoryStore.
 
+    ``endpoint`` is the declared one, ``sentinel`` how agents ask where the primary is.
     ``digest`` tells whether the declaration or a Secret changed since it was made; ``failure`` is
     why the store cannot be used now; ``unsaved`` that users changed since the last ACL SAVE.
     ``erasing`` are tenants with an erasure that is not finished, of those that were
@@ -90,6 +92,7 @@ class StoreLink:
     endpoint: Address
     tls: bool = False
     ca_crt: str = ""
+    sentinel: SentinelAccess | None = None
     facts: StoreFacts | None = None
     proof: MatrixProof | None = None
     failure: MemtenantError | None = None
@@ -124,9 +127,14 @@ class StoreLink:
             self.working.discard(tenant)
 
     @property
-    def way(self) -> tuple[Address, bool, str]:
+    def primary(self) -> Address:
+        """Where the primary was when it was looked at last; before that, the endpoint."""
+        return self.endpoint if self.facts is None else self.facts.primary.address
+
+    @property
+    def way(self) -> tuple[Address, bool, str, SentinelAccess | None]:
         """How agents reach the store: where, whether by TLS, and by which authority."""
-        return self.endpoint, self.tls, self.ca_crt
+        return self.primary, self.tls, self.ca_crt, self.sentinel
 
     def shares_server_with(self, other: StoreLink) -> bool:
         """Whether both were last found to lead to one and the same server process."""

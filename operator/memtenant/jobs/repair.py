@@ -58,6 +58,7 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
     if changed:
         await link.admin.lead()
         await link.admin.load_functions()
+    await link.admin.admit_agents()
     names = await link.admin.user_names()
     wanted = {user.name for user in link.users()}
     lost = {name for there in names.results.values() for name in wanted - there}

@@ -57,16 +57,22 @@ def packed(commands: Sequence[Words]) -> bytes:
 def login(username: str, password: str) -> tuple[Words, ...]:
     """What a connection begins with. Servers before 7.2 do not know the second, which only tells
     administrators whose connection it is."""
-    return ("AUTH", username, password), ("CLIENT", "SETINFO", "LIB-NAME", "memtenant")
+    # HELLO and not AUTH: its answer tells the server's role too, and no rule can deny it.
+    hello = ("HELLO", 2, "AUTH", username, password)
+    return hello, ("CLIENT", "SETINFO", "LIB-NAME", "memtenant")
 
 
 def logged_in(replies: Sequence[object]) -> None:
-    """Check what came back for `login`: raises `LoginFailed`, or ``ConnectionError``."""
-    refusal = replies[0]
-    if isinstance(refusal, ErrorReply):
-        if refusal.code == "WRONGPASS":
-            raise LoginFailed(refusal.text)
-        raise ConnectionRefusedError(refusal.text)
+    """Check what came back for `login`: raises `LoginFailed`, or ``ConnectionError``, also for a
+    replica, where an agent would read what was true some time ago."""
+    told = replies[0]
+    if isinstance(told, ErrorReply):
+        if told.code == "WRONGPASS":
+            raise LoginFailed(told.text)
+        raise ConnectionRefusedError(told.text)
+    fields = dict(zip(told[::2], told[1::2], strict=False)) if isinstance(told, list) else {}
+    if fields.get(b"role", b"master") != b"master":
+        raise ConnectionRefusedError("it is a replica now, not the primary")
 
 
 class Replies:

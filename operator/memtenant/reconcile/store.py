@@ -150,6 +150,7 @@ async def _take(world: World, declared: Declared, link: StoreLink) -> bool:
             )
     await link.admin.lead()
     await link.admin.load_functions()
+    await link.admin.admit_agents()
     proof = await link.admin.prove_matrix()
     if not proof.holds:
         worst = (*proof.leaks, *proof.not_proven)[0]

@@ -8,6 +8,7 @@ from memtenant.api.store import (
     MemoryStoreSpec,
     StoreTls,
 )
+from memtenant.crypto.primitives import derive
 from memtenant.errors import (
     StoreRefused,
 )
@@ -16,10 +17,12 @@ from memtenant.reconcile.world import World
 from memtenant.resources.port import Declared
 from memtenant.stores import (
     Address,
+    SentinelSettings,
     StoreAdmin,
     StoreSettings,
 )
 from memtenant.stores import StoreTls as Tls
+from memtenant.tenancy.sentinel import SentinelAccess
 
 __all__ = ["link_to"]
 
@@ -29,9 +32,15 @@ async def link_to(world: World, declared: Declared, spec: MemoryStoreSpec) -> St
     name = declared.key.name
     password = await _secret(world, spec.admin_secret_ref.name, spec.admin_secret_ref.key)
     tls = await _tls(world, spec.tls) if spec.tls else None
-    assert spec.standalone is not None  # noqa: S101 - the API demands exactly one flavour
-    endpoint = _address(spec.standalone.endpoint)
-    parts = (str(endpoint), spec.admin_username, password, repr(spec.tls), str(hash(tls)))
+    endpoint, sentinels = await _endpoint(world, name, spec)
+    parts = (
+        str(endpoint),
+        spec.admin_username,
+        password,
+        repr(spec.tls),
+        str(hash(tls)),
+        "" if sentinels is None else f"{spec.sentinel} {sentinels.password()}",
+    )
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     known = world.links.get(name)
     if known is not None and known.digest == digest:
@@ -47,16 +56,47 @@ async def link_to(world: World, declared: Declared, spec: MemoryStoreSpec) -> St
         settings,
         installation=world.installation,
         fence=world.fence,
+        sentinels=sentinels,
         clock=world.clock,
         pace=world.pace(),
     )
-    link = StoreLink(name, digest, admin, endpoint, tls is not None, (tls.ca or "") if tls else "")
+    ca = (tls.ca or "") if tls else ""
+    link = StoreLink(name, digest, admin, endpoint, tls is not None, ca)
+    if sentinels is not None:
+        link.sentinel = SentinelAccess(
+            tuple((one.host, one.port) for one in sentinels.endpoints),
+            sentinels.master,
+            sentinels.agents_username,
+            sentinels.agents_password,
+            (settings.server_name or endpoint.host) if tls else "",
+        )
     if known is not None:
         link.tenants, link.usage, link.measured_at = known.tenants, known.usage, known.measured_at
         link.working, link.mending = known.working, known.mending
         await known.admin.close()
     world.links[name] = link
     return link
+
+
+async def _endpoint(
+    world: World, name: str, spec: MemoryStoreSpec
+) -> tuple[Address, SentinelSettings | None]:
+    if spec.sentinel is None:
+        assert spec.standalone is not None  # noqa: S101 - the API demands exactly one flavour
+        return _address(spec.standalone.endpoint), None
+    auth = spec.sentinel.auth_secret_ref
+    password = await _secret(world, auth.name, auth.key)
+    endpoints = tuple(_address(endpoint) for endpoint in spec.sentinel.endpoints)
+    # Sentinels may watch the primaries of several stores, and of several installations.
+    whose = (world.installation.encode(), name.encode())
+    agents = derive(await world.installation_root(), "memtenant/1/sentinel", *whose)
+    return endpoints[0], SentinelSettings(
+        endpoints=endpoints,
+        master=spec.sentinel.master_name,
+        password=lambda: password,
+        agents_username=f"memtenant-agents-{hashlib.sha256(b' '.join(whose)).hexdigest()[:16]}",
+        agents_password=agents.secret.hex(),
+    )
 
 
 async def _tls(world: World, declared: StoreTls) -> Tls:

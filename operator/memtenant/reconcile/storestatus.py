@@ -49,7 +49,7 @@ def usable_status(
     committed = world.committed_ledger().committed(link.name)
     return before.model_copy(
         update={
-            "flavour": StoreFlavour.STANDALONE,
+            "flavour": StoreFlavour.SENTINEL if link.sentinel else StoreFlavour.STANDALONE,
             "server": str(facts.primary.flavour),
             "version": facts.primary.version,
             "owner": world.installation,

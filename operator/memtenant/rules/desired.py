@@ -28,6 +28,7 @@ from memtenant.tenancy.identity import AgentName, Slot, TenantId, agent_user
 from memtenant.tenancy.masking import MaskingPolicy
 from memtenant.tenancy.policy import Isolation as BoundIsolation
 from memtenant.tenancy.policy import Quota, SubjectRights, TenantPolicy
+from memtenant.tenancy.sentinel import SentinelAccess
 
 __all__ = [
     "SHARED_PRINCIPAL",
@@ -55,8 +56,8 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The store as agents reach it, the commands that all its nodes know, and how many replicas
-    follow its primary."""
+    """The store as agents reach it, the commands that all its nodes know, how many replicas follow
+    its primary, and who tells where that is, if Sentinels do."""
 
     store: str
     host: str
@@ -65,6 +66,7 @@ class Endpoint:
     tls: bool = False
     ca_crt: str = ""
     replicas: int = 0
+    sentinel: SentinelAccess | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,4 +309,5 @@ def _binding(situation: Situation, agent: AgentName, principal: Principal) -> Bi
         ),
         tls=endpoint.tls,
         ca_crt=endpoint.ca_crt,
+        sentinel=endpoint.sentinel,
     )

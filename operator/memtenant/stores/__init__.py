@@ -15,6 +15,7 @@ from memtenant.stores.nodes import Flavour, NodeFacts, NodeResults, Role, StoreF
 from memtenant.stores.owner import StoreOwner
 from memtenant.stores.purge import LatestRecord
 from memtenant.stores.scan import Pace, ScanPosition
+from memtenant.stores.sentinel import SentinelSettings
 from memtenant.stores.tenant_state import StateChange, TenantState
 from memtenant.stores.usage import UsageScan
 
@@ -34,6 +35,7 @@ __all__ = [
     "Role",
     "Saved",
     "ScanPosition",
+    "SentinelSettings",
     "Sought",
     "StateChange",
     "StoreAdmin",

@@ -55,6 +55,7 @@ from memtenant.stores.owner import StoreOwner
 from memtenant.stores.probe import Expectation
 from memtenant.stores.purge import LatestRecord, Progress
 from memtenant.stores.scan import Pace, ScanPosition
+from memtenant.stores.sentinel import SentinelSettings, SentinelWatch
 from memtenant.stores.tenant_state import StateChange, TenantState
 from memtenant.stores.together import Together
 from memtenant.stores.usage import UsageScan
@@ -91,11 +92,14 @@ class StoreAdmin:
         *,
         installation: str,
         fence: Fence,
+        sentinels: SentinelSettings | None = None,
         clock: Clock = system_clock,
         pace: Pace | None = None,
         replication_patience: float = REPLICATION_PATIENCE,
     ) -> None:
+        """With ``sentinels`` these are asked where the primary is, at each `discover`."""
         self._settings = settings
+        self._sentinels = None if sentinels is None else SentinelWatch(settings, sentinels)
         self._installation = installation
         self._fence = fence
         self._clock = clock
@@ -128,6 +132,8 @@ class StoreAdmin:
         clients, self._clients = self._clients, {}
         for client in clients.values():
             await client.close()
+        if self._sentinels is not None:
+            await self._sentinels.close()
 
     @property
     def settings(self) -> StoreSettings:
@@ -146,13 +152,22 @@ class StoreAdmin:
     async def discover(self) -> StoreFacts:
         """Find the primary and every replica, also replicas of replicas.
 
-        Raises what `inspect_node` raises for the primary, and `StoreUnavailable` (``NotPrimary``)
-        where the endpoint is a replica. Replicas that fail are in the facts as unreachable.
+        Raises what `inspect_node` raises for the primary, what `SentinelWatch.primary` raises, and
+        `StoreUnavailable` (``NotPrimary``) where a replica is in its place. Replicas that fail are
+        in the facts as unreachable.
         """
-        primary = await inspect_node(self._client(self._settings.endpoint))
+        where = self._settings.endpoint
+        if self._sentinels is not None:
+            where = await self._sentinels.primary()
+        primary = await inspect_node(self._client(where))
         if primary.role is not Role.PRIMARY:
+            why = (
+                "the store's endpoint must be the primary's"
+                if self._sentinels is None
+                else "the Sentinels replace the primary at the moment"
+            )
             raise StoreUnavailable(
-                f"{primary.address} is a replica: the store's endpoint must be the primary's",
+                f"{primary.address} is a replica: {why}",
                 reason="NotPrimary",
             )
         replicas: dict[Address, NodeFacts] = {}
@@ -166,7 +181,7 @@ class StoreAdmin:
             below = (address for node in found.results.values() for address in node.replicas)
             layer = tuple(address for address in below if address not in known)
         self._facts = StoreFacts(primary, tuple(replicas.values()), unreachable)
-        await self._forget_all_but({self._settings.endpoint, *replicas})
+        await self._forget_all_but({where, *replicas})
         return self._facts
 
     async def _inspect(self, address: Address) -> NodeFacts:
@@ -183,7 +198,9 @@ class StoreAdmin:
 
     @property
     def _primary(self) -> NodeClient:
-        return self._client(self._settings.endpoint)
+        if self._sentinels is None:
+            return self._client(self._settings.endpoint)
+        return self._client(self.facts.primary.address)
 
     async def _everywhere(self, operation: Callable[[NodeClient], Awaitable[T]]) -> NodeResults[T]:
         """The operation on every node; replicas known as unreachable are failures at once.
@@ -208,7 +225,7 @@ class StoreAdmin:
 
     def _patience_with(self, node: NodeClient) -> float:
         """A primary learns of a term at once; what it lacks then, waiting does not bring."""
-        return 0.0 if node.address == self._settings.endpoint else self._patience
+        return 0.0 if node is self._primary else self._patience
 
     async def owner(self) -> StoreOwner | None:
         """Which installation owns the store, if any."""
@@ -227,6 +244,11 @@ class StoreAdmin:
     async def stored_term(self) -> Term | None:
         """The term that may write now, as the primary holds it."""
         return await fence.stored_term(self._primary)
+
+    async def admit_agents(self) -> int:
+        """Let agents ask the Sentinels for the primary; how many Sentinels did not know them."""
+        self._term()
+        return 0 if self._sentinels is None else await self._sentinels.admit_agents()
 
     async def release(self) -> bool:
         """Give the store up, for another installation to claim; whether it was ours."""

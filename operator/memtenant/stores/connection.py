@@ -84,10 +84,10 @@ def _load_client_certificate(context: ssl.SSLContext, certificate: str, key: str
 class StoreSettings:
     """How to reach a store's nodes.
 
-    endpoint: the primary's address. password is asked at each connect, so that a rotated Secret
-    is honoured without a restart. server_name is the name to expect in certificates (None: the
-    endpoint's host). connect_timeout and timeout (for the replies to one batch)
-    are in seconds.
+    endpoint: the primary's address, or of several Sentinels the first's. password is asked at each
+    connect, so that a rotated Secret is honoured without a restart. server_name is the name to
+    expect in certificates (None: the endpoint's host). connect_timeout and timeout (for the
+    replies to one batch) are in seconds.
     """
 
     endpoint: Address

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 from memtenant.errors import BindingInvalid, InvalidResource
 from memtenant.tenancy.identity import AgentName, TenantId, agent_name
 from memtenant.tenancy.policy import MAX_POLICY_BYTES, TenantPolicy
+from memtenant.tenancy.sentinel import SentinelAccess, endpoint_from
 
 __all__ = ["BINDING_PROVIDER", "BINDING_SECRET_TYPE", "BINDING_TYPE", "Binding"]
 
@@ -24,7 +25,12 @@ BINDING_TYPE = "redis"
 BINDING_PROVIDER = "memtenant"
 
 _MAX_TEXT = 1024
-_LIMITS = {"ca.crt": 256 * 1024, "keyring.json": 64 * 1024, "policy.json": MAX_POLICY_BYTES}
+_LIMITS = {
+    "ca.crt": 256 * 1024,
+    "keyring.json": 64 * 1024,
+    "policy.json": MAX_POLICY_BYTES,
+    "sentinelEndpoints": 8 * 1024,
+}
 """Largest size of a field in bytes, where not ``_MAX_TEXT``. A whole Secret stops at 1 MiB."""
 
 _REQUIRED = (
@@ -41,7 +47,10 @@ _REQUIRED = (
     "keyring.json",
     "policy.json",
 )
-_OPTIONAL = ("ca.crt",)
+_SENTINEL = ("sentinelEndpoints", "sentinelMaster", "sentinelUsername", "sentinelPassword")
+"""All of them in a binding to a store that Sentinels watch, none in another."""
+
+_OPTIONAL = ("ca.crt", *_SENTINEL, "tlsServerName")
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _HOST = re.compile(r"[0-9A-Za-z._:%-]+")
@@ -54,6 +63,8 @@ class Binding:
 
     ``version`` counts the credentials of this agent from 1. ``ca_crt`` is the PEM bundle that the
     server's certificate is checked against; empty with ``tls`` means the system's own bundle.
+    With ``sentinel``, ``host`` and ``port`` are those of the primary when the binding was written:
+    Sentinels know where it is now.
     """
 
     tenant: TenantId
@@ -67,6 +78,7 @@ class Binding:
     policy: TenantPolicy
     tls: bool = False
     ca_crt: str = ""
+    sentinel: SentinelAccess | None = None
 
     @property
     def uri(self) -> str:
@@ -89,6 +101,7 @@ class Binding:
             "tenantId": str(self.tenant),
             "agent": self.agent,
             "version": str(self.version),
+            **(self.sentinel.to_fields() if self.sentinel else {}),
         }
         data = {name: text.encode() for name, text in texts.items()}
         data |= {"keyring.json": self.keyring, "policy.json": self.policy.to_json()}
@@ -122,6 +135,7 @@ class Binding:
             policy=TenantPolicy.from_json(data["policy.json"]),
             tls=_line(data, "uri").startswith("rediss://"),
             ca_crt=_text(data, "ca.crt") if "ca.crt" in data else "",
+            sentinel=_sentinel(data) if any(name in data for name in _SENTINEL) else None,
         )
         if _target(_line(data, "uri")) != _target(binding.uri):
             raise _invalid("uri", "contradicts host, port, username or password")
@@ -209,6 +223,24 @@ def _host(data: Mapping[str, bytes]) -> str:
     if not _HOST.fullmatch(text):
         raise _invalid("host", "is not a host name or address")
     return text
+
+
+def _sentinel(data: Mapping[str, bytes]) -> SentinelAccess:
+    for name in _SENTINEL:
+        if name not in data:
+            raise _invalid(name, "is missing")
+    try:
+        texts = _line(data, "sentinelEndpoints").split(",")
+        endpoints = tuple(endpoint_from(text.strip()) for text in texts)
+    except ValueError:
+        raise _invalid("sentinelEndpoints", "is not host:port,host:port") from None
+    return SentinelAccess(
+        endpoints,
+        _line(data, "sentinelMaster"),
+        _line(data, "sentinelUsername"),
+        _line(data, "sentinelPassword"),
+        _line(data, "tlsServerName") if "tlsServerName" in data else "",
+    )
 
 
 def _tenant(data: Mapping[str, bytes]) -> TenantId:

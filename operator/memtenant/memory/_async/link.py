@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from memtenant.errors import UsageError
 from memtenant.functions.fcall import Words
 from memtenant.memory.options import Options
+from memtenant.memory.topology import Way, asking_for_primary, primary_from
 from memtenant.memory.wire import Replies, logged_in, login, packed
 from memtenant.tenancy.binding import Binding
+from memtenant.tenancy.sentinel import SentinelAccess
 
 if TYPE_CHECKING:
     from memtenant.memory.summaries import Summariser, SummaryRequest
@@ -94,21 +96,59 @@ class Link:
 
     @classmethod
     async def open(
-        cls, binding: Binding, options: Options, context: ssl.SSLContext | None, generation: int
+        cls,
+        binding: Binding,
+        options: Options,
+        context: ssl.SSLContext | None,
+        generation: int,
+        way: Way,
     ) -> Link:
-        """Connect and log in. Raises `LoginFailed` or ``OSError``."""
+        """Connect to the primary and log in. Raises `LoginFailed` or ``OSError``."""
         link = cls(options, generation)
-        loop = asyncio.get_running_loop()
+        where = (binding.host, binding.port)
+        name = binding.host
         try:
+            if binding.sentinel is not None:
+                where = await cls._primary(binding.sentinel, options, context, way)
+                name = binding.sentinel.server_name
             async with asyncio.timeout(options.connect_timeout):
-                await loop.create_connection(
-                    lambda: link._stream, binding.host, binding.port, ssl=context
-                )
+                await link._connect(where, context, name)
                 logged_in(await link.exchange(login(binding.username, binding.password)))
         except BaseException:
+            way.turn()
             await link.drop()
             raise
         return link
+
+    @classmethod
+    async def _primary(
+        cls, access: SentinelAccess, options: Options, context: ssl.SSLContext | None, way: Way
+    ) -> tuple[str, int]:
+        """Where the first Sentinel that answers says that the primary is. Raises ``OSError``."""
+        problem: OSError = _gone()
+        for sentinel in way.sentinels(access):
+            link = cls(options, 0)
+            try:
+                async with asyncio.timeout(options.connect_timeout):
+                    await link._connect(sentinel, context, access.server_name)
+                    return primary_from(await link.exchange(asking_for_primary(access)))
+            except OSError as error:
+                problem = error
+            finally:
+                await link.drop()
+        raise problem
+
+    async def _connect(
+        self, where: tuple[str, int], context: ssl.SSLContext | None, name: str
+    ) -> None:
+        host, port = where
+        await asyncio.get_running_loop().create_connection(
+            lambda: self._stream,
+            host,
+            port,
+            ssl=context,
+            server_hostname=(name or host) if context else None,
+        )
 
     async def exchange(self, commands: Sequence[Words]) -> list[object]:
         """Send the commands in one write and read their replies; an error reply is an `ErrorReply`

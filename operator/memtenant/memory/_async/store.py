@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from memtenant.errors import BindingInvalid, MemtenantError, NotDurable
@@ -22,6 +23,7 @@ from memtenant.memory.answers import login_refused, passing, unavailable, value
 from memtenant.memory.locks import ShortLock
 from memtenant.memory.options import Options, full_jitter
 from memtenant.memory.source import BindingSource, OpenBinding
+from memtenant.memory.topology import Way
 from memtenant.memory.wire import LoginFailed
 from memtenant.tenancy.policy import Durability
 
@@ -56,6 +58,7 @@ class Store:
         self._left: list[Link] = []
         self._context: tuple[int, ssl.SSLContext] | None = None
         self._replicas = (1, 0.0)
+        self._way = Way()
         self._once = TenantKeys.of(source.current().binding.tenant)
 
     async def read(self, *commands: Words) -> list[object]:
@@ -88,7 +91,8 @@ class Store:
         deadline = self._deadline(tries)
         attempt = 0
         while True:
-            replies = await self._run(lambda again: self._replicated(call, again, expected), tries)
+            batch = partial(self._replicated, call, expected)
+            replies = await self._run(batch, tries)
             answer = call(False).read(value(replies[0]))
             acknowledged = value(replies[-1])
             if isinstance(answer, Marked) and tries.sent == 1:
@@ -97,6 +101,8 @@ class Store:
                 return answer
             delay = full_jitter(attempt)
             attempt += 1
+            # After a failover there is a replica less than there was.
+            expected = await self._replica_count(again=True)
             if time.monotonic() + delay > deadline:
                 raise NotDurable(
                     f"The write is on the primary, and {acknowledged} of {expected} replicas have "
@@ -112,7 +118,7 @@ class Store:
         self._settle()
         await self._forget_idle()
 
-    def _replicated(self, call: Callable[[bool], Call[R]], again: bool, count: int) -> list[Words]:
+    def _replicated(self, call: Callable[[bool], Call[R]], count: int, again: bool) -> list[Words]:
         commands: list[Words] = [call(again).words]
         if again:
             # WAIT counts from this connection's last write, and a repeated call writes nothing.
@@ -120,10 +126,10 @@ class Store:
         commands.append(("WAIT", count, _WAIT_MS))
         return commands
 
-    async def _replica_count(self) -> int:
+    async def _replica_count(self, *, again: bool = False) -> int:
         """How many replicas the operator counted; one where it did not say."""
         count, until = self._replicas
-        if time.monotonic() < until:
+        if time.monotonic() < until and not again:
             return count
         replies = await self.read(("HGET", self._once.limits, "replicas"))
         text = value(replies[0])
@@ -144,6 +150,8 @@ class Store:
             except (LoginFailed, OSError) as error:
                 refused = isinstance(error, LoginFailed)
                 problem = self._problem(error, tries)
+                # Others to the same server are as dead as this one, or lead to a former primary.
+                await self._forget_idle()
             else:
                 busy = next((found for reply in replies if (found := passing(reply))), None)
                 if busy is None:
@@ -190,7 +198,9 @@ class Store:
                 return link
             await link.close()
         opened = self.source.current(look=True)
-        return await Link.open(opened.binding, self._options, self._tls(opened), opened.generation)
+        return await Link.open(
+            opened.binding, self._options, self._tls(opened), opened.generation, self._way
+        )
 
     async def _forget_idle(self) -> None:
         """After a change of role, connections lead to a server that is no primary."""

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from memtenant.functions.fcall import Words
 from memtenant.memory.options import Options
+from memtenant.memory.topology import Way, asking_for_primary, primary_from
 from memtenant.memory.wire import Replies, logged_in, login, packed
 from memtenant.tenancy.binding import Binding
+from memtenant.tenancy.sentinel import SentinelAccess
 
 if TYPE_CHECKING:
     from memtenant.memory.summaries import Summariser, SummaryRequest
@@ -100,21 +102,29 @@ class Link:
 
     @classmethod
     def open(
-        cls, binding: Binding, options: Options, context: ssl.SSLContext | None, generation: int
+        cls,
+        binding: Binding,
+        options: Options,
+        context: ssl.SSLContext | None,
+        generation: int,
+        way: Way,
     ) -> Link:
-        """Connect and log in. Raises `LoginFailed` or ``OSError``."""
+        """Connect to the primary and log in. Raises `LoginFailed` or ``OSError``."""
         where = (binding.host, binding.port)
-        connected = socket.create_connection(where, options.connect_timeout)
+        name = binding.host
         try:
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            if context is not None:
-                connected = context.wrap_socket(connected, server_hostname=binding.host)
-            link = cls(connected, options, generation)
-            logged_in(link.exchange(login(binding.username, binding.password)))
-            connected.settimeout(options.timeout)
+            if binding.sentinel is not None:
+                where = _primary(binding.sentinel, options, context, way)
+                name = binding.sentinel.server_name
+            link = cls(_connected(where, options, context, name), options, generation)
+            try:
+                logged_in(link.exchange(login(binding.username, binding.password)))
+                link._socket.settimeout(options.timeout)
+            except BaseException:
+                link.drop()
+                raise
         except BaseException:
-            connected.close()
+            way.turn()
             raise
         return link
 
@@ -145,3 +155,35 @@ class Link:
     def is_cut(self) -> bool:
         """Only a fork leaves connections behind here, and they are the parent's."""
         return False
+
+
+def _primary(
+    access: SentinelAccess, options: Options, context: ssl.SSLContext | None, way: Way
+) -> tuple[str, int]:
+    """Where the first Sentinel that answers says that the primary is. Raises ``OSError``."""
+    problem: OSError = ConnectionResetError("the connection was closed")
+    for sentinel in way.sentinels(access):
+        try:
+            link = Link(_connected(sentinel, options, context, access.server_name), options, 0)
+            try:
+                return primary_from(link.exchange(asking_for_primary(access)))
+            finally:
+                link.drop()
+        except OSError as error:
+            problem = error
+    raise problem
+
+
+def _connected(
+    where: tuple[str, int], options: Options, context: ssl.SSLContext | None, name: str
+) -> socket.socket:
+    connected = socket.create_connection(where, options.connect_timeout)
+    try:
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if context is not None:
+            connected = context.wrap_socket(connected, server_hostname=name or where[0])
+    except BaseException:
+        connected.close()
+        raise
+    return connected

@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from memtenant.errors import BindingInvalid, MemtenantError, NotDurable
@@ -23,6 +24,7 @@ from memtenant.memory.answers import login_refused, passing, unavailable, value
 from memtenant.memory.locks import ShortLock
 from memtenant.memory.options import Options, full_jitter
 from memtenant.memory.source import BindingSource, OpenBinding
+from memtenant.memory.topology import Way
 from memtenant.memory.wire import LoginFailed
 from memtenant.tenancy.policy import Durability
 
@@ -57,6 +59,7 @@ class Store:
         self._left: list[Link] = []
         self._context: tuple[int, ssl.SSLContext] | None = None
         self._replicas = (1, 0.0)
+        self._way = Way()
         self._once = TenantKeys.of(source.current().binding.tenant)
 
     def read(self, *commands: Words) -> list[object]:
@@ -89,7 +92,8 @@ class Store:
         deadline = self._deadline(tries)
         attempt = 0
         while True:
-            replies = self._run(lambda again: self._replicated(call, again, expected), tries)
+            batch = partial(self._replicated, call, expected)
+            replies = self._run(batch, tries)
             answer = call(False).read(value(replies[0]))
             acknowledged = value(replies[-1])
             if isinstance(answer, Marked) and tries.sent == 1:
@@ -98,6 +102,8 @@ class Store:
                 return answer
             delay = full_jitter(attempt)
             attempt += 1
+            # After a failover there is a replica less than there was.
+            expected = self._replica_count(again=True)
             if time.monotonic() + delay > deadline:
                 raise NotDurable(
                     f"The write is on the primary, and {acknowledged} of {expected} replicas have "
@@ -113,7 +119,7 @@ class Store:
         self._settle()
         self._forget_idle()
 
-    def _replicated(self, call: Callable[[bool], Call[R]], again: bool, count: int) -> list[Words]:
+    def _replicated(self, call: Callable[[bool], Call[R]], count: int, again: bool) -> list[Words]:
         commands: list[Words] = [call(again).words]
         if again:
             # WAIT counts from this connection's last write, and a repeated call writes nothing.
@@ -121,10 +127,10 @@ class Store:
         commands.append(("WAIT", count, _WAIT_MS))
         return commands
 
-    def _replica_count(self) -> int:
+    def _replica_count(self, *, again: bool = False) -> int:
         """How many replicas the operator counted; one where it did not say."""
         count, until = self._replicas
-        if time.monotonic() < until:
+        if time.monotonic() < until and not again:
             return count
         replies = self.read(("HGET", self._once.limits, "replicas"))
         text = value(replies[0])
@@ -145,6 +151,8 @@ class Store:
             except (LoginFailed, OSError) as error:
                 refused = isinstance(error, LoginFailed)
                 problem = self._problem(error, tries)
+                # Others to the same server are as dead as this one, or lead to a former primary.
+                self._forget_idle()
             else:
                 busy = next((found for reply in replies if (found := passing(reply))), None)
                 if busy is None:
@@ -191,7 +199,9 @@ class Store:
                 return link
             link.close()
         opened = self.source.current(look=True)
-        return Link.open(opened.binding, self._options, self._tls(opened), opened.generation)
+        return Link.open(
+            opened.binding, self._options, self._tls(opened), opened.generation, self._way
+        )
 
     def _forget_idle(self) -> None:
         """After a change of role, connections lead to a server that is no primary."""

@@ -1,0 +1,188 @@
+"""A store under Sentinels: agents go on over a failover, and every node is made whole."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from memtenant import Message, Options, Tenant
+from memtenant.api.store import AclState, NodeRole, StoreFlavour
+from memtenant.errors import MemtenantError, NotDurable, StoreUnavailable
+from memtenant.memory.source import BindingSource
+from memtenant.reconcile.once import local_world, settle
+from memtenant.reconcile.reconciler import WorldReconciler
+from memtenant.reconcile.world import World
+from memtenant.resources.port import ObjectKey
+from memtenant.sync import Tenant as SyncTenant
+from memtenant.tenancy.binding import Binding
+from tests.reconcile.conftest import Ground
+from tests.support import processes
+from tests.support.sentinels import MASTER, Watched, watched
+from tests.support.servers import Flavour, Server
+
+STORE = ObjectKey.store("shared")
+PATIENT = Options(connect_timeout=2, timeout=3, retry_budget=30, connections=2)
+AGENTS = tuple(f"agent-{number}" for number in range(8))
+
+
+@pytest.fixture(scope="module", params=[Flavour.VALKEY_9, Flavour.REDIS_7], ids=str)
+def trio(request: pytest.FixtureRequest) -> Iterator[Watched]:
+    """Three Sentinels over a primary and two replicas."""
+    with watched(request.param) as found:
+        yield found
+
+
+@pytest.fixture
+async def on_sentinels(trio: Watched, tmp_path: Path) -> AsyncIterator[Ground]:
+    """The store declared by its Sentinels, with a tenant of eight agents."""
+    made = Ground(trio.primary, tmp_path / "state")
+    made.open()
+    made.policy()
+    made.resources.declare_secret(
+        made.resources.home,
+        "admin",
+        {"password": trio.primary.admin_password.encode(), "sentinel": trio.password.encode()},
+    )
+    made.resources.declare(
+        STORE,
+        {
+            "sentinel": {
+                "endpoints": trio.endpoints,
+                "masterName": MASTER,
+                "authSecretRef": {"name": "admin", "key": "sentinel"},
+            },
+            "adminUsername": trio.primary.admin_user,
+            "adminSecretRef": {"name": "admin", "key": "password"},
+        },
+    )
+    made.tenant("acme", durability="Replicated", agents=[{"name": name} for name in AGENTS])
+    yield made
+    made.close()
+
+
+@asynccontextmanager
+async def operating(ground: Ground) -> AsyncIterator[World]:
+    """An operator that repairs twice a second, and reconciles what a repair asks for."""
+    async with local_world(ground.resources) as world:
+        await settle(world)
+        reconciler = WorldReconciler(world)
+
+        async def go_on() -> None:
+            while True:
+                # What fails in the middle of a failover, the next round does.
+                with suppress(MemtenantError):
+                    outcome = await reconciler.repair(STORE)
+                    if outcome.enqueue or not world.links[STORE.name].ready:
+                        await settle(world)
+                await asyncio.sleep(0.5)
+
+        rounds = asyncio.create_task(go_on())
+        try:
+            yield world
+        finally:
+            rounds.cancel()
+            await asyncio.gather(rounds, return_exceptions=True)
+
+
+class Writer:
+    """An agent that appends until it is stopped; what is not sure it repeats with the same key."""
+
+    def __init__(self, ground: Ground, name: str) -> None:
+        folder = ground.folder / "bindings" / "support" / f"acme-{name}"
+        self.name = name
+        self.folder = folder
+        self.tenant = Tenant(BindingSource(folder), options=PATIENT)
+        self.acknowledged: list[str] = []
+        self.unsure: list[str] = []
+
+    async def write(self, stop: asyncio.Event) -> None:
+        chat = self.tenant.conversation(self.name, user="ada")
+        while not stop.is_set():
+            text = f"{self.name}:{len(self.acknowledged)}"
+            try:
+                await chat.append(Message.human(text), idempotency_key=text)
+            except (NotDurable, StoreUnavailable) as error:
+                self.unsure.append(str(error))
+                continue
+            self.acknowledged.append(text)
+            await asyncio.sleep(0.02)
+
+
+async def written(writers: list[Writer], more: int) -> None:
+    """Wait until each writer was acknowledged so many more."""
+    goals = {one.name: len(one.acknowledged) + more for one in writers}
+
+    def reached() -> bool:
+        return all(len(one.acknowledged) >= goals[one.name] for one in writers)
+
+    await asyncio.to_thread(processes.wait_until, reached, what="all writers", timeout=90)
+
+
+def users_of(node: Server) -> dict[str, object]:
+    with node.admin() as admin:
+        return {
+            name: admin.acl_getuser(name)["passwords"]
+            for name in map(str, admin.acl_users())
+            if name.startswith("mt.")
+        }
+
+
+async def test_agents_go_on_over_a_failover_and_lose_nothing_acknowledged(
+    trio: Watched, on_sentinels: Ground
+) -> None:
+    former = trio.primary
+    async with operating(on_sentinels):
+        status = await on_sentinels.store_status("shared")
+        assert status.flavour is StoreFlavour.SENTINEL
+        assert Counter(node.role for node in status.nodes) == {
+            NodeRole.PRIMARY: 1,
+            NodeRole.REPLICA: 2,
+        }
+        writers = [Writer(on_sentinels, name) for name in AGENTS]
+        stop = asyncio.Event()
+        writing = [asyncio.create_task(one.write(stop)) for one in writers]
+        await written(writers, 3)
+        before = users_of(former)
+        assert before
+
+        former.kill9()
+        promoted = await asyncio.to_thread(trio.wait_for_failover, former)
+        await written(writers, 3)
+        assert users_of(promoted) == before
+
+        former.start()  # with the users of its configuration alone: none of ours
+        await asyncio.to_thread(trio.wait_for_replica, former)
+        await asyncio.to_thread(
+            processes.wait_until, lambda: users_of(former) == before, what="its users"
+        )
+        await written(writers, 3)
+        stop.set()
+        await asyncio.gather(*writing)
+
+        for one in writers:
+            fresh = SyncTenant(BindingSource(one.folder), options=PATIENT)
+            texts = Counter(
+                message.text
+                for message in await asyncio.to_thread(
+                    fresh.conversation(one.name, user="ada").messages
+                )
+            )
+            assert max(texts.values()) == 1
+            assert set(one.acknowledged) <= texts.keys()
+            fresh.close()
+            await one.tenant.aclose()
+    await on_sentinels.settle()
+    status = await on_sentinels.store_status("shared")
+    roles = {node.address: (node.role, node.acl) for node in status.nodes}
+    assert roles[promoted.endpoint] == (NodeRole.PRIMARY, AclState.IN_SYNC)
+    assert roles[former.endpoint] == (NodeRole.REPLICA, AclState.IN_SYNC)
+    stored = await on_sentinels.resources.get_secret("support", f"acme-{AGENTS[0]}")
+    assert stored is not None
+    binding = Binding.from_mapping(stored.data)
+    assert binding.port == promoted.port  # for clients that cannot ask Sentinels
+    assert binding.sentinel is not None
+    assert [f"{host}:{port}" for host, port in binding.sentinel.endpoints] == trio.endpoints
+    assert not any(trio.password.encode() in value for value in stored.data.values())

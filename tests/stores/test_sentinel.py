@@ -1,0 +1,136 @@
+"""Sentinels: who is believed, and what an agent may do there."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+import redis
+
+from memtenant.errors import StoreRefused, StoreUnavailable
+from memtenant.stores import Address, Role, SentinelSettings, StoreAdmin
+from tests.stores.operators import INSTALLATION, make_operator, next_term, settings_for
+from tests.support.sentinels import MASTER, Watched, watched
+from tests.support.servers import Flavour
+
+AGENTS = "memtenant-agents"
+AGENTS_PASSWORD = "the-agents"
+
+
+@pytest.fixture(scope="module", params=[Flavour.VALKEY_9, Flavour.REDIS_7], ids=str)
+def trio(request: pytest.FixtureRequest) -> Iterator[Watched]:
+    """Three Sentinels over a primary and two replicas, for the whole module."""
+    with watched(request.param) as found:
+        make_operator(*found.nodes)
+        yield found
+
+
+@dataclass
+class Asking:
+    """How the operator asks; a test changes what it is about."""
+
+    endpoints: tuple[Address, ...]
+    password: str
+    master: str = MASTER
+
+    @classmethod
+    def of(cls, trio: Watched) -> "Asking":
+        """As it should be."""
+        return cls(tuple(Address("127.0.0.1", one.port) for one in trio.sentinels), trio.password)
+
+    @asynccontextmanager
+    async def looking(self, trio: Watched) -> AsyncIterator[StoreAdmin]:
+        """A `StoreAdmin` that was not discovered yet."""
+        number = next_term()
+        settings = settings_for(trio.nodes[0])
+        sentinels = SentinelSettings(
+            self.endpoints, self.master, lambda: self.password, AGENTS, AGENTS_PASSWORD
+        )
+        admin = StoreAdmin(
+            settings, installation=INSTALLATION, fence=lambda: number, sentinels=sentinels
+        )
+        async with admin:
+            yield admin
+
+
+async def test_the_primary_is_the_one_that_the_sentinels_tell(trio: Watched) -> None:
+    async with Asking.of(trio).looking(trio) as store:
+        facts = await store.discover()
+    told = Address(*trio.sentinels[0].told())
+    assert (facts.primary.address, facts.primary.role) == (told, Role.PRIMARY)
+    assert {node.address.port for node in facts.nodes} == {node.port for node in trio.nodes}
+
+
+async def test_agents_may_ask_for_the_primary_and_for_nothing_else(trio: Watched) -> None:
+    only_one = Asking.of(trio)
+    only_one.endpoints = only_one.endpoints[:1]
+    async with only_one.looking(trio) as store:
+        await store.discover()
+        assert await store.admit_agents() == len(trio.sentinels)
+        assert await store.admit_agents() == 0
+        with trio.sentinels[1].client() as sentinel:
+            sentinel.execute_command("ACL", "SETUSER", AGENTS, "+sentinel|masters")
+        assert await store.admit_agents() == 1
+    for one in trio.sentinels:
+        with one.client(AGENTS, AGENTS_PASSWORD) as agent:
+            question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
+            assert int(agent.execute_command(*question)[1]) == one.told()[1]
+            for words in (
+                ("SENTINEL", "MASTERS"),
+                ("SENTINEL", "FAILOVER", MASTER),
+                ("SENTINEL", "SET", MASTER, "quorum", "1"),
+                ("SENTINEL", "MONITOR", "other", "127.0.0.1", "1", "1"),
+                ("SENTINEL", "REMOVE", MASTER),
+                ("ACL", "SETUSER", AGENTS, "+@all"),
+                ("SUBSCRIBE", "+switch-master"),
+                ("INFO",),
+            ):
+                with pytest.raises(redis.exceptions.NoPermissionError):
+                    agent.execute_command(*words)
+        assert f"user {AGENTS} on " in (one.folder / "sentinel.conf").read_text()
+
+
+async def test_what_stands_in_the_way_is_told(trio: Watched) -> None:
+    wrong = Asking.of(trio)
+    wrong.password = "wrong"
+    unknown = Asking.of(trio)
+    unknown.master = "other"
+    for asking, reason in ((wrong, "SentinelRefused"), (unknown, "PrimaryUnknown")):
+        async with asking.looking(trio) as store:
+            with pytest.raises(StoreRefused) as failure:
+                await store.discover()
+        assert failure.value.reason == reason
+        assert "wrong" not in str(failure.value)
+
+
+async def test_an_open_sentinel_is_refused_although_the_others_are_not(trio: Watched) -> None:
+    with trio.sentinels[2].client() as sentinel:
+        sentinel.execute_command("ACL", "SETUSER", "default", "nopass")
+        try:
+            async with Asking.of(trio).looking(trio) as store:
+                with pytest.raises(StoreRefused, match="send every agent") as failure:
+                    await store.discover()
+            assert failure.value.reason == "SentinelOpen"
+        finally:
+            sentinel.execute_command("ACL", "SETUSER", "default", "resetpass", f">{trio.password}")
+
+
+async def test_sentinels_that_are_away_are_done_without_and_the_last_alone_is_not_believed(
+    trio: Watched,
+) -> None:
+    """Last in this module: two of the Sentinels are gone afterwards."""
+    trio.sentinels[0].kill9()
+    async with Asking.of(trio).looking(trio) as store:
+        assert (await store.discover()).primary.role is Role.PRIMARY
+        trio.sentinels[1].kill9()
+        with pytest.raises(StoreUnavailable, match="out of date") as failure:
+            await until_it_fails(store)
+    assert failure.value.reason == "SentinelsWithoutQuorum"
+
+
+async def until_it_fails(store: StoreAdmin) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            await store.discover()
+            await asyncio.sleep(0.1)
