@@ -97,6 +97,18 @@ _REFUSED_AT_CREATION: list[tuple[dict[str, Any], str, str]] = [
         "say what the store is: set exactly one of standalone",
     ),
     (
+        _object(
+            "MemoryStore",
+            sentinel={
+                "endpoints": ["sentinel.example:26379"],
+                "masterName": "main",
+                "authSecretRef": {"name": "s", "key": "k"},
+            },
+        ),
+        "spec",
+        "say what the store is: set exactly one of standalone",
+    ),
+    (
         _object("MemoryStore", allowedNamespaces={"from": "Selector"}),
         "spec.allowedNamespaces.selector",
         "from: Selector needs a selector",

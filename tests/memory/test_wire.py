@@ -76,6 +76,12 @@ def test_a_refused_login_is_told_from_a_server_that_takes_no_connection() -> Non
         logged_in([ErrorReply("max number of clients reached"), b"OK"])
 
 
+def test_a_replica_is_no_server_to_log_in_to() -> None:
+    logged_in([[b"server", b"redis", b"role", b"master", b"modules", []], b"OK"])
+    with pytest.raises(ConnectionError, match="it is a replica now"):
+        logged_in([[b"server", b"redis", b"role", b"replica", b"modules", []], b"OK"])
+
+
 def test_without_asyncio_a_server_that_answers_byte_by_byte_is_not_waited_for_endlessly() -> None:
     mine, servers = socket.socketpair()
     link = Link(mine, Options(timeout=0.1), 1)

@@ -20,6 +20,7 @@ from memtenant.sync import Tenant as SyncTenant
 from memtenant.tenancy.binding import Binding
 from tests.reconcile.conftest import Ground
 from tests.support import processes
+from tests.support.certificates import Authority
 from tests.support.sentinels import MASTER, Watched, watched
 from tests.support.servers import Flavour, Server
 
@@ -30,8 +31,9 @@ AGENTS = tuple(f"agent-{number}" for number in range(8))
 
 @pytest.fixture(scope="module", params=[Flavour.VALKEY_9, Flavour.REDIS_7], ids=str)
 def trio(request: pytest.FixtureRequest) -> Iterator[Watched]:
-    """Three Sentinels over a primary and two replicas."""
-    with watched(request.param) as found:
+    """Three Sentinels over a primary and two replicas; by TLS where the program has it."""
+    tls = Authority("tests") if request.param.speaks_tls else None
+    with watched(request.param, tls=tls) as found:
         yield found
 
 
@@ -41,10 +43,14 @@ async def on_sentinels(trio: Watched, tmp_path: Path) -> AsyncIterator[Ground]:
     made = Ground(trio.primary, tmp_path / "state")
     made.open()
     made.policy()
+    secret = {"password": trio.primary.admin_password, "sentinel": trio.password}
+    tls = {}
+    if trio.primary.ca_file is not None:
+        secret["ca.crt"] = trio.primary.ca_file.read_text()
+        reference = {"name": "admin", "key": "ca.crt"}
+        tls = {"tls": {"caSecretRef": reference, "serverName": "localhost"}}
     made.resources.declare_secret(
-        made.resources.home,
-        "admin",
-        {"password": trio.primary.admin_password.encode(), "sentinel": trio.password.encode()},
+        made.resources.home, "admin", {key: text.encode() for key, text in secret.items()}
     )
     made.resources.declare(
         STORE,
@@ -56,6 +62,7 @@ async def on_sentinels(trio: Watched, tmp_path: Path) -> AsyncIterator[Ground]:
             },
             "adminUsername": trio.primary.admin_user,
             "adminSecretRef": {"name": "admin", "key": "password"},
+            **tls,
         },
     )
     made.tenant("acme", durability="Replicated", agents=[{"name": name} for name in AGENTS])

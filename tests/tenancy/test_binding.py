@@ -16,6 +16,7 @@ from memtenant.errors import BindingInvalid
 from memtenant.tenancy.binding import BINDING_SECRET_TYPE, Binding
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.policy import Quota, TenantPolicy
+from memtenant.tenancy.sentinel import SentinelAccess
 
 BINDING = Binding(
     tenant=TenantId("support", "acme"),
@@ -29,6 +30,14 @@ BINDING = Binding(
     policy=TenantPolicy(quota=Quota(memory=1024)),
     tls=True,
     ca_crt="-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n",
+)
+
+SENTINEL = SentinelAccess(
+    endpoints=(("sentinel-0.redis.svc", 26379), ("fd00::1", 26380)),
+    master="main",
+    username="memtenant-agents-1",
+    password="s#cret",
+    server_name="redis.example",
 )
 
 printable = st.text(
@@ -46,6 +55,7 @@ bindings = st.builds(
     keyring=st.binary(max_size=50),
     tls=st.booleans(),
     ca_crt=st.sampled_from(["", "-----BEGIN CERTIFICATE-----\n"]),
+    sentinel=st.sampled_from([None, SENTINEL, replace(SENTINEL, server_name="")]),
 )
 
 
@@ -243,3 +253,19 @@ def test_no_reader_sees_half_of_a_rotation(tmp_path: Path) -> None:
     finally:
         stop.set()
         kubelet.join()
+
+
+@pytest.mark.parametrize("endpoints", ["", "host", "host:0", "a:1,", "a:1;b:2", "a:65536", "[x]:1"])
+def test_sentinels_that_cannot_be_understood_are_refused(endpoints: str) -> None:
+    data = replace(BINDING, sentinel=SENTINEL).to_secret_data()
+    data["sentinelEndpoints"] = endpoints.encode()
+    with pytest.raises(BindingInvalid, match="sentinelEndpoints"):
+        Binding.from_mapping(data)
+
+
+def test_a_binding_names_all_of_how_to_ask_sentinels_or_nothing() -> None:
+    data = replace(BINDING, sentinel=SENTINEL).to_secret_data()
+    assert "s#cret" not in repr(Binding.from_mapping(data))
+    del data["sentinelPassword"]
+    with pytest.raises(BindingInvalid, match="sentinelPassword of the binding is missing"):
+        Binding.from_mapping(data)
