@@ -32,8 +32,8 @@ SEALER = {
     *product(("hget", "hgetall", "hset"), REPORTS),
 }
 _READS = """
-exists hget hgetall hlen hmget hscan lindex llen lrange memory|usage strlen type zcard
-zrange zscore
+exists get getrange hget hgetall hlen hmget hscan lindex llen lrange memory|usage smembers sscan
+strlen type xrange zcard zrange zscan zscore
 """
 READS = frozenset(_READS.split())
 # No rule can deny the first four.
@@ -42,7 +42,8 @@ ALWAYS |= {"client|setinfo", "client|setname"}
 KEYLESS = {
     SystemRole.SEALER: ALWAYS | {"discard", "exec", "multi", "unwatch"},
     SystemRole.REPORTER: ALWAYS
-    | {"acl|getuser", "acl|list", "acl|users", "command|list", "config|get", "dbsize", "scan"},
+    | {"acl|cat", "acl|getuser", "acl|list", "acl|users", "command|list", "config|get"}
+    | {"dbsize", "role", "scan"},
 }
 
 

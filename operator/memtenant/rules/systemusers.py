@@ -45,8 +45,11 @@ _ACCOUNTS = "accounts.json"
 _MAX_BYTES = 512 * 1024
 
 _SESSION = ("acl|whoami", "client|setinfo", "client|setname", "info", "ping", "time")
+# What somebody wrote by hand may have any type.
 _READS = (
     "exists",
+    "get",
+    "getrange",
     "hget",
     "hgetall",
     "hlen",
@@ -56,19 +59,25 @@ _READS = (
     "llen",
     "lrange",
     "memory|usage",
+    "smembers",
+    "sscan",
     "strlen",
     "type",
+    "xrange",
     "zcard",
     "zrange",
+    "zscan",
     "zscore",
 )
 _SERVER_READS = (
+    "acl|cat",
     "acl|getuser",
     "acl|list",
     "acl|users",
     "command|list",
     "config|get",
     "dbsize",
+    "role",
     "scan",
 )
 
