@@ -64,6 +64,10 @@ class Recorder:
         self.rounds[f"expire {store.name}"] += 1
         return await self.round_act(store)
 
+    async def audit(self, store: ObjectKey) -> Outcome:
+        self.rounds[f"audit {store.name}"] += 1
+        return Outcome()
+
     def measured(self) -> Iterable[Measured]:
         return ()
 

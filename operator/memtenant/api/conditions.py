@@ -51,6 +51,8 @@ class ConditionType(StrEnum):
     RETENTION_RESOLVED = "RetentionResolved"
     RETENTION_UNJUSTIFIED = "RetentionUnjustified"
     DELETION_BLOCKED = "DeletionBlocked"
+    # MemoryTenant and MemoryStore
+    AUDIT_SEALED = "AuditSealed"
     # MemoryStore
     REACHABLE = "Reachable"
     DURABLE = "Durable"

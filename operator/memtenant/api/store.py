@@ -33,6 +33,7 @@ __all__ = [
     "ClientCertificateRef",
     "Durable",
     "IsolationProof",
+    "LastSeal",
     "MemoryStore",
     "MemoryStoreSpec",
     "MemoryStoreStatus",
@@ -321,6 +322,14 @@ class Orphan(Model):
     since: Timestamp = Field(description="When its MemoryTenant was deleted.")
 
 
+class LastSeal(Model):
+    """A seal of the installation's audit log."""
+
+    time: Timestamp = Field(description="When it was made.")
+    size: int = Field(description="Leaves of the tree that it covers.", ge=0)
+    root: str = Field(description="The root hash of the tree, in hexadecimal.", max_length=64)
+
+
 class MemoryStoreStatus(Status):
     """What the operator found on the servers."""
 
@@ -361,6 +370,10 @@ class MemoryStoreStatus(Status):
     )
     isolation: IsolationProof | None = Field(
         default=None, description="The last proof of isolation on this store."
+    )
+    last_seal: LastSeal | None = Field(
+        default=None,
+        description="One of the last seals of the audit log, renewed at most every 10 minutes.",
     )
 
 

@@ -122,6 +122,7 @@ class Leader:
                 Round.REWRAP: settings.measure_interval,
                 Round.ERASE: settings.erase_interval,
                 Round.EXPIRE: settings.expiry_interval,
+                Round.AUDIT: settings.audit_interval,
             },
         )
         handlers = Handlers(self.mirror, schedule, self._metrics, home=settings.home_namespace)

@@ -21,6 +21,7 @@ from memtenant.jobs.expire import Removal
 from memtenant.reconcile.outcome import Lane, Outcome
 from memtenant.resources.port import Kind, ObjectKey
 from memtenant.rules.frameworks import RecordClass
+from memtenant.rules.sealing import SealView
 
 __all__ = ["Metrics", "Round"]
 
@@ -35,6 +36,7 @@ class Round(StrEnum):
     REWRAP = "rewrap"
     ERASE = "erase"
     EXPIRE = "expire"
+    AUDIT = "audit"
 
 
 class Metrics:
@@ -116,6 +118,20 @@ class Metrics:
         self._undated = self._gauge(
             "undated_records", "Entries that tell no time and stay, at the last pass.", "store"
         )
+        self._audited = self._gauge(
+            "audited_tenants", "Tenants whose audit queues are to be drained.", "store"
+        )
+        self._audit_waiting = self._gauge(
+            "audit_waiting_entries", "Entries of their queues that wait to be sealed.", "store"
+        )
+        self._audit_drained = self._gauge(
+            "audit_drained_timestamp_seconds",
+            "When the sealer last said that it drains, in Unix time.",
+            "store",
+        )
+        self._audit_sealed = self._gauge(
+            "audit_sealed_timestamp_seconds", "When it last sealed, in Unix time.", "store"
+        )
         self._leader = self._gauge("lease_leader", "1 while this replica leads.")
         self._term = self._gauge("lease_term", "The term of this replica's leadership, else 0.")
         self._watch_age = self._gauge(
@@ -155,6 +171,16 @@ class Metrics:
             self._unfinished.labels(store.name).set(outcome.unfinished)
         if outcome.removal is not None:
             self._expired(store, outcome.removal)
+        if outcome.seals is not None:
+            self._seals(store, outcome.seals)
+
+    def _seals(self, store: ObjectKey, seen: SealView) -> None:
+        self._audited.labels(store.name).set(len(seen.audited))
+        waiting = sum(log.queue for log in seen.audited.values())
+        self._audit_waiting.labels(store.name).set(waiting)
+        if seen.sealer is not None:
+            self._audit_drained.labels(store.name).set(seen.sealer.beat_at / 1000)
+            self._audit_sealed.labels(store.name).set(seen.sealer.sealed_at / 1000)
 
     def _expired(self, store: ObjectKey, removal: Removal) -> None:
         total = removal.total
@@ -192,6 +218,10 @@ class Metrics:
             self._expired_bytes,
             self._expiry_pass,
             self._undated,
+            self._audited,
+            self._audit_waiting,
+            self._audit_drained,
+            self._audit_sealed,
         ):
             _remove(metric, store.name)
         _remove(self._store_away, store.name)

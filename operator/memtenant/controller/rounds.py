@@ -118,6 +118,8 @@ class StoreRounds:
                 return self._reconciler.erase
             case Round.EXPIRE:
                 return self._reconciler.expire
+            case Round.AUDIT:
+                return self._reconciler.audit
 
 
 class Resync:

@@ -159,6 +159,10 @@ class Settings(BaseModel):
     """How often all keys of a store are looked at for what has passed its period: the net under
     those lists, which agents may write. Counted from the end of one pass."""
 
+    audit_interval: Seconds = 15.0
+    """How often is looked at what the sealer does on each store: how late a condition tells that
+    nobody drains."""
+
     store_gone_grace: Seconds = 600.0
     """How long a tenant in deletion waits for a store that does not answer or exists no more,
     before it detaches and leaves an orphan record."""

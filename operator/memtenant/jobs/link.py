@@ -18,6 +18,7 @@ from memtenant.errors import MemtenantError
 from memtenant.rules.acl import AclUser
 from memtenant.rules.keymotion import KeyScan, MovingKeys
 from memtenant.rules.quota import Limits, QuotaState, Usage, percent
+from memtenant.rules.sealing import SealView
 from memtenant.stores import (
     Address,
     ExpiryScan,
@@ -84,6 +85,8 @@ class StoreLink:
     repair writes. ``key_scans`` are what the last pass found of the data keys of each tenant whose
     keys are in motion, ``key_pass`` is one that was cut off. ``told_replicas`` is how many replicas
     the tenants' limits tell of. ``system`` are the users of the installation's own processes.
+    ``seals`` is what the sealer said at the last look, ``seal_shown`` the time of the seal (ms) for
+    which the status was last looked at.
     """
 
     name: str
@@ -101,6 +104,8 @@ class StoreLink:
     measured_at: datetime | None = None
     told_replicas: int | None = None
     system: tuple[AclUser, ...] = ()
+    seals: SealView | None = None
+    seal_shown: int = 0
     key_scans: dict[TenantId, KeyScan] = field(default_factory=dict)
     key_pass: KeyPass | None = None
     expiry: ExpiryState = field(default_factory=ExpiryState)

@@ -115,6 +115,7 @@ class _Settling:
             await self._round(store, self._reconciler.measure)
         await self._drain(*Kind)
         for store in sorted(mirror.keys(Kind.STORE)):
+            await self._round(store, self._reconciler.audit)
             await self._round(store, self._reconciler.repair)
             await self._round(store, self._reconciler.erase)
             await self._expire(store)

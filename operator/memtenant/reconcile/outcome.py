@@ -10,6 +10,7 @@ from typing import Protocol
 from memtenant.errors import MemtenantError
 from memtenant.jobs.expire import Removal
 from memtenant.resources.port import ObjectKey
+from memtenant.rules.sealing import SealView
 from memtenant.tenancy.identity import TenantId
 
 __all__ = ["Lane", "Measured", "Outcome", "Reconciler"]
@@ -32,7 +33,7 @@ class Outcome:
     the objects whose state depends on what was just done; ``changed`` says whether anything was
     written anywhere, and ``did`` what was done beyond the object itself, in words for a person.
     ``unfinished`` counts what a round has begun and goes on with in the next.
-    ``removal`` is what a round removed because it had expired.
+    ``removal`` is what a round removed because it had expired, ``seals`` what it saw of the audit.
     """
 
     requeue_after: float | None = None
@@ -41,6 +42,7 @@ class Outcome:
     did: tuple[str, ...] = ()
     unfinished: int = 0
     removal: Removal | None = None
+    seals: SealView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,10 @@ class Reconciler(Protocol):
 
     async def expire(self, store: ObjectKey) -> Outcome:
         """Remove from the store what has passed its period."""
+        ...
+
+    async def audit(self, store: ObjectKey) -> Outcome:
+        """Look at what the sealer does on the store."""
         ...
 
     def measured(self) -> Iterable[Measured]:

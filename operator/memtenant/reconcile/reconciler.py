@@ -22,6 +22,7 @@ from memtenant.reconcile.erasure import erase_persons
 from memtenant.reconcile.expiry import tell_removal
 from memtenant.reconcile.outcome import Lane, Measured, Outcome
 from memtenant.reconcile.policy import reconcile_policy
+from memtenant.reconcile.sealing import look_at_seals
 from memtenant.reconcile.standing import enforce_standing, status_as_enforced
 from memtenant.reconcile.store import forget_store, reconcile_store
 from memtenant.reconcile.tenant import reconcile_tenant
@@ -213,6 +214,13 @@ class WorldReconciler:
         )
         did = await tell_removal(self.world, link, removal)
         return Outcome(changed=bool(removal.total.size), did=did, removal=removal)
+
+    async def audit(self, store: ObjectKey) -> Outcome:
+        """Look at what the sealer does on the store."""
+        link = self.world.links.get(store.name)
+        if link is None or not link.ready:
+            return Outcome()
+        return await look_at_seals(self.world, link)
 
     def _is_unsettled(self, tenant: TenantId) -> bool:
         """Whether a declared tenant was not reconciled since the start: a hold on it that was

@@ -21,6 +21,7 @@ from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.declared import save_status, status_before, store_spec
 from memtenant.reconcile.deletion import finish_orphan
 from memtenant.reconcile.outcome import Outcome
+from memtenant.reconcile.sealing import with_store_finding
 from memtenant.reconcile.storelink import link_to
 from memtenant.reconcile.storestatus import usable_findings, usable_status
 from memtenant.reconcile.systemusers import forget_system_users, provide_system_users
@@ -96,7 +97,9 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     found = (await link.admin.user_names()).results
     users = {address: len(names) for address, names in found.items()}
     status = usable_status(world, before, link, orphans, users)
-    changed = await save_status(world, declared, status, usable_findings(link))
+    conditions, sealing = with_store_finding(status.conditions, link)
+    status = status.model_copy(update={"conditions": conditions})
+    changed = await save_status(world, declared, status, (*usable_findings(link), *sealing))
     if not is_true(before.conditions, _READY):
         await world.resources.emit_event(
             declared, EventType.NORMAL, "Ready", f"Tenants may be placed on {link.endpoint}"

@@ -19,6 +19,7 @@ from memtenant.api.store import (
     UserPersistence,
 )
 from memtenant.jobs.link import StoreLink
+from memtenant.reconcile.sealing import last_seal
 from memtenant.reconcile.world import World
 from memtenant.resources.port import StoredSecret
 from memtenant.rules.record import (
@@ -73,6 +74,7 @@ def usable_status(
                 )
                 for _, record in orphans[:_SHOWN_ORPHANS]
             ),
+            "last_seal": last_seal(before, link),
             "isolation": _proof(before.isolation, link, facts, world.clock.now()),
         }
     )

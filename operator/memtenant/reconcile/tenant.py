@@ -26,6 +26,7 @@ from memtenant.reconcile.apply import Work, apply
 from memtenant.reconcile.declared import save_status, status_before
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.prepare import Prepared, Stop, prepare
+from memtenant.reconcile.sealing import with_tenant_finding
 from memtenant.reconcile.standing import enforce_standing, status_as_enforced
 from memtenant.reconcile.world import World, mint_password
 from memtenant.resources.port import SECRET_ACCESS_MISSING, Declared, EventType
@@ -148,8 +149,12 @@ async def _say_so(world: World, prepared: Prepared, declared: Declared) -> bool:
         generation=prepared.declared.generation,
     )
     await _tell(world, prepared)
+    conditions, findings = with_tenant_finding(status.conditions, link, tenant)
     return await save_status(
-        world, replace(declared, generation=prepared.declared.generation), status
+        world,
+        replace(declared, generation=prepared.declared.generation),
+        status.model_copy(update={"conditions": conditions}),
+        findings,
     )
 
 

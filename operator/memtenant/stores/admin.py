@@ -21,6 +21,7 @@ from memtenant.errors import FencedOut, MemtenantError, StoreUnavailable
 from memtenant.functions.library import libraries
 from memtenant.rules.acl import AclUser, template_digest
 from memtenant.rules.quota import Usage
+from memtenant.rules.sealing import SealView
 from memtenant.stores import (
     acl,
     data_keys,
@@ -32,6 +33,7 @@ from memtenant.stores import (
     owner,
     probe,
     purge,
+    sealed,
     tenant_state,
     usage,
 )
@@ -434,6 +436,16 @@ class StoreAdmin:
     def latest_records(self, tenants: Collection[TenantId]) -> AsyncIterator[LatestRecord]:
         """The start of the last record of each of the tenants' conversations."""
         return purge.latest_records(self._primary, tenants, pace=self._pace)
+
+    # --- audit ---
+
+    async def look_at_seals(self) -> SealView:
+        """What the sealer says of itself and of each tenant's log."""
+        return await sealed.look_at_seals(self._primary)
+
+    async def finish_closed(self, *, sealed_before: bool) -> tuple[TenantId, ...]:
+        """End the audit of deleted tenants whose queues are drained; whose ended."""
+        return await sealed.finish_closed(self._primary, self._term(), sealed=sealed_before)
 
     # --- erasure ---------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from memtenant.stores.connection import Command, NodeClient
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.refusals import translated
 from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
+from memtenant.stores.sealed import is_kept
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
@@ -47,15 +48,18 @@ async def purge(
     pace: Pace | None = None,
     progress: Progress | None = None,
 ) -> dict[TenantId, int]:
-    """Remove every key of the tenants; how many keys were removed of each.
+    """Remove every key of the tenants; how many keys were removed of each. The audit queue of one
+    that is audited stays until the sealer has drained it (`memtenant.stores.sealed`).
 
     Fenced batches of at most some hundred keys, by UNLINK: the server frees the memory in the
     background. ``progress`` is called after each batch. Revoke the tenants' users first: what they
     write meanwhile may stay.
     """
     removed: Counter[TenantId] = Counter(dict.fromkeys(tenants, 0))
+    kept = await is_kept(primary, sorted(tenants))
     async for batch in scan_tenant_keys(primary, ScanPosition(), pace or Pace()):
-        doomed = [(tenant, key) for key, tenant in _owned(batch) if tenant in removed]
+        owned = _owned(batch)
+        doomed = [(tenant, key) for key, tenant in owned if tenant in removed and key not in kept]
         commands: list[Command] = [("UNLINK", key) for _, key in doomed]
         replies = await run_fenced(primary, term, commands, patience=0)
         for (tenant, _), reply in zip(doomed, replies, strict=True):
