@@ -12,11 +12,16 @@ __all__ = [
     "AccessDenied",
     "AccessReadOnly",
     "AgentNotListed",
+    "ArchiveBusy",
+    "ArchiveInconsistent",
+    "ArchiveMalformed",
+    "ArchiveUnavailable",
     "AuditEventMalformed",
     "AuditEventRequired",
     "AuditUnavailable",
     "BindingInvalid",
     "CallInvalid",
+    "CheckpointInvalid",
     "ConsentRequired",
     "DataError",
     "DataKeyChanged",
@@ -55,6 +60,7 @@ __all__ = [
     "ResourceForbidden",
     "ResourceNotFound",
     "ResourceUnavailable",
+    "SignerConflict",
     "StoreRefused",
     "StoreUnavailable",
     "SubjectErased",
@@ -228,6 +234,45 @@ class ResourceForbidden(MemtenantError):
     """The operator's ServiceAccount lacks a permission (403)."""
 
     reason = "Forbidden"
+
+
+class ArchiveUnavailable(MemtenantError):
+    """The archive of the audit log did not take what was written, or did not give it back."""
+
+    reason = "ArchiveUnavailable"
+    retryable = True
+
+
+class ArchiveBusy(MemtenantError):
+    """Another process writes the archive."""
+
+    reason = "ArchiveBusy"
+    retryable = True
+
+
+class ArchiveMalformed(MemtenantError):
+    """A file of the archive holds what no version of memtenant that this one knows wrote."""
+
+    reason = "ArchiveMalformed"
+
+
+class ArchiveInconsistent(MemtenantError):
+    """The archive is not the one that was signed before: nothing more is signed on top of it."""
+
+    reason = "ArchiveInconsistent"
+
+
+class CheckpointInvalid(MemtenantError):
+    """The text is no checkpoint of a log, or not signed by its key."""
+
+    reason = "CheckpointInvalid"
+
+
+class SignerConflict(MemtenantError):
+    """Another process sealed first: this one read the state of the signer before it did."""
+
+    reason = "SignerConflict"
+    retryable = True
 
 
 class DataError(MemtenantError):

@@ -1,0 +1,35 @@
+"""The archive of the audit log: what writes it, reads it and verifies it.
+
+The sealer writes (`LogWriter`), everybody else reads (`ArchiveReader`), and whoever trusts neither
+verifies (`verify`). docs/audit-format.md has every byte of it.
+"""
+
+from memtenant.archive.folder import ArchiveFolder
+from memtenant.archive.intake import MacKeys
+from memtenant.archive.port import Archive
+from memtenant.archive.reader import (
+    ArchiveReader,
+    Place,
+    SealedEntry,
+    SealedGap,
+    SealedWindow,
+)
+from memtenant.archive.signer import FolderSigner, SignedHead, SignerState
+from memtenant.archive.writer import LogWriter, Sealed, Taken
+
+__all__ = [
+    "Archive",
+    "ArchiveFolder",
+    "ArchiveReader",
+    "FolderSigner",
+    "LogWriter",
+    "MacKeys",
+    "Place",
+    "Sealed",
+    "SealedEntry",
+    "SealedGap",
+    "SealedWindow",
+    "SignedHead",
+    "SignerState",
+    "Taken",
+]

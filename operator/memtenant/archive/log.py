@@ -1,0 +1,184 @@
+"""One log that is open for writing: opened after any crash, fed, counted until it is sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from memtenant.archive.intake import Intake, MacKeys, Macs
+from memtenant.archive.memory import recall_log, remember_log, state_name
+from memtenant.archive.port import Archive
+from memtenant.archive.segments import Tail, blocks, follow, month_of, months, read_head
+from memtenant.archive.writers import DAY, Writers, sightings
+from memtenant.audit.leaf import LogRoot, Verdict
+from memtenant.audit.merkle import Frontier
+from memtenant.errors import ArchiveInconsistent
+
+__all__ = ["MOST_WRITERS", "Log", "Tally", "log_folder"]
+
+MOST_WRITERS: Final = 100_000
+"""How many writers of one log are in memory; about 30 MB."""
+
+_OFTEN: Final = 4096
+"""Leaves after which the state is written anew: what a start reads again of each log."""
+
+
+def log_folder(log_id: str) -> str:
+    """Where a log is in the archive."""
+    return f"logs/{log_id}"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was taken and is not sealed yet."""
+
+    events: int = 0
+    bad: int = 0
+    gaps: int = 0
+    duplicates: int = 0
+
+    def add(self, other: Tally | Intake) -> None:
+        """And that, too."""
+        self.events += other.events
+        self.bad += other.bad
+        self.gaps += other.gaps
+        self.duplicates += other.duplicates
+
+    def count(self, leaves: Iterable[bytes]) -> None:
+        """And these leaves."""
+        for leaf in leaves:
+            if leaf[1] == 2:
+                self.gaps += 1
+            elif leaf[8] == Verdict.GOOD:
+                self.events += 1
+            else:
+                self.bad += 1
+
+
+@dataclass(slots=True)
+class Log:
+    """One log. After an error it is to be opened anew: what is in memory may not be on the disk.
+
+    sealed: how many of its leaves a root in the tree covers. time: of the last leaf.
+    """
+
+    log_id: str
+    tail: Tail
+    writers: Writers
+    sealed: int
+    time: int = 0
+    tally: Tally = field(default_factory=Tally)
+    _macs: tuple[MacKeys, Macs] | None = None
+    _remembered: int = 0
+
+    @classmethod
+    def open(cls, archive: Archive, log_id: str, sealed: LogRoot | None) -> Log:
+        """Read how far it is; cut off what a crash tore; count what is not sealed.
+
+        Raises `ArchiveInconsistent` where it is not the log whose root was sealed.
+        """
+        folder, known = log_folder(log_id), months(archive, log_folder(log_id))
+        covered = sealed.size if sealed is not None else 0
+        log = cls._begin(archive, log_id, known, covered)
+        if sealed is not None and log.tail.size == covered:
+            log.compare(sealed)
+        for leaves in follow(log.tail, known, covered):
+            log.writers.replay(leaves)
+            if leaves:
+                log.time = max(log.time, int.from_bytes(leaves[-1][2:8], "big"))
+            if log.tail.size > covered:
+                log.tally.count(leaves)
+            elif sealed is not None and log.tail.size == covered:
+                log.compare(sealed)
+        if log.tail.size < covered:
+            raise ArchiveInconsistent(
+                f"{folder} ends after {log.tail.size} leaves, and {covered} were sealed. Restore "
+                "it from a backup: nothing is written on top of it"
+            )
+        log.tail.cut()
+        return log
+
+    @classmethod
+    def _begin(cls, archive: Archive, log_id: str, known: Sequence[str], covered: int) -> Log:
+        """As of the state that was remembered, else of the month with the last sealed leaf."""
+        folder = log_folder(log_id)
+        if not known:
+            return cls(
+                log_id, Tail(archive, folder, "", 0, Frontier()), Writers(MOST_WRITERS), covered
+            )
+        recalled = recall_log(archive.read(state_name(log_id)), archive, folder, MOST_WRITERS)
+        if recalled is not None and recalled[0].size <= covered and recalled[0].month in known:
+            tail, time, writers = recalled
+            return cls(log_id, tail, writers, covered, time, _remembered=tail.size)
+        for month in reversed(known):
+            frontier = read_head(archive, folder, month).frontier
+            if frontier.size <= covered:
+                break
+        else:
+            raise ArchiveInconsistent(
+                f"{folder} begins after {frontier.size} leaves, and {covered} were sealed. Restore "
+                "what is missing from a backup"
+            )
+        # Who was opened in the months that are not read may have been heard in them.
+        opened = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
+        forgotten = int(opened.timestamp() * 1000) + DAY if frontier.size else 0
+        tail = Tail(archive, folder, month, 0, frontier)
+        return cls(log_id, tail, Writers(MOST_WRITERS, forgotten), covered)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the tree covers all of it."""
+        return self.tail.size == self.sealed
+
+    def root(self) -> LogRoot:
+        """The leaf that says how far it is."""
+        return LogRoot(self.log_id, self.tail.size, self.tail.frontier.root())
+
+    def take(self, entries: Sequence[bytes], keys: MacKeys, now: int) -> Intake:
+        """Judge the entries and append what is new. Durable when it returns."""
+        if self._macs is None or self._macs[0] is not keys:
+            self._macs = keys, Macs(keys)
+        self.time = max(self.time, now)
+        intake = Intake(self.writers, self._about, self.time)
+        intake.take(entries, self._macs[1])
+        if intake.leaves:
+            self.tail.append(intake.leaves, month_of(self.time))
+        self.tally.add(intake)
+        return intake
+
+    def was_sealed(self) -> None:
+        """The tree covers all of it now."""
+        self.sealed, self.tally = self.tail.size, Tally()
+        if self.sealed - self._remembered >= _OFTEN:
+            self.remember()
+
+    def remember(self) -> None:
+        """Write down what the next start need not read again."""
+        if self.is_sealed and self.sealed != self._remembered:
+            state = remember_log(self.tail, self.time, self.writers)
+            self.tail.archive.replace(state_name(self.log_id), state, durable=False)
+            self._remembered = self.sealed
+
+    def _about(self, wanted: Mapping[bytes, None]) -> Iterator[list[bytes]]:
+        """The leaves about these writers, since the first of them was opened (a clock may be a day
+        ahead)."""
+        if not wanted:
+            return
+        opened = min(int.from_bytes(writer[:4], "big") for writer in wanted) * 1000
+        since = month_of(max(opened - DAY, 0))
+        known = months(self.tail.archive, self.tail.folder)
+        # Of who says to be opened in a month that is still to come, the last is asked.
+        for month in [one for one in known if one >= since] or known[-1:]:
+            for block in blocks(self.tail.archive, self.tail.folder, month):
+                yield sightings(block.leaves, wanted)
+
+    def compare(self, sealed: LogRoot) -> None:
+        """Raises `ArchiveInconsistent` where the log, which is as far, has another root."""
+        if self.tail.frontier.root() != sealed.root:
+            raise ArchiveInconsistent(
+                f"{self.tail.folder} is not the log that was sealed: its first {sealed.size} "
+                "leaves have another root. `memtenant audit verify` says where it was changed; "
+                "restore it from a backup: nothing is written on top of it"
+            )

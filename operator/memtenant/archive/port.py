@@ -1,0 +1,36 @@
+"""What the log asks of the place where it is kept: few files that grow, few that are replaced.
+
+Names have slashes (``logs/support.acme/2026-11.log``). Every failure is `ArchiveUnavailable`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["Archive"]
+
+
+class Archive(Protocol):
+    """One writer, any number of readers."""
+
+    def names(self, folder: str) -> list[str]:
+        """What is in a folder, sorted; nothing where there is none."""
+
+    def size(self, name: str) -> int | None:
+        """How many bytes a file has; None for one that does not exist."""
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """A part of a file; empty for one that does not exist or ends before."""
+
+    def append(self, name: str, offset: int, data: bytes) -> None:
+        """Write at the end, which is at ``offset``. Durable when it returns. When it fails, any
+        part of the data may be there, and is cut off by the next that opens the log."""
+
+    def cut(self, name: str, size: int) -> None:
+        """Take what is behind ``size`` away. Durable."""
+
+    def replace(self, name: str, data: bytes, *, durable: bool = True) -> None:
+        """Make the whole file say this, or leave it as it was."""
+
+    def remove(self, name: str) -> None:
+        """Take a file away, if it is there."""

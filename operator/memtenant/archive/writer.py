@@ -1,0 +1,318 @@
+"""The engine of the sealer: takes entries into the logs, and seals them. No Redis, no Kubernetes.
+
+Whatever happens in between, after `LogWriter.open` the archive goes on from what was taken and what
+was signed. Where something fails, what is in memory is thrown away and read anew from the disk:
+there is one way to recover, and it is that of the start.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from typing import Final, Self
+
+from memtenant.archive.intake import MacKeys
+from memtenant.archive.log import Log, Tally, log_folder
+from memtenant.archive.port import Archive
+from memtenant.archive.segments import head_name, month_of, months, read_head, segment_name
+from memtenant.archive.signer import SignedHead, SignerState
+from memtenant.archive.tree import KEY_FILE, TREE_FOLDER, Tree, notes_name, publish
+from memtenant.audit.checkpoint import Checkpoint, SignedCheckpoint
+from memtenant.audit.leaf import NO_CHECKPOINT, TREE, LogRoot, Pruning, Seal, is_log_id
+from memtenant.crypto.signing import SigningKey
+from memtenant.errors import ArchiveInconsistent, ArchiveMalformed, MemtenantError, UsageError
+
+__all__ = ["LogWriter", "Sealed", "Taken"]
+
+_MOST_LOADED: Final = 250_000
+"""How many writers of all logs together stay in memory from seal to seal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of the entries of one queue. They are in the log, ``first`` to before ``size``.
+
+    events: new, with the right MAC. bad: new, and no event of the agent that they name, or a
+    forgery. gaps: runs of counters that are missing. duplicates: sealed before, left out.
+    """
+
+    log_id: str
+    first: int
+    size: int
+    events: int
+    bad: int
+    gaps: int
+    duplicates: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """One window: its checkpoint is published. ``logs`` are those that have more than before."""
+
+    window: int
+    time: int
+    checkpoint: SignedCheckpoint
+    logs: tuple[LogRoot, ...]
+    events: int
+    bad: int
+    gaps: int
+    duplicates: int
+    pruned: tuple[Pruning, ...] = ()
+
+
+class LogWriter:
+    """All logs of an archive. One thread at a time; every call may wait for the disk.
+
+    ``refused`` are logs that are not what was sealed, each with the error that says how; the
+    others go on.
+    """
+
+    def __init__(self, archive: Archive, key: SigningKey, state: SignerState) -> None:
+        self._archive = archive
+        self._key = key
+        self._state = state
+        self._signed: SignedHead | None = None
+        self._tree: Tree | None = None
+        self._logs: OrderedDict[str, Log] = OrderedDict()
+        self._lost: set[str] = set()
+        self._prunings: dict[str, Pruning] = {}
+        self.refused: dict[str, MemtenantError] = {}
+
+    @classmethod
+    def open(cls, archive: Archive, key: SigningKey, state: SignerState) -> Self:
+        """Go on where the last one ended, however it did.
+
+        Raises `ArchiveInconsistent` where the archive is not the one that ``key`` signed last.
+        """
+        writer = cls(archive, key, state)
+        writer._recovered()
+        return writer
+
+    @property
+    def signed(self) -> SignedHead | None:
+        """The last window."""
+        return self._signed
+
+    def size(self, log_id: str) -> int:
+        """How many leaves a log has, those that were pruned included."""
+        self._recovered()
+        return self._log(log_id).tail.size
+
+    def take(self, log_id: str, entries: Sequence[bytes], keys: MacKeys, now: datetime) -> Taken:
+        """Bring entries of a queue into its log, in their order. When it returns they are durable,
+        and may be taken from the queue. The same entries may come again.
+
+        ``log_id`` is a tenant's id or `INSTALLATION_LOG`. Raises `ArchiveUnavailable` (nothing is known
+        of the entries: take them again) and `ArchiveInconsistent`.
+        """
+        if not is_log_id(log_id):
+            raise UsageError(f"{log_id!r} is no log: it is named by a tenant's id")
+        self._recovered()
+        log = self._log(log_id)
+        first = log.tail.size
+        try:
+            taken = log.take(entries, keys, _milliseconds(now))
+        except BaseException:
+            self._lose(log_id)
+            raise
+        counts = (taken.events, taken.bad, taken.gaps, taken.duplicates)
+        return Taken(log_id, first, log.tail.size, *counts)
+
+    def prune(self, log_id: str, before: datetime) -> bool:
+        """Let whole months of a log (or of `TREE`) go that ended before a moment, with the next
+        seal. Whether there is any.
+
+        What is let go is told in the tree; nothing that was not sealed goes.
+        """
+        self._recovered()
+        tree = self._require_tree()
+        is_tree = log_id == TREE
+        folder = TREE_FOLDER if is_tree else log_folder(log_id)
+        tail = tree.tail if is_tree else self._log(log_id).tail
+        until = month_of(_milliseconds(before))
+        known = months(self._archive, folder)
+        if not known or known[0] >= until:
+            return False
+        try:
+            tail.roll(until)
+        except BaseException:
+            self._lose(log_id)
+            raise
+        first = next(month for month in (*known, until) if month >= until)
+        frontier = read_head(self._archive, folder, first).frontier
+        sealed = tree.tail.size if is_tree else self._log(log_id).sealed
+        if frontier.size > sealed:
+            return False
+        self._prunings[log_id] = Pruning(log_id, frontier.size, frontier.root())
+        return True
+
+    def seal(self, now: datetime) -> Sealed:
+        """End a window: the roots of the logs that grew and a seal go into the tree, the signer's
+        state is moved, and the checkpoint is published. Also where nothing was taken.
+
+        Raises `SignerConflict` where another process sealed; the next call reads everything anew.
+        """
+        self._recovered()
+        try:
+            return self._seal(_milliseconds(now))
+        except BaseException:
+            self._tree = None
+            raise
+
+    def close(self) -> None:
+        """Write down what makes the next start fast."""
+        if self._tree is not None:
+            self._tree.remember(often=True)
+            for log in self._logs.values():
+                log.remember()
+
+    def _seal(self, now: int) -> Sealed:
+        tree = self._require_tree()
+        for log_id in sorted(self._lost - self.refused.keys()):
+            self._log(log_id)
+        if tree.seal is not None:
+            now = max(now, tree.seal.time)
+        grown = [log for _, log in sorted(self._logs.items()) if not log.is_sealed]
+        tally = Tally()
+        for log in self._logs.values():
+            tally.add(log.tally)
+        roots = [log.root() for log in grown]
+        prunings = [one for _, one in sorted(self._prunings.items())]
+        seal = Seal(
+            (self._signed.window if self._signed is not None else 0) + 1,
+            now,
+            NO_CHECKPOINT if self._signed is None else self._note(self._signed).digest,
+            tally.events,
+            len(grown),
+            tally.bad,
+            tally.gaps,
+            tally.duplicates,
+        )
+        restated = self._restated(tree, prunings, {root.log_id for root in roots})
+        tree.append([*roots, *restated, *prunings, seal], now)
+        after = SignedHead(tree.tail.size, tree.tail.frontier.root(), seal.window)
+        self._state.advance(self._signed, after)
+        self._signed = after
+        note = self._note(after)
+        publish(self._archive, note, now)
+        for log in self._logs.values():
+            log.was_sealed()
+        tree.remember(often=bool(prunings))
+        self._remove_pruned()
+        self._bound()
+        return Sealed(
+            seal.window,
+            now,
+            note,
+            tuple(roots),
+            tally.events,
+            tally.bad,
+            tally.gaps,
+            tally.duplicates,
+            tuple(prunings),
+        )
+
+    def _restated(
+        self, tree: Tree, prunings: Sequence[Pruning], told: set[str]
+    ) -> list[LogRoot | Pruning]:
+        """Where months of the tree go: what they said of logs that are idle since."""
+        if not any(one.log_id == TREE for one in prunings):
+            return []
+        roots = [root for log_id, root in sorted(tree.logs.items()) if log_id not in told]
+        return [*roots, *(one for one in self._standing_prunings(tree, prunings))]
+
+    def _standing_prunings(self, tree: Tree, prunings: Sequence[Pruning]) -> list[Pruning]:
+        new = {one.log_id for one in prunings}
+        found = []
+        for log_id in sorted(tree.pruned.keys() - new - {TREE}):
+            known = months(self._archive, log_folder(log_id))
+            frontier = read_head(self._archive, log_folder(log_id), known[0]).frontier
+            found.append(Pruning(log_id, frontier.size, frontier.root()))
+        return found
+
+    def _remove_pruned(self) -> None:
+        for log_id, pruning in list(self._prunings.items()):
+            folder = TREE_FOLDER if log_id == TREE else log_folder(log_id)
+            known = months(self._archive, folder)
+            for month, after in pairwise(known):
+                if read_head(self._archive, folder, after).first > pruning.first:
+                    break
+                # The head first: a segment without one is nobody's.
+                self._archive.remove(head_name(folder, month))
+                self._archive.remove(segment_name(folder, month))
+                if log_id == TREE:
+                    self._archive.remove(notes_name(month))
+            del self._prunings[log_id]
+
+    def _recovered(self) -> None:
+        """Read everything anew, at the start and after something failed."""
+        if self._tree is not None:
+            return
+        self._logs.clear()
+        self._lost.clear()
+        self._prunings.clear()
+        self.refused.clear()
+        signed = self._state.load()
+        tree = Tree.open(self._archive, signed)
+        if signed is not None and tree.seal is not None:
+            publish(self._archive, self._note(signed), tree.seal.time)
+        key = f"{self._key.public}\n".encode()
+        if self._archive.read(KEY_FILE) != key:
+            self._archive.replace(KEY_FILE, key)
+        self._signed, self._tree = signed, tree
+        for log_id in sorted({*filter(is_log_id, self._archive.names("logs")), *tree.logs}):
+            self._lost.add(log_id)
+            # What is wrong with one is told by `refused`; the others go on.
+            with suppress(ArchiveInconsistent, ArchiveMalformed):
+                self._log(log_id)
+            self._bound()
+
+    def _log(self, log_id: str) -> Log:
+        log = self._logs.get(log_id)
+        if log is not None:
+            self._logs.move_to_end(log_id)
+            return log
+        if log_id in self.refused:
+            raise self.refused[log_id]
+        sealed = self._require_tree().logs.get(log_id)
+        try:
+            log = Log.open(self._archive, log_id, sealed)
+        except (ArchiveInconsistent, ArchiveMalformed) as error:
+            self.refused[log_id] = error
+            raise
+        self._logs[log_id] = log
+        self._lost.discard(log_id)
+        return log
+
+    def _lose(self, log_id: str) -> None:
+        """What is in memory of the log may not be on the disk."""
+        if log_id == TREE:
+            self._tree = None
+        else:
+            self._logs.pop(log_id, None)
+            self._lost.add(log_id)
+
+    def _bound(self) -> None:
+        loaded = sum(len(log.writers.known) for log in self._logs.values())
+        for log_id, log in list(self._logs.items()):
+            if loaded <= _MOST_LOADED:
+                return
+            if log.is_sealed:
+                loaded -= len(log.writers.known)
+                log.remember()
+                del self._logs[log_id]
+
+    def _require_tree(self) -> Tree:
+        assert self._tree is not None  # noqa: S101 - every way in recovers first
+        return self._tree
+
+    def _note(self, signed: SignedHead) -> SignedCheckpoint:
+        return Checkpoint(self._key.public.name, signed.size, signed.root).sign(self._key)
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

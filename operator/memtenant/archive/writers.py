@@ -1,0 +1,202 @@
+"""What was sealed of each writer: by it an entry that comes again is known, and a gap is seen.
+
+In memory are the writers that were heard last, and of each only where it is. Who is not there was
+never heard, unless its opening time says that it may have been forgotten; then, and where an
+entry is older than what is in memory, the archive itself is asked (`History`). So memory is
+bounded, and the answer is exact.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from memtenant.audit.leaf import Verdict
+
+__all__ = [
+    "DAY",
+    "MOST_PENDING",
+    "NEVER_HEARD",
+    "History",
+    "Sighting",
+    "Standing",
+    "Writers",
+    "odd_id",
+    "sighting",
+    "sightings",
+]
+
+DAY: Final = 86_400_000
+
+MOST_PENDING: Final = 8
+"""Refusals and conflicts of one counter that are known without asking the archive."""
+
+_MOST_ODD: Final = 4096
+_DONE: Final = ord("O")
+_APPEND: Final = 0x01
+
+_ENTRY: Final = 9
+"""Where the entry begins in its leaf."""
+_WRITER: Final = slice(_ENTRY + 6, _ENTRY + 14)
+
+
+class Standing(NamedTuple):
+    """Where a writer is.
+
+    top: the last counter that is done with. done: the mark of the event that was. pending: marks
+    of the refusals and conflicts of the counter after it. heard: when, in milliseconds.
+    """
+
+    top: int
+    done: bytes
+    pending: tuple[bytes, ...]
+    heard: int
+
+
+NEVER_HEARD: Final = Standing(0, b"", (), 0)
+
+
+class Sighting(NamedTuple):
+    """What of an entry tells it from others. ``mark``: its MAC and its outcome."""
+
+    writer: bytes
+    first: int
+    last: int
+    mark: bytes
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the call was done."""
+        return self.mark[16] == _DONE
+
+
+def sighting(entry: bytes) -> Sighting:
+    """Of an entry that is an event, whatever its MAC."""
+    first = int.from_bytes(entry[14:18], "big")
+    last = first
+    if entry[1] == _APPEND:
+        last += max(int.from_bytes(entry[18:20], "big"), 1) - 1
+    return Sighting(entry[6:14], first, last, entry[-28:-11])
+
+
+def odd_id(entry: bytes) -> bytes:
+    """What an entry that is no event of its agent is known by."""
+    return sha256(entry).digest()[:8]
+
+
+def sightings(leaves: Iterable[bytes], wanted: Mapping[bytes, object]) -> list[bytes]:
+    """The leaves that are about one of the writers."""
+    return [leaf for leaf in leaves if (leaf[8:16] if leaf[1] == 2 else leaf[_WRITER]) in wanted]
+
+
+class Writers:
+    """The writers of one log that were heard last.
+
+    forgotten: who was opened before (ms) and is not here may have been heard.
+    """
+
+    def __init__(self, most: int, forgotten: int = 0) -> None:
+        self._most = most
+        self.known: dict[bytes, Standing] = {}
+        self.forgotten = forgotten
+        self.odd: OrderedDict[bytes, None] = OrderedDict()
+
+    def may_be_forgotten(self, writer: bytes) -> bool:
+        """Whether a writer that is not known may have been heard all the same."""
+        return int.from_bytes(writer[:4], "big") * 1000 <= self.forgotten
+
+    def note(self, writer: bytes, standing: Standing) -> None:
+        """This is where the writer is now."""
+        self.known.pop(writer, None)  # to the end: the first in line is forgotten first
+        self.known[writer] = standing
+
+    def note_odd(self, mark: bytes) -> None:
+        """An entry that is no event of its agent was sealed."""
+        self.odd[mark] = None
+        if len(self.odd) > _MOST_ODD:
+            self.odd.popitem(last=False)
+
+    def forget(self) -> None:
+        """Bound the memory: a quarter of the writers go, those that were silent for longest."""
+        if len(self.known) <= self._most:
+            return
+        for writer in list(self.known)[: len(self.known) - self._most * 3 // 4]:
+            heard = self.known.pop(writer).heard
+            opened = int.from_bytes(writer[:4], "big") * 1000
+            # A clock that is ahead is allowed for, a lie about it is not.
+            self.forgotten = max(self.forgotten, heard, min(opened, heard + DAY))
+
+    def replay(self, leaves: Iterable[bytes]) -> None:
+        """Learn from leaves of the archive, in their order."""
+        for leaf in leaves:
+            heard = int.from_bytes(leaf[2:8], "big")
+            if leaf[1] == 2:
+                writer, last = leaf[8:16], int.from_bytes(leaf[20:24], "big")
+                before = self.known.get(writer, NEVER_HEARD)
+                if last > before.top:
+                    self.note(writer, Standing(last, b"", (), heard))
+            elif leaf[8] == Verdict.GOOD:
+                self.advance(sighting(leaf[_ENTRY:]), heard)
+            elif leaf[8] != Verdict.FORGED:
+                self.note_odd(odd_id(leaf[_ENTRY:]))
+        self.forget()
+
+    def advance(self, seen: Sighting, heard: int) -> None:
+        """An entry of the writer was sealed."""
+        writer, first, last, mark = seen
+        before = self.known.get(writer, NEVER_HEARD)
+        if seen.is_done:
+            if last > before.top:
+                self.note(writer, Standing(last, mark, (), heard))
+        elif first > before.top:
+            pending = before.pending if first == before.top + 1 else ()
+            top = max(first - 1, before.top)
+            done = before.done if top == before.top else b""
+            self.note(writer, Standing(top, done, (*pending, mark)[-MOST_PENDING:], heard))
+
+
+class History:
+    """What the archive (and what is about to be added to it) has of some writers."""
+
+    def __init__(self) -> None:
+        self._marks: set[tuple[bytes, bytes]] = set()
+        self._spans: dict[bytes, tuple[list[int], list[int]]] = {}
+        self._writers = Writers(most=2**62)
+
+    def add(self, leaves: Iterable[bytes]) -> None:
+        """Leaves in their order."""
+        for leaf in leaves:
+            if leaf[1] == 1 and leaf[8] in (Verdict.GOOD, Verdict.FORGED):
+                self._marks.add(self._seen(leaf))
+                if leaf[8] == Verdict.GOOD:
+                    self._cover(sighting(leaf[_ENTRY:]))
+        self._writers.replay(leaves)
+
+    def standing(self, writer: bytes) -> Standing:
+        """Where the writer was after the last of them."""
+        return self._writers.known.get(writer, NEVER_HEARD)
+
+    def has(self, seen: Sighting) -> bool:
+        """Whether the very event with the very outcome is there."""
+        return (seen.writer, seen.mark) in self._marks
+
+    def covers(self, seen: Sighting) -> bool:
+        """Whether one of its counters was used for what was done."""
+        firsts, lasts = self._spans.get(seen.writer, ([], []))
+        place = bisect_right(firsts, seen.last)
+        return place > 0 and lasts[place - 1] >= seen.first
+
+    def _seen(self, leaf: bytes) -> tuple[bytes, bytes]:
+        seen = sighting(leaf[_ENTRY:])
+        return seen.writer, seen.mark
+
+    def _cover(self, seen: Sighting) -> None:
+        if not seen.is_done:
+            return
+        firsts, lasts = self._spans.setdefault(seen.writer, ([], []))
+        place = bisect_right(firsts, seen.first)
+        firsts.insert(place, seen.first)
+        lasts.insert(place, seen.last)

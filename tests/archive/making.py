@@ -1,0 +1,117 @@
+"""Entries, keys and archives for tests of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from memtenant.archive import ArchiveFolder, ArchiveReader, FolderSigner, LogWriter
+from memtenant.audit import NOBODY, Event, Operation
+from memtenant.crypto.audit_keys import audit_mac_key
+from memtenant.crypto.primitives import SecretKey
+
+LOG = "support.acme"
+NEIGHBOUR = "sales.globex"
+ROOT = SecretKey(bytes(range(32)))
+ORIGIN = "memtenant.dev/test"
+START = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+OPENED = int(START.timestamp()) - 60
+_KEYS: dict[tuple[str, str, int], SecretKey] = {}
+
+
+def key(log_id: str, agent: str, version: int) -> SecretKey:
+    name = log_id, agent, version
+    if name not in _KEYS:
+        _KEYS[name] = audit_mac_key(ROOT, *name)
+    return _KEYS[name]
+
+
+def keys(agent: str, version: int) -> SecretKey | None:
+    return key(LOG, agent, version) if version else None
+
+
+def neighbours_keys(agent: str, version: int) -> SecretKey | None:
+    return key(NEIGHBOUR, agent, version) if version else None
+
+
+@dataclass
+class Agent:
+    """Makes the entries of a queue, as an agent and the Function do."""
+
+    number: int = 0
+    opened: int = OPENED
+    log_id: str = LOG
+    name: str = "triage"
+    counter: int = 1
+    time: int = field(default=OPENED * 1000)
+
+    @property
+    def writer(self) -> bytes:
+        return self.opened.to_bytes(4, "big") + self.number.to_bytes(4, "big")
+
+    def event(self, counter: int, count: int = 1, detail: bytes = b"") -> bytes:
+        made = Event(
+            Operation.APPEND if count > 1 or not detail else Operation.REMOVE,
+            self.name,
+            1,
+            self.writer,
+            counter,
+            count,
+            NOBODY.subject,
+            NOBODY.place,
+            NOBODY.commit(()),
+            detail,
+        )
+        return made.to_bytes(key(self.log_id, self.name, 1))
+
+    def entry(self, counter: int, outcome: str = "O", count: int = 1, detail: bytes = b"") -> bytes:
+        self.time += 1
+        event = self.event(counter, count, detail)
+        return event + outcome.encode() + self.time.to_bytes(6, "big") + bytes(5)
+
+    def next(self, count: int = 1) -> bytes:
+        self.counter += count
+        return self.entry(self.counter - count, count=count)
+
+    def some(self, many: int) -> list[bytes]:
+        return [self.next() for _ in range(many)]
+
+
+class Sealer:
+    """A log writer over a folder, that can be opened again after anything."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "archive"
+        self.signer = FolderSigner(root / "audit")
+        self.now = START
+        self.writer = self.open()
+
+    def open(self) -> LogWriter:
+        archive = ArchiveFolder.open(self.root, writable=True)
+        self.archive = archive
+        return LogWriter.open(archive, self.signer.key(ORIGIN), self.signer)
+
+    def reopen(self) -> None:
+        self.archive.close()
+        self.writer = self.open()
+
+    def tick(self, **by: int) -> datetime:
+        self.now += timedelta(**(by or {"seconds": 1}))
+        return self.now
+
+    def take(self, entries: Iterable[bytes], log_id: str = LOG) -> tuple[int, int, int, int]:
+        of = keys if log_id == LOG else neighbours_keys
+        taken = self.writer.take(log_id, list(entries), of, self.tick())
+        return taken.events, taken.bad, taken.gaps, taken.duplicates
+
+    def seal(self, **by: int) -> None:
+        self.writer.seal(self.tick(**by))
+
+    @property
+    def reader(self) -> ArchiveReader:
+        return ArchiveReader.open(self.root)
+
+    def entries(self, log_id: str = LOG) -> list[bytes]:
+        return [one.raw for one in self.reader.events(log_id)]

@@ -1,0 +1,178 @@
+"""What the sealer's engine does with the entries of a queue, and what it knows after a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from memtenant.archive import ArchiveFolder, SignedHead
+from memtenant.audit.leaf import Verdict
+from memtenant.errors import ArchiveBusy, ArchiveInconsistent, SignerConflict
+from tests.archive.making import LOG, NEIGHBOUR, Agent, Sealer
+
+
+@pytest.fixture
+def sealer(tmp_path: Path) -> Sealer:
+    return Sealer(tmp_path)
+
+
+def verdicts(sealer: Sealer) -> list[Verdict]:
+    return [one.verdict for one in sealer.reader.events(LOG)]
+
+
+def test_what_is_taken_stands_in_the_archive_as_it_stood_in_the_queue(sealer: Sealer) -> None:
+    entries = [*Agent(1).some(3), *Agent(2).some(2)]
+    assert sealer.take(entries) == (5, 0, 0, 0)
+    assert sealer.entries() == entries
+    assert sealer.take([]) == (0, 0, 0, 0)
+
+
+def test_a_queue_that_comes_again_is_sealed_once(sealer: Sealer) -> None:
+    agent = Agent()
+    entries = agent.some(20)
+    sealer.take(entries[:10])
+    assert sealer.take(entries[5:15]) == (5, 0, 0, 5)
+    sealer.seal()
+    sealer.reopen()
+    assert sealer.take(entries) == (5, 0, 0, 15)
+    assert sealer.entries() == entries
+
+
+def test_the_same_event_with_a_later_time_is_the_same(sealer: Sealer) -> None:
+    agent = Agent()
+    first = agent.entry(1, "R")
+    again = agent.entry(1, "R")
+    assert first != again
+    assert sealer.take([first, again, again]) == (1, 0, 0, 2)
+    assert sealer.take([agent.entry(1, "C"), agent.entry(1)]) == (2, 0, 0, 0)
+    sealer.reopen()
+    assert sealer.take([first, agent.entry(1, "C"), agent.entry(1)]) == (0, 0, 0, 3)
+
+
+def test_two_outcomes_of_one_counter_are_a_forgery(sealer: Sealer) -> None:
+    agent = Agent()
+    sealer.take(agent.some(5))
+    forged = agent.entry(3, detail=b"\x07")
+    assert sealer.take([forged]) == (0, 1, 0, 0)
+    assert sealer.take([forged, agent.entry(6), agent.entry(6, detail=b"\x09")]) == (1, 1, 0, 1)
+    assert verdicts(sealer)[5:] == [Verdict.FORGED, Verdict.GOOD, Verdict.FORGED]
+    sealer.reopen()
+    assert sealer.take([forged]) == (0, 0, 0, 1)
+
+
+def test_what_is_missing_is_told_and_what_comes_late_is_taken(sealer: Sealer) -> None:
+    agent = Agent()
+    late = [agent.entry(counter) for counter in (4, 5)]
+    assert sealer.take([agent.entry(1), agent.entry(2, count=2), agent.entry(6)]) == (3, 0, 1, 0)
+    (gap,) = sealer.reader.gaps(LOG)
+    assert (gap.writer, gap.first, gap.last) == (agent.writer, 4, 5)
+    sealer.reopen()
+    assert sealer.take([*late, *late]) == (2, 0, 0, 2)
+    assert verdicts(sealer) == [Verdict.GOOD] * 5
+
+
+def test_what_is_no_event_of_its_agent_is_kept_with_the_verdict(sealer: Sealer) -> None:
+    good = Agent().entry(1)
+    foreign = Agent(log_id=NEIGHBOUR).entry(1)
+    unknown = good[:2] + bytes(4) + good[6:]
+    odd = [foreign, b"", b"nonsense", unknown, b"x" * 9000, good[:-12] + b"X" + good[-11:]]
+    assert sealer.take([*odd, good, *odd]) == (1, 6, 0, 6)
+    assert verdicts(sealer) == [
+        Verdict.BAD_MAC,
+        Verdict.MALFORMED,
+        Verdict.MALFORMED,
+        Verdict.UNKNOWN_BINDING,
+        Verdict.OVERSIZED,
+        Verdict.MALFORMED,
+        Verdict.GOOD,
+    ]
+    sealer.reopen()
+    assert sealer.take(odd) == (0, 0, 0, 6)
+
+
+def test_a_forger_does_not_move_the_counter_of_a_writer(sealer: Sealer) -> None:
+    agent, forger = Agent(), Agent(log_id=NEIGHBOUR)
+    assert sealer.take([agent.entry(1), forger.entry(9), agent.entry(2)]) == (2, 1, 0, 0)
+
+
+def test_each_window_has_a_checkpoint_also_an_empty_one(sealer: Sealer) -> None:
+    sealer.take(Agent().some(3))
+    sealer.take(Agent(log_id=NEIGHBOUR).some(2), NEIGHBOUR)
+    sealer.seal()
+    sealer.seal()
+    sealer.reopen()
+    sealer.seal()
+    windows = list(sealer.reader.seals())
+    checkpoints = list(sealer.reader.checkpoints())
+    assert [one.seal.window for one in windows] == [1, 2, 3]
+    assert [(one.seal.events, one.seal.logs) for one in windows] == [(5, 2), (0, 0), (0, 0)]
+    assert [one.size for one in windows] == [one.checkpoint.size for one in checkpoints]
+    assert [one.seal.before for one in windows[1:]] == [one.digest for one in checkpoints[:-1]]
+    assert sealer.reader.latest() == checkpoints[-1]
+    key = sealer.reader.key()
+    assert key is not None
+    assert all(one.is_signed_by(key) for one in checkpoints)
+
+
+def test_the_months_are_files_of_their_own(sealer: Sealer) -> None:
+    agent = Agent()
+    january = agent.some(3)
+    sealer.take(january)
+    sealer.seal()
+    sealer.tick(days=1)
+    begin = sealer.now
+    february = agent.some(2)
+    sealer.take(february)
+    sealer.reopen()
+    sealer.take(january)
+    sealer.seal()
+    sealer.reopen()
+    reader = sealer.reader
+    assert reader.months(LOG) == ["2026-01", "2026-02"]
+    assert [one.raw for one in reader.events(LOG, since=begin)] == february
+    assert [one.raw for one in reader.events(LOG, until=begin)] == january
+    assert [one.place.index for one in reader.events(LOG)] == [0, 1, 2, 3, 4]
+
+
+def test_an_archive_that_was_rolled_back_is_refused(sealer: Sealer) -> None:
+    sealer.take(Agent().some(3))
+    sealer.seal()
+    sealer.archive.close()
+    tree = sealer.root / "tree" / "2026-01.log"
+    whole = tree.read_bytes()
+    tree.write_bytes(whole[:-10])
+    with pytest.raises(ArchiveInconsistent):
+        sealer.open()
+    tree.write_bytes(whole)
+    sealer.archive.close()
+    sealer.open()
+
+
+def test_a_log_that_was_changed_is_refused_and_the_others_go_on(sealer: Sealer) -> None:
+    sealer.take(Agent().some(3))
+    sealer.take(Agent(log_id=NEIGHBOUR).some(2), NEIGHBOUR)
+    sealer.seal()
+    file = sealer.root / "logs" / LOG / "2026-01.log"
+    file.write_bytes(file.read_bytes()[:-5])
+    sealer.reopen()
+    assert set(sealer.writer.refused) == {LOG}
+    with pytest.raises(ArchiveInconsistent):
+        sealer.take(Agent().some(4))
+    assert sealer.take(Agent(1, log_id=NEIGHBOUR).some(2), NEIGHBOUR) == (2, 0, 0, 0)
+    sealer.seal()
+
+
+def test_two_sealers_do_not_share_an_archive(sealer: Sealer) -> None:
+    with pytest.raises(ArchiveBusy):
+        ArchiveFolder.open(sealer.root, writable=True)
+
+
+def test_of_two_that_seal_one_wins(sealer: Sealer) -> None:
+    sealer.seal()
+    before = sealer.signer.load()
+    sealer.signer.advance(before, SignedHead(99, bytes(32), 99))
+    with pytest.raises(SignerConflict):
+        sealer.seal()
+    with pytest.raises(ArchiveInconsistent):
+        sealer.seal()
