@@ -106,8 +106,8 @@ class LogWriter:
         """Bring entries of a queue into its log, in their order. When it returns they are durable,
         and may be taken from the queue. The same entries may come again.
 
-        ``log_id`` is a tenant's id or `INSTALLATION_LOG`. Raises `ArchiveUnavailable` (nothing is known
-        of the entries: take them again) and `ArchiveInconsistent`.
+        ``log_id`` is a tenant's id or `INSTALLATION_LOG`. Raises `ArchiveUnavailable` (nothing is
+        known of the entries: take them again) and `ArchiveInconsistent`.
         """
         if not is_log_id(log_id):
             raise UsageError(f"{log_id!r} is no log: it is named by a tenant's id")
