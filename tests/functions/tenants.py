@@ -198,6 +198,48 @@ def snapshot(server: Server) -> dict[bytes, Kept]:
         }
 
 
+class Books:
+    """What a server held at first, to be put back; and whether it holds what it did at the last
+    look. For loops of thousands of calls: each question is one round trip, on one connection."""
+
+    def __init__(self, server: Server) -> None:
+        self._admin = server.admin()
+        names = self._admin.keys("*")
+        with self._admin.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.dump(name)
+            self._dumps = dict(zip(names, pipeline.execute(), strict=True))
+        self.look()
+
+    def __enter__(self) -> "Books":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._admin.close()
+
+    def look(self) -> None:
+        """Compare with what is there now."""
+        self._digest = self._now()
+
+    def unchanged(self) -> bool:
+        """Whether every key has the type and the content that it had, and expires if it did."""
+        return self._now() == self._digest
+
+    def restore(self, *changes: tuple[str | bytes, ...]) -> None:
+        """Put every key back as it was at first, make these changes, and `look`."""
+        with self._admin.pipeline(transaction=False) as pipeline:
+            pipeline.flushall()
+            for name, dump in self._dumps.items():
+                pipeline.restore(name, 0, dump)
+            for change in changes:
+                pipeline.execute_command(*change)
+            pipeline.execute_command("DEBUG", "DIGEST")
+            self._digest = pipeline.execute()[-1]
+
+    def _now(self) -> object:
+        return self._admin.execute_command("DEBUG", "DIGEST")
+
+
 def set_limits(server: Server, **fields: object) -> None:
     """Change o:limits behind the operator's back; None removes a field."""
     with server.admin() as admin:

@@ -24,7 +24,7 @@ from tests.functions.catalogue import (
     expiring_calls,
     fill,
 )
-from tests.functions.tenants import Agent, acting, in_ms, set_limits, snapshot
+from tests.functions.tenants import Agent, Books, acting, in_ms, set_limits
 from tests.stores.operators import ACME
 from tests.support.servers import Flavour, Options, Server
 
@@ -64,6 +64,12 @@ def agent(server: Server) -> Iterator[Agent]:
         assert admin.ping()
 
 
+@pytest.fixture
+def books(server: Server, agent: Agent) -> Iterator[Books]:
+    with Books(server) as books:
+        yield books
+
+
 def outcome(agent: Agent, words: Words) -> DataError | None:
     """A refusal, or None; anything else that the server says is a failure."""
     try:
@@ -80,9 +86,7 @@ def outcome(agent: Agent, words: Words) -> DataError | None:
 
 @FUZZED
 @given(data=st.data())
-def test_any_arguments_are_refused_or_done_whole(
-    agent: Agent, server: Server, data: object
-) -> None:
+def test_any_arguments_are_refused_or_done_whole(agent: Agent, books: Books, data: object) -> None:
     """Some of a good call's arguments are replaced, dropped or doubled."""
     draw = data.draw  # type: ignore[attr-defined]
     calls = every_call(PLACE, epoch_of(agent, PLACE))
@@ -98,16 +102,16 @@ def test_any_arguments_are_refused_or_done_whole(
             arguments.insert(draw(st.integers(0, len(arguments))), draw(GARBAGE))
         elif how == "none":
             arguments = []
-    before = snapshot(server)
+    books.look()
     if outcome(agent, (*words[:start], *arguments)) is not None:
-        assert snapshot(server) == before
+        assert books.unchanged()
     elif agent.client.exists(PLACE.conversation.list, PLACE.context.values) < 2:
         fill_again(agent)
 
 
 @FUZZED
 @given(data=st.data())
-def test_any_keys_are_refused_or_the_right_ones(agent: Agent, server: Server, data: object) -> None:
+def test_any_keys_are_refused_or_the_right_ones(agent: Agent, books: Books, data: object) -> None:
     draw = data.draw  # type: ignore[attr-defined]
     calls = every_call(PLACE, epoch_of(agent, PLACE))
     words = calls[draw(st.sampled_from(sorted(calls)))]
@@ -119,9 +123,9 @@ def test_any_keys_are_refused_or_the_right_ones(agent: Agent, server: Server, da
             lambda found: found[: len(keys)] != keys
         )
     )
-    before = snapshot(server)
+    books.look()
     if outcome(agent, (*words[:2], len(chosen), *chosen, *words[3 + len(keys) :])) is not None:
-        assert snapshot(server) == before
+        assert books.unchanged()
 
 
 HOSTILE_FIELDS = ("state", "writers", "m0", "m1", "lease", "meta", "tag", "saved")
@@ -154,6 +158,7 @@ NODES = st.sampled_from(
 )
 def test_whatever_an_agent_wrote_around_the_functions(
     agent: Agent,
+    books: Books,
     server: Server,
     head: dict[str, bytes],
     entries: list[bytes],
@@ -179,14 +184,14 @@ def test_whatever_an_agent_wrote_around_the_functions(
         for entry in entries:
             (agent.client.lpush if front else agent.client.rpush)(key, entry)
     for words in calls.values():
-        before = snapshot(server)
+        books.look()
         if outcome(agent, words) is not None:
-            assert snapshot(server) == before, words[1]
+            assert books.unchanged(), words[1]
     set_limits(server, cutoff_content=in_ms() + 60_000)
     for words in expiring_calls(PLACE).values():
-        before = snapshot(server)
+        books.look()
         if outcome(agent, words) is not None:
-            assert snapshot(server) == before, words[1]
+            assert books.unchanged(), words[1]
     set_limits(server, cutoff_content=None)
 
 

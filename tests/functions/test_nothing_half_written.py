@@ -1,7 +1,7 @@
 """Each key poisoned, each permission taken, each limit reached in turn: all is written, or nothing.
 
 Lua does not roll back, so a Function that finds out too late leaves half of its work. What is
-compared is every key of every tenant, as DUMP tells it.
+compared is every key of the server.
 """
 
 from collections.abc import Iterator, Mapping
@@ -42,7 +42,7 @@ from tests.functions.catalogue import (
 )
 from tests.functions.tenants import (
     Agent,
-    Kept,
+    Books,
     acting,
     in_ms,
     provision,
@@ -78,21 +78,9 @@ def refused(agent: Agent, words: Words) -> Exception | None:
     return None
 
 
-def restore(server: Server, wanted: Mapping[bytes, Kept]) -> None:
-    """Put every key back as it was."""
-    found = snapshot(server)
-    with server.admin() as admin:
-        for key in found.keys() - wanted.keys():
-            admin.delete(key)
-        for key, value in wanted.items():
-            if found.get(key) != value or admin.ttl(key) >= 0:
-                admin.restore(key, 0, value.dump, replace=True)
-
-
 def test_each_keys_type_poisoned_in_turn(redis_server: Server, agent: Agent) -> None:
     """Also types that no agent could make, and keys that the call would have created."""
     calls = every_call(PLACE, epoch_of(agent, PLACE))
-    good = snapshot(redis_server)
     poisons = (
         ("SET", "text"),
         ("RPUSH", "element"),
@@ -102,28 +90,22 @@ def test_each_keys_type_poisoned_in_turn(redis_server: Server, agent: Agent) -> 
         ("XADD", "*", "field", "value"),
     )
     damaged = 0
-
-    def poison(key: bytes, command: str, *arguments: str) -> dict[bytes, Kept]:
-        restore(redis_server, good)
-        with redis_server.admin() as admin:
-            admin.delete(key)
-            admin.execute_command(command, key, *arguments)
-        return snapshot(redis_server)
-
-    for key in {key for words in calls.values() for key in declared(words)}:
-        for poisoning in poisons:
-            before = poison(key, *poisoning)
-            for name, words in calls.items():
-                if key not in declared(words):
-                    continue
-                error = refused(agent, words)
-                if error is None:
-                    before = poison(key, *poisoning)
-                    continue
-                assert isinstance(error, DataError), (name, key, poisoning, error)
-                assert not isinstance(error, FunctionFailed), (name, key, poisoning, error)
-                assert snapshot(redis_server) == before, (name, key, poisoning)
-                damaged += isinstance(error, HistoryDamaged)
+    with Books(redis_server) as books:
+        for key in {key for words in calls.values() for key in declared(words)}:
+            for command, *arguments in poisons:
+                poisoning = (("DEL", key), (command, key, *arguments))
+                books.restore(*poisoning)
+                for name, words in calls.items():
+                    if key not in declared(words):
+                        continue
+                    error = refused(agent, words)
+                    if error is None:
+                        books.restore(*poisoning)
+                        continue
+                    assert isinstance(error, DataError), (name, poisoning, error)
+                    assert not isinstance(error, FunctionFailed), (name, poisoning, error)
+                    assert books.unchanged(), (name, poisoning)
+                    damaged += isinstance(error, HistoryDamaged)
     assert damaged > 200
 
 
@@ -145,22 +127,21 @@ _USED = (
 
 def denied_in_turn(server: Server, agent: Agent, user: AclUser, calls: Mapping[str, Words]) -> int:
     """How many calls are refused under poorer rules: each says why, and has written nothing."""
-    good = snapshot(server)
     denied = 0
-    for rules in poorer_rules(user.rules):
-        with server.admin() as admin:
+    with Books(server) as books, server.admin() as admin:
+        for rules in poorer_rules(user.rules):
             admin.execute_command(
                 "ACL", "SETUSER", user.name, "resetkeys", "clearselectors", *rules
             )
-        for name, words in calls.items():
-            error = refused(agent, words)
-            if error is None:
-                restore(server, good)
-                continue
-            denied += 1
-            assert isinstance(error, DataError), (name, rules, error)
-            assert not isinstance(error, FunctionFailed), (name, rules, error)
-            assert snapshot(server) == good, (name, rules)
+            for name, words in calls.items():
+                error = refused(agent, words)
+                if error is None:
+                    books.restore()
+                    continue
+                denied += 1
+                assert isinstance(error, DataError), (name, rules, error)
+                assert not isinstance(error, FunctionFailed), (name, rules, error)
+                assert books.unchanged(), (name, rules)
     return denied
 
 
@@ -215,15 +196,15 @@ def test_each_limit_in_turn(
 ) -> None:
     calls = writing_calls(PLACE, epoch_of(agent, PLACE))
     set_limits(redis_server, **limits)
-    good = snapshot(redis_server)
     refusals = {}
-    for name, words in calls.items():
-        restore(redis_server, good)
-        found = refused(agent, words)
-        if found is not None:
-            assert isinstance(found, error), (name, found)
-            refusals[name] = found
-            assert snapshot(redis_server) == good, name
+    with Books(redis_server) as books:
+        for name, words in calls.items():
+            books.restore()
+            found = refused(agent, words)
+            if found is not None:
+                assert isinstance(found, error), (name, found)
+                refusals[name] = found
+                assert books.unchanged(), name
     expected = set(calls)
     if error in (QuotaExceeded, KeyRetired):
         expected = SEALING
@@ -232,20 +213,15 @@ def test_each_limit_in_turn(
     assert refusals.keys() == expected
 
 
-def within_a_second(
-    server: Server, agent: Agent, call: Words
-) -> tuple[Mapping[bytes, Kept], Exception | None]:
-    """What was there, and what the call came to, in a second of which five writes are used up."""
+def within_a_second(books: Books, agent: Agent, call: Words) -> Exception | None:
+    """What the call came to in a second of which five writes are used up."""
     while True:
         second = in_ms() // 1000
-        with server.admin() as admin:
-            used = second.to_bytes(6, "big") + (5).to_bytes(5, "big")
-            admin.hset(keys.usage(ACME), "rate", used)
-        before = snapshot(server)
+        used = second.to_bytes(6, "big") + (5).to_bytes(5, "big")
+        books.restore(("HSET", keys.usage(ACME), "rate", used))
         found = refused(agent, call)
         if in_ms() // 1000 == second:
-            return before, found
-        restore(server, before)
+            return found
 
 
 def test_the_other_limits_of_an_append(redis_server: Server, agent: Agent) -> None:
@@ -258,12 +234,13 @@ def test_the_other_limits_of_an_append(redis_server: Server, agent: Agent) -> No
     ):
         set_limits(redis_server, conversations=1000, writes_per_second=1_000_000)
         set_limits(redis_server, **changes)
-        before, found = within_a_second(redis_server, agent, call)
+        with Books(redis_server) as books:
+            found = within_a_second(books, agent, call)
+            assert isinstance(found, error), (changes, found)
+            assert books.unchanged(), changes
         if isinstance(found, QuotaExceeded) and found.limit == "writes_per_second":
             assert found.retryable
             assert 0 < (found.retry_after or 0) <= 1
-        assert isinstance(found, error), (changes, found)
-        assert snapshot(redis_server) == before
 
 
 def _elsewhere(words: Words) -> Words:
@@ -277,22 +254,19 @@ def _elsewhere(words: Words) -> Words:
 
 def test_a_data_key_that_changed_or_went_or_was_erased(redis_server: Server, agent: Agent) -> None:
     calls = writing_calls(PLACE, epoch_of(agent, PLACE))
-    good = snapshot(redis_server)
-    for fields, error in (
-        ({"dek": b"\0\0\0\1" + b"z" * 40}, DataKeyChanged),
-        ({}, DataKeyChanged),
-        ({"erased": b"tombstone"}, SubjectErased),
-    ):
-        for name in SEALING:
-            restore(redis_server, good)
-            with redis_server.admin() as admin:
-                for key in (PLACE.subject.data_key, PLACE.context_key):
-                    admin.delete(key)
-                    if fields:
-                        admin.hset(key, mapping=fields)
-            before = snapshot(redis_server)
-            assert isinstance(refused(agent, calls[name]), error), name
-            assert snapshot(redis_server) == before, name
+    data_keys = (PLACE.subject.data_key, PLACE.context_key)
+    with Books(redis_server) as books:
+        for field, error in (
+            (("dek", b"\0\0\0\1" + b"z" * 40), DataKeyChanged),
+            ((), DataKeyChanged),
+            (("erased", b"tombstone"), SubjectErased),
+        ):
+            changes: list[tuple[str | bytes, ...]] = [("DEL", *data_keys)]
+            changes += [("HSET", key, *field) for key in data_keys if field]
+            for name in SEALING:
+                books.restore(*changes)
+                assert isinstance(refused(agent, calls[name]), error), name
+                assert books.unchanged(), name
 
 
 @pytest.mark.parametrize(
@@ -320,21 +294,21 @@ def test_each_state_of_access(
 ) -> None:
     calls = writing_calls(PLACE, epoch_of(agent, PLACE))
     provision(redis_server, state=state, access=access)
-    good = snapshot(redis_server)
     done = set()
-    for name, words in calls.items():
-        restore(redis_server, good)
-        found = refused(agent, words)
-        if found is None:
-            done.add(name)
-        else:
-            assert isinstance(found, error), (name, found)
-            assert snapshot(redis_server) == good, name
-    assert done == {*allowed, "mt1_event"}  # what happens is told in every state
-    restore(redis_server, good)
-    for name, words in {**reading_calls(PLACE), **audited_calls(PLACE)}.items():
-        assert refused(agent, words) is None, name
-    assert snapshot(redis_server) == good
+    with Books(redis_server) as books:
+        for name, words in calls.items():
+            books.restore()
+            found = refused(agent, words)
+            if found is None:
+                done.add(name)
+            else:
+                assert isinstance(found, error), (name, found)
+                assert books.unchanged(), name
+        assert done == {*allowed, "mt1_event"}  # what happens is told in every state
+        books.restore()
+        for name, words in {**reading_calls(PLACE), **audited_calls(PLACE)}.items():
+            assert refused(agent, words) is None, name
+        assert books.unchanged()
 
 
 def test_under_a_hold_an_append_trims_nothing_and_brings_a_deleted_conversation_back(
