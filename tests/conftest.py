@@ -12,6 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from memtenant.rules.acl import template_digest
+from memtenant.stores.connection import NodeClient
+from memtenant.stores.fence import Term
+from memtenant.stores.matrix import MatrixProof, prove_matrix
+from memtenant.stores.nodes import NodeFacts
 from tests.support import servers, tiers
 from tests.support.controlplane import cluster as control_plane
 from tests.support.controlplane.cluster import Cluster
@@ -105,6 +110,30 @@ def start_server() -> Iterator[StartServer]:
             return _started(stack, flavour, options, replica_of=replica_of)
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def known_proofs() -> dict[tuple[str, str, str], MatrixProof]:
+    """What `proven_once` keeps."""
+    return {}
+
+
+@pytest.fixture
+def proven_once(
+    monkeypatch: pytest.MonkeyPatch, known_proofs: dict[tuple[str, str, str], MatrixProof]
+) -> None:
+    """The isolation matrix (a second of work) is asked once for each server version and rule
+    template of the run, not at each start of an operator: tests/stores is where it is tested."""
+
+    async def asked_once(
+        node: NodeClient, facts: NodeFacts, commands: frozenset[str], term: Term
+    ) -> MatrixProof:
+        about = (str(facts.flavour), facts.version, template_digest(commands))
+        if about not in known_proofs:
+            known_proofs[about] = await prove_matrix(node, facts, commands, term)
+        return known_proofs[about]
+
+    monkeypatch.setattr("memtenant.stores.admin.prove_matrix", asked_once)
 
 
 @pytest.fixture(scope="session")

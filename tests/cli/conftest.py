@@ -13,7 +13,10 @@ from tests.cli.program import Program
 
 @pytest.fixture
 def program(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    proven_once: None,
 ) -> Iterator[Program]:
     state = tmp_path / "state"
     monkeypatch.setenv("MEMTENANT_STATE", str(state))

@@ -99,6 +99,11 @@ def told(status: MemoryTenantStatus | MemoryStoreStatus, kind: str) -> Condition
     return (str(found.status), found.reason, found.message) if found else ("", "", "")
 
 
+@pytest.fixture(autouse=True)
+def _proven_once(proven_once: None) -> None:
+    """Each `settle` is an operator that knows nothing yet."""
+
+
 @pytest.fixture
 async def ground(valkey: Server, tmp_path: Path) -> AsyncIterator[Ground]:
     """A policy without bounds, a store, and no tenant."""

@@ -140,10 +140,12 @@ class _Findings:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """The node, and the user about whom it is asked."""
+    """The node, and the user about whom it is asked. ``keys``: which words of a call are its keys,
+    by the server's own account, which no user's rules change: asked once for each call."""
 
     node: NodeClient
     user: str
+    keys: dict[tuple[str, ...], frozenset[str]] = field(default_factory=dict)
 
     async def dryrun(self, calls: Sequence[Sequence[str]]) -> list[Reply]:
         """What the node says of each call, in batches."""
@@ -152,6 +154,14 @@ class _Asked:
             commands: list[Command] = [("ACL", "DRYRUN", self.user, *words) for words in batch]
             answers += await self.node.run(commands)
         return answers
+
+    async def learn_keys(self, calls: Sequence[tuple[str, ...]]) -> None:
+        """Fill ``keys``; none where the server does not understand a call."""
+        for batch in batches((words for words in calls if words not in self.keys), _BATCH):
+            replies = await self.node.run([("COMMAND", "GETKEYS", *words) for words in batch])
+            for words, reply in zip(batch, replies, strict=True):
+                told = reply if isinstance(reply, list) else []
+                self.keys[words] = frozenset(key.decode("utf-8", "replace") for key in told)
 
 
 async def prove_matrix(
@@ -167,6 +177,7 @@ async def prove_matrix(
     findings = _Findings()
     # Two stores may be declared on one server, and prove at once: each with a user of its own.
     proof_user = f"{PROOF_USER}-{term.number}-{secrets.token_hex(4)}"
+    asked = _Asked(node, proof_user)
     await _drop_leftovers(node, term)
     for name in sorted(facts.commands - described.keys()):
         findings.not_proven.append(f"{name}: the server lists it but does not describe it")
@@ -176,9 +187,7 @@ async def prove_matrix(
             await _set(node, term, user)
             read_only = access is AgentAccess.READ_ONLY and not state.off
             mode = AccessMode.HELD_OVER_QUOTA if read_only else state.mode
-            await _ask_everything(
-                _Asked(node, proof_user), described, mode, f"{access}, {state.mode}", findings
-            )
+            await _ask_everything(asked, described, mode, f"{access}, {state.mode}", findings)
     finally:
         await run_fenced(node, term, [("ACL", "DELUSER", proof_user)])
     return MatrixProof(
@@ -249,30 +258,31 @@ async def _ask_everything(
         for name in sorted(_NEEDED - {command.name for command in open_commands}):
             findings.not_proven.append(f"{name} ({label}): denied, but every agent needs it")
     for command in open_commands:
-        await _ask_open_command(asked, command, mode, label, findings)
+        if not command.keyed:
+            await _ask_keyless(asked, command, label, findings)
+    keyed = [command for command in open_commands if command.keyed]
+    await _ask_keyed(asked, keyed, mode, label, findings)
 
 
-async def _ask_open_command(
+async def _ask_keyed(
     asked: _Asked,
-    command: CommandDescription,
+    commands: Sequence[CommandDescription],
     mode: AccessMode,
     label: str,
     findings: _Findings,
 ) -> None:
-    if not command.keyed:
-        await _ask_keyless(asked, command, label, findings)
-        return
     questions = [
-        question for form in command.forms for question in _questions(command, form, mode, label)
+        question
+        for command in commands
+        for form in command.forms
+        for question in _questions(command, form, mode, label)
     ]
-    seen = await asked.node.run([("COMMAND", "GETKEYS", *question.words) for question in questions])
-    answers = await asked.dryrun([question.words for question in questions])
-    for question, server_keys, answer in zip(questions, seen, answers, strict=True):
+    calls = [question.words for question in questions]
+    await asked.learn_keys(calls)
+    for question, answer in zip(questions, await asked.dryrun(calls), strict=True):
         findings.checked += 1
         what = f"{' '.join(question.words)} ({question.label})"
-        understood = isinstance(server_keys, list) and {
-            key.decode("utf-8", "replace") for key in server_keys
-        } == set(question.keys)
+        understood = asked.keys[question.words] == frozenset(question.keys)
         if isinstance(answer, ResponseError) or not understood:
             findings.not_proven.append(f"{what}: the server did not understand the call")
         elif answer != b"OK":
