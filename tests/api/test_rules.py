@@ -92,6 +92,11 @@ _REFUSED_AT_CREATION: list[tuple[dict[str, Any], str, str]] = [
         "give them the same access, or use isolation Moderate",
     ),
     (
+        _object("RetentionPolicy", audit={"sealEvery": "4s"}),
+        "spec.audit.sealEvery",
+        "sealEvery must be from 5s to 1h",
+    ),
+    (
         _object("MemoryStore", standalone=None),
         "spec",
         "say what the store is: set exactly one of standalone",

@@ -14,6 +14,7 @@ from memtenant.api.tenant import MemoryTenantSpec
 from memtenant.crypto.audit_keys import audit_root
 from memtenant.crypto.keyring import new_keyring
 from memtenant.crypto.primitives import SecretKey
+from memtenant.rules.audit import NOT_AUDITED
 from memtenant.rules.credentials import Credential, Principal, RotationRules
 from memtenant.rules.desired import Desired, Endpoint, Identity, Situation, desired
 from memtenant.rules.keymotion import KeyAdvance
@@ -146,6 +147,8 @@ def situation(spec: MemoryTenantSpec | None = None, **changes: Any) -> Situation
         policy="standard",
         matters={},
         content_minimum=False,
+        audit=NOT_AUDITED,
+        audited="",
         cut_offs={},
         rights=SubjectRights(erasure=True, portability=True),
         masking=MaskingPolicy(),

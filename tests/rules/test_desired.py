@@ -194,6 +194,9 @@ def test_agents_may_read_their_limits() -> None:
         "held": "0",
         "least_kek": "1",
         "replicas": "0",
+        "audit": "0",
+        "audit_reads": "0",
+        "on_failure": "Closed",
     }
 
 

@@ -65,6 +65,20 @@ POLICY_REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]]
         "spec.encryption.mode",
         "RetentionPolicy 'standard' requires encryption",
     ),
+    "audit by the policy": (
+        {"audit": {"mode": "Disabled"}},
+        {"audit": {"mode": "Required"}},
+        "AuditRequired",
+        "spec.audit.mode",
+        "RetentionPolicy 'standard' requires the audit",
+    ),
+    "audit by SOX": (
+        {"audit": {"mode": "Disabled"}},
+        {"frameworks": ["SOX"]},
+        "AuditRequired",
+        "spec.audit.mode",
+        "(SOX Section 802 (18 USC 1519), no alteration of records) requires the audit",
+    ),
     "encryption by HIPAA": (
         {"encryption": {"mode": "Disabled"}},
         {"frameworks": ["HIPAA"]},

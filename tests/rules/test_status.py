@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from memtenant.api.conditions import Condition, ConditionStatus, ConditionType, find, is_true
 from memtenant.api.tenant import MemoryTenantSpec, MemoryTenantStatus
 from memtenant.crypto.keyring import activate, add_version
+from memtenant.rules.audit import NOT_AUDITED
 from memtenant.rules.desired import desired
 from memtenant.rules.keymotion import KeyAdvance, KeyScan, KeyStage
 from memtenant.rules.placement import Refusal
@@ -75,6 +76,7 @@ def provisioned(
         key_available=key_available,
         key_secret="Secret support/acme-key",
         retention=retention_status(resolution),
+        audit=NOT_AUDITED.status,
         retention_findings=retention_findings(resolution),
         usage=usage,
         measured_at=NOW if usage else None,

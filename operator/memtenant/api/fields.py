@@ -27,6 +27,7 @@ from memtenant.tenancy.identity import MAX_NAME
 from memtenant.tenancy.period import PERIOD_PATTERN, Period
 
 __all__ = [
+    "AuditFailure",
     "DeletionPolicy",
     "EnforcementMode",
     "Isolation",
@@ -102,6 +103,13 @@ class EnforcementMode(StrEnum):
 
     REQUIRED = "Required"
     OPTIONAL = "Optional"
+
+
+class AuditFailure(StrEnum):
+    """What becomes of a call that cannot be audited, because nobody drains the queue."""
+
+    CLOSED = "Closed"
+    OPEN = "Open"
 
 
 class RightMode(StrEnum):

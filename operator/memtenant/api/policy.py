@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from memtenant.api.fields import (
+    AuditFailure,
     DeletionPolicy,
     EnforcementMode,
     Model,
@@ -22,8 +23,10 @@ from memtenant.api.resource import NAMED_AS_A_LABEL, Column, Names, Resource, St
 from memtenant.api.rule import Rule, ruled
 from memtenant.api.selector import AllowedNamespaces, LabelSelector
 from memtenant.tenancy.masking import Detector, MaskingAction
+from memtenant.tenancy.period import Period
 
 __all__ = [
+    "AuditRequirement",
     "ClassBounds",
     "EncryptionRequirement",
     "ErasureRequirement",
@@ -188,6 +191,44 @@ class MaskingRequirement(Model):
     )
 
 
+class AuditRequirement(Model):
+    """Whether what is done to tenants' memory leaves events in a sealed log."""
+
+    model_config = ConfigDict(
+        json_schema_extra=ruled(
+            Rule(
+                cel=f"{cel_seconds('self.sealEvery')} >= 5 && "
+                f"{cel_seconds('self.sealEvery')} <= 3600",
+                message="sealEvery must be from 5s to 1h: write a period, as 60s or 5m",
+                check=lambda it, _: 5 <= seconds(it["sealEvery"]) <= 3600,
+                field=".sealEvery",
+            )
+        )
+    )
+
+    mode: EnforcementMode = Field(
+        default=EnforcementMode.OPTIONAL,
+        description="Required: every tenant is audited, and one that disables it is refused. "
+        "Optional: tenants choose (audit.mode), unless a framework asks for access logging, access "
+        "monitoring or an immutable audit (HIPAA, PCI_DSS, SOX).",
+    )
+    reads: EnforcementMode = Field(
+        default=EnforcementMode.OPTIONAL,
+        description="Required: reads of audited tenants leave events too. Optional: only writes "
+        "do, unless a framework asks for access logging or monitoring (HIPAA, PCI_DSS).",
+    )
+    on_failure: AuditFailure = Field(
+        default=AuditFailure.CLOSED,
+        description="What becomes of an agent's call while nobody drains the tenant's queue. "
+        "Closed: it is refused. Open: it is done, and its event is lost and counted.",
+    )
+    seal_every: PeriodField = Field(
+        default=Period(60, "s"),
+        description="How late an event may be sealed, from 5s to 1h. The shortest of all policies "
+        "on a store counts.",
+    )
+
+
 class RetentionPolicySpec(Model):
     """What tenants under this policy must keep to."""
 
@@ -230,6 +271,10 @@ class RetentionPolicySpec(Model):
         default_factory=MaskingRequirement,
         description="Whether personal data, cards and credentials are replaced before anything "
         "is stored.",
+    )
+    audit: AuditRequirement = Field(
+        default_factory=AuditRequirement,
+        description="Whether what is done to tenants' memory leaves events in a sealed log.",
     )
     allowed_deletion_policies: tuple[DeletionPolicy, ...] | None = Field(
         default=None,

@@ -27,6 +27,8 @@ from memtenant.api.tenant_status import (
     MAX_AGENTS,
     AccessMode,
     AccessStatus,
+    AuditInForce,
+    AuditMode,
     BindingRef,
     BindingStatus,
     KeysStatus,
@@ -44,6 +46,9 @@ __all__ = [
     "AccessStatus",
     "Agent",
     "AgentAccess",
+    "Audit",
+    "AuditInForce",
+    "AuditMode",
     "BindingRef",
     "BindingStatus",
     "Credentials",
@@ -145,6 +150,16 @@ class Encryption(Model):
         description="The tenant's own root key: a Secret in the tenant's namespace whose key holds "
         "32 bytes, raw, hex or base64. Left out: the operator makes one. A changed Secret rewraps "
         "the keys under the new root; a vanished one is never replaced.",
+    )
+
+
+class Audit(Model):
+    """Whether what is done to the tenant's memory leaves events."""
+
+    mode: AuditMode | None = Field(
+        default=None,
+        description="Enabled: every write leaves an event in a sealed log. Disabled: none does; "
+        "refused where the policy or a framework requires the audit. Left out: as the policy says.",
     )
 
 
@@ -292,6 +307,10 @@ class MemoryTenantSpec(Model):
         default_factory=Encryption,
         description="Whether and under whose root key the tenant's records are encrypted.",
     )
+    audit: Audit = Field(
+        default_factory=Audit,
+        description="Whether what is done to the tenant's memory leaves events in a sealed log.",
+    )
     durability: Durability = Field(
         default=Durability.ASYNC,
         description="Async: a write is done when the primary has it. Replicated: when all "
@@ -375,6 +394,12 @@ class MemoryTenant(Resource):
             path=".status.usage.conversations",
             type="integer",
             description="Conversations held",
+            wide=True,
+        ),
+        Column(
+            name="Audit",
+            path=".status.audit.mode",
+            description="Whether what is done leaves events",
             wide=True,
         ),
         Column(

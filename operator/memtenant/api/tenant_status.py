@@ -6,13 +6,23 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from memtenant.api.fields import MeasuredBytes, Model, PeriodField, Timestamp, map_list, set_list
+from memtenant.api.fields import (
+    AuditFailure,
+    MeasuredBytes,
+    Model,
+    PeriodField,
+    Timestamp,
+    map_list,
+    set_list,
+)
 from memtenant.api.resource import Status
 
 __all__ = [
     "MAX_AGENTS",
     "AccessMode",
     "AccessStatus",
+    "AuditInForce",
+    "AuditMode",
     "BindingRef",
     "BindingStatus",
     "KeysStatus",
@@ -139,6 +149,24 @@ class KeysStatus(Model):
     since: Timestamp = Field(description="When the version after the oldest one was made.")
 
 
+class AuditMode(StrEnum):
+    """Whether what is done to a tenant's memory leaves events."""
+
+    ENABLED = "Enabled"
+    DISABLED = "Disabled"
+
+
+class AuditInForce(Model):
+    """Whether and how the tenant is audited."""
+
+    mode: AuditMode = Field(description="Whether writes leave events.")
+    reads: AuditMode = Field(description="Whether reads leave events too.")
+    on_failure: AuditFailure = Field(
+        description="What becomes of an agent's call while nobody drains the queue."
+    )
+    clause: str = Field(default="", description="What asks for the audit.", max_length=2048)
+
+
 class MemoryTenantStatus(Status):
     """What the operator made and found."""
 
@@ -163,6 +191,9 @@ class MemoryTenantStatus(Status):
     )
     retention: RetentionStatus | None = Field(
         default=None, description="The retention in force, per class of record."
+    )
+    audit: AuditInForce | None = Field(
+        default=None, description="Whether and how the tenant is audited."
     )
     usage: Usage | None = Field(
         default=None, description="What the tenant used when it was last measured."

@@ -80,7 +80,9 @@ async def _execute(world: World, work: Work, action: Action) -> None:
             if "replicas" in limits:
                 limits["replicas"] = str(link.replicas)  # a repair may have counted meanwhile
             access = {field: after for name, field, _, after in fields if name == "access"}
-            await link.admin.write_states({tenant: StateChange(limits, access)})
+            audited = {after or "" for name, _, _, after in fields if name == "audited"}
+            change = StateChange(limits, access, next(iter(audited), None))
+            await link.admin.write_states({tenant: change})
         case SetUsers(users):
             await _set_users(work, users)
         case Disconnect(users):

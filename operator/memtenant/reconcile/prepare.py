@@ -25,6 +25,7 @@ from memtenant.reconcile.store import store_specs
 from memtenant.reconcile.world import FINALIZER, World
 from memtenant.resources.port import Declared
 from memtenant.rules.adoption import adoption_refusal
+from memtenant.rules.audit import AuditTerms, audit_entry, audit_terms
 from memtenant.rules.credentials import RotationRules
 from memtenant.rules.desired import Desired, Endpoint, Identity, Situation, desired
 from memtenant.rules.expiry import expiry
@@ -46,6 +47,7 @@ from memtenant.rules.plan import (
     SetState,
     WriteBinding,
     changed_fields,
+    changed_limits,
     user_actions,
 )
 from memtenant.rules.policy import (
@@ -89,6 +91,7 @@ class Prepared:
     key_available: bool
     state: TenantState
     quota_state: QuotaState
+    audit: AuditTerms
     desired: Desired
     plan: tuple[Action, ...]
     key_secret: str
@@ -165,6 +168,7 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
     # Entries bear the server's time: an operator whose clock is ahead must not expire them early.
     age_from = min(now, link.facts.primary.server_time or now)
     expiring = expiry(tenant, retention, age_from, held=bool(matters))
+    audit = audit_terms(policy.view, spec)
     rotation = RotationRules(
         every=spec.credentials.rotate_every,
         min_overlap=timedelta(days=spec.credentials.min_overlap.days),
@@ -197,6 +201,8 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
             matters=matters,
             content_minimum=policy.content_minimum is not None,
             cut_offs=expiring.fields,
+            audit=audit,
+            audited=audit_entry(audit, retention.audit.effective.period, state.audited),
             rights=policy.rights,
             masking=policy.masking,
             rotation=rotation,
@@ -218,6 +224,7 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
         settled.root is not None,
         state,
         quota_state,
+        audit,
         wanted,
         plan,
         roots.secret,
@@ -366,9 +373,11 @@ async def plan_tenant(
     record_changes = _record_changes(current, wanted, key_change)
     if record_changes:
         actions.append(SaveRecord(record_name(wanted.record.tenant), record_changes))
+    tenant = wanted.record.tenant
     fields = (
         *changed_fields("access", state.access, wanted.access),
-        *changed_fields("limits", state.limits, wanted.limits),
+        *changed_limits(state.limits, wanted.limits),
+        *changed_fields("audited", _entry(tenant, state.audited), _entry(tenant, wanted.audited)),
     )
     if fields:
         actions.append(SetState(fields))
@@ -379,6 +388,10 @@ async def plan_tenant(
     actions += user_actions(wanted.users, differing, live)
     actions += bindings
     return tuple(actions)
+
+
+def _entry(tenant: TenantId, audited: str) -> dict[str, str]:
+    return {str(tenant): audited} if audited else {}
 
 
 def _record_changes(current: Current, wanted: Desired, key_change: str) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ async def enforce_standing(world: World, declared: Declared) -> tuple[str, ...]:
     if link is None or link.facts is None or not link.ready:
         return ()
     state = (await link.admin.read_states([tenant])).get(tenant, TenantState())
-    before = accepted(record, state.limits, state.access)
+    before = accepted(record, state.limits, state.access, state.audited)
     if before is None:
         return ()
     matters, minimum = _restrictions(world, declared, before)

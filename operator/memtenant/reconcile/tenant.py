@@ -141,6 +141,7 @@ async def _say_so(world: World, prepared: Prepared, declared: Declared) -> bool:
             key_available=prepared.key_available,
             key_secret=prepared.key_secret,
             retention=retention_status(prepared.retention),
+            audit=prepared.audit.status,
             retention_findings=retention_findings(prepared.retention),
             usage=link.usage_of(tenant),
             measured_at=link.measured_at,

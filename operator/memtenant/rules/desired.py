@@ -18,6 +18,7 @@ from memtenant.crypto.audit_keys import audit_mac_key
 from memtenant.crypto.keyring import agent_keyring
 from memtenant.crypto.primitives import SecretKey
 from memtenant.rules.acl import AccessState, AclUser, render_user
+from memtenant.rules.audit import AuditTerms
 from memtenant.rules.credentials import Advance, Principal, RotationRules, advance
 from memtenant.rules.keymotion import KeyAdvance
 from memtenant.rules.policy import Matters, matters_to
@@ -74,7 +75,8 @@ class Situation:
     """Everything that decides what should be.
 
     ``matters`` are the legal holds that stand, ``content_minimum`` whether content is under one;
-    ``cut_offs`` are fields of ``o:limits`` (`memtenant.rules.expiry`);
+    ``cut_offs`` are fields of ``o:limits`` (`memtenant.rules.expiry`); ``audited`` is the entry in
+    ``mt:store:audited`` as it should be (`memtenant.rules.audit`);
     ``shown`` and ``idle`` as in `memtenant.rules.credentials.advance`; ``rotate_token`` is the
     rotation that was last asked for.
     """
@@ -91,6 +93,8 @@ class Situation:
     matters: Matters
     content_minimum: bool
     cut_offs: Mapping[str, str]
+    audit: AuditTerms
+    audited: str
     rights: SubjectRights
     masking: MaskingPolicy
     rotation: RotationRules
@@ -101,13 +105,15 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What should be. ``bindings`` are by agent, ``users`` those of every live credential."""
+    """What should be. ``bindings`` are by agent, ``users`` those of every live credential;
+    ``audited`` is the tenant's entry among those whose queues are drained, empty for none."""
 
     record: TenantRecord
     users: tuple[AclUser, ...]
     revoke: tuple[str, ...]
     limits: Mapping[str, str]
     access: Mapping[str, str]
+    audited: str
     bindings: Mapping[AgentName, Binding]
     state: AccessState
     advance: Advance
@@ -149,6 +155,7 @@ def desired(situation: Situation, now: datetime, mint: Callable[[], str]) -> Des
         revoke=step.revoke,
         limits=_limits(situation, state),
         access=_access(situation, after, principals),
+        audited=situation.audited,
         bindings={
             agent.name: _binding(
                 situation, agent.name, step.principals[_principal(spec, agent.name)]
@@ -262,6 +269,7 @@ def _limits(situation: Situation, state: AccessState) -> dict[str, str]:
         "least_kek": str(situation.keys.least),
         "replicas": str(situation.endpoint.replicas),
         **situation.cut_offs,
+        **situation.audit.to_fields(),
     }
 
 

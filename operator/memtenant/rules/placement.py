@@ -13,7 +13,7 @@ from memtenant.api.fields import DeletionPolicy, EnforcementMode, Isolation, Rig
 from memtenant.api.policy import RetentionPolicySpec
 from memtenant.api.quantity import Quantity, quantity_of_bytes
 from memtenant.api.store import MemoryStoreSpec
-from memtenant.api.tenant import EncryptionMode, MemoryTenantSpec
+from memtenant.api.tenant import AuditMode, EncryptionMode, MemoryTenantSpec
 from memtenant.tenancy.identity import TenantId
 
 __all__ = [
@@ -25,7 +25,10 @@ __all__ = [
     "place",
     "policy_refusals",
     "refusals",
+    "requires_audit",
 ]
+
+_AUDITING = ("access_logging", "access_monitoring", "immutable_audit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,13 @@ def policy_refusals(applicant: Applicant, policy: PolicyView) -> Iterator[Refusa
             "spec.encryption.mode",
             f"{required} requires encryption: set spec.encryption.mode to Enabled",
         )
+    audited = requires_audit(policy)
+    if audited and spec.audit.mode is AuditMode.DISABLED:
+        yield Refusal(
+            "AuditRequired",
+            "spec.audit.mode",
+            f"{audited} requires the audit: set spec.audit.mode to Enabled, or leave it out",
+        )
     if spec.isolation is Isolation.MINIMAL:
         for too_weak, what in (
             (
@@ -197,6 +207,14 @@ def policy_refusals(applicant: Applicant, policy: PolicyView) -> Iterator[Refusa
                     f"{too_weak} asks for {what}, which isolation Minimal does not have: use "
                     "isolation Moderate (in a new tenant, as isolation cannot change)",
                 )
+
+
+def requires_audit(policy: PolicyView) -> str:
+    """What requires that tenants under the policy be audited, in words; empty where nothing does:
+    the policy itself, or the first of its frameworks' features that rest on an audit."""
+    insists = policy.spec.audit.mode is EnforcementMode.REQUIRED
+    asking = (_required_by(policy, feature, insists) for feature in _AUDITING)
+    return next((words for words in asking if words), "")
 
 
 def _required_by(policy: PolicyView, feature: str, insists: bool) -> str:

@@ -15,6 +15,7 @@ from textwrap import shorten
 from memtenant.rules.acl import AclUser
 
 __all__ = [
+    "NOT_THE_OPERATORS",
     "Action",
     "AddFinalizer",
     "Differences",
@@ -27,8 +28,12 @@ __all__ = [
     "SetUsers",
     "WriteBinding",
     "changed_fields",
+    "changed_limits",
     "user_actions",
 ]
+
+NOT_THE_OPERATORS = frozenset({"audit_heartbeat"})
+"""Fields of ``o:limits`` that the sealer writes."""
 
 _SHOWN = 6
 _LONGEST_WHAT = 100
@@ -66,7 +71,8 @@ class SaveRecord:
 
 @dataclass(frozen=True, slots=True)
 class SetState:
-    """Write fields of the operator's hashes on the store: (hash, field, before, after)."""
+    """Write fields of the operator's hashes on the store: (hash, field, before, after). The hashes
+    are ``access`` and ``limits`` of the tenant, and ``audited``, in which its entry is."""
 
     fields: tuple[tuple[str, str, str | None, str | None], ...]
 
@@ -179,6 +185,15 @@ def user_actions(
     if on:
         actions.append(Prove(on, live))
     return tuple(actions)
+
+
+def changed_limits(
+    before: Mapping[str, str], after: Mapping[str, str]
+) -> tuple[tuple[str, str, str | None, str | None], ...]:
+    """The fields of ``o:limits`` that differ; what the sealer writes there stays as it is."""
+    own = {field: value for field, value in before.items() if field not in NOT_THE_OPERATORS}
+    wanted = {field: value for field, value in after.items() if field not in NOT_THE_OPERATORS}
+    return changed_fields("limits", own, wanted)
 
 
 def changed_fields(

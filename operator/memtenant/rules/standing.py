@@ -25,10 +25,11 @@ __all__ = ["Accepted", "Standing", "accepted", "standing"]
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """What the store remembers of the tenant's last reconcile that reached its end: the hashes
-    ``o:limits`` and ``o:access`` as they are."""
+    ``o:limits`` and ``o:access`` as they are, and how the tenant is audited."""
 
     limits: Mapping[str, str]
     access: Mapping[str, str]
+    audited: str
     quota: Limits
 
 
@@ -42,7 +43,7 @@ class Standing:
 
 
 def accepted(
-    record: TenantRecord, limits: Mapping[str, str], access: Mapping[str, str]
+    record: TenantRecord, limits: Mapping[str, str], access: Mapping[str, str], audited: str = ""
 ) -> Accepted | None:
     """None where the store does not remember this tenant: it never was ready, or lost its data."""
     if access.get("incarnation") != record.incarnation:
@@ -51,7 +52,7 @@ def accepted(
         quota = Limits(int(limits["memory"]), int(limits["conversations"]))
     except (KeyError, ValueError):
         return None
-    return Accepted(limits, access, quota)
+    return Accepted(limits, access, audited, quota)
 
 
 def standing(
@@ -86,6 +87,7 @@ def standing(
                 "minimum": "1" if content_minimum else "0",
                 **quota_state.to_fields(),
             },
+            audited=before.audited,
             bindings={},
             state=state,
             advance=Advance(record.principals, (), None, (), honoured=False),

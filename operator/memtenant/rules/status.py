@@ -17,6 +17,7 @@ from memtenant.api.resource import Status
 from memtenant.api.tenant import (
     AccessMode,
     AccessStatus,
+    AuditInForce,
     BindingRef,
     BindingStatus,
     KeysStatus,
@@ -63,6 +64,7 @@ class Provisioned:
     key_available: bool
     key_secret: str
     retention: RetentionStatus
+    audit: AuditInForce
     retention_findings: tuple[Finding, ...]
     usage: Measured | None
     measured_at: datetime | None
@@ -93,6 +95,7 @@ def ready_status(
             "keys": _keys(before.keys, found.keys, found.key_scan),
             "access": _access(before.access, found.desired.state.mode, now),
             "retention": found.retention,
+            "audit": found.audit,
             "usage": _usage(before.usage, found),
             "binding": BindingRef(name=bindings[0].name),
             "bindings": bindings,

@@ -1,9 +1,12 @@
-"""The hashes that the operator keeps about a tenant in its store: ``o:limits`` and ``o:access``."""
+"""What the operator keeps about a tenant in its store: ``o:limits``, ``o:access``, and the tenant's
+entry in the hash of those that are audited.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from redis.exceptions import ResponseError
 
@@ -21,18 +24,25 @@ _BATCH = 250
 
 @dataclass(frozen=True, slots=True)
 class TenantState:
-    """A tenant's two hashes; empty where the store has none."""
+    """A tenant's two hashes and its entry; empty where the store has none."""
 
     limits: Mapping[str, str] = field(default_factory=dict)
     access: Mapping[str, str] = field(default_factory=dict)
+    audited: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """Fields to set, or to remove (None); fields that are not named stay as they are."""
+    """Fields to set, or to remove (None); fields that are not named stay as they are.
+
+    ``audited`` is the entry as it shall be (empty: none; None: as it is). ``events`` are entries to
+    append to the tenant's audit queue: what they tell is written with them, or not at all.
+    """
 
     limits: Mapping[str, str | None] = field(default_factory=dict)
     access: Mapping[str, str | None] = field(default_factory=dict)
+    audited: str | None = None
+    events: Sequence[bytes] = field(default=(), repr=False)
 
 
 async def read_states(
@@ -47,10 +57,14 @@ async def read_states(
                 for tenant in batch
                 for name in (keys.limits(tenant), keys.access(tenant))
             ]
+            + [("HMGET", keys.STORE_AUDITED, *map(str, batch))]
         )
-        hashes = [_fields(node, reply) for reply in replies]
-        for tenant, limits, access in zip(batch, hashes[::2], hashes[1::2], strict=True):
-            states[tenant] = TenantState(limits, access)
+        *hashes, entries = replies
+        found = [_fields(node, reply) for reply in hashes]
+        for tenant, limits, access, entry in zip(
+            batch, found[::2], found[1::2], _list(node, entries), strict=True
+        ):
+            states[tenant] = TenantState(limits, access, (entry or b"").decode("utf-8", "replace"))
     return states
 
 
@@ -59,15 +73,7 @@ async def write_states(
 ) -> None:
     """Apply the changes in their order, fenced, each of them atomically."""
     for batch in batches(changes, _BATCH):
-        commands = [
-            command
-            for tenant, change in batch
-            for name, fields in (
-                (keys.limits(tenant), change.limits),
-                (keys.access(tenant), change.access),
-            )
-            for command in _changes(name, fields)
-        ]
+        commands = [command for tenant, change in batch for command in _commands(tenant, change)]
         await _fenced(primary, term, commands)
 
 
@@ -87,6 +93,16 @@ async def _fenced(primary: NodeClient, term: Term, commands: list[Command]) -> N
             raise translated(reply, str(primary.address))
 
 
+def _commands(tenant: TenantId, change: StateChange) -> Iterator[Command]:
+    # Who drains the queue is told before the Functions are told to fill it.
+    if change.audited is not None:
+        yield from _changes(keys.STORE_AUDITED, {str(tenant): change.audited or None})
+    yield from _changes(keys.limits(tenant), change.limits)
+    yield from _changes(keys.access(tenant), change.access)
+    if change.events:
+        yield ("RPUSH", keys.audit_queue(tenant), *change.events)
+
+
 def _changes(key: str, fields: Mapping[str, str | None]) -> Iterator[Command]:
     written = {name: value for name, value in fields.items() if value is not None}
     if written:
@@ -96,9 +112,11 @@ def _changes(key: str, fields: Mapping[str, str | None]) -> Iterator[Command]:
 
 
 def _fields(node: NodeClient, reply: Reply) -> dict[str, str]:
+    texts = [item.decode("utf-8", "replace") for item in _list(node, reply)]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _list(node: NodeClient, reply: Reply) -> list[Any]:
     if isinstance(reply, ResponseError):
         raise translated(reply, str(node.address))
-    if not isinstance(reply, list):
-        return {}
-    texts = [item.decode("utf-8", "replace") for item in reply]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
+    return reply if isinstance(reply, list) else []
