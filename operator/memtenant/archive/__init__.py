@@ -4,6 +4,7 @@ The sealer writes (`LogWriter`), everybody else reads (`ArchiveReader`), and who
 verifies (`verify`). docs/audit-format.md has every byte of it.
 """
 
+from memtenant.archive.cursor import Finding
 from memtenant.archive.folder import ArchiveFolder
 from memtenant.archive.intake import MacKeys
 from memtenant.archive.port import Archive
@@ -15,16 +16,19 @@ from memtenant.archive.reader import (
     SealedWindow,
 )
 from memtenant.archive.signer import FolderSigner, SignedHead, SignerState
+from memtenant.archive.verify import Result, Verification, VerifiedLog, verify
 from memtenant.archive.writer import LogWriter, Sealed, Taken
 
 __all__ = [
     "Archive",
     "ArchiveFolder",
     "ArchiveReader",
+    "Finding",
     "FolderSigner",
     "LogWriter",
     "MacKeys",
     "Place",
+    "Result",
     "Sealed",
     "SealedEntry",
     "SealedGap",
@@ -32,4 +36,7 @@ __all__ = [
     "SignedHead",
     "SignerState",
     "Taken",
+    "Verification",
+    "VerifiedLog",
+    "verify",
 ]

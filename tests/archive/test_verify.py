@@ -1,0 +1,209 @@
+"""Verification finds whatever was changed, says where, and finds nothing where nothing was."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from zlib import crc32
+
+import pytest
+
+from memtenant.archive import ArchiveReader, Result, SignedHead, Verification, verify
+from memtenant.audit.checkpoint import Checkpoint, SignedCheckpoint
+from memtenant.crypto.signing import SigningKey
+from tests.archive.making import LOG, NEIGHBOUR, ORIGIN, Agent, Sealer
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Sealer:
+    """Two logs, two months, an empty window, a gap, an entry that is no event."""
+    sealer = Sealer(tmp_path_factory.mktemp("made"))
+    agent, other = Agent(), Agent(log_id=NEIGHBOUR)
+    sealer.take([agent.entry(1), agent.entry(3), b"nonsense"])
+    sealer.seal()
+    sealer.take(other.some(1), NEIGHBOUR)
+    sealer.seal(days=1)
+    sealer.seal()
+    sealer.take([agent.entry(4)])
+    sealer.seal()
+    sealer.archive.close()
+    return sealer
+
+
+@pytest.fixture
+def copy(made: Sealer, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made.root, tmp_path / "copy"))
+
+
+def first_checkpoint(root: Path) -> SignedCheckpoint:
+    return next(iter(ArchiveReader.open(root).checkpoints()))
+
+
+def verified(root: Path, trusted: SignedCheckpoint | None) -> Verification:
+    return verify(ArchiveReader.open(root), trusted=trusted)
+
+
+def evidence(root: Path) -> Iterator[Path]:
+    for folder in ("logs", "tree", "checkpoints"):
+        yield from sorted(path for path in (root / folder).rglob("*") if path.is_file())
+
+
+def test_what_was_not_changed_is_good_where_a_checkpoint_anchors_it(made: Sealer) -> None:
+    anchor = first_checkpoint(made.root)
+    seen: list[tuple[int, int]] = []
+    found = verify(made.reader, trusted=anchor, progress=lambda done, due: seen.append((done, due)))
+    assert (found.result, found.findings, found.windows) == (Result.GOOD, (), 4)
+    assert [(one.log_id, one.first, one.sealed, one.size) for one in found.logs] == [
+        (NEIGHBOUR, 0, 1, 1),
+        (LOG, 0, 5, 5),
+    ]
+    assert seen[-1][0] == seen[-1][1] > 0
+    assert verified(made.root, None).result is Result.INCOMPLETE
+    assert verify(made.reader, trusted=anchor, log_ids=[LOG]).logs[0].log_id == LOG
+
+
+def test_every_byte_that_is_changed_is_found(made: Sealer, copy: Path) -> None:
+    anchor = first_checkpoint(made.root)
+    for file in evidence(copy):
+        whole = file.read_bytes()
+        name = str(file.relative_to(copy))
+        for place in range(len(whole)):
+            changed = bytearray(whole)
+            changed[place] ^= 1 + place % 255
+            file.write_bytes(changed)
+            found = verified(copy, anchor)
+            assert found.result is Result.TAMPERED, (name, place)
+            told = {one.file for one in found.findings}
+            assert name in told, (name, place, found.findings)
+        file.write_bytes(whole)
+    assert verified(copy, anchor).result is Result.GOOD
+
+
+def test_a_file_that_is_missing_or_cut_is_found(made: Sealer, copy: Path) -> None:
+    anchor = first_checkpoint(made.root)
+    for file in evidence(copy):
+        whole = file.read_bytes()
+        file.unlink()
+        result = verified(copy, anchor).result
+        # Without the public key that lies there nothing can be said, unless one is given.
+        assert result is (Result.INCOMPLETE if file.name == "key" else Result.TAMPERED), file
+        file.write_bytes(whole[: len(whole) // 2])
+        assert verified(copy, anchor).result is Result.TAMPERED, file
+        file.write_bytes(whole)
+
+
+def test_where_a_leaf_was_changed_is_told_with_what_it_said(made: Sealer, copy: Path) -> None:
+    file = copy / "logs" / LOG / "2026-01.log"
+    data = bytearray(file.read_bytes())
+    last = bytes(data).rindex(b"triage")
+    data[last + 30] ^= 1
+    file.write_bytes(data)
+    (finding,) = verified(copy, first_checkpoint(made.root)).findings
+    assert finding.file == f"logs/{LOG}/2026-01.log"
+    assert finding.leaf == 2
+    assert finding.offset is not None
+    assert finding.offset < last < finding.offset + 130
+    assert finding.event.startswith("append by triage")
+    assert finding.event.endswith("counter 3")
+
+
+def test_who_mends_the_checksum_is_found_by_the_tree(made: Sealer, copy: Path) -> None:
+    file = copy / "logs" / LOG / "2026-01.log"
+    data = bytearray(file.read_bytes())
+    length = int.from_bytes(data[:4], "big")
+    data[8 + length - 1] ^= 1
+    data[4:8] = crc32(data[8 : 8 + length]).to_bytes(4, "big")
+    file.write_bytes(data)
+    (finding,) = verified(copy, first_checkpoint(made.root)).findings
+    assert "a leaf from 0 to 3" in finding.what
+
+
+def test_a_history_that_the_key_signed_anew_is_found_by_the_trusted_checkpoint(
+    made: Sealer, tmp_path: Path
+) -> None:
+    anchor = first_checkpoint(made.root)
+    other = Sealer(tmp_path)
+    other.archive.close()
+    shutil.copytree(made.root.parent / "audit", tmp_path / "audit", dirs_exist_ok=True)
+    (tmp_path / "audit" / "head").unlink()
+    shutil.rmtree(other.root)
+    other.reopen()
+    for _ in range(6):
+        other.seal()
+    assert verified(other.root, None).result is Result.INCOMPLETE
+    found = verified(other.root, anchor)
+    assert found.result is Result.TAMPERED
+    assert "does not continue the trusted checkpoint" in found.findings[0].what
+
+
+def test_another_key_than_the_trusted_one_is_found(made: Sealer, copy: Path) -> None:
+    forger = SigningKey.new(ORIGIN)
+    assert verify(ArchiveReader.open(copy), public_key=forger.public).result is Result.TAMPERED
+    foreign = Checkpoint(ORIGIN, 2, bytes(32)).sign(forger)
+    assert verified(copy, foreign).result is Result.TAMPERED
+
+
+def test_an_archive_that_is_older_than_the_trusted_checkpoint_is_found(
+    made: Sealer, tmp_path: Path
+) -> None:
+    sealer = Sealer(tmp_path)
+    sealer.take(Agent().some(2))
+    sealer.seal()
+    old = shutil.copytree(sealer.root, tmp_path / "old")
+    sealer.seal()
+    newest = sealer.reader.latest()
+    found = verified(old, newest)
+    assert found.result is Result.TAMPERED
+    assert "older than the trusted checkpoint" in found.findings[0].what
+
+
+def test_what_is_not_sealed_yet_is_counted_and_a_write_that_goes_on_is_no_tampering(
+    tmp_path: Path,
+) -> None:
+    sealer = Sealer(tmp_path)
+    agent = Agent()
+    sealer.take(agent.some(2))
+    sealer.seal()
+    anchor = sealer.reader.latest()
+    sealer.take(agent.some(3))
+    found = verified(sealer.root, anchor)
+    assert found.result is Result.GOOD
+    assert (found.logs[0].sealed, found.logs[0].size) == (2, 5)
+    file = sealer.root / "logs" / LOG / "2026-01.log"
+    file.write_bytes(file.read_bytes()[:-3])
+    assert verified(sealer.root, anchor).result is Result.INCOMPLETE
+
+
+def test_months_that_were_let_go_are_told_apart_from_those_that_were_taken(
+    tmp_path: Path,
+) -> None:
+    sealer = Sealer(tmp_path)
+    agent = Agent()
+    for _ in range(4):
+        sealer.take(agent.some(5))
+        sealer.seal()
+        sealer.tick(days=19)
+    anchor = sealer.reader.latest()
+    assert sealer.reader.months(LOG) == ["2026-01", "2026-02", "2026-03"]
+    assert sealer.writer.prune(LOG, sealer.now.replace(month=3, day=1))
+    taken = shutil.copytree(sealer.root, tmp_path / "taken")
+    for name in ("2026-01.head", "2026-01.log"):
+        (taken / "logs" / LOG / name).unlink()
+    assert verified(taken, anchor).result is Result.TAMPERED
+    sealer.seal()
+    assert sealer.reader.months(LOG) == ["2026-03"]
+    found = verified(sealer.root, anchor)
+    assert (found.result, found.logs[0].first) == (Result.GOOD, 10)
+    sealer.reopen()
+    assert sealer.take([agent.next()]) == (1, 0, 0, 0)
+    sealer.writer.prune("tree", sealer.now.replace(month=3, day=1))
+    sealer.seal()
+    sealer.reopen()
+    assert verified(sealer.root, anchor).result is Result.GOOD
+    assert verified(sealer.root, None).findings == ()
+
+
+def test_a_state_of_the_signer_reads_back() -> None:
+    head = SignedHead(7, bytes(range(32)), 3)
+    assert SignedHead.parse(head.to_json()) == head
