@@ -138,8 +138,8 @@ def store_finding(view: SealView) -> Finding | None:
     if irregular:
         shown = ", ".join(str(tenant) for tenant in irregular[:5])
         more = f" and {len(irregular) - 5} more" if len(irregular) > 5 else ""
-        reason = next(_irregularity(view.audited[tenant])[0] for tenant in irregular)
-        return _false(reason, f"The audit logs of {shown}{more} are not whole: see the tenants")
+        bad = any(view.audited[tenant].bad for tenant in irregular)
+        return _irregular(f"The audit logs of {shown}{more} are not whole: see the tenants", bad)
     return _sealed(f"{len(view.audited)} logs are sealed")
 
 
@@ -151,9 +151,9 @@ def log_finding(view: SealView, tenant: TenantId) -> Finding | None:
     if not view.alive:
         return _stale(view.sealer)
     if _is_irregular(log, view.now):
-        reason, words = _irregularity(log)
         at = datetime.fromtimestamp(log.irregular_at / 1000, UTC)
-        return _false(reason, f"{words}, the last at {at:%Y-%m-%dT%H:%M:%SZ}")
+        words = f"{_irregularities(log)}, the last at {at:%Y-%m-%dT%H:%M:%SZ}"
+        return _irregular(words, bool(log.bad))
     return _sealed("The tenant's audit log is sealed")
 
 
@@ -167,7 +167,11 @@ def _stale(sealer: SealerReport | None) -> Finding:
     )
 
 
-def _irregularity(log: LogReport) -> tuple[str, str]:
+def _irregular(words: str, bad: bool) -> Finding:
+    return _false("BadMACs", words) if bad else _false("AuditGaps", words)
+
+
+def _irregularities(log: LogReport) -> str:
     found = []
     if log.bad:
         found.append(f"{log.bad} entries of the queue are not what they claim to be")
@@ -175,9 +179,8 @@ def _irregularity(log: LogReport) -> tuple[str, str]:
         found.append(f"events are missing in {log.gaps} places")
     if log.dropped:
         found.append(f"{log.dropped} events were dropped while nobody drained")
-    reason = "BadMACs" if log.bad else "AuditGaps"
     words = " and ".join(found) or "the queue lost entries"
-    return reason, words[:1].upper() + words[1:]
+    return words[:1].upper() + words[1:]
 
 
 def _is_irregular(log: LogReport, now: int) -> bool:
