@@ -22,6 +22,7 @@ from memtenant.cli.plan import plan
 from memtenant.cli.program import COMPLETE_ENV, completion, version
 from memtenant.cli.retention import retention
 from memtenant.cli.rotate import rotate
+from memtenant.cli.seal import seal
 from memtenant.cli.store import store
 from memtenant.cli.validate import validate
 from memtenant.errors import MemtenantError
@@ -62,6 +63,7 @@ app.command(rich_help_panel=_DECLARING)(rotate)
 app.add_typer(local, name="local", rich_help_panel=_RUNNING)
 app.add_typer(retention, name="retention", rich_help_panel=_RUNNING)
 app.add_typer(store, name="store", rich_help_panel=_RUNNING)
+app.command(rich_help_panel=_RUNNING)(seal)
 app.command(rich_help_panel=_RUNNING)(controller)
 app.command(rich_help_panel=_RUNNING)(detach)
 app.command(rich_help_panel=_RUNNING)(completion)

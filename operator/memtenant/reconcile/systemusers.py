@@ -5,6 +5,8 @@ Their passwords are in the Secrets before any server knows them, as an agent's a
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from memtenant.crypto.audit_keys import INSTALLATION_LOG, audit_mac_key, audit_root
 from memtenant.errors import StoreRefused
 from memtenant.jobs.link import StoreLink
@@ -57,9 +59,9 @@ async def _save(world: World, role: SystemRole, link: StoreLink) -> tuple[str, .
     home = world.resources.home
     stored = await world.resources.get_secret(home, role.secret_name)
     known = SystemSecret() if stored is None else SystemSecret.from_data(stored.data)
-    wanted = SystemSecret(await _audit_key(world, role), known.stores, known.accounts).with_store(
-        _access(role, link), world.clock.now(), mint_password, world.timing.kubelet_lag
-    )
+    wanted = replace(
+        known, audit_key=await _audit_key(world, role), installation=world.installation
+    ).with_store(_access(role, link), world.clock.now(), mint_password, world.timing.kubelet_lag)
     draft = SecretDraft(
         namespace=home,
         name=role.secret_name,
@@ -83,8 +85,8 @@ def _access(role: SystemRole, link: StoreLink) -> StoreAccess:
     tls = settings.tls
     return StoreAccess(
         name=link.name,
-        flavour="Standalone",
-        endpoints=(Endpoint(link.endpoint.host, link.endpoint.port),),
+        flavour="Standalone" if link.sentinel is None else "Sentinel",
+        endpoints=(Endpoint(link.primary.host, link.primary.port),),
         username=role.user,
         password="",
         tls=tls is not None,

@@ -27,6 +27,7 @@ from memtenant.tenancy.storesfile import STORES_FILE, StoreAccess, StoresFile
 
 __all__ = [
     "AUDIT_KEY",
+    "INSTALLATION",
     "ROTATE_AFTER",
     "Account",
     "SystemRole",
@@ -40,6 +41,9 @@ ROTATE_AFTER = timedelta(days=30)
 
 AUDIT_KEY = "audit.key"
 """The key of a role's Secret that holds what it authenticates events with: 32 bytes."""
+
+INSTALLATION = "installation"
+"""The key of it that holds the installation's id."""
 
 _ACCOUNTS = "accounts.json"
 _MAX_BYTES = 512 * 1024
@@ -152,10 +156,11 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class SystemSecret:
-    """What a role's Secret holds: its audit key, the stores with its passwords, and how old they
-    are."""
+    """What a role's Secret holds: its audit key, whose installation it is, the stores with its
+    passwords, and how old they are."""
 
     audit_key: bytes = field(default=b"", repr=False)
+    installation: str = ""
     stores: StoresFile = field(default_factory=StoresFile)
     accounts: Mapping[str, Account] = field(default_factory=dict, repr=False)
 
@@ -203,6 +208,7 @@ class SystemSecret:
         """As the Secret holds it."""
         return {
             AUDIT_KEY: self.audit_key,
+            INSTALLATION: self.installation.encode(),
             STORES_FILE: self.stores.to_json(),
             _ACCOUNTS: canonical_json(
                 {"stores": [_written(name, one) for name, one in sorted(self.accounts.items())]}
@@ -218,8 +224,9 @@ class SystemSecret:
             fields = read_json(data.get(_ACCOUNTS, b""), limit=_MAX_BYTES)
             accounts = dict(_account(one) for one in fields.each("stores", 1000))
         except (KeyInvalid, DocumentInvalid):
-            return cls(data.get(AUDIT_KEY, b""))
-        return cls(data.get(AUDIT_KEY, b""), stores, accounts)
+            return cls()
+        installation = data.get(INSTALLATION, b"").decode("utf-8", "replace")
+        return cls(data.get(AUDIT_KEY, b""), installation, stores, accounts)
 
 
 def _written(name: str, account: Account) -> dict[str, object]:

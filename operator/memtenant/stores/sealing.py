@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.errors import InvalidResource, LoginRefused, StoreRefused, StoreUnavailable
@@ -48,7 +48,6 @@ class Roster:
 
     queues: tuple[Queue, ...]
     unreadable: tuple[str, ...] = ()
-    seal: Mapping[str, str] = field(default_factory=dict)
 
 
 def queue_of(log: str) -> str:
@@ -86,10 +85,8 @@ class SealingStore:
             writer.transport.abort()
 
     async def roster(self) -> Roster:
-        """Whose queues there are, how long they are, and what the last seal said of itself."""
-        found, seal = await self._run(
-            [("HGETALL", keys.STORE_AUDITED), ("HGETALL", keys.STORE_SEALER)]
-        )
+        """Whose queues there are, and how long they are."""
+        found = (await self._run([("HGETALL", keys.STORE_AUDITED)]))[0]
         audited: dict[str, Audited] = {}
         unreadable = []
         for name, value in _pairs(found):
@@ -110,7 +107,6 @@ class SealingStore:
                 for log, length, lost in zip(logs, lengths, [*dropped, 0], strict=True)
             ),
             tuple(unreadable),
-            {name.decode(): value.decode("utf-8", "replace") for name, value in _pairs(seal)},
         )
 
     async def page(self, log: str, most: int) -> list[bytes]:
@@ -131,21 +127,27 @@ class SealingStore:
         await self._run([("LTRIM", queue, len(entries), -1)])
         return True
 
-    async def beat(self, tenants: Sequence[TenantId]) -> None:
-        """Say to the Functions that the tenants' queues are drained, by the server's clock. A
-        tenant whose limits are gone gets none back by this."""
+    async def beat(self, tenants: Sequence[TenantId]) -> int:
+        """Say to the Functions that the tenants' queues are drained, by the server's clock: its
+        milliseconds. A tenant whose limits are gone gets none back by this."""
+        now = _milliseconds((await self._run([("TIME",)]))[0])
         for batch in batches(tenants, _BATCH):
             names = [keys.limits(tenant) for tenant in batch]
             for _ in range(_TRIES):
                 replies = await self._run(
-                    [("WATCH", *names), ("TIME",), *(("HGET", name, "format") for name in names)]
+                    [("WATCH", *names), *(("HGET", name, "format") for name in names)]
                 )
-                now = _milliseconds(replies[1])
-                there = [name for name, one in zip(names, replies[2:], strict=True) if one]
+                there = [name for name, one in zip(names, replies[1:], strict=True) if one]
                 beats = [("HSET", name, "audit_heartbeat", now) for name in there]
                 replies = await self._run([("MULTI",), *beats, ("EXEC",)])
                 if replies[-1] is not None:
                     break
+        return now
+
+    async def told(self, key: str) -> dict[str, str]:
+        """What was told there before."""
+        reply = (await self._run([("HGETALL", key)]))[0]
+        return {name.decode(): value.decode("utf-8", "replace") for name, value in _pairs(reply)}
 
     async def tell(self, hashes: Mapping[str, Mapping[str, str]]) -> None:
         """Write what the operator shows: key → fields."""

@@ -35,8 +35,9 @@ class Endpoint:
 class StoreAccess:
     """How one store is reached and who logs in.
 
-    flavour: ``Standalone``. ca_crt, client_crt, client_key are PEM, empty where there is none;
-    server_name is the name to expect in certificates, empty for the endpoint's host.
+    flavour: ``Standalone``, or ``Sentinel``, whose endpoint is where the primary was last. ca_crt,
+    client_crt, client_key are PEM, empty where there is none; server_name is the name to expect in
+    certificates, empty for the endpoint's host.
     """
 
     name: str

@@ -1,0 +1,308 @@
+"""Drain the audit queues of the stores into the logs, and seal: the work of the sealer.
+
+An entry leaves its queue only after it is on the archive's disk. What is killed in between is taken
+again by the next round, and recognised. The heartbeat, on which agents depend, follows a round
+that the archive took; a round without entries writes to the archive too, to see that it would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from memtenant.archive import Archive, LogWriter, MacKeys, Sealed, Taken
+from memtenant.clock import Clock, system_clock
+from memtenant.crypto.audit_keys import INSTALLATION_LOG, audit_mac_key
+from memtenant.crypto.primitives import SecretKey
+from memtenant.errors import (
+    ArchiveInconsistent,
+    ArchiveMalformed,
+    InvalidResource,
+    KeyInvalid,
+    MemtenantError,
+)
+from memtenant.rules.sealing import LogReport, SealerReport
+from memtenant.stores.sealing import Queue, Roster, SealingStore
+from memtenant.tenancy import keys
+from memtenant.tenancy.audited import Audited
+from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.period import Period
+
+__all__ = ["BEAT_EVERY", "DEFAULT_WINDOW", "Drained", "Engine", "StoreDrain"]
+
+PAGE = 5000
+"""Entries that are read, archived and removed together: some 600 KB, and one wait for the disk."""
+
+MOST_A_ROUND = 100_000
+"""Entries of one queue before the next queue has its turn."""
+
+BEAT_EVERY = 10.0
+"""Seconds between two heartbeats: agents are refused 60 seconds after the last."""
+
+DEFAULT_WINDOW = 60
+"""Seconds between two seals where no policy asks for fewer."""
+
+_ALIVE = "state/alive"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What one round over a store did. ``waiting`` are entries that are left, ``refused`` logs that
+    are not what was sealed, and ``shrunk`` queues that lost entries, by whomever."""
+
+    entries: int = 0
+    events: int = 0
+    bad: int = 0
+    gaps: int = 0
+    duplicates: int = 0
+    waiting: int = 0
+    refused: tuple[str, ...] = ()
+    shrunk: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+
+    def plus(self, taken: Taken, entries: int) -> Drained:
+        """And a page more."""
+        return replace(
+            self,
+            entries=self.entries + entries,
+            events=self.events + taken.events,
+            bad=self.bad + taken.bad,
+            gaps=self.gaps + taken.gaps,
+            duplicates=self.duplicates + taken.duplicates,
+        )
+
+
+class Engine:
+    """The one `LogWriter` of a process, in a thread of its own: the disk holds nobody up, and what
+    several stores bring goes in one after the other."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        open_writer: Callable[[], LogWriter],
+        audit_root: SecretKey,
+        clock: Clock = system_clock,
+    ) -> None:
+        self._archive = archive
+        self._open_writer = open_writer
+        self._root = audit_root
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="archive")
+        self._writer: LogWriter | None = None
+        self._keys: dict[str, MacKeys] = {}
+        self.sealed: Sealed | None = None
+
+    async def close(self) -> None:
+        """Write down what makes the next start fast, and end the thread."""
+        writer, self._writer = self._writer, None
+        try:
+            if writer is not None:
+                await self._run(writer.close)
+        finally:
+            self._thread.shutdown(wait=True)
+
+    async def open(self) -> None:
+        """Read the archive: everything else does that too, where it was not done."""
+        await self._run(self._opened)
+
+    async def take(self, log: str, entries: list[bytes]) -> Taken:
+        """See `LogWriter.take`."""
+        mac_keys = self._keys.get(log) or self._keys.setdefault(log, self._mac_keys(log))
+        now = self._clock.now()
+        return await self._run(lambda: self._opened().take(log, entries, mac_keys, now))
+
+    async def seal(self) -> Sealed:
+        """See `LogWriter.seal`."""
+        now = self._clock.now()
+        self.sealed = await self._run(lambda: self._opened().seal(now))
+        return self.sealed
+
+    async def size(self, log: str) -> int:
+        """How many leaves a log has."""
+        return await self._run(lambda: self._opened().size(log))
+
+    async def prune(self, kept: Mapping[str, int]) -> tuple[str, ...]:
+        """Let months of logs go that are older than so many months; of which logs there were any.
+        They go with the next seal."""
+        now = self._clock.now()
+
+        def work() -> tuple[str, ...]:
+            writer = self._opened()
+            return tuple(
+                log
+                for log, months in kept.items()
+                if log not in writer.refused and writer.prune(log, Period(months, "mo").before(now))
+            )
+
+        return await self._run(work)
+
+    async def try_archive(self) -> None:
+        """Write to the archive. Raises `ArchiveUnavailable`."""
+        now = str(self._clock.now()).encode()
+        await self._run(lambda: self._archive.replace(_ALIVE, now))
+
+    def _opened(self) -> LogWriter:
+        if self._writer is None:
+            self._writer = self._open_writer()
+        return self._writer
+
+    def _mac_keys(self, log: str) -> MacKeys:
+        def key(agent: str, version: int) -> SecretKey | None:
+            try:
+                return audit_mac_key(self._root, log, agent, version)
+            except (InvalidResource, KeyInvalid):
+                return None
+
+        return key
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+@dataclass(slots=True)
+class StoreDrain:
+    """One store that is drained again and again, and told of it.
+
+    ``left`` is how long each queue was when the last round was over: nobody else shortens one.
+    ``seen`` is what was last told of each log.
+    """
+
+    store: SealingStore
+    engine: Engine
+    clock: Clock = system_clock
+    audited: dict[str, Audited] = field(default_factory=dict)
+    trouble: str = ""
+    left: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, LogReport] = field(default_factory=dict)
+    _told: dict[str, dict[str, str]] = field(default_factory=dict)
+    _beaten: float = -BEAT_EVERY
+    _beat_at: int = 0
+
+    async def round(self) -> Drained:
+        """Take what is in the queues, then say so. Raises what keeps it from that; the entries stay
+        where they are."""
+        roster = await self.store.roster()
+        self.audited = {one.log: one.audited for one in roster.queues if one.audited is not None}
+        self.left = {one.log: self.left.get(one.log, 0) for one in roster.queues}
+        drained = Drained(unreadable=roster.unreadable)
+        for queue in roster.queues:
+            drained = await self._drain(queue, drained)
+        await self._beat(drained.refused)
+        await self._tell_logs(roster)
+        return drained
+
+    async def _drain(self, queue: Queue, drained: Drained) -> Drained:
+        report = await self._report(queue.log)
+        shrunk = queue.length < self.left[queue.log]
+        taken_here = 0
+        try:
+            while taken_here < min(queue.length, MOST_A_ROUND):
+                page = await self.store.page(queue.log, PAGE)
+                if not page:
+                    break
+                taken = await self.engine.take(queue.log, page)
+                drained = drained.plus(taken, len(page))
+                irregular = bool(taken.gaps or taken.bad)
+                report = replace(
+                    report,
+                    size=taken.size,
+                    gaps=report.gaps + taken.gaps,
+                    bad=report.bad + taken.bad,
+                    irregular_at=self._now() if irregular else report.irregular_at,
+                )
+                self.seen[queue.log] = report
+                if not await self.store.trim(queue.log, page):
+                    shrunk = True
+                    break
+                taken_here += len(page)
+        except (ArchiveInconsistent, ArchiveMalformed):
+            drained = replace(drained, refused=(*drained.refused, queue.log))
+        waiting = max(queue.length - taken_here, 0)
+        self.left[queue.log] = waiting
+        lost = queue.dropped > report.dropped
+        self.seen[queue.log] = replace(
+            report,
+            queue=waiting,
+            dropped=queue.dropped,
+            irregular_at=self._now() if shrunk or lost else report.irregular_at,
+        )
+        return replace(
+            drained,
+            waiting=drained.waiting + waiting,
+            shrunk=(*drained.shrunk, queue.log) if shrunk else drained.shrunk,
+        )
+
+    async def _report(self, log: str) -> LogReport:
+        """What was told of the log before; by an earlier process, what the store has of it."""
+        if log not in self.seen:
+            fields = {} if log == INSTALLATION_LOG else await self.store.told(_report_key(log))
+            self.seen[log] = LogReport.from_fields(fields)
+        return self.seen[log]
+
+    async def _beat(self, refused: Iterable[str]) -> None:
+        moment = self.clock.monotonic()
+        if moment - self._beaten < BEAT_EVERY:
+            return
+        await self.engine.try_archive()
+        live = sorted(
+            TenantId.parse(log)
+            for log, audited in self.audited.items()
+            if not audited.closing and log not in refused
+        )
+        self._beat_at = await self.store.beat(live)
+        self._beaten = moment
+        await self.tell_sealer()
+
+    async def tell_sealer(self) -> None:
+        """Say on the store which seal is the last, and what keeps the next one from being made."""
+        sealed = self.engine.sealed
+        report = SealerReport(beat_at=self._beat_at, trouble=self.trouble)
+        if sealed is not None:
+            checkpoint = sealed.checkpoint.checkpoint
+            report = replace(
+                report,
+                origin=checkpoint.origin,
+                window=sealed.window,
+                size=checkpoint.size,
+                root=checkpoint.root.hex(),
+                sealed_at=sealed.time,
+            )
+        await self.store.tell({keys.STORE_SEALER: report.to_fields()})
+
+    async def _tell_logs(self, roster: Roster) -> None:
+        """What changed of each log since it was last told."""
+        sealed_at = 0 if self.engine.sealed is None else self.engine.sealed.time
+        told = {
+            _report_key(one.log): replace(self.seen[one.log], sealed_at=sealed_at).to_fields()
+            for one in roster.queues
+            if one.log != INSTALLATION_LOG
+        }
+        changed = {key: fields for key, fields in told.items() if self._told.get(key) != fields}
+        await self.store.tell(changed)
+        self._told = told
+
+    def window(self) -> int:
+        """Seconds between two seals, as the tenants' policies ask for them."""
+        return min((one.seal_every for one in self.audited.values()), default=DEFAULT_WINDOW)
+
+    def kept_months(self) -> dict[str, int]:
+        """The logs whose old months are to go, and how many stay."""
+        found = {log: audited.keep_months for log, audited in self.audited.items()}
+        return {log: months for log, months in found.items() if months is not None}
+
+    async def say_trouble(self, error: MemtenantError) -> None:
+        """Say on the store why nothing is sealed; without a heartbeat, which says that it is."""
+        self.trouble = str(error)
+        await self.tell_sealer()
+
+    def _now(self) -> int:
+        return int(self.clock.now().timestamp() * 1000)
+
+
+def _report_key(log: str) -> str:
+    return keys.sealer_report(TenantId.parse(log))

@@ -1,0 +1,225 @@
+"""All stores drained, and sealed once a window, until it is told to stop: the sealer's loop.
+
+A store that does not answer holds nobody up for long. An archive or a signer that does not take
+what it is given stops everything: the stores say so, and agents are refused or go on as the policy
+says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from memtenant.archive import Sealed
+from memtenant.clock import Clock, system_clock
+from memtenant.errors import MemtenantError, StoreUnavailable
+from memtenant.jobs.seal import DEFAULT_WINDOW, Drained, Engine, StoreDrain
+from memtenant.stores.sealing import SealingStore
+from memtenant.tenancy.storesfile import StoreAccess, StoresFile
+
+__all__ = ["Observer", "Sealing", "Step"]
+
+_EVERY = 1.0
+"""Seconds between two rounds: how long an event waits in its queue."""
+
+_LONGEST_WAIT = 30.0
+"""Seconds between two tries of what fails."""
+
+_PRUNE_EVERY = 3600.0
+
+_log = logging.getLogger(__name__)
+
+StoresSource = Callable[[], Awaitable[StoresFile]]
+
+
+class Observer(Protocol):
+    """Who is told what was done: metrics, or a person."""
+
+    def drained(self, store: str, drained: Drained) -> None:
+        """A round over a store came to its end."""
+
+    def sealed(self, sealed: Sealed) -> None:
+        """A window was sealed."""
+
+    def failed(self, store: str, error: MemtenantError) -> None:
+        """Something failed: of one store, or (``""``) of the archive or the signer."""
+
+
+@dataclass(slots=True)
+class Step:
+    """One step over everything: what each store came to, the seal, and what failed."""
+
+    drained: dict[str, Drained] = field(default_factory=dict)
+    sealed: Sealed | None = None
+    failures: dict[str, MemtenantError] = field(default_factory=dict)
+
+    @property
+    def failure(self) -> MemtenantError | None:
+        """The first."""
+        return next(iter(self.failures.values()), None)
+
+
+@dataclass(slots=True)
+class _Pause:
+    """Of one thing that fails: twice as long from time to time."""
+
+    until: float = 0.0
+    wait: float = _EVERY
+
+    def after_failure(self, now: float) -> None:
+        self.until, self.wait = now + self.wait, min(self.wait * 2, _LONGEST_WAIT)
+
+    def after_success(self) -> None:
+        self.until, self.wait = 0.0, _EVERY
+
+
+class Sealing:
+    """The sealer over all stores that ``stores`` names, which may change at any time."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        stores: StoresSource,
+        observer: Observer,
+        clock: Clock = system_clock,
+    ) -> None:
+        self._engine = engine
+        self._stores = stores
+        self._observer = observer
+        self._clock = clock
+        self._known = StoresFile()
+        self._drains: dict[str, StoreDrain] = {}
+        self._pauses: dict[str, _Pause] = {}
+        self._sealed_at: float | None = None
+        self._pruned_at: float | None = None
+        self.turned_at = clock.monotonic()
+
+    async def close(self) -> None:
+        """Close every connection, and the engine."""
+        for drain in self._drains.values():
+            await drain.store.close()
+        self._drains.clear()
+        await self._engine.close()
+
+    async def step(self) -> Step:
+        """Drain everything until the queues are empty, and seal."""
+        step = Step()
+        await self._follow()
+        for name, drain in sorted(self._drains.items()):
+            while await self._round(name, drain, step):
+                if not step.drained[name].waiting or step.drained[name].refused:
+                    break
+        if "" not in step.failures:
+            await self._seal(step)
+        return step
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Round after round; at the end, once more, so that little waits for the next start."""
+        while not stopping.is_set():
+            await self._turn()
+            self.turned_at = self._clock.monotonic()
+            try:
+                async with asyncio.timeout(_EVERY):
+                    await stopping.wait()
+            except TimeoutError:
+                continue
+        await self.step()
+
+    async def _turn(self) -> None:
+        step = Step()
+        now = self._clock.monotonic()
+        await self._follow()
+        await asyncio.gather(
+            *(
+                self._round(name, drain, step)
+                for name, drain in self._drains.items()
+                if self._pause(name).until <= now
+            )
+        )
+        due = self._sealed_at is None or now - self._sealed_at >= self.window()
+        if due and self._pause("").until <= now:
+            await self._seal(step)
+
+    def window(self) -> int:
+        """Seconds between two seals: the shortest that any policy asks for."""
+        return min((drain.window() for drain in self._drains.values()), default=DEFAULT_WINDOW)
+
+    async def _follow(self) -> None:
+        """Begin with stores that are new, and let go those that are gone."""
+        try:
+            self._known = await self._stores()
+        except MemtenantError as error:
+            _log.warning("the stores are as they were: %s", error)
+        names = {one.name for one in self._known}
+        for gone in self._drains.keys() - names:
+            await self._drains.pop(gone).store.close()
+        for new in names - self._drains.keys():
+            store = SealingStore(lambda name=new: self._access(name))  # type: ignore[misc]
+            self._drains[new] = StoreDrain(store, self._engine, self._clock)
+
+    def _access(self, name: str) -> StoreAccess:
+        access = self._known.get(name)
+        if access is None:
+            raise StoreUnavailable(f"store {name} is no longer among the sealer's")
+        return access
+
+    async def _round(self, name: str, drain: StoreDrain, step: Step) -> bool:
+        """Whether it went well."""
+        try:
+            step.drained[name] = await drain.round()
+        except MemtenantError as error:
+            await self._failed(name, error, step)
+            if not isinstance(error, StoreUnavailable):
+                await self._say(drain, error)
+            return False
+        self._pause(name).after_success()
+        self._observer.drained(name, step.drained[name])
+        return True
+
+    async def _seal(self, step: Step) -> None:
+        try:
+            await self._prune()
+            step.sealed = await self._engine.seal()
+        except MemtenantError as error:
+            await self._failed("", error, step)
+            for drain in self._drains.values():
+                await self._say(drain, error)
+            return
+        self._sealed_at = self._clock.monotonic()
+        self._pause("").after_success()
+        self._observer.sealed(step.sealed)
+        for name, drain in self._drains.items():
+            drain.trouble = ""
+            try:
+                await drain.tell_sealer()
+            except MemtenantError as error:
+                await self._failed(name, error, step)
+
+    async def _prune(self) -> None:
+        now = self._clock.monotonic()
+        if self._pruned_at is not None and now - self._pruned_at < _PRUNE_EVERY:
+            return
+        kept: dict[str, int] = {}
+        for drain in self._drains.values():
+            kept |= drain.kept_months()
+        for log in await self._engine.prune(kept):
+            _log.info("months of the log of %s that are older than they are kept go", log)
+        self._pruned_at = now
+
+    async def _failed(self, name: str, error: MemtenantError, step: Step) -> None:
+        step.failures[name] = error
+        self._pause(name).after_failure(self._clock.monotonic())
+        self._observer.failed(name, error)
+        _log.warning("%s: %s (%s)", name or "the archive", error, error.reason)
+
+    async def _say(self, drain: StoreDrain, error: MemtenantError) -> None:
+        try:
+            await drain.say_trouble(error)
+        except MemtenantError as silence:
+            _log.debug("a store was not told: %s", silence)
+
+    def _pause(self, name: str) -> _Pause:
+        return self._pauses.setdefault(name, _Pause())
