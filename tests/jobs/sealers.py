@@ -1,0 +1,102 @@
+"""A sealer over a real server and a folder, also as a process that can be killed.
+
+As a program: ``python -m tests.jobs.sealers FOLDER < stores.json`` seals until it is killed.
+"""
+
+import asyncio
+import hashlib
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from memtenant.archive import ArchiveFolder, ArchiveReader, FolderSigner, LogWriter, Sealed
+from memtenant.errors import MemtenantError
+from memtenant.jobs import sealing as loop
+from memtenant.jobs.seal import Drained, Engine
+from memtenant.jobs.sealing import Sealing
+from memtenant.rules.systemusers import SystemRole, render_system_user
+from memtenant.tenancy import keys
+from memtenant.tenancy.audited import Audited
+from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.storesfile import Endpoint, StoreAccess, StoresFile
+from tests.archive.making import LOG, ORIGIN, ROOT
+from tests.stores.operators import PASSWORD, leading
+from tests.support.servers import Server
+
+ACME = TenantId.parse(LOG)
+
+
+class Observed:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.windows: list[Sealed] = []
+        self.failures: list[MemtenantError] = []
+
+    def drained(self, store: str, drained: Drained) -> None:
+        self.counts["events"] += drained.events
+        self.counts["duplicates"] += drained.duplicates
+        self.counts["shrunk"] += len(drained.shrunk)
+
+    def sealed(self, sealed: Sealed) -> None:
+        self.windows.append(sealed)
+
+    def failed(self, store: str, error: MemtenantError) -> None:
+        self.failures.append(error)
+
+
+async def admit(server: Server, *tenants: TenantId, seal_every: int = 1) -> StoresFile:
+    """Make the sealer's user, and the tenants audited ones; how the sealer gets in."""
+    digest = hashlib.sha256(PASSWORD.encode()).hexdigest()
+    async with leading(server) as store:
+        user = render_system_user(
+            SystemRole.SEALER, password_hashes=(digest,), commands=store.facts.commands
+        )
+        await store.set_users([user])
+        await store.save_users()
+    with server.admin() as admin:
+        for tenant in tenants or (ACME,):
+            admin.hset(keys.STORE_AUDITED, str(tenant), Audited(seal_every).to_json())
+            admin.hset(keys.limits(tenant), "format", "1")
+    where = (Endpoint(server.host, server.port),)
+    return StoresFile((StoreAccess("shared", "Standalone", where, "mt.sealer", PASSWORD),))
+
+
+def engine_over(folder: Path, archive: ArchiveFolder, *, signer: FolderSigner) -> Engine:
+    return Engine(archive, lambda: LogWriter.open(archive, signer.key(ORIGIN), signer), ROOT)
+
+
+@asynccontextmanager
+async def sealer(
+    folder: Path, stores: StoresFile, observed: Observed | None = None
+) -> AsyncIterator[Sealing]:
+    """The sealer of an archive in a folder, closed in order."""
+
+    async def known() -> StoresFile:
+        return stores
+
+    signer = FolderSigner(folder / "audit")
+    with ArchiveFolder.open(folder / "archive", writable=True) as archive:
+        made = Sealing(engine_over(folder, archive, signer=signer), known, observed or Observed())
+        try:
+            yield made
+        finally:
+            await made.close()
+
+
+def sealed_entries(folder: Path, log: str = LOG) -> list[bytes]:
+    """Every entry of a log, in its order."""
+    return [one.raw for one in ArchiveReader.open(folder / "archive").events(log)]
+
+
+async def _main(folder: Path, stores: StoresFile) -> None:
+    loop._EVERY = 0.02
+    async with sealer(folder, stores) as sealing:
+        await sealing.run(asyncio.Event())
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(Path(sys.argv[1]), StoresFile.from_json(sys.stdin.buffer.read())))

@@ -1,0 +1,303 @@
+"""The sealer on real servers: what it takes is sealed once, whatever is killed and whenever."""
+
+import asyncio
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from memtenant.archive import ArchiveFolder, ArchiveReader, FolderSigner
+from memtenant.errors import ArchiveBusy, ArchiveUnavailable, SignerConflict
+from memtenant.jobs.seal import StoreDrain
+from memtenant.stores.sealing import SealingStore
+from memtenant.tenancy import keys
+from memtenant.tenancy.audited import Audited
+from memtenant.tenancy.storesfile import StoresFile
+from tests.archive.making import LOG, Agent
+from tests.conftest import StartServer
+from tests.jobs.sealers import ACME, Observed, admit, engine_over, sealed_entries, sealer
+from tests.support.servers import Flavour, Options, Server
+
+QUEUE, LIMITS, REPORT = keys.audit_queue(ACME), keys.limits(ACME), keys.sealer_report(ACME)
+
+
+def now_opened() -> int:
+    return int(time.time()) - 5
+
+
+def fields(admin: "redis.Redis", key: str) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in admin.hgetall(key).items()}
+
+
+async def test_what_is_in_the_queues_is_sealed_and_taken_away(
+    redis_server: Server, tmp_path: Path
+) -> None:
+    stores = await admit(redis_server)
+    entries = Agent(opened=now_opened()).some(7001)
+    with redis_server.admin() as admin:
+        admin.rpush(QUEUE, *entries)
+        admin.rpush(keys.INSTALLATION_QUEUE, b"nobody's event")
+        async with sealer(tmp_path, stores) as sealing:
+            step = await sealing.step()
+            assert step.failures == {}
+            assert (step.drained["shared"].events, step.drained["shared"].bad) == (7001, 1)
+            again = await sealing.step()
+        assert again.drained["shared"].entries == 0
+        assert not admin.exists(QUEUE, keys.INSTALLATION_QUEUE)
+        seconds, _ = admin.time()
+        beat = admin.hget(LIMITS, "audit_heartbeat")
+        assert beat is not None
+        assert abs(int(beat) - seconds * 1000) < 30_000
+        report = fields(admin, REPORT)
+        told = {
+            name.decode(): one.decode() for name, one in admin.hgetall(keys.STORE_SEALER).items()
+        }
+    assert report["size"] == "7001"
+    assert (report["gaps"], report["bad"], report["irregular_at"]) == ("0", "0", "0")
+    assert sealed_entries(tmp_path) == entries
+    latest = ArchiveReader.open(tmp_path / "archive").latest()
+    assert latest is not None
+    assert told["root"] == latest.checkpoint.root.hex()
+    assert int(told["tree_size"]) == latest.checkpoint.size
+    assert told["trouble"] == ""
+
+
+async def test_what_is_missing_and_what_is_false_is_told(valkey: Server, tmp_path: Path) -> None:
+    stores = await admit(valkey)
+    agent = Agent(opened=now_opened())
+    first, _, third = agent.some(3)
+    with valkey.admin() as admin:
+        admin.rpush(QUEUE, first, third, third, b"forged" + first)
+        admin.hset(keys.usage(ACME), "dropped", "4")
+        async with sealer(tmp_path, stores) as sealing:
+            drained = (await sealing.step()).drained["shared"]
+        report = fields(admin, REPORT)
+    found = (drained.events, drained.gaps, drained.bad, drained.duplicates)
+    assert found == (2, 1, 1, 1)
+    assert (report["gaps"], report["bad"], report["dropped_seen"]) == ("1", "1", "4")
+    assert int(report["irregular_at"]) > 0
+
+
+async def test_a_heartbeat_follows_only_what_the_archive_took(
+    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = await admit(valkey)
+
+    def full(*_: object, **__: object) -> None:
+        raise ArchiveUnavailable("the archive cannot be used: No space left on device")
+
+    monkeypatch.setattr(ArchiveFolder, "replace", full)
+    with valkey.admin() as admin:
+        async with sealer(tmp_path, stores) as sealing:
+            step = await sealing.step()
+            assert isinstance(step.failures["shared"], ArchiveUnavailable)
+            assert admin.hget(LIMITS, "audit_heartbeat") is None
+            trouble = admin.hget(keys.STORE_SEALER, "trouble")
+            assert trouble is not None
+            assert b"No space left" in trouble
+            monkeypatch.undo()
+            assert (await sealing.step()).failures == {}
+        assert admin.hget(LIMITS, "audit_heartbeat") is not None
+        assert admin.hget(keys.STORE_SEALER, "trouble") == b""
+
+
+async def test_a_tenant_that_is_gone_gets_no_limits_back(valkey: Server, tmp_path: Path) -> None:
+    stores = await admit(valkey)
+    with valkey.admin() as admin:
+        admin.delete(LIMITS)
+        async with sealer(tmp_path, stores) as sealing:
+            await sealing.step()
+        assert not admin.exists(LIMITS)
+        admin.hset(LIMITS, "format", "1")
+        admin.hset(keys.STORE_AUDITED, str(ACME), Audited(60, closing=True).to_json())
+        admin.rpush(QUEUE, *Agent(opened=now_opened()).some(3))
+        async with sealer(tmp_path, stores) as sealing:
+            assert (await sealing.step()).drained["shared"].events == 3
+        assert admin.hget(LIMITS, "audit_heartbeat") is None
+    assert len(sealed_entries(tmp_path)) == 3
+
+
+async def test_a_queue_that_lost_entries_is_told(valkey: Server, tmp_path: Path) -> None:
+    stores = await admit(valkey)
+    observed = Observed()
+    async with sealer(tmp_path, stores, observed) as sealing:
+        await sealing.step()
+        with valkey.admin() as admin:
+            admin.rpush(QUEUE, *Agent(opened=now_opened()).some(10))
+            drain: StoreDrain = sealing._drains["shared"]
+            drain.left[LOG] = 12
+            await sealing.step()
+            told = admin.hget(REPORT, "irregular_at")
+    assert observed.counts["shrunk"] == 1
+    assert told not in (None, b"0")
+
+
+async def test_entries_that_changed_under_the_sealers_hands_stay(
+    valkey: Server, tmp_path: Path
+) -> None:
+    stores = await admit(valkey)
+    store = SealingStore(lambda: stores.stores[0])
+    first, second = Agent(opened=now_opened()).some(2)
+    with valkey.admin() as admin:
+        admin.rpush(QUEUE, first)
+        page = await store.page(LOG, 10)
+        admin.delete(QUEUE)
+        admin.rpush(QUEUE, second)
+        assert not await store.trim(LOG, page)
+        assert admin.lrange(QUEUE, 0, -1) == [second]
+    await store.close()
+
+
+async def test_of_two_sealers_of_an_archive_one_is_refused(valkey: Server, tmp_path: Path) -> None:
+    stores = await admit(valkey)
+    async with sealer(tmp_path, stores) as sealing:
+        await sealing.step()
+        with pytest.raises(ArchiveBusy):
+            async with sealer(tmp_path, stores):
+                pass
+
+
+async def test_of_two_sealers_with_one_key_one_signs(valkey: Server, tmp_path: Path) -> None:
+    """Two volumes, one key: what a wrong restore or a second release comes to."""
+    signer = FolderSigner(tmp_path / "audit")
+    with (
+        ArchiveFolder.open(tmp_path / "one", writable=True) as one,
+        ArchiveFolder.open(tmp_path / "two", writable=True) as two,
+    ):
+        first, second = (engine_over(tmp_path, at, signer=signer) for at in (one, two))
+        await first.open()
+        await second.open()
+        sealed = await first.seal()
+        with pytest.raises(SignerConflict):
+            await second.seal()
+        assert signer.load() is not None
+        assert (await first.seal()).window == sealed.window + 1
+        for engine in (first, second):
+            await engine.close()
+
+
+async def test_a_store_that_is_away_keeps_no_other_from_being_drained(
+    valkey: Server, tmp_path: Path
+) -> None:
+    stores = await admit(valkey)
+    away = stores.stores[0]
+    gone = type(away)(
+        "gone", "Standalone", (type(away.endpoints[0])("127.0.0.1", 1),), "mt.sealer", "x"
+    )
+    with valkey.admin() as admin:
+        admin.rpush(QUEUE, *Agent(opened=now_opened()).some(3))
+    async with sealer(tmp_path, stores.put(gone)) as sealing:
+        step = await sealing.step()
+    assert step.drained["shared"].events == 3
+    assert step.sealed is not None
+    assert [str(error.reason) for error in step.failures.values()] == ["StoreUnavailable"]
+
+
+def spawned(folder: Path, stores: StoresFile) -> "subprocess.Popen[bytes]":
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.jobs.sealers", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdin is not None
+    process.stdin.write(stores.to_json())
+    process.stdin.close()
+    return process
+
+
+def some_agents(count: int) -> Iterator[bytes]:
+    agents = [Agent(number=number, opened=now_opened()) for number in range(count)]
+    chance = random.Random(11)
+    while True:
+        yield chance.choice(agents).next()
+
+
+@pytest.mark.parametrize("kills", [4])
+async def test_nothing_is_lost_or_doubled_when_the_sealer_is_killed_anywhere(
+    redis_server: Server, tmp_path: Path, kills: int
+) -> None:
+    stores = await admit(redis_server)
+    chance, source, pushed = random.Random(7), some_agents(5), []
+    with redis_server.admin() as admin:
+        for _ in range(kills):
+            process = spawned(tmp_path, stores)
+            until = time.monotonic() + chance.uniform(0.6, 1.4)
+            while time.monotonic() < until:
+                batch = [next(source) for _ in range(200)]
+                admin.rpush(QUEUE, *batch)
+                pushed += batch
+                await asyncio.sleep(0.01)
+            process.kill()
+            process.wait()
+        async with sealer(tmp_path, stores) as sealing:
+            step = await sealing.step()
+        report = admin.hget(REPORT, "gaps")
+    assert step.failures == {}
+    assert sealed_entries(tmp_path) == pushed
+    assert report == b"0"
+
+
+async def test_a_server_that_is_killed_in_a_round_loses_and_doubles_nothing(
+    flavour: Flavour, start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(flavour, Options(aclfile=True, appendonly=True))
+    stores = await admit(server)
+    agent, pushed = Agent(opened=now_opened()), list[bytes]()
+    chance = random.Random(3)
+    async with sealer(tmp_path, stores) as sealing:
+        for _ in range(3):
+            with server.admin() as admin:
+                batch = agent.some(15_000)
+                admin.rpush(QUEUE, *batch)
+                pushed += batch
+            step = asyncio.create_task(sealing.step())
+            await asyncio.sleep(chance.uniform(0.01, 0.15))
+            server.kill9()
+            await step
+            server.start()
+        assert (await sealing.step()).failures == {}
+    assert sealed_entries(tmp_path) == pushed
+
+
+async def test_of_a_server_that_was_rolled_back_a_gap_tells_what_nobody_had_sealed(
+    flavour: Flavour, start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(flavour, Options(aclfile=True, appendonly=True))
+    stores = await admit(server)
+    agent = Agent(opened=now_opened())
+    sealed, unsealed, lost, after = agent.some(100), agent.some(50), agent.some(20), agent.some(5)
+
+    def push(entries: list[bytes]) -> None:
+        with server.admin() as admin:
+            admin.rpush(QUEUE, *entries)
+
+    async with sealer(tmp_path, stores) as sealing:
+        push(sealed)
+        await sealing.step()
+        push(unsealed)
+        server.stop()
+        shutil.copytree(server.folder, tmp_path / "backup")
+        server.start()
+        await sealing.step()
+        await sealing.step()
+        push(lost)
+        server.kill9()
+        shutil.rmtree(server.folder)
+        shutil.copytree(tmp_path / "backup", server.folder)
+        server.start()
+        assert "shared" in (await sealing.step()).failures  # the connection is gone
+        drained = (await sealing.step()).drained["shared"]
+        assert (drained.events, drained.duplicates, drained.gaps) == (0, 50, 0)
+        push(after)
+        drained = (await sealing.step()).drained["shared"]
+    assert (drained.events, drained.gaps) == (5, 1)
+    assert sealed_entries(tmp_path) == [*sealed, *unsealed, *after]
+    (gap,) = ArchiveReader.open(tmp_path / "archive").gaps(LOG)
+    assert (gap.first, gap.last) == (151, 170)
