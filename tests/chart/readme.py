@@ -14,7 +14,13 @@ import yaml
 from tests.chart.rendered import CHART
 
 WHOLE = frozenset(
-    {"resources", "podSecurityContext", "securityContext", "metrics.dashboard.labels"}
+    {
+        "resources",
+        "sealer.resources",
+        "podSecurityContext",
+        "securityContext",
+        "metrics.dashboard.labels",
+    }
 )
 """Values that are shown, and replaced, as a whole."""
 

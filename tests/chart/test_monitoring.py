@@ -11,6 +11,7 @@ from memtenant.api.conditions import ConditionType
 from memtenant.api.tenant import AccessMode
 from memtenant.controller import series
 from memtenant.controller.metrics import Metrics, Round
+from memtenant.controller.sealer_metrics import SealerMetrics
 from memtenant.reconcile.outcome import Lane
 from tests.chart.rendered import CHART, ROOT, objects, of_kind, one
 
@@ -25,8 +26,9 @@ _SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"),
 def _metrics() -> set[str]:
     """Every name that /metrics may show."""
     found = {f"memtenant_{name}" for name in series._HELP}
-    for family in Metrics().registry.collect():
-        found |= {family.name + suffix for suffix in _SUFFIXES.get(family.type, ())}
+    for registry in (Metrics().registry, SealerMetrics().registry):
+        for family in registry.collect():
+            found |= {family.name + suffix for suffix in _SUFFIXES.get(family.type, ())}
     return found
 
 

@@ -123,9 +123,8 @@ def test_every_pod_is_confined(values: Path) -> None:
 @each_ci_values
 def test_the_labels_that_select_pods_are_on_them(values: Path) -> None:
     found = objects("-f", values)
-    (deployment,) = of_kind(found, "Deployment")
-    labels = deployment["spec"]["template"]["metadata"]["labels"].items()
-    selectors = [deployment["spec"]["selector"]["matchLabels"]]
+    pods = [each["spec"]["template"]["metadata"]["labels"] for each in of_kind(found, "Deployment")]
+    selectors = [each["spec"]["selector"]["matchLabels"] for each in of_kind(found, "Deployment")]
     selectors += [
         each["spec"]["selector"]["matchLabels"] for each in of_kind(found, "PodDisruptionBudget")
     ]
@@ -134,7 +133,7 @@ def test_the_labels_that_select_pods_are_on_them(values: Path) -> None:
         each["spec"]["podSelector"]["matchLabels"] for each in of_kind(found, "NetworkPolicy")
     ]
     for selector in selectors:
-        assert selector.items() <= labels
+        assert sum(selector.items() <= labels.items() for labels in pods) == 1
     jobs = [job["spec"]["template"]["metadata"]["labels"] for job in of_kind(found, "Job")]
     assert not any(selectors[0].items() <= job.items() for job in jobs)
 

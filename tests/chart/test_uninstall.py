@@ -98,7 +98,11 @@ def test_the_script_names_the_pods_that_do_not_end(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (template,) = [each["spec"]["template"] for each in of_kind(rendered(), "Deployment")]
+    (template,) = [
+        each["spec"]["template"]
+        for each in of_kind(rendered(), "Deployment")
+        if each["metadata"]["name"] == RELEASE
+    ]
     pod: Object = {"apiVersion": "v1", "kind": "Pod", **template}
     pod["spec"]["serviceAccountName"] = RELEASE
     pod["metadata"] |= {"name": "stuck", "namespace": HOME, "finalizers": ["memtenant.dev/test"]}

@@ -61,7 +61,11 @@ def test_the_schema_has_no_value_that_values_yaml_lacks() -> None:
         for key, below in schema["properties"].items()
         if "properties" not in below
     }
-    parts_of_one_row = {"resources.requests", "resources.limits", "resources.claims"}
+    parts_of_one_row = {
+        f"{whose}resources.{part}"
+        for whose in ("", "sealer.")
+        for part in ("requests", "limits", "claims")
+    }
     assert described - known - read_by_helm - parts_of_one_row == set()
 
 

@@ -15,6 +15,7 @@ from memtenant.api.fields import MOMENT_PATTERN, NAME_PATTERN, QUANTITY_PATTERN,
 from memtenant.api.schema import crd
 from memtenant.clock import system_clock
 from memtenant.controller.metrics import Metrics
+from memtenant.controller.sealer_metrics import SealerMetrics
 from memtenant.controller.series import declared_series
 from memtenant.reconcile.outcome import Measured
 from memtenant.resources.mirror import Mirror
@@ -177,8 +178,12 @@ def _cell(text: str) -> str:
 
 
 def _metrics() -> Iterator[tuple[str, tuple[str, ...], str]]:
-    registry = Metrics().registry
-    for collector in registry._collector_to_names:
+    collectors = [
+        collector
+        for registry in (Metrics().registry, SealerMetrics().registry)
+        for collector in registry._collector_to_names
+    ]
+    for collector in collectors:
         names: tuple[str, ...] = getattr(collector, "_labelnames", ())
         for family in collector.collect():
             if family.name.startswith("memtenant_"):

@@ -55,6 +55,19 @@ name: {{ include "memtenant.fullname" . }}
 namespace: {{ .Release.Namespace }}
 {{- end }}
 
+{{/* Where the key of the audit log is: a namespace in which the operator has no right. */}}
+{{- define "memtenant.auditNamespace" -}}
+{{- $namespace := default (printf "%s-audit" .Release.Namespace | trunc 63 | trimSuffix "-") .Values.sealer.auditNamespace }}
+{{- if eq $namespace .Release.Namespace }}
+{{- fail "sealer.auditNamespace: the operator may read every Secret of the release's namespace, and the log's key must not be there. Name another one" }}
+{{- end }}
+{{- $namespace }}
+{{- end }}
+
+{{- define "memtenant.archiveClaim" -}}
+{{- default (printf "%s-archive" (include "memtenant.fullname" .)) .Values.archive.existingClaim }}
+{{- end }}
+
 {{/* Annotations of an object that lives only while the release is being uninstalled. */}}
 {{- define "memtenant.uninstallHook" -}}
 helm.sh/hook: pre-delete

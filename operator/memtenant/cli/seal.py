@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -64,9 +65,27 @@ def seal(
         Path | None,
         typer.Option(metavar="FILE", help="With --in-cluster: else the pod's ServiceAccount."),
     ] = None,
+    health_host: Annotated[
+        str,
+        typer.Option(metavar="ADDRESS", envvar="MEMTENANT_HEALTH_HOST", help="With --in-cluster."),
+    ] = "0.0.0.0",  # noqa: S104 -- probes and Prometheus come from outside the pod
     health_port: Annotated[
         int, typer.Option(metavar="PORT", envvar="MEMTENANT_HEALTH_PORT", help="With --in-cluster.")
     ] = 8080,
+    log_format: Annotated[
+        str,
+        typer.Option(
+            metavar="json|text|auto", envvar="MEMTENANT_LOG_FORMAT", help="With --in-cluster."
+        ),
+    ] = "auto",
+    log_level: Annotated[
+        str,
+        typer.Option(
+            metavar="DEBUG|INFO|WARNING|ERROR",
+            envvar="MEMTENANT_LOG_LEVEL",
+            help="With --in-cluster.",
+        ),
+    ] = "INFO",
 ) -> None:
     """Bring what is in the audit queues into the archive, and seal it.
 
@@ -82,34 +101,32 @@ def seal(
     Exit code: 0 if all was drained and sealed, 1 if not.
     """
     if in_cluster:
-        raise typer.Exit(_in_cluster(archive, files, audit_namespace, kubeconfig, health_port))
+        given = {
+            "archive": archive,
+            "files": files,
+            "audit_namespace": audit_namespace,
+            "kubeconfig": kubeconfig,
+            "health_host": health_host,
+            "health_port": health_port,
+            "log_format": log_format,
+            "log_level": log_level,
+        }
+        raise typer.Exit(_in_cluster(given))
     if not workspace.is_made(state):
         raise UsageError(f"{state} is no state folder: `memtenant apply -f FILES` makes one")
     raise typer.Exit(asyncio.run(_local(state, form, watch)))
 
 
-def _in_cluster(
-    archive: Path | None,
-    files: Path | None,
-    audit_namespace: str | None,
-    kubeconfig: Path | None,
-    health_port: int,
-) -> int:
-    if archive is None or files is None or audit_namespace is None:
-        raise UsageError("--in-cluster needs --archive, --files and --audit-namespace")
+def _in_cluster(given: Mapping[str, object]) -> int:
+    missing = [name for name in ("archive", "files", "audit_namespace") if given[name] is None]
+    if missing:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+        raise UsageError(f"--in-cluster needs {names} too")
     try:
-        from memtenant.controller.sealer import SealerSettings, run
+        from memtenant.controller.sealer import run, settings_from
     except ImportError as error:
         raise needs_operator(error) from None
-    return run(
-        SealerSettings(
-            archive=archive,
-            files=files,
-            audit_namespace=audit_namespace,
-            kubeconfig=kubeconfig,
-            health_port=health_port,
-        )
-    )
+    return run(settings_from(given))
 
 
 async def _local(state: Path, form: Format, watch: bool) -> int:

@@ -11,29 +11,30 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TypeVar
 
 from prometheus_client import generate_latest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from memtenant.archive import ArchiveFolder, LogWriter
 from memtenant.controller import health, logs
 from memtenant.controller.sealer_metrics import SealerMetrics
 from memtenant.controller.settings import LogFormat, LogLevel
 from memtenant.crypto.primitives import KEY_BYTES, SecretKey
-from memtenant.errors import ArchiveBusy, KeyUnavailable, MemtenantError
+from memtenant.errors import ArchiveBusy, KeyUnavailable, MemtenantError, UsageError
 from memtenant.jobs.logsecret import read_or_make
 from memtenant.jobs.seal import Engine
 from memtenant.jobs.sealing import Sealing
 from memtenant.resources.connection import Connection
 from memtenant.resources.kubernetes import KubernetesResources
+from memtenant.resources.logkey import publish_key
 from memtenant.rules.systemusers import AUDIT_KEY, INSTALLATION
 from memtenant.tenancy.storesfile import STORES_FILE, StoresFile
 
-__all__ = ["SealerSettings", "run"]
+__all__ = ["SealerSettings", "run", "settings_from"]
 
 _LOOK_AGAIN = 2.0
 _DEAD_AFTER = 180.0
@@ -57,6 +58,15 @@ class SealerSettings(BaseModel):
     health_port: int = Field(default=8080, ge=0, le=65_535)
     log_format: LogFormat = LogFormat.AUTO
     log_level: LogLevel = LogLevel.INFO
+
+
+def settings_from(given: Mapping[str, object]) -> SealerSettings:
+    """The settings; `UsageError` names those that are wrong."""
+    try:
+        return SealerSettings.model_validate(given)
+    except ValidationError as error:
+        found = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())
+        raise UsageError(f"the sealer's settings are not valid: {found}") from None
 
 
 def run(settings: SealerSettings) -> int:
@@ -109,6 +119,7 @@ class _Process:
             opened.callback(archive.close)
             origin = f"memtenant.dev/{installation}"
             secret = await read_or_make(resources, settings.audit_namespace, origin)
+            await publish_key(connection, settings.audit_namespace, str(secret.key.public))
             engine = Engine(archive, lambda: LogWriter.open(archive, secret.key, secret), audit_key)
             sealing = Sealing(engine, self._stores, self._metrics)
             opened.push_async_callback(sealing.close)
