@@ -56,6 +56,7 @@ __all__ = [
     "RecordReordered",
     "RecordReplayed",
     "RecordTampered",
+    "ReportInvalid",
     "ResourceConflict",
     "ResourceForbidden",
     "ResourceNotFound",
@@ -122,6 +123,12 @@ class FrameworkInvalid(MemtenantError):
     """A framework's data file cannot be used; the message names the file and the field."""
 
     reason = "FrameworkInvalid"
+
+
+class ReportInvalid(MemtenantError):
+    """A file is no report of this format, or no manifest of one."""
+
+    reason = "ReportInvalid"
 
 
 class RecordInvalid(MemtenantError):

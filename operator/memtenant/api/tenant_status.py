@@ -183,6 +183,9 @@ class MemoryTenantStatus(Status):
         description="The version of the tenant's key encryption key that wraps data keys.",
         ge=0,
     )
+    key_made_at: Timestamp | None = Field(
+        default=None, description="When that version was made: what a report tells the key's age by."
+    )
     keys: KeysStatus | None = Field(
         default=None, description="The key while it turns to a new version; else left out."
     )

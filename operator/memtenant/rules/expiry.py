@@ -20,7 +20,7 @@ from memtenant.rules.frameworks import RecordClass
 from memtenant.rules.retention import Resolution, cut_offs
 from memtenant.tenancy.identity import TenantId
 
-__all__ = ["CUTOFF_FIELDS", "Expiry", "expiry"]
+__all__ = ["CUTOFF_FIELDS", "Expiry", "expiry", "step"]
 
 CUTOFF_FIELDS: Final = {
     RecordClass.CONTENT: "cutoff_content",
@@ -44,8 +44,8 @@ class Expiry:
 def expiry(tenant: TenantId, resolution: Resolution, now: datetime, *, held: bool) -> Expiry:
     """The cut-offs at ``now``. Under a legal hold there are none: nothing expires, and what had
     expired and was not removed yet can be read again."""
-    step = _step(resolution)
-    at = _last_step(tenant, step, now)
+    every = step(resolution)
+    at = _last_step(tenant, every, now)
     cuts = {} if held else cut_offs(resolution, at)
     return Expiry(
         {
@@ -54,21 +54,21 @@ def expiry(tenant: TenantId, resolution: Resolution, now: datetime, *, held: boo
             if record_class in cuts
             and (milliseconds := _milliseconds(cuts[record_class].expire_before)) > 0
         },
-        at + timedelta(seconds=step),
+        at + timedelta(seconds=every),
     )
 
 
-def _step(resolution: Resolution) -> int:
+def step(resolution: Resolution) -> int:
     """Seconds between two steps: derived records are kept the shortest."""
     seconds = int(resolution.derived.effective.period.days * 86_400) // _STEPS
     return min(max(seconds, _SHORTEST_STEP), _LONGEST_STEP)
 
 
-def _last_step(tenant: TenantId, step: int, now: datetime) -> datetime:
+def _last_step(tenant: TenantId, every: int, now: datetime) -> datetime:
     digest = hashlib.sha256(str(tenant).encode()).digest()
-    offset = int.from_bytes(digest[:8], "big") % step
+    offset = int.from_bytes(digest[:8], "big") % every
     seconds = int(now.timestamp()) - offset
-    return datetime.fromtimestamp(seconds - seconds % step + offset, UTC)
+    return datetime.fromtimestamp(seconds - seconds % every + offset, UTC)
 
 
 def _milliseconds(moment: datetime) -> int:

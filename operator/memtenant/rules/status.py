@@ -92,6 +92,7 @@ def ready_status(
             "tenant_id": str(record.tenant),
             "store": record.store,
             "key_version": found.keys.opened.active.version,
+            "key_made_at": found.keys.opened.keyring.active.created,
             "keys": _keys(before.keys, found.keys, found.key_scan),
             "access": _access(before.access, found.desired.state.mode, now),
             "retention": found.retention,

@@ -176,6 +176,24 @@ class Fields:
             raise self.wrong(name, "an object")
         return Fields(value, self.path(name))
 
+    def row(self, name: str) -> Mapping[str, object]:
+        """A nested object as it stands: what is shown and not acted upon."""
+        value = self._take(name)
+        if not isinstance(value, dict):
+            raise self.wrong(name, "an object")
+        return value
+
+    def optional_row(self, name: str) -> Mapping[str, object] | None:
+        """As `row`, or None where the field is null."""
+        return None if self._values.get(name) is None else self.row(name)
+
+    def rows(self, name: str) -> tuple[Mapping[str, object], ...]:
+        """A list of objects as they stand."""
+        value = self._take(name)
+        if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+            raise self.wrong(name, "a list of objects")
+        return tuple(value)
+
     def each(self, name: str, most: int) -> Iterator[Fields]:
         """The objects of a list of at most ``most``."""
         value = self._take(name)

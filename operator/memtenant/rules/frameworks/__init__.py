@@ -17,6 +17,7 @@ from importlib.resources.abc import Traversable
 from types import MappingProxyType
 
 from memtenant.errors import FrameworkInvalid, InvalidResource
+from memtenant.rules.controls import MANUAL, Control, Parameters, Severity
 from memtenant.tenancy.masking import Detector
 from memtenant.tenancy.period import Period
 
@@ -35,6 +36,7 @@ __all__ = [
 
 _SCHEMA = 1
 _MAX_CLAUSE = 200
+_MAX_WORDS = 600
 
 
 class RecordClass(StrEnum):
@@ -108,6 +110,7 @@ class Framework:
     retention: Mapping[RecordClass, ClassRule]
     features: Mapping[Feature, str]
     masking: MaskingRule = MaskingRule()
+    controls: tuple[Control, ...] = ()
 
     def rule(self, record_class: RecordClass) -> ClassRule:
         """What it says about a class; an empty rule where it says nothing."""
@@ -202,6 +205,27 @@ class _Table:
             raise self.wrong(key, f"must be a list of {', '.join(known)}")
         return tuple(known[one] for one in value)
 
+    def severity(self, key: str) -> Severity:
+        value = self._left.pop(key, None)
+        if value not in set(Severity):
+            raise self.wrong(key, f"must be one of {', '.join(Severity)}")
+        return Severity(value)
+
+    def values(self, key: str) -> Mapping[str, object]:
+        value = self._left.pop(key, {})
+        if not isinstance(value, dict):
+            raise self.wrong(key, "must be a table")
+        return MappingProxyType(value)
+
+    def tables(self, key: str) -> list[_Table]:
+        value = self._left.pop(key, [])
+        if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+            raise self.wrong(key, "must be tables")
+        return [
+            _Table(self._file, f"{self._path}{key}[{place}].", one)
+            for place, one in enumerate(value)
+        ]
+
     def table(self, key: str) -> _Table:
         value = self._left.pop(key, {})
         if not isinstance(value, dict):
@@ -229,6 +253,7 @@ def _read(file: Traversable) -> Framework:
         retention=_retention(root.table("retention")),
         features=_features(root.table("features")),
         masking=_masking(root.table("masking")),
+        controls=_controls(root),
     )
     root.end()
     if framework.masking != MaskingRule() and Feature.MASKING not in framework.features:
@@ -296,3 +321,27 @@ def _masking(table: _Table) -> MaskingRule:
     )
     table.end()
     return rule
+
+
+def _controls(root: _Table) -> tuple[Control, ...]:
+    found = [_control(table) for table in root.tables("controls")]
+    if len({one.id for one in found}) != len(found):
+        raise root.wrong("controls", "names an id twice")
+    return tuple(found)
+
+
+def _control(table: _Table) -> Control:
+    check = table.text("check", 64)
+    manual = check == MANUAL
+    control = Control(
+        id=table.text("id", 32),
+        clause=table.text("clause"),
+        title=table.text("title"),
+        severity=table.severity("severity"),
+        check=check,
+        parameters=Parameters(table.values("parameters")),
+        remedy="" if manual else table.text("remedy", _MAX_WORDS),
+        reason=table.text("reason", _MAX_WORDS) if manual else "",
+    )
+    table.end()
+    return control

@@ -1,0 +1,1 @@
+"""Compliance reports: evidence, checks, and the files that come of them."""

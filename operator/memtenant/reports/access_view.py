@@ -1,0 +1,147 @@
+"""The users of a store's nodes against what the operator renders: who is not as they should be."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from memtenant.errors import MemtenantError
+from memtenant.reports.evidence import StoreEvidence, TenantFacts, UserDrift
+from memtenant.reports.sources import StoreLogin
+from memtenant.rules.acl import AccessState, parse_user, render_user
+from memtenant.rules.acl_drift import differences
+from memtenant.rules.desired import accesses_from
+from memtenant.rules.policy import matters_from
+from memtenant.rules.quota import QuotaState
+from memtenant.stores.connection import Address
+from memtenant.stores.witness import NodeView, StoreWitness
+from memtenant.tenancy import keys
+from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.policy import AgentAccess
+
+__all__ = ["look_at_store"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    nodes: tuple[NodeView, ...]
+    lost: Mapping[Address, MemtenantError]
+    drift: tuple[UserDrift, ...]
+    checked: int
+
+
+async def look_at_store(
+    witness: StoreWitness,
+    login: StoreLogin,
+    tenants: Mapping[TenantId, TenantFacts],
+    declared: frozenset[TenantId],
+    now: datetime,
+) -> StoreEvidence:
+    """What the nodes of the store say. What seems to drift is asked once more: the operator may
+    have been changing it just then."""
+    look = await _look(witness, tenants)
+    if look.drift:
+        look = await _look(witness, tenants)
+    return StoreEvidence(
+        name=login.name,
+        at=now,
+        address=str(witness.address),
+        tls=witness.tls,
+        loopback=_is_loopback(witness.address.host),
+        nodes=tuple(str(node.address) for node in look.nodes),
+        unreachable=tuple(f"{address}: {error}" for address, error in look.lost.items()),
+        open_nodes=tuple(str(node.address) for node in look.nodes if _is_open(node)),
+        drift=look.drift,
+        strangers=tuple(sorted(_strangers(look.nodes, login, declared))),
+        checked=look.checked,
+        durable=all(node.append_only and node.policy == "noeviction" for node in look.nodes),
+    )
+
+
+async def _look(witness: StoreWitness, tenants: Mapping[TenantId, TenantFacts]) -> _Look:
+    nodes, lost = await witness.nodes()
+    states = {one: await witness.hash(keys.access(one)) for one in tenants}
+    drift, checked = [], 0
+    for node in nodes:
+        for facts in tenants.values():
+            for user, found in _users(node, facts, states[facts.tenant]):
+                checked += 1
+                if found:
+                    drift.append(UserDrift(str(node.address), user, found))
+    return _Look(nodes, lost, tuple(drift), checked)
+
+
+def _users(
+    node: NodeView, facts: TenantFacts, access: Mapping[str, str]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each user of a tenant on a node that is in a binding or is there, and how it differs."""
+    quota = QuotaState.from_fields(access)
+    state = AccessState(
+        over_quota=bool(quota.over),
+        held=bool(matters_from(access.get("matters", ""))) or access.get("minimum") == "1",
+        off=quota.flooded,
+    )
+    accesses = accesses_from(access.get("agents", ""))
+    prefix = f"mt.{facts.tenant}."
+    bound = {one.username for one in facts.status.bindings}
+    for name in sorted(bound | {one for one in node.users if one.startswith(prefix)}):
+        whose = parse_user(name)
+        if whose is None:
+            yield name, ("its name is none that memtenant gives",)
+            continue
+        reply = node.users.get(name)
+        rendered = render_user(
+            facts.tenant,
+            whose.agent,
+            whose.slot,
+            access=accesses.get(whose.agent, AgentAccess.READ_ONLY),
+            state=state,
+            password_hashes=_hashes(reply),
+            commands=node.commands,
+        )
+        yield name, differences(rendered, reply, node.categories)
+
+
+def _hashes(reply: Mapping[str, object] | None) -> tuple[str, ...]:
+    """Passwords are the operator's to compare: a report has none of them."""
+    found = (reply or {}).get("passwords", ())
+    hashes = found if isinstance(found, (list, tuple)) else ()
+    return tuple(
+        one.decode("ascii", "replace") if isinstance(one, bytes) else str(one) for one in hashes
+    )
+
+
+def _strangers(
+    nodes: Iterable[NodeView], login: StoreLogin, declared: frozenset[TenantId]
+) -> Iterator[str]:
+    for name in {name for node in nodes for name, fields in node.users.items() if _is_on(fields)}:
+        whose = parse_user(name)
+        if name == "default" or name in login.administrators:
+            continue
+        if whose is None or whose.tenant not in declared:
+            yield name
+
+
+def _is_open(node: NodeView) -> bool:
+    fields = node.users.get("default", {})
+    return _is_on(fields) and b"nopass" in _flags(fields)
+
+
+def _is_on(fields: Mapping[str, object]) -> bool:
+    return b"on" in _flags(fields)
+
+
+def _flags(fields: Mapping[str, object]) -> tuple[object, ...]:
+    flags = fields.get("flags", ())
+    return tuple(flags) if isinstance(flags, (list, tuple)) else ()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

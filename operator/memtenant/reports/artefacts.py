@@ -1,0 +1,117 @@
+"""A report as files: the document, the page, and the manifest by whose hash the log knows them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from memtenant.errors import ReportInvalid, UsageError
+from memtenant.reports.canonical import canonical
+from memtenant.reports.page import page
+from memtenant.reports.report import Report
+from memtenant.tenancy.document import DocumentInvalid, read_json
+
+__all__ = ["MANIFEST", "PAGE", "REPORT", "Format", "Manifest", "read_report", "write_report"]
+
+REPORT: Final = "report.json"
+PAGE: Final = "report.html"
+MANIFEST: Final = "manifest.json"
+
+_MAX_BYTES: Final = 1024 * 1024
+_MOST_FILES: Final = 64
+
+Format = str
+"""``JSON`` or ``HTML``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """SHA-256 of each file, in hexadecimal, and which report they are of."""
+
+    policy: str
+    made: str
+    files: Mapping[str, str]
+
+    def to_json(self) -> bytes:
+        """Canonical (RFC 8785)."""
+        return canonical(
+            {"format": 1, "policy": self.policy, "made": self.made, "files": dict(self.files)}
+        )
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of its bytes: what the audit log has."""
+        return hashlib.sha256(self.to_json()).digest()
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read what `to_json` wrote; `ReportInvalid` otherwise."""
+        try:
+            fields = read_json(data, limit=_MAX_BYTES)
+            if fields.integer("format") != 1:
+                raise fields.wrong("format", "1: a newer memtenant wrote it")
+            listed = fields.row("files")
+            manifest = cls(
+                fields.text("policy"),
+                fields.text("made"),
+                {name: str(digest) for name, digest in listed.items()},
+            )
+            fields.no_more()
+        except DocumentInvalid as error:
+            raise ReportInvalid(f"{MANIFEST} is no manifest of a report: {error}") from None
+        if manifest.to_json() != data or len(listed) > _MOST_FILES:
+            raise ReportInvalid(f"{MANIFEST} is not as memtenant writes it: it was changed")
+        if any("/" in name or name.startswith(".") for name in listed):
+            raise ReportInvalid(f"{MANIFEST} names a file outside of its folder")
+        return manifest
+
+
+def write_report(report: Report, folder: Path) -> Manifest:
+    """Write all files into a folder, which is made; the manifest last, so that a folder with one is
+    whole. Raises `UsageError` where there is a report already: reports are not overwritten."""
+    if (folder / MANIFEST).exists():
+        raise UsageError(f"{folder} holds a report already: choose another folder")
+    document = report.to_document()
+    contents = {REPORT: canonical(document), PAGE: page(report).encode()}
+    manifest = Manifest(
+        report.policy,
+        str(document["made"]),
+        {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in (*contents.items(), (MANIFEST, manifest.to_json())):
+            _write(folder / name, data)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {error.strerror or error}") from None
+    return manifest
+
+
+def read_report(folder: Path) -> tuple[Report, Manifest]:
+    """The report of a folder, as the manifest knows it. `ReportInvalid` names what was changed."""
+    manifest = Manifest.parse(_read(folder / MANIFEST))
+    for name, digest in manifest.files.items():
+        if hashlib.sha256(_read(folder / name)).hexdigest() != digest:
+            raise ReportInvalid(f"{folder / name} is not the file that the manifest names")
+    return Report.parse(_read(folder / REPORT)), manifest
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ReportInvalid(f"{file} cannot be read: {error.strerror or error}") from None
+
+
+def _write(file: Path, data: bytes) -> None:
+    beside = file.with_name(f".{file.name}.new")
+    opened = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+    with os.fdopen(opened, "wb") as written:
+        written.write(data)
+        written.flush()
+        os.fsync(opened)
+    beside.replace(file)

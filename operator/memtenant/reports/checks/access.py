@@ -1,0 +1,108 @@
+"""Who gets in, with which rights, and over which wire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from memtenant.api.tenant import BindingStatus
+from memtenant.clock import rfc3339
+from memtenant.reports.checks.judging import Judge, Judgement
+from memtenant.reports.evidence import Evidence, Missing, StoreEvidence
+from memtenant.rules.controls import Parameters
+from memtenant.tenancy.policy import Isolation
+
+__all__ = [
+    "credentials_rotated",
+    "default_user_off",
+    "least_privilege",
+    "transport_encrypted",
+    "unique_users",
+]
+
+
+def default_user_off(evidence: Evidence, _parameters: Parameters) -> Judgement:
+    """No node lets anybody in without a password."""
+    judge = Judge(evidence)
+    for store in _stores(judge):
+        for node in store.open_nodes:
+            judge.fail(store.name, f"{node} lets anybody in: the user default is on, without one")
+    return judge.judgement("ACL users of every node", of="stores")
+
+
+def transport_encrypted(evidence: Evidence, _parameters: Parameters) -> Judgement:
+    """Stores are reached by TLS, unless nothing leaves the machine."""
+    judge = Judge(evidence)
+    for store in _stores(judge):
+        if not store.tls and not store.loopback:
+            judge.fail(store.name, f"{store.address} is reached without TLS")
+    return judge.judgement("connections", of="stores")
+
+
+def unique_users(evidence: Evidence, _parameters: Parameters) -> Judgement:
+    """Each agent has a user of its own, and no node has one for anybody."""
+    judge = Judge(evidence)
+    for store in _stores(judge):
+        for node in store.open_nodes:
+            judge.fail(store.name, f"{node} has a user for anybody: default, without a password")
+    for facts, _ in judge.tenants(lambda one: one.facts):
+        agents = facts.spec.agents_or_default()
+        if facts.spec.isolation.value == Isolation.MINIMAL.value:
+            judge.fail(
+                str(facts.tenant),
+                f"isolation Minimal: {len(agents)} agents share one user of the store",
+            )
+        users = [one.username for one in facts.status.bindings]
+        if not users:
+            judge.missing(
+                str(facts.tenant), Missing("users", "its status names no binding: it is not Ready")
+            )
+        elif len(set(users)) != len(users) and facts.spec.isolation.value != "Minimal":
+            judge.fail(str(facts.tenant), "two agents have the same user")
+    return judge.judgement("declared agents and ACL users", of="stores and tenants")
+
+
+def least_privilege(evidence: Evidence, _parameters: Parameters) -> Judgement:
+    """Every user of a tenant is as the operator renders it, on every node; none is unknown."""
+    judge = Judge(evidence)
+    compared = 0
+    for store in _stores(judge):
+        compared += store.checked
+        for drift in store.drift:
+            judge.fail(
+                store.name, f"{drift.user} on {drift.node}: {'; '.join(drift.differences[:4])}"
+            )
+        for stranger in store.strangers:
+            judge.warn(store.name, f"user {stranger} was not made by memtenant")
+    return judge.judgement(f"{compared} ACL users against their rules", of="stores")
+
+
+def credentials_rotated(evidence: Evidence, parameters: Parameters) -> Judgement:
+    """No agent's credential is older than the period."""
+    judge = Judge(evidence)
+    period = parameters.period("period")
+    for facts, _ in judge.tenants(lambda one: one.facts):
+        if not facts.status.bindings:
+            judge.missing(str(facts.tenant), Missing("credentials", "its status names no binding"))
+        for one in facts.status.bindings:
+            if period is not None and period.after(one.rotated_at) < evidence.now:
+                judge.fail(str(facts.tenant), _too_old(one, str(period)))
+    return judge.judgement("credentials by their age")
+
+
+def _too_old(one: BindingStatus, period: str) -> str:
+    return f"the credential of agent {one.agent} is of {rfc3339(one.rotated_at)}: over {period} old"
+
+
+def _stores(judge: Judge) -> Iterator[StoreEvidence]:
+    """Each store that could be read; of the others, and of nodes that did not answer, that it is
+    missing."""
+    stores = judge.evidence.stores
+    judge.expect(len(stores))
+    for name, store in sorted(stores.items()):
+        if isinstance(store, Missing):
+            judge.missing(name, store)
+            continue
+        judge.saw(store.at)
+        for node in store.unreachable:
+            judge.missing(name, Missing("node", node))
+        yield store

@@ -1,0 +1,182 @@
+"""The audit: that it is on, alive, complete, unbroken, and kept long enough."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from memtenant.clock import rfc3339
+from memtenant.reports.checks.judging import Judge, Judgement
+from memtenant.reports.evidence import Evidence, Missing
+from memtenant.rules.controls import Parameters
+from memtenant.rules.frameworks import RecordClass
+
+__all__ = [
+    "audit_covers",
+    "audited",
+    "changes_recorded",
+    "log_kept",
+    "log_verifies",
+    "sealer_live",
+]
+
+_PATIENCE: Final = timedelta(seconds=60)
+"""After which the Functions take a heartbeat for stale (docs/functions.md)."""
+
+
+def audited(evidence: Evidence, parameters: Parameters) -> Judgement:
+    """The store is told to write an event for each write and, where asked, each read."""
+    judge = Judge(evidence)
+    for facts, records in judge.tenants(lambda one: one.records):
+        name = str(facts.tenant)
+        if not records.limits:
+            judge.missing(name, Missing("o:limits", "the store has no limits of this tenant"))
+            continue
+        if records.limits.get("audit") != "1":
+            judge.fail(name, "writes leave no event: the tenant is not audited")
+        elif parameters.flag("reads") and records.limits.get("audit_reads") != "1":
+            judge.fail(name, "reads leave no event")
+        if records.dropped:
+            judge.fail(name, f"{records.dropped} events were dropped while the sealer was away")
+    return judge.judgement("what each store is told to audit")
+
+
+def sealer_live(evidence: Evidence, _parameters: Parameters) -> Judgement:
+    """The queue of every audited tenant is drained, and the log was sealed of late."""
+    judge = Judge(evidence)
+    judge.expect(1)
+    log = evidence.log
+    if isinstance(log, Missing):
+        judge.missing("log", log)
+    elif log.sealed_at is None:
+        judge.fail("log", "it was never sealed")
+    else:
+        judge.saw(log.at)
+        late = evidence.now - log.sealed_at
+        if late > max(_PATIENCE, 3 * _window(evidence)):
+            judge.fail("log", f"the last seal is of {rfc3339(log.sealed_at)}")
+    for facts, records in judge.tenants(lambda one: one.records):
+        if records.limits.get("audit") != "1":
+            continue
+        beat = records.limits.get("audit_heartbeat", "")
+        age = evidence.now.timestamp() - int(beat) / 1000 if beat.isdecimal() else None
+        if age is None:
+            judge.fail(str(facts.tenant), "no sealer has ever drained its queue")
+        elif age > max(_PATIENCE, 3 * _window(evidence)).total_seconds():
+            judge.fail(str(facts.tenant), f"its queue was last drained {int(age)} s ago")
+    return judge.judgement("the last seal and the drain of each queue", of="log and tenants")
+
+
+def _window(evidence: Evidence) -> timedelta:
+    return timedelta(seconds=evidence.seal_every)
+
+
+def audit_covers(evidence: Evidence, _parameters: Parameters) -> Judgement:
+    """Every record that lives has an event, every event a record, a deletion or an expiry; nothing
+    is missing or forged between."""
+    judge = Judge(evidence)
+    records = covered = 0
+    for facts, events in judge.tenants(lambda one: one.events):
+        name, found = str(facts.tenant), events.coverage
+        if events.gaps:
+            judge.fail(name, f"{events.gaps} counters of writers are missing: events were taken")
+        if events.bad:
+            judge.fail(name, f"{events.bad} entries are no events of the agent that they name")
+        if events.forged:
+            judge.fail(name, f"{events.forged} events tell a second outcome of one counter")
+        if isinstance(found, Missing):
+            judge.missing(name, found)
+            continue
+        records += found.records
+        covered += found.covered + found.waiting
+        if found.uncovered:
+            judge.fail(name, f"{found.uncovered}/{found.records} records have no event")
+        if found.vanished:
+            judge.fail(
+                name,
+                f"{found.vanished} records that the log tells are gone, and neither an event nor "
+                "their period says why",
+            )
+        if found.before:
+            judge.warn(
+                name,
+                f"{found.before}/{found.records} records are older than the log of this tenant",
+            )
+    return judge.judgement(f"all messages and context values, {covered}/{records} told")
+
+
+def log_verifies(evidence: Evidence, _parameters: Parameters) -> Judgement:
+    """Leaves, trees and checkpoints fit together, under the log's signature."""
+    judge = Judge(evidence)
+    judge.expect(1)
+    log = evidence.log
+    if isinstance(log, Missing):
+        judge.missing("log", log)
+        return judge.judgement("the sealed log", of="logs")
+    judge.saw(log.at)
+    for problem in log.problems:
+        judge.fail("log", problem)
+    if log.unverified:
+        judge.missing("log", Missing("signature", log.unverified))
+    elif not log.problems and not log.verified:
+        judge.missing("log", Missing("log", "it was not verified to its end"))
+    held = "with a checkpoint from an earlier report" if log.anchored else "not anchored"
+    return judge.judgement(f"the tree of {log.size} leaves, {held}", of="logs")
+
+
+def log_kept(evidence: Evidence, parameters: Parameters) -> Judgement:
+    """What the rules ask to be kept of the log is there, and the periods in force keep it."""
+    judge = Judge(evidence)
+    at_hand, log = parameters.period("at_hand"), evidence.log
+    if isinstance(log, Missing):
+        judge.missing("log", log)
+    for facts, events in judge.tenants(lambda one: one.events):
+        name = str(facts.tenant)
+        for record_class in (RecordClass.AUDIT, RecordClass.EVIDENCE):
+            kept = facts.resolution.of(record_class)
+            if kept.floor is not None and kept.effective.period < kept.floor.period:
+                judge.fail(
+                    name,
+                    f"{record_class} is kept {kept.effective.period}, under {kept.floor.reason}",
+                )
+            if at_hand is not None and kept.effective.period < at_hand:
+                judge.fail(name, f"{record_class} is kept {kept.effective.period}: under {at_hand}")
+        if not events.total:
+            judge.missing(name, Missing("log", "it has no event of this tenant"))
+            continue
+        first = None if isinstance(log, Missing) else log.pruned.get(name)
+        floor = facts.resolution.audit.floor
+        if first is not None and floor is not None and floor.period.before(evidence.now) < first:
+            judge.fail(
+                name,
+                f"the log begins at {rfc3339(first)}, what came before was removed, and "
+                f"{floor.period} have to be kept ({floor.reason})",
+            )
+    return judge.judgement("the first event that is kept of each, and the periods in force")
+
+
+def changes_recorded(evidence: Evidence, _parameters: Parameters) -> Judgement:
+    """The generation in force of the policy and of each tenant has its event."""
+    judge = Judge(evidence)
+    judge.expect(1)
+    log = evidence.installation
+    if isinstance(log, Missing):
+        judge.missing("installation", log)
+    else:
+        judge.saw(evidence.now)
+        if f"RetentionPolicy/{evidence.policy.name}" not in log.specs:
+            judge.fail(evidence.policy.name, "no change of the policy is in the log")
+        elif log.specs[f"RetentionPolicy/{evidence.policy.name}"] < evidence.generation:
+            judge.fail(
+                evidence.policy.name,
+                f"generation {evidence.generation} of the policy is not in the log",
+            )
+    for facts, events in judge.tenants(lambda one: one.events):
+        seen = max(events.specs.values(), default=0)
+        if seen < facts.generation:
+            judge.fail(
+                str(facts.tenant), f"generation {facts.generation} of its spec is not in the log"
+            )
+        if events.unnamed:
+            judge.warn(str(facts.tenant), f"{events.unnamed} changes of its spec name no person")
+    return judge.judgement("generations against the log", of="policy and tenants")

@@ -1,0 +1,108 @@
+"""Retention, holds and erasures: what is kept too long, and what went too early."""
+
+from __future__ import annotations
+
+from memtenant.clock import rfc3339
+from memtenant.reports.checks.judging import Judge, Judgement
+from memtenant.reports.evidence import Coverage, Evidence, Missing
+from memtenant.rules.controls import Parameters
+
+__all__ = [
+    "erasures_completed",
+    "kept_within_period",
+    "nothing_deleted_under_hold",
+    "period_justified",
+]
+
+
+def kept_within_period(evidence: Evidence, _parameters: Parameters) -> Judgement:
+    """No record is older than its cut-off, by its header and by its event."""
+    judge = Judge(evidence)
+    for facts, records in judge.tenants(lambda one: one.records):
+        name = str(facts.tenant)
+        if records.undated:
+            where = ", ".join(records.examples.get("undated", ()))
+            judge.fail(name, f"{records.undated} entries tell no time and never expire: {where}")
+        if facts.matters:
+            continue
+        for record_class, many in sorted(records.expired.items()):
+            retention = facts.resolution.by_class()
+            kept = next(one for name_, one in retention.items() if name_ == record_class)
+            judge.fail(
+                name,
+                f"{many} records of {record_class} are older than {kept.effective.period} "
+                f"({kept.effective.reason}); the oldest is of "
+                f"{rfc3339(records.oldest[record_class])}",
+            )
+    for one in evidence.tenants:
+        if isinstance(one.events, Missing) or isinstance(one.facts, Missing) or one.facts.matters:
+            continue
+        told = one.events.coverage
+        if isinstance(told, Coverage) and told.oldest is not None:
+            period = one.facts.resolution.content.effective.period
+            if period.after(told.oldest) < evidence.now and not _is_expired(one.records):
+                judge.warn(
+                    one.name,
+                    f"a record that lives was told at {rfc3339(told.oldest)}, before what its own "
+                    "header says: somebody wrote it with another time",
+                )
+    return judge.judgement("all records by their headers")
+
+
+def _is_expired(records: object) -> bool:
+    return bool(getattr(records, "expired", None))
+
+
+def period_justified(evidence: Evidence, _parameters: Parameters) -> Judgement:
+    """Longer than a framework's default only with a stated legal basis."""
+    judge = Judge(evidence)
+    for facts, _ in judge.tenants(lambda one: one.facts):
+        for found in facts.resolution.unjustified:
+            judge.fail(str(facts.tenant), found.message)
+        judge.saw(evidence.now)
+    return judge.judgement("the periods in force")
+
+
+def nothing_deleted_under_hold(evidence: Evidence, _parameters: Parameters) -> Judgement:
+    """Of a tenant that is held, every record that was told is there, and no removal was."""
+    judge = Judge(evidence)
+    held = 0
+    for facts, events in judge.tenants(lambda one: one.events):
+        name = str(facts.tenant)
+        for words in events.released:
+            judge.warn(name, f"a hold ended or was overridden: {words}")
+        if not facts.matters:
+            continue
+        held += 1
+        matters = ", ".join(sorted(facts.matters))
+        if events.destroyed_total:
+            judge.fail(
+                name,
+                f"{events.destroyed_total} removals while {matters} stood: "
+                f"{'; '.join(events.destroyed)}",
+            )
+        if isinstance(events.coverage, Missing):
+            judge.missing(name, events.coverage)
+        elif events.coverage.vanished:
+            judge.fail(
+                name,
+                f"{events.coverage.vanished} records that the log tells are gone, and no event "
+                f"says why, while {matters} stands",
+            )
+    return judge.judgement(f"sealed events and live records, {held} held")
+
+
+def erasures_completed(evidence: Evidence, parameters: Parameters) -> Judgement:
+    """Every receipt came to its end in time, and its last pass found nothing."""
+    judge = Judge(evidence)
+    asked = 0
+    for facts, records in judge.tenants(lambda one: one.records):
+        asked += records.erasures
+        for words in records.erasures_late:
+            judge.fail(str(facts.tenant), f"{words}, not within {parameters.period('within')}")
+        if records.erasures_remaining:
+            judge.fail(
+                str(facts.tenant),
+                f"after erasures, {records.erasures_remaining} records of erased persons were left",
+            )
+    return judge.judgement(f"{asked} receipts of erasures")

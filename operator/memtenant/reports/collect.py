@@ -1,0 +1,305 @@
+"""Evidence, gathered: what is declared, then each store in one pass, then the log tenant by tenant.
+
+The order matters for coverage: records first, then what stands in the queue, then the log. The
+sealer takes an event out of the queue only when it is in the log, so the event of every record that
+was seen is in one of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from memtenant.api.policy import RetentionPolicySpec
+from memtenant.api.tenant import EncryptionMode, MemoryTenantSpec, MemoryTenantStatus
+from memtenant.audit.leaf import INSTALLATION
+from memtenant.errors import InvalidResource, MemtenantError, ResourceNotFound
+from memtenant.reports.access_view import look_at_store
+from memtenant.reports.evidence import (
+    Evidence,
+    Missing,
+    Period,
+    RecordEvidence,
+    StoreEvidence,
+    TenantEvents,
+    TenantEvidence,
+    TenantFacts,
+)
+from memtenant.reports.ledger import EventLedger
+from memtenant.reports.records import Expectation, TenantRecords
+from memtenant.reports.samples import open_sample
+from memtenant.reports.sources import Declarations, Log, Sources, StoreLogin
+from memtenant.resources.port import Declared
+from memtenant.rules.expiry import CUTOFF_FIELDS, expiry, step
+from memtenant.rules.policy import PolicyFacts, hold_labels, policy_facts
+from memtenant.stores.scan import Pace
+from memtenant.stores.witness import StoreWitness
+from memtenant.tenancy import keys
+from memtenant.tenancy.identity import TenantId
+
+__all__ = ["Progress", "collect"]
+
+Progress = Callable[[int, int], None]
+"""Told how much is done, and how much is known to be due: keys, then tenants."""
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is known of the tenants so far."""
+
+    facts: dict[TenantId, TenantFacts] = field(default_factory=dict)
+    broken: dict[str, Missing] = field(default_factory=dict)
+    records: dict[TenantId, RecordEvidence | Missing] = field(default_factory=dict)
+    events: dict[TenantId, TenantEvents | Missing] = field(default_factory=dict)
+    stores: dict[str, StoreEvidence | Missing] = field(default_factory=dict)
+
+
+async def collect(
+    sources: Sources,
+    policy: str,
+    period: Period,
+    *,
+    now: datetime,
+    trusted: str = "",
+    pace: Pace | None = None,
+    progress: Progress = lambda _done, _due: None,
+) -> Evidence:
+    """All evidence about one policy and what is under it. ``trusted`` is the checkpoint (a note)
+    that an earlier report had. Raises `ResourceNotFound` where the policy is not declared, and
+    `InvalidResource` where it cannot be resolved: then there is nothing to judge by."""
+    declared = await sources.declarations()
+    if isinstance(declared, Missing):
+        raise ResourceNotFound(f"What is declared cannot be read: {declared.why}")
+    object_, facts = _policy(declared, policy)
+    found = _Found()
+    _tenants(declared, facts, now, found)
+    logins = {one.name: one for one in await sources.stores()}
+    log = sources.log()
+    wanted = {str(one) for one in found.facts}
+    verified = (
+        log if isinstance(log, Missing) else log.verify({INSTALLATION, *wanted}, trusted, now)
+    )
+    everybody = frozenset(TenantId(one.key.namespace, one.key.name) for one in declared.tenants)
+    for name in sorted({one.store for one in found.facts.values()}):
+        on_it = {one: two for one, two in found.facts.items() if two.store == name}
+        await _store(
+            _Looking(sources, log, everybody, period, now, pace, progress),
+            logins.get(name),
+            name,
+            on_it,
+            found,
+        )
+    return Evidence(
+        now=now,
+        period=period,
+        policy=facts,
+        generation=object_.generation,
+        tenants=tuple(_together(found)),
+        stores=found.stores,
+        log=verified,
+        installation=_installation(log, period),
+        readers=await sources.log_key_readers(),
+        seal_every=_seal_every(facts),
+    )
+
+
+def _seal_every(facts: PolicyFacts) -> int:
+    return round(facts.spec.audit.seal_every.days * 86_400)
+
+
+def _policy(declared: Declarations, name: str) -> tuple[Declared, PolicyFacts]:
+    found = next((one for one in declared.policies if one.key.name == name), None)
+    if found is None:
+        known = ", ".join(sorted(one.key.name for one in declared.policies)) or "none"
+        raise ResourceNotFound(f"there is no RetentionPolicy {name!r}: there is {known}")
+    try:
+        spec = RetentionPolicySpec.model_validate(found.spec)
+    except ValueError as error:
+        raise InvalidResource(f"RetentionPolicy {name!r} cannot be read: {error}") from None
+    return found, policy_facts(name, spec)
+
+
+def _tenants(declared: Declarations, policy: PolicyFacts, now: datetime, found: _Found) -> None:
+    """Those under the policy; of what cannot be read, why."""
+    for one in declared.tenants:
+        ref = one.spec.get("retentionPolicyRef")
+        if not isinstance(ref, dict) or ref.get("name") != policy.name:
+            continue
+        name = f"{one.key.namespace}.{one.key.name}"
+        try:
+            facts = _facts(declared, policy, one, now)
+        except (MemtenantError, ValueError) as error:
+            found.broken[name] = Missing("declaration", " ".join(str(error).split())[:300])
+            continue
+        if not facts.store:
+            found.broken[name] = Missing("store", "the tenant is not on a store yet")
+            continue
+        found.facts[facts.tenant] = facts
+
+
+def _facts(
+    declared: Declarations, policy: PolicyFacts, one: Declared, now: datetime
+) -> TenantFacts:
+    tenant = TenantId(one.key.namespace, one.key.name)
+    spec = MemoryTenantSpec.model_validate(one.spec)
+    labels = hold_labels(tenant, one.labels, declared.namespaces.get(tenant.namespace, {}))
+    begun = {hold.matter: hold.since for hold in policy.spec.legal_holds}
+    return TenantFacts(
+        tenant=tenant,
+        generation=one.generation,
+        store=str(one.status.get("store") or ""),
+        spec=spec,
+        status=MemoryTenantStatus.model_validate(one.status),
+        resolution=policy.resolve_for(spec),
+        matters={matter: begun[matter] for matter in policy.matters_of(labels, {}, now)},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Looking:
+    sources: Sources
+    log: Log | Missing
+    everybody: frozenset[TenantId]
+    period: Period
+    now: datetime
+    pace: Pace | None
+    progress: Progress
+
+
+async def _store(
+    looking: _Looking,
+    login: StoreLogin | None,
+    name: str,
+    tenants: Mapping[TenantId, TenantFacts],
+    found: _Found,
+) -> None:
+    if login is None:
+        _lose(found, name, tenants, Missing("store", f"MemoryStore {name} is not declared"))
+        return
+    if isinstance(login.settings, Missing):
+        _lose(found, name, tenants, login.settings)
+        return
+    witness = StoreWitness(login.settings, pace=looking.pace)
+    try:
+        found.stores[name] = await look_at_store(
+            witness, login, tenants, looking.everybody, looking.now
+        )
+        counted = await _read(witness, looking, tenants)
+        for done, (tenant, records) in enumerate(counted.items()):
+            evidence = await _opened(looking, tenants[tenant], records)
+            held = {**dict.fromkeys(evidence.matters), **tenants[tenant].matters}
+            if set(held) != set(tenants[tenant].matters):
+                # A hold goes on although the tenant's labels were changed.
+                since = _begun(tenants[tenant], held, looking.now)
+                found.facts[tenant] = replace(tenants[tenant], matters=since)
+            found.records[tenant] = evidence
+            found.events[tenant] = await _events(witness, looking, found.facts[tenant], records)
+            records.runs.clear()
+            looking.progress(done + 1, len(counted))
+    except MemtenantError as error:
+        _lose(found, name, tenants, Missing(f"store {name}", str(error)))
+    finally:
+        await witness.close()
+
+
+def _begun(facts: TenantFacts, held: Iterable[str], now: datetime) -> dict[str, datetime]:
+    return {matter: facts.matters.get(matter, now) for matter in held}
+
+
+def _lose(
+    found: _Found, name: str, tenants: Mapping[TenantId, TenantFacts], missing: Missing
+) -> None:
+    """What was not found out yet is missing; nothing of it is left out."""
+    found.stores.setdefault(name, missing)
+    for tenant in tenants:
+        found.records.setdefault(tenant, missing)
+        found.events.setdefault(tenant, missing)
+
+
+async def _read(
+    witness: StoreWitness, looking: _Looking, tenants: Mapping[TenantId, TenantFacts]
+) -> dict[TenantId, TenantRecords]:
+    counted = {
+        tenant: TenantRecords(
+            tenant,
+            Expectation(
+                _cut_offs(facts, looking.now),
+                sample=await looking.sources.keyring(tenant) is not None,
+            ),
+            looking.now,
+        )
+        for tenant, facts in tenants.items()
+    }
+    due = await witness.count_keys()
+    async for page in witness.contents(
+        counted.__contains__, lambda done: looking.progress(done, max(done, due))
+    ):
+        counted[page.tenant].add(page)
+    return counted
+
+
+def _cut_offs(facts: TenantFacts, now: datetime) -> dict[str, int]:
+    """When a record of each class should be gone. The operator moves the cut-offs in steps of at
+    most a day, and removes what is behind them in the step that follows."""
+    before = now - timedelta(seconds=step(facts.resolution))
+    at = expiry(facts.tenant, facts.resolution, before, held=bool(facts.matters))
+    return {
+        record_class.value: int(at.fields[name])
+        for record_class, name in CUTOFF_FIELDS.items()
+        if name in at.fields
+    }
+
+
+async def _opened(looking: _Looking, facts: TenantFacts, records: TenantRecords) -> RecordEvidence:
+    keyring = await looking.sources.keyring(facts.tenant)
+    if keyring is None:
+        return records.result()
+    mode = EncryptionMode(facts.spec.encryption.mode.value)
+    opened = open_sample(facts.tenant, records.sample, keyring, mode, records.find)
+    records.count_texts(opened.opened)
+    return replace(records.result(), opened=opened)
+
+
+async def _events(
+    witness: StoreWitness, looking: _Looking, facts: TenantFacts, records: TenantRecords
+) -> TenantEvents | Missing:
+    if isinstance(looking.log, Missing):
+        return looking.log
+    cut_off = records.limits.get("cutoff_content", "")
+    ledger = EventLedger(
+        period=looking.period,
+        runs=bytes(records.runs),
+        expired_before=int(cut_off) if cut_off.isdecimal() else 0,
+        held_since=min(facts.matters.values(), default=None),
+    )
+    queue = [
+        entry async for page in witness.queued(keys.audit_queue(facts.tenant)) for entry in page
+    ]
+    try:
+        for leaf in looking.log.leaves(str(facts.tenant)):
+            ledger.add(leaf)
+    except MemtenantError as error:
+        return Missing(f"log of {facts.tenant}", str(error))
+    for entry in queue:
+        ledger.waiting(entry)
+    return ledger.result()
+
+
+def _installation(log: Log | Missing, period: Period) -> TenantEvents | Missing:
+    if isinstance(log, Missing):
+        return log
+    ledger = EventLedger(period)
+    try:
+        for leaf in log.leaves(INSTALLATION):
+            ledger.add(leaf)
+    except MemtenantError as error:
+        return Missing("log of the installation", str(error))
+    return ledger.result()
+
+
+def _together(found: _Found) -> Iterable[TenantEvidence]:
+    for tenant, facts in sorted(found.facts.items()):
+        yield TenantEvidence(str(tenant), facts, found.records[tenant], found.events[tenant])
+    for name, missing in sorted(found.broken.items()):
+        yield TenantEvidence(name, missing, missing, missing)

@@ -1,0 +1,248 @@
+"""What a report looked at: when, how much of it, and of what it could not look at, why not.
+
+Nothing here judges. A check gets evidence, or a `Missing` in its place, and a control without its
+evidence is an error: never a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from memtenant.api.tenant import MemoryTenantSpec, MemoryTenantStatus
+from memtenant.rules.policy import PolicyFacts
+from memtenant.rules.retention import Resolution
+from memtenant.tenancy.identity import TenantId
+
+__all__ = [
+    "Coverage",
+    "Evidence",
+    "LogEvidence",
+    "LogKeyReaders",
+    "Missing",
+    "Opened",
+    "Period",
+    "RecordEvidence",
+    "StoreEvidence",
+    "TenantEvents",
+    "TenantEvidence",
+    "TenantFacts",
+    "UserDrift",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What could not be looked at, and why."""
+
+    what: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """What of the log a report tells: from ``since`` up to ``until``."""
+
+    since: datetime
+    until: datetime
+
+    def __contains__(self, moment: datetime) -> bool:
+        return self.since <= moment < self.until
+
+
+@dataclass(frozen=True, slots=True)
+class TenantFacts:
+    """A tenant as it is declared, and what its policy makes of it. ``matters`` are the holds that
+    stand now, each with its begin."""
+
+    tenant: TenantId
+    generation: int
+    store: str
+    spec: MemoryTenantSpec
+    status: MemoryTenantStatus
+    resolution: Resolution
+    matters: Mapping[str, datetime] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Records that were opened with the tenant's keys. ``failures`` are counted by why."""
+
+    opened: int
+    tried: int
+    of: int
+    failures: Mapping[str, int] = field(default_factory=dict)
+    texts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RecordEvidence:
+    """What one tenant has in its store.
+
+    records: entries with content. encrypted; authenticated: readable, under a MAC (encryption
+    Disabled); plain: written around memtenant. expired: older than the cut-off, by class.
+    oldest: by class. undated: what tells no time. hits: values found in texts that could be read,
+    by detector, of ``texts`` that were looked through, of ``readable``. kek_versions: how many data
+    keys are under each version. marks: erased persons. examples: where what is plain, undated or
+    was found is: keys, those of a foreign name by a digest.
+    """
+
+    at: datetime
+    records: int = 0
+    encrypted: int = 0
+    authenticated: int = 0
+    plain: int = 0
+    oldest: Mapping[str, datetime] = field(default_factory=dict)
+    expired: Mapping[str, int] = field(default_factory=dict)
+    undated: int = 0
+    hits: Mapping[str, int] = field(default_factory=dict)
+    texts: int = 0
+    readable: int = 0
+    memory: int = 0
+    conversations: int = 0
+    kek_versions: Mapping[int, int] = field(default_factory=dict)
+    marks: int = 0
+    erasures: int = 0
+    erasures_late: tuple[str, ...] = ()
+    erasures_remaining: int = 0
+    dropped: int = 0
+    limits: Mapping[str, str] = field(default_factory=dict)
+    matters: tuple[str, ...] = ()
+    examples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    opened: Opened | Missing = Missing("records", "not decrypted")
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Records against events. ``covered`` of ``records`` have a sealed event, ``waiting`` one in
+    the queue, ``before`` are older than the log; ``uncovered`` have none. ``vanished`` events tell
+    a record that is not there and that no event and no expiry explains, ``explained`` ones that is
+    rightly gone. ``oldest`` is the oldest time at which a live record was told."""
+
+    records: int
+    covered: int
+    waiting: int
+    before: int
+    uncovered: int
+    explained: int
+    vanished: int
+    oldest: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TenantEvents:
+    """What the sealed log says of a tenant, in the period but where said otherwise.
+
+    by_operation, by_agent, refused: counts. subjects: distinct persons. gaps, bad, forged: counters
+    that are missing, events whose MAC is not their agent's or that are no events, second outcomes
+    of one event; over all of the log that is kept. first: time of the first event that is kept.
+    destroyed: removals at or after the begin of a hold, in words. released: holds that ended or were
+    overridden. specs: the latest generation of each object that was seen, by the
+    operator's word; unnamed: how many of these changes name no person.
+    """
+
+    by_operation: Mapping[str, int] = field(default_factory=dict)
+    by_agent: Mapping[str, int] = field(default_factory=dict)
+    refused: int = 0
+    subjects: int = 0
+    gaps: int = 0
+    bad: int = 0
+    forged: int = 0
+    total: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+    destroyed: tuple[str, ...] = ()
+    destroyed_total: int = 0
+    released: tuple[str, ...] = ()
+    specs: Mapping[str, int] = field(default_factory=dict)
+    unnamed: int = 0
+    coverage: Coverage | Missing = Missing("coverage", "the tenant's records were not read")
+
+
+@dataclass(frozen=True, slots=True)
+class UserDrift:
+    """A user of a node that is not as it should be, in words that show no secret."""
+
+    node: str
+    user: str
+    differences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreEvidence:
+    """One store, node by node. ``open_nodes``: where anybody comes in without a password.
+    strangers: users that memtenant did not make and that are not the declared administrator.
+    checked: users compared."""
+
+    name: str
+    at: datetime
+    address: str
+    tls: bool
+    loopback: bool
+    nodes: tuple[str, ...]
+    unreachable: tuple[str, ...] = ()
+    open_nodes: tuple[str, ...] = ()
+    drift: tuple[UserDrift, ...] = ()
+    strangers: tuple[str, ...] = ()
+    checked: int = 0
+    durable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvidence:
+    """The sealed log as a whole. ``problems``: what does not verify, and where. ``anchored``: it
+    contains a checkpoint that was held before. ``unverified``: why it could not be told. ``pruned``:
+    logs whose first leaves are gone, and when the first that stays was sealed."""
+
+    at: datetime
+    verified: bool
+    problems: tuple[str, ...] = ()
+    unverified: str = ""
+    anchored: bool = False
+    size: int = 0
+    checkpoint: str = ""
+    sealed_at: datetime | None = None
+    pruned: Mapping[str, datetime] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LogKeyReaders:
+    """Who can read the key that seals the log, against those who are meant to, and who administers
+    stores. ``single``: one account runs everything, as with a state folder."""
+
+    at: datetime
+    readers: tuple[str, ...]
+    expected: tuple[str, ...]
+    administrators: tuple[str, ...] = ()
+    single: bool = False
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantEvidence:
+    """All that is known of one tenant."""
+
+    name: str
+    facts: TenantFacts | Missing
+    records: RecordEvidence | Missing
+    events: TenantEvents | Missing
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that a run found out about one policy and what is under it."""
+
+    now: datetime
+    period: Period
+    policy: PolicyFacts
+    generation: int
+    tenants: tuple[TenantEvidence, ...]
+    stores: Mapping[str, StoreEvidence | Missing]
+    log: LogEvidence | Missing
+    installation: TenantEvents | Missing
+    readers: LogKeyReaders | Missing
+    seal_every: int = 60

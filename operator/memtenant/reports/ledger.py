@@ -1,0 +1,293 @@
+"""A tenant's events against its records: which record no event tells, which event no record.
+
+Events come one after another, in the order of the log, and are not kept. Kept are runs of counters
+of the writers whose records live, and the places of records that are not there and that no later
+event has explained yet.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from memtenant.archive import SealedEntry, SealedGap
+from memtenant.audit import Entry, Event, Operation, Outcome, parse_sequences
+from memtenant.audit.leaf import Verdict
+from memtenant.clock import rfc3339
+from memtenant.errors import AuditEventMalformed
+from memtenant.reports.evidence import Coverage, Missing, Period, TenantEvents
+from memtenant.reports.records import RUN, moment
+
+__all__ = ["EventLedger"]
+
+_Runs = list[tuple[int, int]]
+_Pairs = Iterator[tuple[int, int]]
+
+_ONE_BY_ONE: Final = frozenset({Operation.POP, Operation.REMOVE})
+_WHOLE: Final = frozenset({Operation.CLEAR, Operation.DELETE})
+_REMOVALS: Final = _ONE_BY_ONE | _WHOLE | {Operation.CONTEXT_DELETE, Operation.CHECKPOINT_DELETE}
+_TOLD_BY_COUNTER: Final = frozenset({Operation.CONTEXT_CREATE, Operation.CONTEXT_UPDATE})
+_EXAMPLES: Final = 5
+_NOBODY: Final = bytes(16)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gone:
+    """Messages that were stored and are not there: first and last sequence of them."""
+
+    first: int
+    last: int
+    time: int
+    subject: bytes
+
+
+@dataclass(slots=True)
+class EventLedger:
+    """One tenant's. ``runs`` are the live records as `TenantRecords` tells them; None where they
+    could not be read. ``expired_before`` is the cut-off of content in milliseconds. ``held_since``
+    is the begin of the first hold that stands."""
+
+    period: Period
+    runs: bytes | None = None
+    expired_before: int = 0
+    held_since: datetime | None = None
+    _live: dict[bytes, list[tuple[int, int, int]]] = field(default_factory=dict)
+    _ranges: dict[bytes, _Runs] = field(default_factory=dict)
+    _sealed: dict[bytes, _Runs] = field(default_factory=lambda: defaultdict(list))
+    _queued: dict[bytes, _Runs] = field(default_factory=lambda: defaultdict(list))
+    _gone: dict[bytes, list[_Gone]] = field(default_factory=lambda: defaultdict(list))
+    _forgotten: set[bytes] = field(default_factory=set)
+    _subjects: set[bytes] = field(default_factory=set)
+    _by_operation: Counter[str] = field(default_factory=Counter)
+    _by_agent: Counter[str] = field(default_factory=Counter)
+    _generations: set[int] = field(default_factory=set)
+    _destroyed: list[str] = field(default_factory=list)
+    _destroyed_total: int = 0
+    _refused: int = 0
+    _gaps: int = 0
+    _bad: int = 0
+    _forged: int = 0
+    _total: int = 0
+    _first: int = 0
+    _last: int = 0
+    _oldest: int = 0
+    _explained: int = 0
+
+    def __post_init__(self) -> None:
+        found: dict[bytes, list[tuple[int, int, int]]] = defaultdict(list)
+        for writer, time, first, last in RUN.iter_unpack(self.runs or b""):
+            found[writer].append((first, last, time))
+        self._live = {writer: sorted(runs) for writer, runs in found.items()}
+        self._ranges = {
+            writer: _merged((first, last) for first, last, _ in runs)
+            for writer, runs in self._live.items()
+        }
+
+    def add(self, leaf: SealedEntry | SealedGap) -> None:
+        """The next leaf of the tenant's sealed log."""
+        if isinstance(leaf, SealedGap):
+            self._gaps += leaf.last - leaf.first + 1
+            return
+        self._total += 1
+        if leaf.verdict is Verdict.FORGED:
+            self._forged += 1
+            return
+        if leaf.verdict is not Verdict.GOOD:
+            self._bad += 1
+            return
+        entry = leaf.entry()
+        event = Event.parse(entry.event)
+        self._first = min(self._first or entry.time, entry.time)
+        self._last = max(self._last, entry.time)
+        self._count(entry, event)
+        if entry.outcome is Outcome.DONE:
+            self._sealed_run(entry, event)
+            self._removed(entry, event)
+
+    def waiting(self, raw: bytes) -> None:
+        """An entry that stands in the queue, and is not sealed yet."""
+        try:
+            entry = Entry.parse(raw)
+            event = Event.parse(entry.event)
+        except AuditEventMalformed:
+            return
+        if entry.outcome is Outcome.DONE:
+            for first, last in _told(event):
+                _extend(self._queued[event.writer], first, last)
+            self._removed(entry, event)
+
+    def result(self) -> TenantEvents:
+        """What all of it comes to."""
+        return TenantEvents(
+            by_operation=dict(self._by_operation),
+            by_agent=dict(self._by_agent),
+            refused=self._refused,
+            subjects=len(self._subjects),
+            gaps=self._gaps,
+            bad=self._bad,
+            forged=self._forged,
+            total=self._total,
+            first=moment(self._first) if self._first else None,
+            last=moment(self._last) if self._last else None,
+            destroyed=tuple(self._destroyed),
+            destroyed_total=self._destroyed_total,
+            generations=frozenset(self._generations),
+            coverage=Missing("coverage", "the tenant's records were not read")
+            if self.runs is None
+            else self._coverage(),
+        )
+
+    def _count(self, entry: Entry, event: Event) -> None:
+        when = moment(entry.time)
+        if when not in self.period:
+            return
+        self._by_operation[event.operation.name] += 1
+        self._by_agent[event.agent] += 1
+        self._refused += entry.outcome is Outcome.REFUSED
+        if event.subject != _NOBODY:
+            self._subjects.add(event.subject)
+
+    def _sealed_run(self, entry: Entry, event: Event) -> None:
+        live = self._ranges.get(event.writer, [])
+        for first, last in _told(event):
+            absent = list(_without([(first, last)], live))
+            if live:
+                _extend(self._sealed[event.writer], first, last)
+                if absent != [(first, last)]:
+                    self._oldest = min(self._oldest or entry.time, entry.time)
+            if event.operation is not Operation.APPEND or self.runs is None:
+                continue
+            offset = entry.sequence - last
+            for a, b in absent:
+                if entry.time < self.expired_before:
+                    self._explained += b - a + 1
+                    continue
+                self._gone[event.place].append(
+                    _Gone(a + offset, b + offset, entry.time, event.subject)
+                )
+
+    def _removed(self, entry: Entry, event: Event) -> None:
+        if event.operation is Operation.FORGET and event.subject != _NOBODY:
+            self._forgotten.add(event.subject)
+        if event.operation not in _REMOVALS:
+            return
+        when = moment(entry.time)
+        if self.held_since is not None and when >= self.held_since and entry.sequence:
+            self._destroyed_total += 1
+            if len(self._destroyed) < _EXAMPLES:
+                self._destroyed.append(
+                    f"{event.operation.name} by agent {event.agent} at {rfc3339(when)}"
+                )
+        if event.operation in _WHOLE:
+            self._explained += sum(
+                one.last - one.first + 1 for one in self._gone.pop(event.place, [])
+            )
+        elif event.operation in _ONE_BY_ONE:
+            self._explain(event.place, _sequences(entry, event))
+
+    def _explain(self, place: bytes, sequences: Iterable[int]) -> None:
+        gone = self._gone.get(place)
+        if not gone:
+            return
+        taken = _merged((one, one) for one in sequences)
+        kept = []
+        for one in gone:
+            left = list(_without([(one.first, one.last)], taken))
+            stay = sum(b - a + 1 for a, b in left)
+            self._explained += one.last - one.first + 1 - stay
+            kept += [_Gone(a, b, one.time, one.subject) for a, b in left]
+        self._gone[place] = kept
+
+    def _coverage(self) -> Coverage:
+        records = covered = waiting = before = 0
+        for writer, runs in self._live.items():
+            sealed = _merged(self._sealed.get(writer, []))
+            queued = _merged(self._queued.get(writer, []))
+            for first, last, time in runs:
+                many = last - first + 1
+                records += many
+                open_ = list(_without([(first, last)], sealed))
+                missing = sum(b - a + 1 for a, b in open_)
+                covered += many - missing
+                left = sum(b - a + 1 for a, b in _without(open_, queued))
+                waiting += missing - left
+                if self._first and time < self._first:
+                    before += left
+        vanished = 0
+        for one in (one for gone in self._gone.values() for one in gone):
+            many = one.last - one.first + 1
+            if one.subject in self._forgotten:
+                self._explained += many
+            else:
+                vanished += many
+        return Coverage(
+            records=records,
+            covered=covered,
+            waiting=waiting,
+            before=before,
+            uncovered=records - covered - waiting - before,
+            explained=self._explained,
+            vanished=vanished,
+            oldest=moment(self._oldest) if self._oldest else None,
+        )
+
+
+def _told(event: Event) -> Iterator[tuple[int, int]]:
+    """The counters of the records that an event tells: those of messages one each; all values of
+    a context's update have the event's own."""
+    if event.operation is Operation.APPEND:
+        yield event.counter, event.counter + max(event.count, 1) - 1
+    elif event.operation in _TOLD_BY_COUNTER:
+        yield event.counter, event.counter
+
+
+def _sequences(entry: Entry, event: Event) -> tuple[int, ...]:
+    if event.operation is Operation.POP:
+        return (entry.sequence,)
+    try:
+        return parse_sequences(event.detail)
+    except AuditEventMalformed:
+        return ()
+
+
+def _extend(runs: _Runs, first: int, last: int) -> None:
+    """Add a run; events of a writer come in order, so that most of them lengthen the last one."""
+    if runs and runs[-1][0] <= first <= runs[-1][1] + 1:
+        runs[-1] = (runs[-1][0], max(runs[-1][1], last))
+    else:
+        runs.append((first, last))
+
+
+def _merged(runs: Iterable[tuple[int, int]]) -> _Runs:
+    """In order, each counter once."""
+    found: _Runs = []
+    for first, last in sorted(runs):
+        _extend(found, first, last)
+    return found
+
+
+def _without(runs: Iterable[tuple[int, int]], others: Sequence[tuple[int, int]]) -> _Pairs:
+    """What of the runs is in none of the others, which are `_merged`."""
+    for first, last in runs:
+        at = first
+        # The last of the others that begins before may reach into the run.
+        start = max(bisect_left(others, (first, 0)) - 1, 0)
+        for a, b in _from(others, start):
+            if a > last:
+                break
+            if b < at:
+                continue
+            if a > at:
+                yield at, a - 1
+            at = max(at, b + 1)
+        if at <= last:
+            yield at, last
+
+
+def _from(others: Sequence[tuple[int, int]], start: int) -> _Pairs:
+    for at in range(start, len(others)):
+        yield others[at]

@@ -1,0 +1,397 @@
+"""What a tenant's keys say without a key to open them: by their clear bytes, page by page.
+
+Memory stays flat: of a record nothing is kept but counts, and of those that an event should tell,
+runs of counters of a writer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from memtenant.crypto.datakey import kek_version
+from memtenant.crypto.header import peek_header
+from memtenant.errors import MemtenantError, RecordMalformed
+from memtenant.masking.masker import Plan
+from memtenant.memory.codec import unpack
+from memtenant.reports.evidence import RecordEvidence
+from memtenant.reports.samples import Sample
+from memtenant.rules.policy import matters_from
+from memtenant.stores.survey import Held
+from memtenant.tenancy.erasure import ErasurePhase, ErasureReceipt
+from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.masking import Detector, MaskingAction
+from memtenant.tenancy.period import Period
+
+__all__ = ["RUN", "Expectation", "TenantRecords", "moment"]
+
+RUN: Final = struct.Struct(">8sQII")
+"""A run of counters of one writer: writer, time of the earliest in milliseconds, first, last."""
+
+_MAGIC, _FORMATS = 0xFA, {0x10: False, 0x11: True}
+_LEAST: Final = {False: 46, True: 58}
+_HEAD_FIELD: Final = re.compile(rb"state|writers|m[0-8]|meta|tag|lease|saved")
+_LONGEST_HEADER: Final = 23
+_EXAMPLES: Final = 5
+_MOST_TEXTS: Final = 10_000
+_TEXT_BYTES: Final = 64 * 1024
+_CONTENT, _DERIVED = "content", "derived"
+EVERYTHING: Final = Plan(dict.fromkeys(Detector, MaskingAction.MASK))
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What of a tenant counts as expired (milliseconds since 1970, by class; none where it is
+    held), and in what time an erasure has to end."""
+
+    cut_offs: Mapping[str, int] = field(default_factory=dict)
+    erased_within: Period = Period(1, "mo")
+    sample: bool = False
+
+
+def moment(milliseconds: int) -> datetime:
+    """A time of a header or event."""
+    try:
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class TenantRecords:
+    """What was counted of one tenant so far."""
+
+    tenant: TenantId
+    expected: Expectation
+    now: datetime
+    runs: bytearray = field(default_factory=bytearray)
+    live: int = 0
+    sample: Sample = field(default_factory=Sample)
+    limits: dict[str, str] = field(default_factory=dict)
+    _records: int = 0
+    _encrypted: int = 0
+    _authenticated: int = 0
+    _plain: int = 0
+    _undated: int = 0
+    _texts: int = 0
+    _readable: int = 0
+    _memory: int = 0
+    _conversations: int = 0
+    _marks: int = 0
+    _erasures: int = 0
+    _remaining: int = 0
+    _dropped: int = 0
+    _late: list[str] = field(default_factory=list)
+    _matters: tuple[str, ...] = ()
+    _oldest: dict[str, int] = field(default_factory=dict)
+    _expired: Counter[str] = field(default_factory=Counter)
+    _hits: Counter[str] = field(default_factory=Counter)
+    _versions: Counter[int] = field(default_factory=Counter)
+    _examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, page: Held) -> None:
+        """Count one page."""
+        words = page.part.split(b":")
+        if words[0] != b"o" and words[0] != b"e":
+            self._memory += page.size
+        match words:
+            case [b"r", b"c", _] if page.kind == "hash":
+                self._context(page)
+            case [b"r", b"c", _, b"v"] if page.kind == "hash":
+                self._versions_of(page)
+            case [b"r", b"c", _, b"log"] if page.kind == "list":
+                pass
+            case [b"r", scope, _, b"l"] if page.kind == "list" and scope != b"c":
+                self._conversations += bool(page.size)
+                self._list(page, _CONTENT, told=True)
+            case [b"r", scope, _, b"s"] if page.kind == "list" and scope != b"c":
+                self._list(page, _DERIVED, told=False)
+            case [b"r", scope, _, b"h"] if page.kind == "hash" and scope != b"c":
+                self._head(page)
+            case [b"r", scope, _, b"g"] if page.kind == "hash" and scope != b"c":
+                self._checkpoints(page)
+            case [b"r", *_]:
+                self._foreign(page)
+            case [b"k", alias] if page.kind == "hash":
+                self._data_key(alias.decode("utf-8", "replace"), page)
+            case [b"i", alias] if page.kind == "list":
+                self._index(alias.decode("utf-8", "replace"), page)
+            case [b"o", name]:
+                self._state(name, page)
+            case [b"u"] if page.kind == "hash":
+                self._dropped = _whole(dict(page.entries).get(b"dropped", b"0"))
+            case [b"x"] | [b"e"]:
+                pass
+            case _:
+                self._foreign(page)
+
+    def result(self) -> RecordEvidence:
+        """What all of it comes to."""
+        return RecordEvidence(
+            at=self.now,
+            records=self._records,
+            encrypted=self._encrypted,
+            authenticated=self._authenticated,
+            plain=self._plain,
+            oldest={name: moment(time) for name, time in self._oldest.items()},
+            expired=dict(self._expired),
+            undated=self._undated,
+            hits=dict(self._hits),
+            texts=self._texts,
+            readable=self._readable,
+            memory=self._memory,
+            conversations=self._conversations,
+            kek_versions=dict(self._versions),
+            marks=self._marks,
+            erasures=self._erasures,
+            erasures_late=tuple(self._late[:_EXAMPLES]),
+            erasures_remaining=self._remaining,
+            dropped=self._dropped,
+            limits=self.limits,
+            matters=self._matters,
+            examples={name: tuple(found) for name, found in self._examples.items()},
+        )
+
+    # --- content ---------------------------------------------------------------------------
+
+    def _list(self, page: Held, record_class: str, *, told: bool) -> None:
+        run: tuple[bytes, int, int, int] | None = None
+        for _, entry in page.entries:
+            dated = self._dated(page, entry, record_class)
+            if dated is None:
+                continue
+            time, record = dated
+            if not self._record(page, record, "message" if told else "summary"):
+                continue
+            if not told:
+                continue
+            self.live += 1
+            writer, counter = record[18:26], int.from_bytes(record[26:30], "big")
+            if run is not None and run[0] == writer and run[3] + 1 == counter:
+                run = (writer, min(run[1], time), run[2], counter)
+                continue
+            if run is not None:
+                self.runs += RUN.pack(*run)
+            run = (writer, time, counter, counter)
+        if run is not None:
+            self.runs += RUN.pack(*run)
+
+    def _context(self, page: Held) -> None:
+        for name, entry in page.entries:
+            dated = self._dated(page, entry, _CONTENT)
+            if dated is None:
+                continue
+            time, record = dated
+            if self._record(page, record, f"context:{name.decode('utf-8', 'replace')}"):
+                self.live += 1
+                counter = int.from_bytes(record[26:30], "big")
+                self.runs += RUN.pack(record[18:26], time, counter, counter)
+
+    def _versions_of(self, page: Held) -> None:
+        for name, value in page.entries:
+            if name != b"#" and len(value) > _LONGEST_HEADER:
+                self._around(page, value)
+
+    def _head(self, page: Held) -> None:
+        for name, value in page.entries:
+            if name == b"meta" and value:
+                self._record(page, value, "conversation")
+            elif not _HEAD_FIELD.fullmatch(name):
+                self._around(page, value)
+
+    def _checkpoints(self, page: Held) -> None:
+        for name, value in page.entries:
+            kind = name[:1]
+            if kind not in (b"c", b"e", b"w"):
+                continue
+            dated = self._dated(page, value, _CONTENT)
+            if dated is None:
+                continue
+            record = dated[1]
+            if kind == b"c":
+                record = record[2 + 17 * int.from_bytes(record[:2], "big") :]
+            self._record(page, record, "")
+
+    def _dated(self, page: Held, entry: bytes, record_class: str) -> tuple[int, bytes] | None:
+        """Time and record of an entry; None of a tombstone and of what is no entry."""
+        try:
+            header = peek_header(entry)
+        except RecordMalformed:
+            self._undated += 1
+            self._tell("undated", page)
+            self._around(page, entry)
+            return None
+        if header.tombstone:
+            return None
+        oldest = self._oldest.get(record_class)
+        if oldest is None or header.time < oldest:
+            self._oldest[record_class] = header.time
+        if header.time < self.expected.cut_offs.get(record_class, 0):
+            self._expired[record_class] += 1
+            self._tell("expired", page)
+        return header.time, entry[header.length :]
+
+    def _record(self, page: Held, record: bytes, kind: str) -> bool:
+        """Count a record by its clear bytes; whether it is one."""
+        encrypted = _FORMATS.get(record[1]) if len(record) > 1 and record[0] == _MAGIC else None
+        if encrypted is None or len(record) < _LEAST[encrypted]:
+            self._around(page, record)
+            return False
+        self._records += 1
+        if encrypted:
+            self._encrypted += 1
+        else:
+            self._authenticated += 1
+            self._read(page, record[30:-16], packed=True)
+        if self.expected.sample and kind:
+            self.sample.offer(page.part, kind, record)
+        return True
+
+    def _foreign(self, page: Held) -> None:
+        """A key that memtenant did not name, or of another type than it has: all of it is clear."""
+        self._undated += bool(page.size)
+        if page.size:
+            self._tell("undated", page)
+        for name, value in page.entries:
+            self._around(page, name + b" " + value if name else value)
+
+    def _around(self, page: Held, content: bytes) -> None:
+        self._records += 1
+        self._plain += 1
+        self._tell("plain", page)
+        self._read(page, content, packed=False)
+
+    def _read(self, page: Held, content: bytes, *, packed: bool) -> None:
+        self._readable += 1
+        if self._texts >= _MOST_TEXTS:
+            return
+        self._texts += 1
+        try:
+            clear = unpack(content) if packed else content
+        except RecordMalformed:
+            return
+        self.find(page.part, clear)
+
+    def find(self, part: bytes, clear: bytes) -> None:
+        """Look for what should not be there in a text that can be read."""
+        for one in EVERYTHING.found(_words(clear[:_TEXT_BYTES].decode("utf-8", "replace"))):
+            self._hits[one.detector.value] += 1
+            self._tell(one.detector.value, part)
+
+    def count_texts(self, more: int) -> None:
+        """Texts that were opened with the tenant's keys and looked through."""
+        self._texts += more
+        self._readable += more
+
+    # --- what is beside it -----------------------------------------------------------------
+
+    def _data_key(self, alias: str, page: Held) -> None:
+        fields = dict(page.entries)
+        if b"erased" in fields:
+            self._marks += 1
+        stored = fields.get(b"dek")
+        if stored is None:
+            return
+        try:
+            self._versions[kek_version(stored)] += 1
+        except RecordMalformed:
+            self._versions[0] += 1
+        if self.expected.sample:
+            self.sample.data_keys[alias] = stored
+
+    def _index(self, alias: str, page: Held) -> None:
+        if self.expected.sample:
+            for _, entry in page.entries:
+                self.sample.owners.setdefault(entry, alias)
+
+    def _state(self, name: bytes, page: Held) -> None:
+        if page.kind != "hash":
+            return
+        if name == b"limits":
+            self.limits.update(_texts(page))
+        elif name == b"access":
+            self._matters = tuple(sorted(matters_from(_texts(page).get("matters", ""))))
+        elif name == b"erasures":
+            for _, document in page.entries:
+                self._receipt(document)
+
+    def _receipt(self, document: bytes) -> None:
+        try:
+            receipt = ErasureReceipt.from_json(document)
+        except MemtenantError:
+            self._late.append("a receipt that cannot be read")
+            return
+        if receipt.phase is ErasurePhase.REFUSED:
+            return
+        self._erasures += 1
+        self._remaining += receipt.remaining or 0
+        ended = receipt.purged_at or receipt.deleted_at
+        due = self.expected.erased_within.after(receipt.requested_at)
+        if (ended or self.now) > due or (not receipt.settled and self.now > due):
+            self._late.append(f"erasure {receipt.id}: {receipt.phase}")
+
+    def _tell(self, what: str, page: Held | bytes) -> None:
+        shown = self._examples.setdefault(what, [])
+        if len(shown) < _EXAMPLES:
+            named = shown_key(self.tenant, page if isinstance(page, bytes) else page.part)
+            if named not in shown:
+                shown.append(named)
+
+
+def shown_key(tenant: TenantId, part: bytes) -> str:
+    """A key as a report may show it: memtenant's own names hold nothing personal; those that
+    somebody else chose may, and are told by a digest."""
+    words = part.split(b":")
+    whole = f"mt:{{{tenant}}}:{part.decode('utf-8', 'backslashreplace')}"
+    ours = words[0] in (b"r", b"k", b"i") and all(
+        len(word) in (1, 22) or word in (b"log", b"v") for word in words[1:]
+    )
+    if ours:
+        return whole
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:16]
+    return f"a key of mt:{{{tenant}}}:{words[0].decode('utf-8', 'replace')[:1]}… (sha256 {digest})"
+
+
+def _words(text: str) -> str:
+    """The texts of a JSON document apart, so that a detector reads words and not punctuation."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return "\n".join(_leaves(document, 0))
+
+
+def _leaves(value: object, depth: int) -> Iterator[str]:
+    if depth > 64:
+        return
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for one in value:
+            yield from _leaves(one, depth + 1)
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            if isinstance(one, (str, int, float)):
+                yield f"{name}: {one}"
+            else:
+                yield from _leaves(one, depth + 1)
+    elif isinstance(value, (int, float)):
+        yield str(value)
+
+
+def _texts(page: Held) -> dict[str, str]:
+    return {
+        name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
+        for name, value in page.entries
+    }
+
+
+def _whole(text: bytes) -> int:
+    return int(text) if text.isdigit() else 0

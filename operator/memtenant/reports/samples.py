@@ -1,0 +1,96 @@
+"""Records opened with a tenant's keys: how a report looks at what is encrypted, if it may.
+
+Only a run that was given the keys does that, and only of a sample, whose size it tells.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from memtenant.crypto.agent_keyring import AgentKeyring
+from memtenant.crypto.datakey import unwrap_data_key
+from memtenant.crypto.primitives import SecretKey
+from memtenant.crypto.record import Place, RecordKeys
+from memtenant.errors import MemtenantError
+from memtenant.memory.codec import unpack
+from memtenant.reports.evidence import Opened
+from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.policy import EncryptionMode
+
+__all__ = ["Sample", "open_sample"]
+
+_MOST: Final = 1000
+_EVERY: Final = 8
+
+
+@dataclass(slots=True)
+class Sample:
+    """Records picked from a pass, with what it takes to open them. Up to 1,000: the first ones,
+    then each eighth takes the place of an earlier one, so that later pages have their turn."""
+
+    records: list[tuple[bytes, str, bytes]] = field(default_factory=list)
+    data_keys: dict[str, bytes] = field(default_factory=dict)
+    owners: dict[bytes, str] = field(default_factory=dict)
+    seen: int = 0
+
+    def offer(self, part: bytes, kind: str, record: bytes) -> None:
+        """A record that was seen."""
+        self.seen += 1
+        if len(self.records) < _MOST:
+            self.records.append((part, kind, record))
+        elif self.seen % _EVERY == 0:
+            self.records[(self.seen // _EVERY) % _MOST] = (part, kind, record)
+
+
+def open_sample(
+    tenant: TenantId,
+    sample: Sample,
+    keyring: AgentKeyring,
+    mode: EncryptionMode,
+    read: Callable[[bytes, bytes], None],
+) -> Opened:
+    """Open what was picked; ``read`` gets the key's name and the clear content of each."""
+    opened, failures = 0, Counter[str]()
+    keys: dict[tuple[str, bytes], RecordKeys] = {}
+    for part, kind, record in sample.records:
+        try:
+            content = _opened(tenant, sample, keyring, mode, keys, part, kind, record)
+        except MemtenantError as error:
+            failures[error.reason] += 1
+            continue
+        opened += 1
+        read(part, content)
+    return Opened(opened, len(sample.records), sample.seen, dict(failures), opened)
+
+
+def _opened(
+    tenant: TenantId,
+    sample: Sample,
+    keyring: AgentKeyring,
+    mode: EncryptionMode,
+    keys: dict[tuple[str, bytes], RecordKeys],
+    part: bytes,
+    kind: str,
+    record: bytes,
+) -> bytes:
+    words = part.decode().split(":")
+    scope, alias = words[1], words[2]
+    place = Place(tenant, scope, alias)
+    whose = alias if scope == "c" else sample.owners.get(f"{scope}:{alias}".encode(), alias)
+    failure: MemtenantError | None = None
+    # Minimal isolation has one data key for all; elsewhere the index names whose it is.
+    for subject in [whose, *(one for one in sample.data_keys if len(sample.data_keys) <= 2)]:
+        if subject not in sample.data_keys:
+            continue
+        try:
+            known = keys.get((subject, part))
+            if known is None:
+                data_key: SecretKey = unwrap_data_key(keyring, subject, sample.data_keys[subject])
+                known = keys[subject, part] = RecordKeys(data_key, place, mode)
+            return unpack(known.open(kind, record).content)
+        except MemtenantError as error:
+            failure = failure or error
+    raise failure or MemtenantError("no data key is there for it", reason="DataKeyMissing")

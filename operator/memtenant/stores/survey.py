@@ -1,0 +1,178 @@
+"""What tenants have in a store, read from end to end in one paced pass, by reads alone.
+
+No Function is called and nothing is written: the user of a report may do neither. A page holds at
+most about four megabytes, whatever a tenant put into one key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+
+from redis.exceptions import ResponseError
+
+from memtenant.errors import StoreUnavailable
+from memtenant.stores.connection import Command, NodeClient, Reply
+from memtenant.stores.refusals import translated
+from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
+from memtenant.tenancy import keys
+from memtenant.tenancy.identity import TenantId
+
+__all__ = ["Held", "queued", "survey"]
+
+_PAGE_BYTES = 4 * 1024 * 1024
+_PAGE_ENTRIES = 1000
+_SMALL = 64 * 1024
+"""Keys up to this size are read whole and many at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A page of what one key holds. ``part`` is the key after the tenant's prefix, ``kind`` its
+    type as TYPE tells it. ``size`` is what MEMORY USAGE says of the whole key, with its first page;
+    0 with the others. Entries of a hash have their field's name as ``name``, others none."""
+
+    tenant: TenantId
+    part: bytes
+    kind: str
+    size: int
+    entries: tuple[tuple[bytes, bytes], ...]
+
+
+async def survey(
+    node: NodeClient,
+    *,
+    wanted: Callable[[TenantId], bool],
+    pace: Pace,
+    progress: Callable[[int], None] = lambda _keys: None,
+) -> AsyncIterator[Held]:
+    """Every key of the wanted tenants, page by page. ``progress`` is told how many keys of the
+    store were looked at. Queues are left out: `queued` reads one."""
+    looked = 0
+    async for batch in scan_tenant_keys(node, ScanPosition(), pace):
+        named = [
+            (tenant, key, key[len(keys.prefix(tenant)) :])
+            for key in batch
+            if (tenant := keys.tenant_of(key)) is not None and wanted(tenant)
+        ]
+        asked = await node.run(
+            command
+            for _, key, _ in named
+            for command in (("TYPE", key), ("MEMORY", "USAGE", key, "SAMPLES", "5"))
+        )
+        small: list[tuple[TenantId, bytes, bytes, str, int]] = []
+        total = 0
+        for (tenant, key, part), kind, size in zip(named, asked[::2], asked[1::2], strict=True):
+            what, bytes_ = _text(node, kind), _size(node, size)
+            if what == "none" or part == b"q":
+                continue
+            if bytes_ > _SMALL:
+                async for page in _paged(node, tenant, key, part, what, bytes_):
+                    yield page
+                continue
+            small.append((tenant, key, part, what, bytes_))
+            total += bytes_
+            if total > _PAGE_BYTES:
+                async for page in _whole(node, small):
+                    yield page
+                small, total = [], 0
+        async for page in _whole(node, small):
+            yield page
+        looked += len(batch)
+        progress(looked)
+
+
+async def queued(node: NodeClient, key: str) -> AsyncIterator[list[bytes]]:
+    """What stands in a queue, page by page, the oldest first. What is drained meanwhile is with
+    whoever drained it."""
+    start = 0
+    while True:
+        reply = await node.call("LRANGE", key, start, start + _PAGE_ENTRIES - 1)
+        page = [one for one in reply if isinstance(one, bytes)] if isinstance(reply, list) else []
+        if page:
+            yield page
+        if len(page) < _PAGE_ENTRIES:
+            return
+        start += len(page)
+
+
+async def _whole(
+    node: NodeClient, named: list[tuple[TenantId, bytes, bytes, str, int]]
+) -> AsyncIterator[Held]:
+    replies = await node.run(_read_all(kind, key) for _, key, _, kind, _ in named)
+    for (tenant, _, part, kind, size), reply in zip(named, replies, strict=True):
+        if isinstance(reply, ResponseError):
+            if str(reply).startswith("WRONGTYPE"):
+                continue  # it became another key since TYPE was asked
+            raise translated(reply, str(node.address))
+        yield Held(tenant, part, kind, size, tuple(_entries(kind, reply)))
+
+
+async def _paged(
+    node: NodeClient, tenant: TenantId, key: bytes, part: bytes, kind: str, size: int
+) -> AsyncIterator[Held]:
+    if kind == "list":
+        length = await node.call("LLEN", key)
+        many = length if isinstance(length, int) and length else 1
+        step = max(1, min(_PAGE_ENTRIES, _PAGE_BYTES * many // max(size, 1)))
+        for start in range(0, many, step):
+            reply = await node.call("LRANGE", key, start, start + step - 1)
+            yield Held(tenant, part, kind, 0 if start else size, tuple(_entries(kind, reply)))
+        return
+    if kind not in _SCANS:
+        reply = await node.call(*_read_all(kind, key))
+        yield Held(tenant, part, kind, size, tuple(_entries(kind, reply)))
+        return
+    cursor, told = b"0", size
+    while True:
+        reply = await node.call(_SCANS[kind], key, cursor, "COUNT", 100)
+        if not isinstance(reply, list) or len(reply) != 2:
+            raise StoreUnavailable(f"{node.address} answered a scan in a way not understood")
+        cursor = reply[0]
+        yield Held(tenant, part, kind, told, tuple(_entries(kind, reply[1])))
+        told = 0
+        if cursor == b"0":
+            return
+
+
+_SCANS = {"hash": "HSCAN", "set": "SSCAN", "zset": "ZSCAN"}
+_FIRST_BYTES = str(1024 * 1024)
+
+
+def _read_all(kind: str, key: bytes) -> Command:
+    match kind:
+        case "list":
+            return ("LRANGE", key, 0, -1)
+        case "hash":
+            return ("HGETALL", key)
+        case "set":
+            return ("SMEMBERS", key)
+        case "zset":
+            return ("ZRANGE", key, 0, -1)
+        case "string":
+            return ("GETRANGE", key, 0, _FIRST_BYTES)
+        case _:
+            return ("TYPE", key)
+
+
+def _entries(kind: str, reply: Reply) -> Iterator[tuple[bytes, bytes]]:
+    items = reply if isinstance(reply, list) else [reply]
+    if kind == "hash":
+        yield from zip(items[::2], items[1::2], strict=True)
+        return
+    if kind == "zset":
+        items = [one for one in items if isinstance(one, bytes)]
+    for one in items:
+        yield b"", one if isinstance(one, bytes) else b""
+
+
+def _text(node: NodeClient, reply: Reply) -> str:
+    if isinstance(reply, ResponseError):
+        raise translated(reply, str(node.address))
+    return reply.decode("utf-8", "replace") if isinstance(reply, bytes) else "none"
+
+
+def _size(node: NodeClient, reply: Reply) -> int:
+    if isinstance(reply, ResponseError):
+        raise translated(reply, str(node.address))
+    return reply if isinstance(reply, int) else 0

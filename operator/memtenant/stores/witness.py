@@ -1,0 +1,188 @@
+"""A store as somebody sees it who may only read: its nodes, their users, and what tenants have.
+
+The operator's own connection (`StoreAdmin`) is not used, so that what is told of a store does not
+rest on the word of who administers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+
+from redis.exceptions import ResponseError
+
+from memtenant.errors import MemtenantError
+from memtenant.stores.connection import Address, NodeClient, Reply, StoreSettings
+from memtenant.stores.nodes import info_of
+from memtenant.stores.refusals import translated
+from memtenant.stores.scan import Pace
+from memtenant.stores.survey import Held, queued, survey
+from memtenant.tenancy.identity import TenantId
+
+__all__ = ["NodeView", "StoreWitness"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One node. ``users`` has what ACL GETUSER answered of every user; ``aclfile`` is None where
+    that may not be asked."""
+
+    address: Address
+    version: str
+    primary: bool
+    append_only: bool
+    policy: str
+    aclfile: bool | None
+    commands: frozenset[str] = field(repr=False)
+    categories: Mapping[str, frozenset[str]] = field(repr=False)
+    users: Mapping[str, Mapping[str, object]] = field(repr=False)
+
+
+class StoreWitness:
+    """Reads one store; `close` it afterwards."""
+
+    def __init__(self, settings: StoreSettings, *, pace: Pace | None = None) -> None:
+        self._settings = settings
+        self._pace = pace or Pace()
+        self._clients: dict[Address, NodeClient] = {}
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is under TLS."""
+        return self._settings.tls is not None
+
+    @property
+    def address(self) -> Address:
+        """The primary's."""
+        return self._settings.endpoint
+
+    async def close(self) -> None:
+        """Close every connection."""
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
+            await client.close()
+
+    async def nodes(self) -> tuple[tuple[NodeView, ...], Mapping[Address, MemtenantError]]:
+        """The primary and its replicas, and of those that did not answer why not. Raises what the
+        primary answers with."""
+        primary, replicas = await self._view(self.address)
+        found, lost = [primary], {}
+        waiting, seen = list(replicas), {self.address}
+        while waiting:
+            address = waiting.pop()
+            if address in seen:
+                continue
+            seen.add(address)
+            try:
+                node, below = await self._view(address)
+            except MemtenantError as error:
+                lost[address] = error
+                continue
+            found.append(node)
+            waiting += below
+        return tuple(found), lost
+
+    async def contents(
+        self,
+        wanted: Callable[[TenantId], bool],
+        progress: Callable[[int], None] = lambda _keys: None,
+    ) -> AsyncIterator[Held]:
+        """Everything that the wanted tenants have on the primary, but for their queues."""
+        primary = self._client(self.address)
+        async for page in survey(primary, wanted=wanted, pace=self._pace, progress=progress):
+            yield page
+
+    async def queued(self, key: str) -> AsyncIterator[list[bytes]]:
+        """What stands in a queue."""
+        async for page in queued(self._client(self.address), key):
+            yield page
+
+    async def hash(self, key: str) -> dict[str, str]:
+        """A hash of texts; empty where there is none."""
+        reply = await self._client(self.address).call("HGETALL", key)
+        texts = [_text(one) for one in reply] if isinstance(reply, list) else []
+        return dict(zip(texts[::2], texts[1::2], strict=True))
+
+    async def count_keys(self) -> int:
+        """How many keys the store has, of tenants and others."""
+        info = info_of(
+            self._client(self.address), await self._client(self.address).call("INFO", "keyspace")
+        )
+        fields = dict(part.partition("=")[::2] for part in info.get("db0", "").split(","))
+        return int(fields.get("keys", "0"))
+
+    async def push(self, key: str, entry: bytes) -> None:
+        """Append to the installation's queue: the one thing that a report writes to a store."""
+        await self._client(self.address).call("RPUSH", key, entry)
+
+    def _client(self, address: Address) -> NodeClient:
+        if address not in self._clients:
+            self._clients[address] = NodeClient(address, self._settings)
+        return self._clients[address]
+
+    async def _view(self, address: Address) -> tuple[NodeView, list[Address]]:
+        node = self._client(address)
+        replies = await node.run(
+            [
+                ("INFO", "server"),
+                ("INFO", "replication"),
+                ("INFO", "persistence"),
+                ("INFO", "memory"),
+                ("CONFIG", "GET", "aclfile"),
+                ("COMMAND", "LIST"),
+                ("ACL", "USERS"),
+                ("ACL", "CAT"),
+            ]
+        )
+        server, replication, persistence, memory = (info_of(node, one) for one in replies[:4])
+        names = _required(node, replies[6])
+        groups = _required(node, replies[7])
+        users = await node.run(("ACL", "GETUSER", name) for name in names)
+        members = await node.run(("ACL", "CAT", name) for name in groups)
+        view = NodeView(
+            address=address,
+            version=server.get("valkey_version") or server.get("redis_version", "unknown"),
+            primary=replication.get("role") == "master",
+            append_only=persistence.get("aof_enabled") == "1",
+            policy=memory.get("maxmemory_policy", "unknown"),
+            aclfile=_aclfile(replies[4]),
+            commands=frozenset(one.lower() for one in _required(node, replies[5])),
+            categories={
+                group: frozenset(one.lower() for one in _required(node, reply))
+                for group, reply in zip(groups, members, strict=True)
+            },
+            users={
+                name: _fields(reply)
+                for name, reply in zip(names, users, strict=True)
+                if isinstance(reply, list)
+            },
+        )
+        return view, _replicas(replication)
+
+
+def _replicas(replication: Mapping[str, str]) -> list[Address]:
+    found = []
+    for number in range(int(replication.get("connected_slaves", "0"))):
+        entry = replication.get(f"slave{number}", "")
+        fields = dict(part.partition("=")[::2] for part in entry.split(","))
+        if fields.get("ip") and fields.get("port", "").isdecimal():
+            found.append(Address(fields["ip"], int(fields["port"])))
+    return found
+
+
+def _aclfile(reply: Reply) -> bool | None:
+    return bool(reply[1]) if isinstance(reply, list) and len(reply) == 2 else None
+
+
+def _required(node: NodeClient, reply: Reply) -> list[str]:
+    if isinstance(reply, ResponseError):
+        raise translated(reply, str(node.address))
+    return [_text(one) for one in reply] if isinstance(reply, list) else []
+
+
+def _fields(reply: list[object]) -> dict[str, object]:
+    return {_text(reply[at]): reply[at + 1] for at in range(0, len(reply) - 1, 2)}
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
