@@ -184,7 +184,7 @@ class MemoryTenantStatus(Status):
         ge=0,
     )
     key_made_at: Timestamp | None = Field(
-        default=None, description="When that version was made: what a report tells the key's age by."
+        default=None, description="When that version was made: a report tells the key's age by it."
     )
     keys: KeysStatus | None = Field(
         default=None, description="The key while it turns to a new version; else left out."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from memtenant.api.tenant import MemoryTenantSpec, MemoryTenantStatus
 from memtenant.rules.policy import PolicyFacts
@@ -17,6 +17,7 @@ from memtenant.tenancy.identity import TenantId
 
 __all__ = [
     "Coverage",
+    "Erasure",
     "Evidence",
     "LogEvidence",
     "LogKeyReaders",
@@ -80,6 +81,20 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class Erasure:
+    """A receipt of an erasure that was not refused; ``ended`` is None while it goes on."""
+
+    id: str
+    phase: str
+    asked: datetime
+    ended: datetime | None
+
+    def lasted(self, now: datetime) -> timedelta:
+        """How long it took, or takes."""
+        return (self.ended or now) - self.asked
+
+
+@dataclass(frozen=True, slots=True)
 class RecordEvidence:
     """What one tenant has in its store.
 
@@ -107,7 +122,7 @@ class RecordEvidence:
     kek_versions: Mapping[int, int] = field(default_factory=dict)
     marks: int = 0
     erasures: int = 0
-    erasures_late: tuple[str, ...] = ()
+    erasures_slowest: tuple[Erasure, ...] = ()
     erasures_remaining: int = 0
     dropped: int = 0
     limits: Mapping[str, str] = field(default_factory=dict)
@@ -140,8 +155,8 @@ class TenantEvents:
     by_operation, by_agent, refused: counts. subjects: distinct persons. gaps, bad, forged: counters
     that are missing, events whose MAC is not their agent's or that are no events, second outcomes
     of one event; over all of the log that is kept. first: time of the first event that is kept.
-    destroyed: removals at or after the begin of a hold, in words. released: holds that ended or were
-    overridden. specs: the latest generation of each object that was seen, by the
+    destroyed: removals at or after the begin of a hold, in words. released: holds that ended or
+    were overridden. specs: the latest generation of each object that was seen, by the
     operator's word; unnamed: how many of these changes name no person.
     """
 
@@ -195,8 +210,8 @@ class StoreEvidence:
 @dataclass(frozen=True, slots=True)
 class LogEvidence:
     """The sealed log as a whole. ``problems``: what does not verify, and where. ``anchored``: it
-    contains a checkpoint that was held before. ``unverified``: why it could not be told. ``pruned``:
-    logs whose first leaves are gone, and when the first that stays was sealed."""
+    contains a checkpoint that was held before. ``unverified``: why it could not be told.
+    ``pruned``: logs whose first leaves are gone, and when the first that stays was sealed."""
 
     at: datetime
     verified: bool

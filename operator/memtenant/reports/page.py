@@ -13,6 +13,7 @@ from memtenant.reports.report import ControlResult, FrameworkResult, Report, Row
 
 __all__ = ["page"]
 
+_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 _MEANINGS: Final = {
     Status.FAIL: "does not hold",
     Status.ERROR: "evidence is missing",
@@ -29,8 +30,7 @@ def page(report: Report) -> str:
         [
             "<!doctype html>\n",
             '<html lang="en"><head><meta charset="utf-8">',
-            '<meta http-equiv="Content-Security-Policy" '
-            "content=\"default-src 'none'; style-src 'unsafe-inline'\">",
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>Compliance report: {escape(report.policy)}</title>",
             f"<style>{files(__package__).joinpath('page.css').read_text()}</style>",
@@ -249,7 +249,8 @@ def _log(row: Row) -> Iterator[str]:
             yield f'<dt class="Fail">Problem</dt><dd>{escape(words)}</dd>'
     yield "</dl>"
     if note := str(row.get("checkpoint", "")):
-        yield f'<p class="soft">Keep this checkpoint: what comes later must contain it.</p><pre class="mono">{escape(note)}</pre>'
+        yield '<p class="soft">Keep this checkpoint: what comes later must contain it.</p>'
+        yield f'<pre class="mono">{escape(note)}</pre>'
     yield "</div>\n"
 
 
@@ -289,7 +290,8 @@ def _pill(status: str) -> str:
 
 
 def _time(text: str) -> str:
-    return f'<time datetime="{escape(text)}">{escape(text.replace("T", " ").replace("Z", " UTC"))}</time>'
+    shown = text.replace("T", " ").replace("Z", " UTC")
+    return f'<time datetime="{escape(text)}">{escape(shown)}</time>'
 
 
 def _code(text: str) -> str:

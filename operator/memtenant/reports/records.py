@@ -21,14 +21,13 @@ from memtenant.crypto.header import peek_header
 from memtenant.errors import MemtenantError, RecordMalformed
 from memtenant.masking.masker import Plan
 from memtenant.memory.codec import unpack
-from memtenant.reports.evidence import RecordEvidence
+from memtenant.reports.evidence import Erasure, RecordEvidence
 from memtenant.reports.samples import Sample
 from memtenant.rules.policy import matters_from
 from memtenant.stores.survey import Held
 from memtenant.tenancy.erasure import ErasurePhase, ErasureReceipt
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.masking import Detector, MaskingAction
-from memtenant.tenancy.period import Period
 
 __all__ = ["RUN", "Expectation", "TenantRecords", "moment"]
 
@@ -40,6 +39,7 @@ _LEAST: Final = {False: 46, True: 58}
 _HEAD_FIELD: Final = re.compile(rb"state|writers|m[0-8]|meta|tag|lease|saved")
 _LONGEST_HEADER: Final = 23
 _EXAMPLES: Final = 5
+_MOST_ERASURES: Final = 50
 _MOST_TEXTS: Final = 10_000
 _TEXT_BYTES: Final = 64 * 1024
 _CONTENT, _DERIVED = "content", "derived"
@@ -49,10 +49,9 @@ EVERYTHING: Final = Plan(dict.fromkeys(Detector, MaskingAction.MASK))
 @dataclass(frozen=True, slots=True)
 class Expectation:
     """What of a tenant counts as expired (milliseconds since 1970, by class; none where it is
-    held), and in what time an erasure has to end."""
+    held), and whether records are picked to be opened."""
 
     cut_offs: Mapping[str, int] = field(default_factory=dict)
-    erased_within: Period = Period(1, "mo")
     sample: bool = False
 
 
@@ -88,7 +87,7 @@ class TenantRecords:
     _erasures: int = 0
     _remaining: int = 0
     _dropped: int = 0
-    _late: list[str] = field(default_factory=list)
+    _slowest: list[Erasure] = field(default_factory=list)
     _matters: tuple[str, ...] = ()
     _oldest: dict[str, int] = field(default_factory=dict)
     _expired: Counter[str] = field(default_factory=Counter)
@@ -151,7 +150,7 @@ class TenantRecords:
             kek_versions=dict(self._versions),
             marks=self._marks,
             erasures=self._erasures,
-            erasures_late=tuple(self._late[:_EXAMPLES]),
+            erasures_slowest=tuple(self._slowest),
             erasures_remaining=self._remaining,
             dropped=self._dropped,
             limits=self.limits,
@@ -326,16 +325,17 @@ class TenantRecords:
         try:
             receipt = ErasureReceipt.from_json(document)
         except MemtenantError:
-            self._late.append("a receipt that cannot be read")
+            self._slowest.append(Erasure("", "cannot be read", moment(0), None))
             return
         if receipt.phase is ErasurePhase.REFUSED:
             return
         self._erasures += 1
         self._remaining += receipt.remaining or 0
-        ended = receipt.purged_at or receipt.deleted_at
-        due = self.expected.erased_within.after(receipt.requested_at)
-        if (ended or self.now) > due or (not receipt.settled and self.now > due):
-            self._late.append(f"erasure {receipt.id}: {receipt.phase}")
+        ended = receipt.purged_at if receipt.settled else None
+        self._slowest.append(Erasure(receipt.id, receipt.phase.value, receipt.requested_at, ended))
+        if len(self._slowest) > _MOST_ERASURES:
+            self._slowest.sort(key=lambda one: one.lasted(self.now), reverse=True)
+            del self._slowest[_MOST_ERASURES:]
 
     def _tell(self, what: str, page: Held | bytes) -> None:
         shown = self._examples.setdefault(what, [])

@@ -1,4 +1,4 @@
-"""Where evidence comes from: a state folder by hand, or a cluster in a job. A run sees only this."""
+"""Where evidence comes from: a state folder by hand, or a cluster in a job."""
 
 from __future__ import annotations
 

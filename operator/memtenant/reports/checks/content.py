@@ -60,7 +60,7 @@ def _looked_through(evidence: Evidence, wanted: list[str], what: str) -> Judgeme
         for detector in wanted:
             if many := records.hits.get(detector, 0):
                 where = ", ".join(records.examples.get(detector, ()))
-                judge.fail(name, f"{many} × {detector} {what}: {where}")
+                judge.fail(name, f"{many} x {detector} {what}: {where}")
         closed = records.encrypted if isinstance(opened, Missing) else 0
         if closed:
             judge.skip(name, f"not decrypted: {closed}/{records.records} records")

@@ -95,11 +95,15 @@ def nothing_deleted_under_hold(evidence: Evidence, _parameters: Parameters) -> J
 def erasures_completed(evidence: Evidence, parameters: Parameters) -> Judgement:
     """Every receipt came to its end in time, and its last pass found nothing."""
     judge = Judge(evidence)
-    asked = 0
+    asked, within = 0, parameters.period("within")
     for facts, records in judge.tenants(lambda one: one.records):
         asked += records.erasures
-        for words in records.erasures_late:
-            judge.fail(str(facts.tenant), f"{words}, not within {parameters.period('within')}")
+        for one in records.erasures_slowest:
+            if within is not None and within.after(one.asked) < (one.ended or evidence.now):
+                judge.fail(
+                    str(facts.tenant),
+                    f"erasure {one.id} of {rfc3339(one.asked)} is {one.phase}: not within {within}",
+                )
         if records.erasures_remaining:
             judge.fail(
                 str(facts.tenant),
