@@ -36,6 +36,8 @@ class Operation(IntEnum):
 
     DECRYPTION_FAILED = 0x41
 
+    REPORT = 0x61
+
 
 class Failure(IntEnum):
     """Why something did not open: the detail of `Operation.DECRYPTION_FAILED`."""

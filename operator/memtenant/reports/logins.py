@@ -1,0 +1,51 @@
+"""The stores as the reporter's own user reaches them, from the Secret that the operator wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from memtenant.reports.evidence import Missing
+from memtenant.reports.sources import StoreLogin
+from memtenant.resources.port import Declared
+from memtenant.rules.systemusers import SystemRole
+from memtenant.stores.connection import Address, StoreSettings, StoreTls
+from memtenant.tenancy.storesfile import StoreAccess, StoresFile
+
+__all__ = ["logins"]
+
+
+def logins(stores: StoresFile, declared: Iterable[Declared]) -> list[StoreLogin]:
+    """One for each declared store; of one that the file does not name, that it is missing."""
+    found = []
+    for one in declared:
+        name = one.key.name
+        access = stores.get(name)
+        settings: StoreSettings | Missing = (
+            Missing(f"store {name}", "the operator has not made a user of the reporter there yet")
+            if access is None
+            else _settings(access)
+        )
+        administrator = str(one.spec.get("adminUsername") or "default")
+        system = (role.user for role in SystemRole)
+        found.append(StoreLogin(name, settings, frozenset((administrator, *system))))
+    return found
+
+
+def _settings(access: StoreAccess) -> StoreSettings:
+    endpoint = access.endpoints[0]
+    tls = (
+        StoreTls(
+            ca=access.ca_crt or None,
+            client_certificate=access.client_crt or None,
+            client_key=access.client_key or None,
+        )
+        if access.tls
+        else None
+    )
+    return StoreSettings(
+        endpoint=Address(endpoint.host, endpoint.port),
+        username=access.username,
+        password=lambda: access.password,
+        tls=tls,
+        server_name=access.server_name or None,
+    )
