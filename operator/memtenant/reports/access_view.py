@@ -104,7 +104,7 @@ def _users(
         yield name, differences(rendered, reply, node.categories)
 
 
-def _hashes(reply: Mapping[str, object] | None) -> tuple[str, ...]:
+def _hashes(reply: Mapping[object, object] | None) -> tuple[str, ...]:
     """Passwords are the operator's to compare: a report has none of them."""
     found = (reply or {}).get("passwords", ())
     hashes = found if isinstance(found, (list, tuple)) else ()
@@ -129,11 +129,11 @@ def _is_open(node: NodeView) -> bool:
     return _is_on(fields) and b"nopass" in _flags(fields)
 
 
-def _is_on(fields: Mapping[str, object]) -> bool:
+def _is_on(fields: Mapping[object, object]) -> bool:
     return b"on" in _flags(fields)
 
 
-def _flags(fields: Mapping[str, object]) -> tuple[object, ...]:
+def _flags(fields: Mapping[object, object]) -> tuple[object, ...]:
     flags = fields.get("flags", ())
     return tuple(flags) if isinstance(flags, (list, tuple)) else ()
 

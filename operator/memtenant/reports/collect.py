@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from memtenant.api.policy import RetentionPolicySpec
 from memtenant.api.tenant import EncryptionMode, MemoryTenantSpec, MemoryTenantStatus
-from memtenant.audit.leaf import INSTALLATION
+from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.errors import InvalidResource, MemtenantError, ResourceNotFound
 from memtenant.reports.access_view import look_at_store
 from memtenant.reports.evidence import (
@@ -78,7 +78,7 @@ async def collect(
     log = sources.log()
     wanted = {str(one) for one in found.facts}
     verified = (
-        log if isinstance(log, Missing) else log.verify({INSTALLATION, *wanted}, trusted, now)
+        log if isinstance(log, Missing) else log.verify({INSTALLATION_LOG, *wanted}, trusted, now)
     )
     everybody = frozenset(TenantId(one.key.namespace, one.key.name) for one in declared.tenants)
     for name in sorted({one.store for one in found.facts.values()}):
@@ -100,12 +100,7 @@ async def collect(
         log=verified,
         installation=_installation(log, period),
         readers=await sources.log_key_readers(),
-        seal_every=_seal_every(facts),
     )
-
-
-def _seal_every(facts: PolicyFacts) -> int:
-    return round(facts.spec.audit.seal_every.days * 86_400)
 
 
 def _policy(declared: Declarations, name: str) -> tuple[Declared, PolicyFacts]:
@@ -291,7 +286,7 @@ def _installation(log: Log | Missing, period: Period) -> TenantEvents | Missing:
         return log
     ledger = EventLedger(period)
     try:
-        for leaf in log.leaves(INSTALLATION):
+        for leaf in log.leaves(INSTALLATION_LOG):
             ledger.add(leaf)
     except MemtenantError as error:
         return Missing("log of the installation", str(error))

@@ -64,7 +64,6 @@ class EventLedger:
     _subjects: set[bytes] = field(default_factory=set)
     _by_operation: Counter[str] = field(default_factory=Counter)
     _by_agent: Counter[str] = field(default_factory=Counter)
-    _generations: set[int] = field(default_factory=set)
     _destroyed: list[str] = field(default_factory=list)
     _destroyed_total: int = 0
     _refused: int = 0
@@ -135,7 +134,6 @@ class EventLedger:
             last=moment(self._last) if self._last else None,
             destroyed=tuple(self._destroyed),
             destroyed_total=self._destroyed_total,
-            generations=frozenset(self._generations),
             coverage=Missing("coverage", "the tenant's records were not read")
             if self.runs is None
             else self._coverage(),

@@ -1,4 +1,4 @@
-"""A finished report, told to the audit log: the hash of its manifest, as an event of the reporter."""
+"""A finished report, told to the audit log: its manifest's hash, as an event of the reporter."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class NodeView:
     aclfile: bool | None
     commands: frozenset[str] = field(repr=False)
     categories: Mapping[str, frozenset[str]] = field(repr=False)
-    users: Mapping[str, Mapping[str, object]] = field(repr=False)
+    users: Mapping[str, Mapping[object, object]] = field(repr=False)
 
 
 class StoreWitness:
@@ -180,7 +180,7 @@ def _required(node: NodeClient, reply: Reply) -> list[str]:
     return [_text(one) for one in reply] if isinstance(reply, list) else []
 
 
-def _fields(reply: list[object]) -> dict[str, object]:
+def _fields(reply: list[object]) -> dict[object, object]:
     return {_text(reply[at]): reply[at + 1] for at in range(0, len(reply) - 1, 2)}
 
 

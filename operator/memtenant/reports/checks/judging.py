@@ -100,7 +100,7 @@ class Judge:
             elif isinstance(found, Missing):
                 self.missing(one.name, found)
             else:
-                self.saw(getattr(found, "at", None))
+                self.saw(getattr(found, "at", self.evidence.now))
                 yield one.facts, found
 
     def judgement(self, looked: str, *, of: str = "tenants") -> Judgement:

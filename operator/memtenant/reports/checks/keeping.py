@@ -59,7 +59,6 @@ def period_justified(evidence: Evidence, _parameters: Parameters) -> Judgement:
     for facts, _ in judge.tenants(lambda one: one.facts):
         for found in facts.resolution.unjustified:
             judge.fail(str(facts.tenant), found.message)
-        judge.saw(evidence.now)
     return judge.judgement("the periods in force")
 
 
