@@ -1,6 +1,6 @@
 """A policy with tenants on a real server, agents that work, and a log that is really sealed."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -15,8 +15,8 @@ from memtenant.clock import Clock
 from memtenant.crypto.audit_keys import INSTALLATION_LOG, audit_mac_key
 from memtenant.crypto.primitives import SecretKey
 from memtenant.memory.source import BindingSource
-from memtenant.reports.evidence import Evidence, Missing, Period
 from memtenant.reports.collect import collect
+from memtenant.reports.evidence import Evidence, Missing, Period
 from memtenant.reports.folder import FolderSources
 from memtenant.reports.report import ControlResult, Report
 from memtenant.reports.run import report_of
@@ -33,7 +33,7 @@ ACME = TenantId("support", "acme")
 
 @dataclass
 class Scene:
-    """One policy, one store, tenants of namespace ``support``; a sealer that a test runs by hand."""
+    """One policy, one store, tenants of ``support``; a sealer that a test runs by hand."""
 
     ground: Ground
     folder: Path
@@ -58,25 +58,22 @@ class Scene:
         return datetime.now(UTC) + self.ahead
 
     async def declare(self, *names: str, policy: dict[str, Any] | None = None, **spec: Any) -> None:
-        """Tenants under the policy, and everything settled."""
-        self.ground.policy(frameworks=list(self.frameworks), **(policy or {}))
+        """Audited tenants under the policy, and everything settled; a sealer that lives."""
+        self.ground.policy(
+            frameworks=list(self.frameworks),
+            **{"audit": {"mode": "Required", "reads": "Required"}, **(policy or {})},
+        )
         for name in names or ("acme",):
             self.ground.tenant(name, **spec)
         await self.ground.settle()
-        self.audited(*(names or ("acme",)))
+        self.beat(*(names or ("acme",)))
 
-    def audited(self, *names: str) -> None:
-        """Events from now on, as a live sealer says."""
+    def beat(self, *names: str) -> None:
+        """What a live sealer writes each round."""
         with self.server.admin() as admin:
-            for name in names or ("acme",):
-                admin.hset(
-                    keys.limits(TenantId("support", name)),
-                    mapping={
-                        "audit": "1",
-                        "audit_reads": "1",
-                        "audit_heartbeat": str(int(self.now().timestamp() * 1000)),
-                    },
-                )
+            for name in names:
+                field = {"audit_heartbeat": str(int(self.now().timestamp() * 1000))}
+                admin.hset(keys.limits(_tenant(name)), mapping=field)
 
     def agent(self, name: str = "acme", agent: str = "default") -> Tenant:
         """The SDK, by the agent's binding."""
@@ -85,7 +82,9 @@ class Scene:
         self._stack.push_async_callback(tenant.aclose)
         return tenant
 
-    async def seal(self, *names: str, now: datetime | None = None) -> None:
+    async def seal(
+        self, *names: str, now: datetime | None = None, prune: Sequence[str] = ()
+    ) -> None:
         """One round of a sealer: what the queues hold goes into the archive, and is signed."""
         root = await self._audit_root()
         now = now or self.now()
@@ -100,6 +99,8 @@ class Scene:
                     entries = [bytes(one) for one in admin.lrange(queue, 0, -1)]
                     writer.take(log_id, entries, _keys(root, log_id), now)
                     admin.delete(queue)
+            for log_id in prune:
+                writer.prune(log_id, now)
             writer.seal(now)
             writer.close()
 
@@ -160,7 +161,9 @@ def without(evidence: Evidence, part: str) -> Evidence:
 
 
 def words(result: ControlResult) -> str:
-    return "\n".join(f"{one.status} {one.subject}: {one.words}" for one in result.judgement.findings)
+    return "\n".join(
+        f"{one.status} {one.subject}: {one.words}" for one in result.judgement.findings
+    )
 
 
 def statuses(results: Iterable[ControlResult]) -> dict[str, str]:

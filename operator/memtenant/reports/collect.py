@@ -100,6 +100,7 @@ async def collect(
         log=verified,
         installation=_installation(log, period),
         readers=await sources.log_key_readers(),
+        seal_every=round(facts.spec.audit.seal_every.days * 86_400),
     )
 
 

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from memtenant.crypto.datakey import kek_version
+from memtenant.crypto.erasure import ErasureRequest
 from memtenant.crypto.header import peek_header
 from memtenant.errors import MemtenantError, RecordMalformed
 from memtenant.masking.masker import Plan
@@ -126,7 +127,9 @@ class TenantRecords:
                 self._state(name, page)
             case [b"u"] if page.kind == "hash":
                 self._dropped = _whole(dict(page.entries).get(b"dropped", b"0"))
-            case [b"x"] | [b"e"]:
+            case [b"e"] if page.kind == "list":
+                self._requests(page)
+            case [b"x"]:
                 pass
             case _:
                 self._foreign(page)
@@ -325,14 +328,27 @@ class TenantRecords:
         try:
             receipt = ErasureReceipt.from_json(document)
         except MemtenantError:
-            self._slowest.append(Erasure("", "cannot be read", moment(0), None))
+            self._slow(Erasure("", "cannot be read", moment(0), None))
             return
         if receipt.phase is ErasurePhase.REFUSED:
             return
         self._erasures += 1
         self._remaining += receipt.remaining or 0
         ended = receipt.purged_at if receipt.settled else None
-        self._slowest.append(Erasure(receipt.id, receipt.phase.value, receipt.requested_at, ended))
+        self._slow(Erasure(receipt.id, receipt.phase.value, receipt.requested_at, ended))
+
+    def _requests(self, page: Held) -> None:
+        """Requests that the operator has not looked at yet."""
+        for _, entry in page.entries:
+            try:
+                request = ErasureRequest.parse(entry)
+            except RecordMalformed:
+                continue
+            self._erasures += 1
+            self._slow(Erasure(request.id.hex(), "waiting", moment(request.time), None))
+
+    def _slow(self, erasure: Erasure) -> None:
+        self._slowest.append(erasure)
         if len(self._slowest) > _MOST_ERASURES:
             self._slowest.sort(key=lambda one: one.lasted(self.now), reverse=True)
             del self._slowest[_MOST_ERASURES:]

@@ -1,0 +1,221 @@
+"""How the real thing is broken for each check, and how its evidence is taken away.
+
+A check that is not named here fails `test_controls`.
+"""
+
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from memtenant import Message
+from memtenant.clock import rfc3339
+from memtenant.tenancy import keys
+from tests.reports.conftest import ACME, Scene
+
+Act = Callable[[Scene], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Break:
+    """What is done, and what the report then says of it. Those of one ``scene`` are done
+    together."""
+
+    check: str
+    says: str
+    act: Act
+    scene: str
+    declares: Mapping[str, Any] | None = None
+
+
+def content(admin: Any) -> bytes:
+    """The list of the one conversation."""
+    (found,) = admin.scan_iter(f"{keys.records(ACME)}*:l")
+    return bytes(found)
+
+
+async def a_plaintext_record(scene: Scene) -> None:
+    with scene.server.admin() as admin:
+        admin.rpush(content(admin), "hello, I am plain")
+
+
+async def a_verification_code(scene: Scene) -> None:
+    with scene.server.admin() as admin:
+        admin.set(f"{keys.records(ACME)}note", "card 4111 1111 1111 1111, CVV: 123")
+
+
+async def an_address(scene: Scene) -> None:
+    with scene.server.admin() as admin:
+        admin.set(f"{keys.records(ACME)}who", "ada@example.org")
+
+
+async def an_old_record(scene: Scene) -> None:
+    with scene.server.admin() as admin:
+        name = content(admin)
+        entry = bytes(admin.lindex(name, 0))
+        then = int((scene.now() - timedelta(days=4000)).timestamp() * 1000)
+        admin.lset(name, 0, entry[:6] + then.to_bytes(6, "big") + entry[12:])
+
+
+async def anybody_gets_in(scene: Scene) -> None:
+    with scene.server.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", "default", "on", "nopass", "+ping")
+
+
+async def a_user_may_more(scene: Scene) -> None:
+    with scene.server.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", "mt.support.acme.default.a", "+keys")
+
+
+async def the_audit_is_off(scene: Scene) -> None:
+    with scene.server.admin() as admin:
+        admin.hset(keys.limits(ACME), "audit", "0")
+
+
+async def a_retired_version(scene: Scene) -> None:
+    with scene.server.admin() as admin:
+        name = next(admin.scan_iter(f"{keys.prefix(ACME)}k:*"))
+        stored = bytes(admin.hget(name, "dek"))
+        admin.hset(name, "dek", (9).to_bytes(4, "big") + stored[4:])
+
+
+async def a_forged_event(scene: Scene) -> None:
+    with scene.server.admin() as admin:
+        await scene.agent().conversation("s", user="ada").append(Message.human("one more"))
+        entry = bytes(admin.lindex(keys.audit_queue(ACME), -1))
+        admin.rpush(keys.audit_queue(ACME), entry[:40] + b"\x55" + entry[41:])
+    await scene.seal()
+
+
+async def an_event_that_was_taken(scene: Scene) -> None:
+    await scene.agent().conversation("t", user="ada").append(Message.human("unseen"))
+    with scene.server.admin() as admin:
+        admin.rpop(keys.audit_queue(ACME))
+
+
+async def a_record_that_was_taken(scene: Scene) -> None:
+    with scene.server.admin() as admin:
+        for name in admin.scan_iter(f"{keys.records(ACME)}*:l"):
+            admin.lpop(name)
+
+
+async def a_byte_of_the_archive(scene: Scene) -> None:
+    (segment,) = (scene.archive / "logs" / str(ACME)).glob("*.log")
+    data = bytearray(segment.read_bytes())
+    data[40] ^= 1
+    segment.write_bytes(data)
+
+
+async def time_goes_by(scene: Scene) -> None:
+    scene.ahead = timedelta(days=500)
+
+
+async def a_person_asks_to_be_forgotten(scene: Scene) -> None:
+    await scene.agent().forget("ada", consent_reference="letter")
+
+
+async def a_second_reader(scene: Scene) -> None:
+    (scene.signer / "key").chmod(0o644)
+
+
+async def an_edited_record(scene: Scene) -> None:
+    scene.decrypt = True
+    with scene.server.admin() as admin:
+        name = content(admin)
+        entry = bytearray(admin.lindex(name, 0))
+        entry[-1] ^= 1
+        admin.lset(name, 0, bytes(entry))
+
+
+async def a_pruned_year(scene: Scene) -> None:
+    await scene.seal(prune=[str(ACME)])
+
+
+async def nothing(_scene: Scene) -> None:
+    """The declaration is enough."""
+
+
+async def a_changed_spec(scene: Scene) -> None:
+    scene.ground.tenant("acme", quota={"memory": "64Mi"})
+
+
+def held() -> dict[str, Any]:
+    since = rfc3339(datetime.fromisoformat("2026-01-01T00:00:00+00:00"))
+    return {"legalHolds": [{"matter": "SEC-1", "since": since, "tenantSelector": {}}]}
+
+
+BREAKS = (
+    Break("Encrypted", "are in clear", a_plaintext_record, "store"),
+    Break("NoForbiddenData", "CardVerification", a_verification_code, "store"),
+    Break("PersonalDataMasked", "Email is not masked", an_address, "store"),
+    Break("KeptWithinPeriod", "are older than", an_old_record, "store"),
+    Break("DefaultUserOff", "lets anybody in", anybody_gets_in, "store"),
+    Break("UniqueUsers", "a user for anybody", anybody_gets_in, "store"),
+    Break("LeastPrivilege", "+keys", a_user_may_more, "store"),
+    Break("Audited", "leave no event", the_audit_is_off, "store"),
+    Break("KeysRotated", "under version 9", a_retired_version, "store"),
+    Break("AuditCovers", "no events of the agent", a_forged_event, "log"),
+    Break("AuditCovers", "have no event", an_event_that_was_taken, "log"),
+    Break("AuditCovers", "are gone", a_record_that_was_taken, "log"),
+    Break("LogVerifies", "support.acme", a_byte_of_the_archive, "archive"),
+    Break("ErasuresCompleted", "not within 1mo", a_person_asks_to_be_forgotten, "time"),
+    Break("CredentialsRotated", "over 90d old", time_goes_by, "time"),
+    Break("KeysRotated", "over 1y old", time_goes_by, "time"),
+    Break("SealerLive", "the last seal is of", time_goes_by, "time"),
+    Break("LogKeySeparate", "everybody on this machine", a_second_reader, "key"),
+    Break("ChangesRecorded", "generation 2", a_changed_spec, "key"),
+    Break("RecordsAuthentic", "do not open: RecordTampered", an_edited_record, "decrypt"),
+    Break("LogKept", "have to be kept", a_pruned_year, "kept"),
+    Break("PeriodJustified", "state spec.legalBasis", nothing, "declared"),
+    Break("NothingDeletedUnderHold", "SEC-1", a_record_that_was_taken, "hold"),
+)
+
+POLICIES: Mapping[str, dict[str, Any]] = {
+    "hold": held(),
+    "declared": {"retention": {"content": {"default": "8y"}}},
+}
+"""Of the scenes that declare more than a legal basis."""
+
+
+async def the_reporters_user(scene: Scene) -> None:
+    with scene.server.admin() as admin:
+        admin.execute_command("ACL", "DELUSER", "mt.reporter")
+
+
+async def the_archive(scene: Scene) -> None:
+    shutil.rmtree(scene.archive)
+
+
+async def the_log_key(scene: Scene) -> None:
+    shutil.rmtree(scene.signer)
+
+
+async def a_tenant_of_which_nothing_is_known(scene: Scene) -> None:
+    scene.ground.tenant("new")
+
+
+UNSEEN: Mapping[str, Act] = {
+    "AuditCovers": the_archive,
+    "Audited": the_reporters_user,
+    "ChangesRecorded": the_archive,
+    "CredentialsRotated": a_tenant_of_which_nothing_is_known,
+    "DefaultUserOff": the_reporters_user,
+    "Encrypted": the_reporters_user,
+    "ErasuresCompleted": the_reporters_user,
+    "KeptWithinPeriod": the_reporters_user,
+    "KeysRotated": the_reporters_user,
+    "LeastPrivilege": the_reporters_user,
+    "LogKept": the_archive,
+    "LogKeySeparate": the_log_key,
+    "LogVerifies": the_archive,
+    "NoForbiddenData": the_reporters_user,
+    "NothingDeletedUnderHold": the_archive,
+    "PeriodJustified": a_tenant_of_which_nothing_is_known,
+    "PersonalDataMasked": the_reporters_user,
+    "RecordsAuthentic": the_reporters_user,
+    "SealerLive": the_archive,
+    "TransportEncrypted": the_reporters_user,
+    "UniqueUsers": the_reporters_user,
+}
+"""What takes the evidence of each check away."""

@@ -1,0 +1,105 @@
+"""Every check passes on the real thing, fails when that is broken, and never passes unseen."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from memtenant import Message
+from memtenant.reports.checks import CHECKS, Status
+from memtenant.reports.evidence import StoreEvidence
+from tests.reports.breaking import BREAKS, POLICIES, UNSEEN, Act
+from tests.reports.conftest import Scene, words
+
+ALL = ("GDPR", "HIPAA", "PCI_DSS", "SOX")
+
+
+async def at_work(scene: Scene, policy: dict[str, Any] | None = None) -> None:
+    """A tenant whose agent remembered something, all of it sealed."""
+    scene.frameworks = ALL
+    await scene.declare(
+        policy={"legalBasis": "contract"} if policy is None else policy,
+        agents=[{"name": "default", "access": "Steward"}],
+    )
+    tenant = scene.agent()
+    await tenant.conversation("s", user="ada").extend([Message.human("hello"), Message.ai("hi")])
+    await tenant.shared_context("case").create({"a": 1, "b": 2})
+    await scene.seal()
+
+
+@pytest.fixture
+def closed(scene: Scene) -> Iterator[Scene]:
+    """The scene, whose server lets nobody in without a password afterwards."""
+    yield scene
+    with scene.server.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", "default", "reset")
+
+
+async def test_what_is_as_it_should_be_passes_but_for_what_nobody_can_see(scene: Scene) -> None:
+    await at_work(scene)
+    await scene.agent().conversation("s", user="ada").append(Message.human("not sealed yet"))
+    scene.decrypt = True
+    report = await scene.report()
+    found = {one.control.check: one for one in report.results()}
+    told = {check: words(one) for check, one in found.items() if words(one)}
+    assert found.keys() - {"Manual"} == CHECKS.keys()
+    assert {check: one.judgement.status for check, one in found.items()} == {
+        **dict.fromkeys(CHECKS, Status.PASS),
+        # One account has the state folder.
+        "LogKeySeparate": Status.WARN,
+        "Manual": Status.MANUAL,
+    }, told
+
+
+async def test_nothing_is_said_of_what_was_not_decrypted(scene: Scene) -> None:
+    await at_work(scene)
+    for check in ("RecordsAuthentic", "NoForbiddenData", "PersonalDataMasked"):
+        result = await scene.judged(check)
+        assert result.judgement.status is Status.SKIP
+        assert "not decrypted: " in words(result)
+
+
+@pytest.mark.parametrize("where", sorted({one.scene for one in BREAKS}))
+async def test_a_check_fails_when_the_real_thing_is_broken(closed: Scene, where: str) -> None:
+    scene = closed
+    if where == "kept":
+        scene.ahead = -timedelta(days=800)
+    await at_work(scene, POLICIES.get(where))
+    scene.ahead = timedelta()
+    acts: dict[Act, None] = {}
+    expected = defaultdict(list)
+    for one in BREAKS:
+        if one.scene == where:
+            acts[one.act] = None
+            expected[one.check].append(one.says)
+    for act in acts:
+        await act(scene)
+    report = await scene.report()
+    for check, says in expected.items():
+        results = [one for one in report.results() if one.control.check == check]
+        assert Status.FAIL in {one.judgement.status for one in results}, check
+        told = "\n".join(map(words, results))
+        assert all(part in told for part in says), told
+
+
+async def test_a_store_without_tls_on_another_machine_fails(scene: Scene) -> None:
+    await at_work(scene)
+    evidence = await scene.evidence()
+    store = evidence.stores["shared"]
+    assert isinstance(store, StoreEvidence)
+    elsewhere = {"shared": replace(store, loopback=False)}
+    result = await scene.judged("TransportEncrypted", stores=elsewhere)
+    assert result.judgement.status is Status.FAIL
+
+
+@pytest.mark.parametrize("act", list(dict.fromkeys(UNSEEN.values())), ids=lambda act: act.__name__)
+async def test_a_check_whose_evidence_is_gone_is_an_error(scene: Scene, act: Act) -> None:
+    await at_work(scene)
+    await act(scene)
+    report = await scene.report()
+    for check in (one for one, how in UNSEEN.items() if how is act):
+        results = [one for one in report.results() if one.control.check == check]
+        assert {one.judgement.status for one in results} == {Status.ERROR}, check
