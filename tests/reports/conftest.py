@@ -72,7 +72,7 @@ class Scene:
         """What a live sealer writes each round."""
         with self.server.admin() as admin:
             for name in names:
-                field = {"audit_heartbeat": str(int(self.now().timestamp() * 1000))}
+                field = {"audit_heartbeat": str(int(datetime.now(UTC).timestamp() * 1000))}
                 admin.hset(keys.limits(_tenant(name)), mapping=field)
 
     def agent(self, name: str = "acme", agent: str = "default") -> Tenant:

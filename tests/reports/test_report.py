@@ -1,0 +1,152 @@
+"""The document and the page: canonical, self-contained, and hostile to nothing that reads them."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memtenant.errors import ReportInvalid, UsageError
+from memtenant.reports.artefacts import MANIFEST, PAGE, REPORT, Manifest, read_report, write_report
+from memtenant.reports.canonical import canonical
+from memtenant.reports.checks import Finding, Judgement, Status
+from memtenant.reports.difference import difference
+from memtenant.reports.evidence import Period
+from memtenant.reports.page import page
+from memtenant.reports.report import ControlResult, FrameworkResult, Report
+from memtenant.rules.controls import Control, Severity
+
+NOW = datetime(2026, 11, 28, 22, 0, tzinfo=UTC)
+CONTROL = Control(
+    "1", "Rule 1", "Under lock", Severity.HIGH, "Encrypted", remedy="Lock it: `memtenant get`"
+)
+
+
+def report(
+    status: Status = Status.PASS, *, words: str = "fine", tenant: str = "support.acme"
+) -> Report:
+    findings = () if status is Status.PASS else (Finding(status, tenant, words),)
+    judgement = Judgement(status, "all records: 1/1 tenants", NOW, findings, len(findings))
+    return Report(
+        installation="i",
+        policy="standard",
+        generation=1,
+        made=NOW,
+        period=Period(NOW - timedelta(days=30), NOW),
+        frameworks=(
+            FrameworkResult(
+                "SHIPSHAPE",
+                "Rules of the harbour",
+                "The harbour master",
+                "2026-01-31",
+                (ControlResult(CONTROL, judgement),),
+            ),
+        ),
+        tenants=({"tenant": tenant, "records": 3, "encrypted": 3},),
+        events={"byOperation": {"APPEND": 3}, "byAgent": {"a": 3}, "missing": []},
+        log={"checkpoint": "", "verified": True, "size": 3, "problems": []},
+        recommendations=(
+            {"do": "Lock it", "status": "Fail", "severity": "High", "controls": [], "because": []},
+        ),
+    )
+
+
+_documents = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(max_codepoint=127)), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.text(st.characters(max_codepoint=127)), _documents, max_size=6))
+def test_documents_are_written_as_rfc_8785_says(document: Mapping[str, Any]) -> None:
+    assert canonical(document) == rfc8785.dumps(dict(document))
+
+
+@pytest.mark.parametrize("value", [1.5, 2**53, {"é": 1}, float("nan")])
+def test_what_readers_might_read_otherwise_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="a report has only"):
+        canonical({"value": value})
+
+
+def test_a_report_is_read_as_it_was_written() -> None:
+    written = report(Status.FAIL, words="naïve → 50 %")
+    again = Report.parse(written.to_json())
+    assert again.to_json() == written.to_json()
+    assert again.worst is Status.FAIL
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b'{"format":2}', b"[1]", b'{"format":1,"made":"x"}'])
+def test_what_is_no_report_is_refused(data: bytes) -> None:
+    with pytest.raises(ReportInvalid):
+        Report.parse(data)
+
+
+def test_a_page_loads_nothing_and_runs_nothing() -> None:
+    text = page(report(Status.FAIL, words='<script>alert(1)</script>" onload="x', tenant="<b>x"))
+    assert "<script" not in text
+    assert "<b>x" not in text
+    assert not re.search(r"(src|href)=|url\(|@import|https?://", text)
+    assert "default-src 'none'" in text
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+
+
+def test_each_byte_of_a_report_that_changes_is_seen(tmp_path: Path) -> None:
+    write_report(report(), tmp_path)
+    for name in (REPORT, PAGE, MANIFEST):
+        file = tmp_path / name
+        data = file.read_bytes()
+        for place in range(0, len(data), 1 if name == MANIFEST else 97):
+            changed = bytearray(data)
+            changed[place] ^= 1
+            file.write_bytes(changed)
+            if name == MANIFEST:
+                # Another manifest may be well-formed: its hash is not the log's.
+                try:
+                    _, manifest = read_report(tmp_path)
+                except ReportInvalid:
+                    continue
+                assert manifest.digest != Manifest.parse(data).digest
+            else:
+                with pytest.raises(ReportInvalid):
+                    read_report(tmp_path)
+        file.write_bytes(data)
+    read_report(tmp_path)
+
+
+def test_a_report_is_not_overwritten(tmp_path: Path) -> None:
+    write_report(report(), tmp_path)
+    with pytest.raises(UsageError, match="holds a report already"):
+        write_report(report(), tmp_path)
+
+
+def test_a_manifest_names_no_file_elsewhere(tmp_path: Path) -> None:
+    write_report(report(), tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST).read_bytes())
+    manifest["files"]["../passwd"] = "0" * 64
+    (tmp_path / MANIFEST).write_bytes(canonical(manifest))
+    with pytest.raises(ReportInvalid, match="outside"):
+        read_report(tmp_path)
+
+
+def test_a_difference_tells_what_turned_and_who_came() -> None:
+    before, after = report(), report(Status.FAIL, tenant="support.globex")
+    row = difference(before, after)
+    (turned,) = row["turned"]  # type: ignore[misc]
+    assert (turned["before"], turned["after"], turned["better"]) == ("Pass", "Fail", False)
+    assert (row["tenantsAdded"], row["tenantsGone"]) == (["support.globex"], ["support.acme"])
+    assert "Since" in page(replace(after, difference=row))
