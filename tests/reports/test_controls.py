@@ -44,7 +44,7 @@ clause = "Rule 3"
 title = "The crew is content"
 severity = "Low"
 check = "Manual"
-reason = "Ask them"
+why = "Ask them"
 """
 
 
@@ -62,7 +62,7 @@ def test_every_control_has_a_check_and_every_check_is_broken_and_unseen_in_a_tes
 def test_a_control_says_what_to_do_or_why_only_a_person_can_judge(framework: Framework) -> None:
     assert framework.controls
     for control in framework.controls:
-        assert bool(control.reason) is (control.check == MANUAL)
+        assert bool(control.why) is (control.check == MANUAL)
         assert bool(control.remedy) is not (control.check == MANUAL)
 
 
@@ -70,7 +70,7 @@ def test_a_control_says_what_to_do_or_why_only_a_person_can_judge(framework: Fra
     ("before", "after", "says"),
     [
         ('check = "Encrypted"\nremedy = "Lock it"', 'check = "Encrypted"', "remedy"),
-        ('reason = "Ask them"', "", "reason"),
+        ('why = "Ask them"', "", "why"),
         ('severity = "High"', 'severity = "Dire"', "severity"),
         ('id = "2"', 'id = "1"', "twice"),
         ('clause = "Rule 2"', 'clause = "Rule 2"\nmaster = "no"', "master is not known"),

@@ -135,7 +135,7 @@ def _control(result: ControlResult) -> Iterator[str]:
         f'<div class="control"><div>{_pill(judgement.status)}</div><div>'
         f"<h3>{escape(control.title)}</h3>"
         f'<div class="clause">{escape(control.clause)} · {control.severity}</div>'
-        f'<p class="looked">{_code(judgement.looked or control.reason)}{at}</p>'
+        f'<p class="looked">{_code(judgement.looked or control.why)}{at}</p>'
     )
     yield _list(
         (f"{one.subject}: {one.words}" for one in judgement.findings),

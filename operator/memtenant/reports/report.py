@@ -51,7 +51,7 @@ class ControlResult:
             ],
             "findingsTotal": judgement.total,
             "remedy": control.remedy,
-            "reason": control.reason,
+            "why": control.why,
         }
 
     @classmethod
@@ -66,7 +66,7 @@ class ControlResult:
                 check=fields.text("check"),
                 parameters=Parameters(),
                 remedy=fields.text("remedy"),
-                reason=fields.text("reason"),
+                why=fields.text("why"),
             ),
             Judgement(
                 status=fields.choice("status", Status),

@@ -18,7 +18,7 @@ from memtenant.tenancy.period import Period
 __all__ = ["MANUAL", "Control", "ParameterInvalid", "Parameters", "Severity"]
 
 MANUAL = "Manual"
-"""The check of a control that only a person can judge; ``reason`` says why."""
+"""The check of a control that only a person can judge; ``why`` tells it."""
 
 
 class Severity(StrEnum):
@@ -76,4 +76,4 @@ class Control:
     check: str
     parameters: Parameters = Parameters()
     remedy: str = ""
-    reason: str = ""
+    why: str = ""

@@ -341,7 +341,7 @@ def _control(table: _Table) -> Control:
         check=check,
         parameters=Parameters(table.values("parameters")),
         remedy="" if manual else table.text("remedy", _MAX_WORDS),
-        reason=table.text("reason", _MAX_WORDS) if manual else "",
+        why=table.text("why", _MAX_WORDS) if manual else "",
     )
     table.end()
     return control
