@@ -206,10 +206,11 @@ class _Table:
         return tuple(known[one] for one in value)
 
     def severity(self, key: str) -> Severity:
+        known = {one.value: one for one in Severity}
         value = self._left.pop(key, None)
-        if value not in set(Severity):
-            raise self.wrong(key, f"must be one of {', '.join(Severity)}")
-        return Severity(value)
+        if value not in known:
+            raise self.wrong(key, f"must be one of {', '.join(known)}")
+        return known[str(value)]
 
     def values(self, key: str) -> Mapping[str, object]:
         value = self._left.pop(key, {})
