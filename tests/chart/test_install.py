@@ -21,9 +21,9 @@ def _may(release: Release, who: str, verb: str, what: str, *where: str) -> bool:
 def test_the_pods_are_admitted(release: Release) -> None:
     def both() -> bool:
         found = release.cluster.get("pods", "-n", HOME, "-l", "app.kubernetes.io/name=memtenant")
-        return len(found["items"]) == 2
+        return len(found["items"]) == 3
 
-    processes.wait_until(both, what="two pods of the operator")
+    processes.wait_until(both, what="two pods of the operator and one of the sealer")
 
 
 def test_the_pods_of_the_uninstall_hook_would_be_admitted(release: Release) -> None:

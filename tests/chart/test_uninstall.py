@@ -86,9 +86,10 @@ def test_the_hook_runs_the_command_that_the_documentation_names() -> None:
 def test_the_script_stops_the_operator_and_waits_for_its_pods(
     release: Release, script: ModuleType
 ) -> None:
-    assert release.cluster.get("pods", "-n", HOME)["items"]
+    operators = ("pods", "-n", HOME, "-l", "app.kubernetes.io/component=controller")
+    assert release.cluster.get(*operators)["items"]
     assert script.main() == 0
-    assert not release.cluster.get("pods", "-n", HOME)["items"]
+    assert not release.cluster.get(*operators)["items"]
     assert release.cluster.get("deployment", RELEASE, "-n", HOME)["spec"]["replicas"] == 0
 
 

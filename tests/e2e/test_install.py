@@ -4,6 +4,7 @@ Real Helm, real API server, the operator in pods of the kubelet under its own Se
 RBAC, a real Valkey. The tests are one life of an installation, in order.
 """
 
+import base64
 import secrets
 import sys
 import threading
@@ -15,8 +16,14 @@ from typing import Any
 import pytest
 import redis
 
+from memtenant import Message
+from memtenant.archive import ArchiveReader, verify
+from memtenant.audit import Operation
+from memtenant.audit.leaf import Verdict
+from memtenant.crypto.signing import VerifyingKey
 from memtenant.rules.record import record_name
 from memtenant.stores import admin_rules
+from memtenant.sync import Tenant as SyncTenant
 from memtenant.tenancy.identity import TenantId
 from tests.chart.rendered import CHART, HOME, RELEASE, ROOT
 from tests.support import processes, servers, tiers
@@ -31,6 +38,7 @@ pytestmark = pytest.mark.cluster
 
 API = "memtenant.dev/v1alpha1"
 TEAM, OTHER, LATER = "support", "elsewhere", "later"
+AUDIT = f"{HOME}-audit"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 NOTE = "mt:{support.acme}:r:note"
 PATIENCE = 240.0  # seconds, on a busy machine
@@ -175,6 +183,65 @@ def test_an_agent_works_with_its_binding(installed: Platform) -> None:
         assert agent.get(NOTE) == "hello"
         with pytest.raises(redis.exceptions.NoPermissionError):
             agent.get("mt:{support.globex}:r:note")
+
+
+def test_the_sealer_seals_beside_the_operator(
+    installed: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed.cluster.apply(tenant("acme", audit={"mode": "Enabled"}))
+    installed.cluster.kubectl("rollout", "status", f"deployment/{RELEASE}-sealer", "-n", HOME)
+    installed.wait("mtenant/acme", "condition=AuditSealed")
+    data = installed.secret("acme-default", TEAM)["data"]
+    binding = tmp_path / "acme"
+    binding.mkdir()
+    for name, encoded in data.items():
+        (binding / name).write_bytes(base64.b64decode(encoded))
+    monkeypatch.setenv("SERVICE_BINDING_ROOT", str(tmp_path))
+    with SyncTenant.from_binding("acme") as agent:
+        agent.conversation("s", user="ada").append(Message.human("hello"))
+
+    archive = installed.kubelet.logs.parent / "claims" / HOME / f"{RELEASE}-archive"
+
+    def sealed() -> list[Operation]:
+        events = ArchiveReader.open(archive).events("support.acme")
+        return [one.event().operation for one in events if one.verdict is Verdict.GOOD]
+
+    processes.wait_until(
+        lambda: Operation.APPEND in sealed(), what="the agent's event in the log", timeout=PATIENCE
+    )
+
+    def verified() -> bool:
+        text = installed.cluster.get("configmap", "memtenant-log", "-n", AUDIT)["data"]["key"]
+        found = verify(ArchiveReader.open(archive), public_key=VerifyingKey.parse(text))
+        logs = {one.log_id: one.sealed for one in found.logs}
+        assert not [one for one in found.findings if one.tampered]
+        return logs.get("support.acme", 0) > 0
+
+    processes.wait_until(verified, what="the log under a checkpoint", timeout=PATIENCE)
+    installed.wait("mstore/shared", "condition=AuditSealed")
+
+    def shown() -> bool:
+        status = installed.cluster.get("mstore", "shared")["status"]
+        return bool(status.get("lastSeal", {}).get("size"))
+
+    processes.wait_until(shown, what="the last seal on the store", timeout=PATIENCE)
+
+
+def test_the_operator_cannot_sign_and_the_sealer_can_do_nothing_else(installed: Platform) -> None:
+    def may(account: str, *what: str) -> bool:
+        user = f"system:serviceaccount:{HOME}:{account}"
+        answer = installed.cluster.try_kubectl("auth", "can-i", *what, f"--as={user}")
+        return answer.stdout.strip() == "yes"
+
+    sealer, log_key = f"{RELEASE}-sealer", "secret/memtenant-log"
+    assert may(sealer, "get", log_key, "-n", AUDIT)
+    assert may(sealer, "patch", log_key, "-n", AUDIT)
+    for verb in ("get", "list", "watch", "patch", "update", "delete"):
+        assert not may(RELEASE, verb, log_key, "-n", AUDIT), verb
+        assert not may(sealer, verb, "secret/other", "-n", AUDIT), verb
+        assert not may(sealer, verb, "secret/memtenant-root", "-n", HOME), verb
+    assert not may(sealer, "delete", log_key, "-n", AUDIT)
+    assert not may(sealer, "get", "memorytenants", "-A")
 
 
 def test_no_log_holds_a_credential(installed: Platform) -> None:
