@@ -3,6 +3,7 @@
 from memtenant.api.parse import KINDS, parse
 from memtenant.api.policy import RetentionPolicy
 from memtenant.api.quantity import Quantity
+from memtenant.api.report import ComplianceReport
 from memtenant.api.resource import API_VERSION, CATEGORY, GROUP, VERSION
 from memtenant.api.store import MemoryStore
 from memtenant.api.tenant import MemoryTenant
@@ -13,6 +14,7 @@ __all__ = [
     "GROUP",
     "KINDS",
     "VERSION",
+    "ComplianceReport",
     "MemoryStore",
     "MemoryTenant",
     "Quantity",

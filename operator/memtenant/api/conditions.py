@@ -53,6 +53,10 @@ class ConditionType(StrEnum):
     DELETION_BLOCKED = "DeletionBlocked"
     # MemoryTenant and MemoryStore
     AUDIT_SEALED = "AuditSealed"
+    # MemoryTenant and RetentionPolicy
+    STALE = "Stale"
+    # RetentionPolicy
+    REPORT_SCHEDULED = "ReportScheduled"
     # MemoryStore
     REACHABLE = "Reachable"
     DURABLE = "Durable"
@@ -66,6 +70,7 @@ PRESENT_ONLY_WHILE_TRUE = frozenset(
         ConditionType.DATA_KEYS_UNREADABLE,
         ConditionType.RETENTION_UNJUSTIFIED,
         ConditionType.DELETION_BLOCKED,
+        ConditionType.STALE,
     }
 )
 """Types whose presence alone means trouble or work: they are removed, never written as False."""

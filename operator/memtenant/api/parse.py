@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from memtenant.api.policy import RetentionPolicy
+from memtenant.api.report import ComplianceReport
 from memtenant.api.resource import API_VERSION, Resource
 from memtenant.api.store import MemoryStore
 from memtenant.api.tenant import MemoryTenant
@@ -15,7 +16,10 @@ from memtenant.errors import InvalidResource
 
 __all__ = ["KINDS", "kind_of", "parse"]
 
-KINDS: Mapping[str, type[MemoryTenant | MemoryStore | RetentionPolicy]] = {
+AnyResource = MemoryTenant | MemoryStore | RetentionPolicy | ComplianceReport
+
+KINDS: Mapping[str, type[AnyResource]] = {
+    "ComplianceReport": ComplianceReport,
     "MemoryStore": MemoryStore,
     "MemoryTenant": MemoryTenant,
     "RetentionPolicy": RetentionPolicy,
@@ -23,7 +27,7 @@ KINDS: Mapping[str, type[MemoryTenant | MemoryStore | RetentionPolicy]] = {
 """The declared kinds by name."""
 
 
-def kind_of(raw: Mapping[str, Any]) -> type[MemoryTenant | MemoryStore | RetentionPolicy]:
+def kind_of(raw: Mapping[str, Any]) -> type[AnyResource]:
     """The model of a raw object's kind; `InvalidResource` where it is none of ours."""
     api_version, kind = raw.get("apiVersion"), raw.get("kind")
     model = KINDS.get(kind) if isinstance(kind, str) else None
@@ -36,7 +40,7 @@ def kind_of(raw: Mapping[str, Any]) -> type[MemoryTenant | MemoryStore | Retenti
     return model
 
 
-def parse(raw: Mapping[str, Any]) -> MemoryTenant | MemoryStore | RetentionPolicy:
+def parse(raw: Mapping[str, Any]) -> AnyResource:
     """The model of a raw object.
 
     Defaults are filled in and unknown fields ignored, so that an operator one version behind its

@@ -19,6 +19,7 @@ from memtenant.api.fields import (
     seconds,
     set_list,
 )
+from memtenant.api.reporting import LastReport, Reporting
 from memtenant.api.resource import NAMED_AS_A_LABEL, Column, Names, Resource, Status
 from memtenant.api.rule import Rule, ruled
 from memtenant.api.selector import AllowedNamespaces, LabelSelector
@@ -275,6 +276,10 @@ class RetentionPolicySpec(Model):
     audit: AuditRequirement = Field(
         default_factory=AuditRequirement,
         description="Whether what is done to tenants' memory leaves events in a sealed log.",
+    report: Reporting | None = Field(
+        default=None,
+        description="When reports about the tenants under this policy are made. Left out: by hand "
+        "only.",
     )
     allowed_deletion_policies: tuple[DeletionPolicy, ...] | None = Field(
         default=None,
@@ -344,6 +349,9 @@ class RetentionPolicyStatus(Status):
     held_matters: tuple[HeldMatter, ...] = Field(
         default=(), description="The legal holds that stand.", **map_list("matter", 64)
     )
+    last_report: LastReport | None = Field(
+        default=None, description="The newest report about the tenants under this policy."
+    )
 
 
 class RetentionPolicy(Resource):
@@ -383,6 +391,12 @@ class RetentionPolicy(Resource):
             name="Holds",
             path=".status.heldMatters[*].matter",
             description="Legal holds that stand",
+        ),
+        Column(
+            name="Report",
+            path=".status.lastReport.time",
+            type="date",
+            description="Age of the newest report",
         ),
         Column(
             name="Ready",

@@ -15,6 +15,8 @@ from memtenant.api.fields import (
     map_list,
     set_list,
 )
+from memtenant.api.fields import MeasuredBytes, Model, PeriodField, Timestamp, map_list, set_list
+from memtenant.api.reporting import LastReport
 from memtenant.api.resource import Status
 
 __all__ = [
@@ -209,4 +211,7 @@ class MemoryTenantStatus(Status):
         default=(),
         description="Every agent's binding Secret.",
         **map_list("agent", MAX_AGENTS),
+    )
+    last_report: LastReport | None = Field(
+        default=None, description="The newest report about the tenants under the same policy."
     )

@@ -27,12 +27,12 @@ _STEP = re.compile(r'\.(\w+)|(\[\?\(@\.\w+=="[^"]*"\)\])|(\[\*\])')
 
 def get(
     kind: Annotated[
-        str | None, typer.Argument(help="tenants, stores, policies; all if left out.")
+        str | None, typer.Argument(help="tenants, stores, policies, reports; all if left out.")
     ] = None,
     name: Annotated[str | None, typer.Argument(help="One object.")] = None,
     namespace: Annotated[
         str | None,
-        typer.Option("--namespace", "-n", metavar="NAME", help="Only the tenants of this one."),
+        typer.Option("--namespace", "-n", metavar="NAME", help="Only what is in this one."),
     ] = None,
     state: State = DEFAULT_STATE,
     form: Output = Format.TABLE,

@@ -149,7 +149,7 @@ def _is_ours(api_version: object) -> bool:
 def _manifest(document: Document, namespace: str, faults: list[Fault]) -> Manifest | None:
     raw = dict(document.raw)
     metadata = raw.get("metadata")
-    namespaced = raw.get("kind") == Kind.TENANT.value
+    namespaced = any(raw.get("kind") == kind.value for kind in Kind if kind.namespaced)
     if namespaced and isinstance(metadata, dict) and not metadata.get("namespace"):
         raw["metadata"] = {**metadata, "namespace": namespace}
     found = validate(raw)

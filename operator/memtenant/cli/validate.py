@@ -13,7 +13,7 @@ from memtenant.cli.inputs import Before, Given, judge, read_inputs
 from memtenant.cli.options import Files, Kubeconfig, KubeContext, Namespace, Output, State
 from memtenant.cli.output import Format
 from memtenant.cli.workspace import DEFAULT_STATE, objects_of
-from memtenant.resources.port import Kind, Resources
+from memtenant.resources.port import RECONCILED, Kind, Resources
 
 __all__ = ["validate"]
 
@@ -69,6 +69,9 @@ def _show(given: Given, form: Format) -> None:
     for fault in given.faults:
         output.fail(str(fault))
     if not given.faults:
-        many = [f"{sum(m.key.kind is kind for m in given.objects)} {kind.value}" for kind in Kind]
+        counts = {kind: sum(m.key.kind is kind for m in given.objects) for kind in Kind}
+        many = [
+            f"{count} {kind.value}" for kind, count in counts.items() if count or kind in RECONCILED
+        ]
         secrets = f", {len(given.secrets)} Secret" if given.secrets else ""
         output.line(f"Valid: {', '.join(many)}{secrets}", style="green")

@@ -41,6 +41,7 @@ _KINDS = {
     Kind.TENANT: ("memorytenant", "memorytenants", "mtenant", "tenant", "tenants"),
     Kind.STORE: ("memorystore", "memorystores", "mstore", "store", "stores"),
     Kind.POLICY: ("retentionpolicy", "retentionpolicies", "rp", "policy", "policies"),
+    Kind.REPORT: ("compliancereport", "compliancereports", "mreport", "report", "reports"),
 }
 
 

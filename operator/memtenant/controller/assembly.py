@@ -24,6 +24,7 @@ async def assemble(leadership: Leadership) -> AsyncIterator[Reconciler]:
         installation=leadership.installation,
         fence=lambda: leadership.term,
         service_account=settings.service_account,
+        report_job=settings.report_job,
         timing=Timing(
             kubelet_lag=timedelta(seconds=settings.kubelet_lag),
             credential_grace=timedelta(seconds=settings.credential_grace),

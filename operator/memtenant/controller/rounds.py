@@ -15,7 +15,7 @@ from memtenant.controller.schedule import Schedule
 from memtenant.errors import MemtenantError, StoreUnavailable
 from memtenant.reconcile.outcome import Outcome, Reconciler
 from memtenant.resources.mirror import Mirror
-from memtenant.resources.port import Kind, ObjectKey, Resources
+from memtenant.resources.port import RECONCILED, Kind, ObjectKey, Resources
 
 __all__ = ["Resync", "StoreRounds"]
 
@@ -180,7 +180,7 @@ class Resync:
     async def _list_all(self) -> frozenset[ObjectKey]:
         """List into the mirror; what that changed. Policies and stores before their tenants."""
         changed = self._mirror.replace_namespaces(await self._resources.list_namespaces())
-        for kind in (Kind.POLICY, Kind.STORE, Kind.TENANT):
+        for kind in (*RECONCILED, Kind.REPORT):
             changed |= self._mirror.replace(kind, await self._resources.list(kind))
         return changed
 
@@ -189,7 +189,7 @@ class Resync:
             self._metrics.corrected(kind, sum(key.kind is kind for key in changed))
 
     def _everything(self) -> frozenset[ObjectKey]:
-        return frozenset(key for kind in Kind for key in self._mirror.keys(kind))
+        return frozenset(key for kind in RECONCILED for key in self._mirror.keys(kind))
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:

@@ -7,6 +7,7 @@ capitals), else from a YAML file, else from its default. Lengths of time are wri
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Mapping
@@ -71,6 +72,22 @@ def _comma_separated(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
+def _job_template(value: object) -> object:
+    """The mapping that a JSON text holds, if it can be a jobTemplate."""
+    if isinstance(value, str):
+        value = json.loads(value)
+    try:
+        whole = isinstance(value, Mapping) and bool(
+            value["spec"]["template"]["spec"]["containers"][0]["image"]
+        )
+    except (LookupError, TypeError):
+        whole = False
+    if not whole:
+        raise ValueError("it must be a jobTemplate whose first container has an image")
+    return value
+
+
+JobTemplate = Annotated[Mapping[str, Any], BeforeValidator(_job_template)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 
@@ -215,6 +232,11 @@ class Settings(BaseModel):
     tenant_series_limit: int = Field(default=10_000, ge=0)
     """Of how many tenants at most /metrics shows single series. Above it the ones that are not
     Ready come first, and the sums go on counting all."""
+
+    report_job: JobTemplate | None = None
+    """What the CronJobs of reports run: a jobTemplate, in the environment as JSON. Its first
+    container gets ``--policy NAME`` behind its args. The default (none): a policy's reports are not
+    scheduled, and it says so."""
 
     log_format: LogFormat = LogFormat.AUTO
     """``json`` (one object a line), ``text``, or ``auto``: text on a terminal."""

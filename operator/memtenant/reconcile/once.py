@@ -21,7 +21,7 @@ from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.reconcile.world import Timing, World
 from memtenant.resources.mirror import Mirror
-from memtenant.resources.port import Declared, Kind, ObjectKey, Resources
+from memtenant.resources.port import RECONCILED, Declared, Kind, ObjectKey, Resources
 
 __all__ = ["Happened", "fill", "local_world", "settle"]
 
@@ -34,9 +34,6 @@ _MOST_STEPS = 8
 
 _PATIENCE = 5.0
 """Seconds that a step of keys in motion is waited for."""
-
-_ORDER = (Kind.POLICY, Kind.STORE, Kind.TENANT)
-"""Of reconciles, and of what is told of them."""
 
 _TRIES = 3
 _FIRST_DELAY = 0.1
@@ -109,7 +106,7 @@ class _Settling:
 
     async def run(self) -> list[Happened]:
         mirror = self._world.mirror
-        self._ask(key for kind in Kind for key in mirror.keys(kind))
+        self._ask(key for kind in RECONCILED for key in mirror.keys(kind))
         await self._drain(Kind.POLICY, Kind.STORE)
         for store in sorted(mirror.keys(Kind.STORE)):
             await self._round(store, self._reconciler.measure)
@@ -121,7 +118,7 @@ class _Settling:
             await self._expire(store)
         await self._drain(*Kind)
         await self._turn_keys()
-        order = sorted(self._happened, key=lambda key: (_ORDER.index(key.kind), key))
+        order = sorted(self._happened, key=lambda key: (RECONCILED.index(key.kind), key))
         return [self._happened[key] for key in order]
 
     async def _turn_keys(self) -> None:
@@ -155,7 +152,7 @@ class _Settling:
         """Reconcile what is due of these kinds: policies before stores before tenants, so that a
         tenant finds both as they are now.
         """
-        order = [kind for kind in _ORDER if kind in kinds]
+        order = [kind for kind in RECONCILED if kind in kinds]
         while batch := next(filter(None, map(self._due_of, order)), None):
             self._due -= batch
             # A count is due at once: there is no later look that could write it.

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from memtenant.api.conditions import ConditionStatus, ConditionType, Finding
+from memtenant.api.conditions import (
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    Finding,
+    is_true,
+)
 from memtenant.api.policy import HeldMatter, RetentionPolicyStatus
+from memtenant.api.reporting import Reporting
 from memtenant.errors import InvalidResource
 from memtenant.reconcile.declared import policy_spec, save_status, status_before
 from memtenant.reconcile.outcome import Outcome
-from memtenant.reconcile.world import FINALIZER, World
-from memtenant.resources.port import Declared, ObjectKey
+from memtenant.reconcile.reporting import keep_reporting
+from memtenant.reconcile.world import FINALIZER, Reported, World
+from memtenant.resources.port import Declared, EventType, ObjectKey
 from memtenant.rules.policy import PolicyFacts, hold_labels, policy_facts, retention_findings
 from memtenant.tenancy.identity import TenantId
 
@@ -58,9 +66,13 @@ async def reconcile_policy(world: World, declared: Declared) -> Outcome:
         )
         status = before.model_copy(update={"tenants": len(tenants)})
         return Outcome(changed=await save_status(world, declared, status, stalled))
+    kept = await keep_reporting(world, declared, facts.spec.report)
+    world.reported[declared.key.name] = kept.told
     status = before.model_copy(
         update={
+            "conditions": _without_schedule(before, facts.spec.report),
             "tenants": len(tenants),
+            "last_report": kept.told.last,
             "frameworks": facts.framework_versions(),
             "retention": facts.resolved_status(),
             "held_matters": _held(world, facts, tenants),
@@ -76,11 +88,37 @@ async def reconcile_policy(world: World, declared: Declared) -> Outcome:
         Finding(ConditionType.STALLED, ConditionStatus.FALSE, "Resolved"),
         Finding(ConditionType.RECONCILING, ConditionStatus.FALSE, "Resolved"),
         *retention_findings(facts.resolution),
+        kept.told.stale,
+        *kept.findings,
     )
+    retold = _tells_anew(before, kept.told)
     wait = world.counts_wait(declared.key, before.tenants, len(tenants))
-    if wait and before.observed_generation == declared.generation:
-        return Outcome(requeue_after=wait)
-    return Outcome(changed=await save_status(world, declared, status, findings))
+    if wait and before.observed_generation == declared.generation and not retold:
+        return Outcome(requeue_after=wait, changed=kept.changed)
+    changed = await save_status(world, declared, status, findings)
+    if retold and kept.told.stale.status is ConditionStatus.TRUE:
+        emit, stale = world.resources.emit_event, kept.told.stale
+        await emit(declared, EventType.WARNING, stale.reason, stale.message)
+    return Outcome(
+        requeue_after=kept.look_again,
+        enqueue=tuple(sorted(tenants)) if retold else (),
+        changed=changed or kept.changed,
+    )
+
+
+def _tells_anew(before: RetentionPolicyStatus, told: Reported) -> bool:
+    """Whether there is a report, or a missing one, that the tenants have not told of yet."""
+    was_stale = is_true(before.conditions, ConditionType.STALE)
+    is_stale = told.stale.status is ConditionStatus.TRUE
+    return was_stale is not is_stale or before.last_report != told.last
+
+
+def _without_schedule(
+    before: RetentionPolicyStatus, report: Reporting | None
+) -> tuple[Condition, ...]:
+    """The conditions, without one about a schedule that is no longer there."""
+    kind = ConditionType.REPORT_SCHEDULED
+    return tuple(one for one in before.conditions if report is not None or one.type != kind)
 
 
 def _held(

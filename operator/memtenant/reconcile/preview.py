@@ -57,6 +57,11 @@ class PreviewResources(Resources):
         """The base's."""
         return self._base.home
 
+    @property
+    def cron_jobs(self) -> None:
+        """None: a plan changes nothing."""
+        return None
+
     async def list(self, kind: Kind) -> Listing[Declared]:
         """The base's."""
         return await self._base.list(kind)

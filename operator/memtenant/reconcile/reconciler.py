@@ -56,6 +56,8 @@ class WorldReconciler:
                 return await reconcile_store(self.world, declared)
             case Kind.TENANT:
                 return await self._reconcile_tenant(declared)
+            case Kind.REPORT:
+                return Outcome()  # its policy is what looks at it
 
     async def _reconcile_tenant(self, declared: Declared) -> Outcome:
         tenant = TenantId(declared.key.namespace, declared.key.name)
@@ -80,6 +82,7 @@ class WorldReconciler:
             return Outcome(enqueue=tuple(sorted(self.world.mirror.keys(Kind.STORE))))
         if key.kind is Kind.POLICY:
             self.world.policies.pop(key.name, None)
+            self.world.reported.pop(key.name, None)
         else:
             tenant = TenantId(key.namespace, key.name)
             self.world.ledger.strike(tenant)

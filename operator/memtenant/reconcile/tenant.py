@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from memtenant.api.conditions import ConditionType, is_true
+from memtenant.api.conditions import ConditionType, Finding, is_true
 from memtenant.api.tenant import MemoryTenantStatus
 from memtenant.errors import (
     InvalidResource,
@@ -149,14 +149,25 @@ async def _say_so(world: World, prepared: Prepared, declared: Declared) -> bool:
         now=now,
         generation=prepared.declared.generation,
     )
+    status, stale = _reported(world, prepared, status)
     await _tell(world, prepared)
     conditions, findings = with_tenant_finding(status.conditions, link, tenant)
     return await save_status(
         world,
         replace(declared, generation=prepared.declared.generation),
         status.model_copy(update={"conditions": conditions}),
-        findings,
+        (*findings, *stale),
     )
+
+
+def _reported(
+    world: World, prepared: Prepared, status: MemoryTenantStatus
+) -> tuple[MemoryTenantStatus, tuple[Finding, ...]]:
+    """What the policy's reports come to. Before the policy was looked at, what was told stands."""
+    told = world.reported.get(prepared.spec.retention_policy_ref.name)
+    if told is None:
+        return status, ()
+    return status.model_copy(update={"last_report": told.last}), (told.stale,)
 
 
 async def _tell(world: World, prepared: Prepared) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
+from memtenant.api.conditions import Finding
 from memtenant.api.quantity import Quantity
+from memtenant.api.reporting import LastReport
 from memtenant.api.store import MemoryStoreSpec
 from memtenant.clock import Clock, system_clock
 from memtenant.crypto.primitives import KEY_BYTES, SecretKey
@@ -22,7 +25,7 @@ from memtenant.rules.record import RECORD_COMPONENT, RECORD_LABEL
 from memtenant.stores import Fence, Pace
 from memtenant.tenancy.identity import TenantId
 
-__all__ = ["FINALIZER", "ROOT_SECRET", "Timing", "World", "mint_password"]
+__all__ = ["FINALIZER", "ROOT_SECRET", "Reported", "Timing", "World", "mint_password"]
 
 FINALIZER = "memtenant.dev/cleanup"
 """Ours on every declared kind: a tenant's deletion waits for its cleanup, a store's and a policy's
@@ -55,6 +58,14 @@ class Timing:
     expiry_pass: timedelta = timedelta(days=1)
 
 
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What the tenants under a policy say of its reports: the newest, whether one is missing."""
+
+    last: LastReport | None
+    stale: Finding
+
+
 @dataclass(slots=True)
 class World:
     """One leadership's shared state. It is rebuilt from the API server and the stores at each
@@ -64,7 +75,7 @@ class World:
     since the start, so that a user without a tenant is told from one not looked at yet.
     ``service_account`` is the operator's own, in the home namespace; ``secret_namespaces`` are
     those in which it is known to be allowed to touch Secrets. ``writing_system`` is held while the
-    Secrets of the sealer and the reporter are written.
+    Secrets of the sealer and the reporter are written. ``report_job`` is the jobTemplate of the CronJobs that make reports; ``reported`` is what each policy's tenants say of its reports.
     """
 
     resources: Resources
@@ -83,6 +94,8 @@ class World:
     policies: dict[str, tuple[tuple[str, int], PolicyFacts]] = field(default_factory=dict)
     counted_at: dict[ObjectKey, float] = field(default_factory=dict)
     writing_system: asyncio.Lock = field(default_factory=asyncio.Lock)
+    report_job: Mapping[str, Any] | None = None
+    reported: dict[str, Reported] = field(default_factory=dict)
     _root: SecretKey | None = None
     _reading_root: asyncio.Lock = field(default_factory=asyncio.Lock)
     _counted: bool = False

@@ -89,6 +89,11 @@ class FolderResources(Resources):
         """The namespace that stands for the operator's own."""
         return self._home
 
+    @property
+    def cron_jobs(self) -> None:
+        """Nothing runs by itself here."""
+        return None
+
     def declare(
         self,
         key: ObjectKey,

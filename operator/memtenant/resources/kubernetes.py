@@ -30,6 +30,7 @@ from memtenant.resources.connection import (
     Request,
     path,
 )
+from memtenant.resources.cronjobs import KubernetesCronJobs
 from memtenant.resources.eventgate import LONGEST_NOTE, EventGate, event_name
 from memtenant.resources.port import (
     API_VERSION,
@@ -74,6 +75,11 @@ class KubernetesResources(Resources):
     def home(self) -> str:
         """The operator's own namespace."""
         return self._home
+
+    @property
+    def cron_jobs(self) -> KubernetesCronJobs:
+        """Those of the home namespace."""
+        return KubernetesCronJobs(self._connection, self._home)
 
     async def list(self, kind: Kind) -> Listing[Declared]:
         """All objects of a kind: one consistent snapshot, read in pages."""

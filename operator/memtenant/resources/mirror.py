@@ -25,6 +25,8 @@ from memtenant.resources.reading import declared_from, namespace_from
 
 __all__ = ["Mirror"]
 
+_POLICY_REFS = {Kind.TENANT: "retentionPolicyRef", Kind.REPORT: "policyRef"}
+
 Keys = frozenset[ObjectKey]
 _NOTHING: Keys = frozenset()
 
@@ -54,6 +56,7 @@ class Mirror:
         self._buried_namespaces: dict[str, int] = {}
         self._namespaces_listed_at = -1
         self._of_policy: defaultdict[str, set[ObjectKey]] = defaultdict(set)
+        self._reports_of_policy: defaultdict[str, set[ObjectKey]] = defaultdict(set)
         self._of_store: defaultdict[str, set[ObjectKey]] = defaultdict(set)
         self._in_namespace: defaultdict[str, set[ObjectKey]] = defaultdict(set)
         self._unplaced: set[ObjectKey] = set()
@@ -84,8 +87,7 @@ class Mirror:
         self._buried[key.kind].pop(key, None)
         entry = _packed(declared)
         self._objects[key.kind][key] = entry
-        if key.kind is Kind.TENANT:
-            self._reindex(key, known, entry)
+        self._reindex(key, known, entry)
         if known is not None and known.identity == entry.identity:
             return _NOTHING
         return self._touched(key, known, entry)
@@ -163,6 +165,10 @@ class Mirror:
         """The tenants whose spec names this RetentionPolicy."""
         return frozenset(self._of_policy.get(name, ()))
 
+    def reports_of_policy(self, name: str) -> Keys:
+        """The ComplianceReports about this RetentionPolicy."""
+        return frozenset(self._reports_of_policy.get(name, ()))
+
     def tenants_of_store(self, name: str) -> Keys:
         """The tenants whose spec asks for this MemoryStore or whose status says they are on it."""
         return frozenset(self._of_store.get(name, ()))
@@ -189,8 +195,7 @@ class Mirror:
         if known is None:
             return _NOTHING
         del self._objects[key.kind][key]
-        if key.kind is Kind.TENANT:
-            self._reindex(key, known, None)
+        self._reindex(key, known, None)
         return self._touched(key, known, None)
 
     def _bury_namespace(self, name: str, version: int) -> Keys:
@@ -211,6 +216,9 @@ class Mirror:
                 return self.tenants_of_store(key.name) | self._unplaced | {key}
             case Kind.TENANT:
                 return self._waiting_for(known, entry) | {key}
+            case Kind.REPORT:
+                policies = {one.policy for one in (known, entry) if one and one.policy}
+                return frozenset(map(ObjectKey.policy, policies))
 
     def _waiting_for(self, known: _Entry | None, entry: _Entry | None) -> Keys:
         """The policy and stores in deletion that a tenant just left: they may go now."""
@@ -229,6 +237,15 @@ class Mirror:
         )
 
     def _reindex(self, key: ObjectKey, known: _Entry | None, entry: _Entry | None) -> None:
+        if key.kind is Kind.REPORT:
+            if known is not None:
+                _discard(self._reports_of_policy, known.policy, key)
+            if entry is not None and entry.policy is not None:
+                self._reports_of_policy[entry.policy].add(key)
+        elif key.kind is Kind.TENANT:
+            self._reindex_tenant(key, known, entry)
+
+    def _reindex_tenant(self, key: ObjectKey, known: _Entry | None, entry: _Entry | None) -> None:
         if known is not None:
             _discard(self._of_policy, known.policy, key)
             for store in known.stores:
@@ -269,12 +286,16 @@ def _packed(declared: Declared) -> _Entry:
         declared.finalizers,
         declared.spec,
     ]
-    is_tenant = declared.key.kind is Kind.TENANT
+    is_tenant, is_declared = (
+        declared.key.kind is Kind.TENANT,
+        declared.key.kind is not Kind.REPORT,
+    )
     return _Entry(
         version=int(declared.resource_version),
-        identity=hash(_dumped([*identity[:-1], None])),
+        # A report is its status: nothing else of it ever changes.
+        identity=hash(_dumped([*identity[:-1], None if is_declared else declared.status])),
         deleting=declared.deleting,
-        policy=_name(declared.spec.get("retentionPolicyRef")) if is_tenant else None,
+        policy=_name(declared.spec.get(_POLICY_REFS.get(declared.key.kind, ""))),
         stores=_stores(declared) if is_tenant else (),
         packed=_dumped([*identity, declared.status]),
     )

@@ -22,9 +22,11 @@ __all__ = [
     "MANAGED_BY_LABEL",
     "MANAGED_BY_VALUE",
     "OWNER_LABEL",
+    "RECONCILED",
     "SECRET_ACCESS_MISSING",
     "STATUS_MANAGER",
     "VERSION",
+    "CronJobs",
     "Declared",
     "EventType",
     "Kind",
@@ -60,11 +62,13 @@ FOREIGN_SECRET = "ForeignSecret"  # noqa: S105 -- a condition's reason
 
 
 class Kind(Enum):
-    """The kinds that a user declares, by their names in Kubernetes."""
+    """memtenant's kinds, by their names in Kubernetes: three that a user declares, and the reports
+    that a job leaves."""
 
     STORE = "MemoryStore"
     POLICY = "RetentionPolicy"
     TENANT = "MemoryTenant"
+    REPORT = "ComplianceReport"
 
     @property
     def plural(self) -> str:
@@ -74,14 +78,18 @@ class Kind(Enum):
     @property
     def namespaced(self) -> bool:
         """Whether objects of this kind live in a namespace (else in the whole cluster)."""
-        return self is Kind.TENANT
+        return self in (Kind.TENANT, Kind.REPORT)
 
 
 _PLURALS = {
     Kind.STORE: "memorystores",
     Kind.POLICY: "retentionpolicies",
     Kind.TENANT: "memorytenants",
+    Kind.REPORT: "compliancereports",
 }
+
+RECONCILED = (Kind.POLICY, Kind.STORE, Kind.TENANT)
+"""The kinds that have a reconcile, each after those that it rests on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +126,11 @@ class ObjectKey:
     def tenant(cls, namespace: str, name: str) -> ObjectKey:
         """The key of a MemoryTenant."""
         return cls(Kind.TENANT, namespace, name)
+
+    @classmethod
+    def report(cls, namespace: str, name: str) -> ObjectKey:
+        """The key of a ComplianceReport."""
+        return cls(Kind.REPORT, namespace, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +264,19 @@ class EventType(Enum):
     WARNING = "Warning"
 
 
+class CronJobs(Protocol):
+    """CronJobs of the operator's own namespace, as JSON. Errors are those of `Resources`."""
+
+    async def get(self, name: str) -> Mapping[str, Any] | None:
+        """The CronJob, or None."""
+
+    async def apply(self, manifest: Mapping[str, Any]) -> None:
+        """Make the fields of ``manifest`` so (server-side apply), others' fields stay."""
+
+    async def delete(self, name: str, uid: str) -> None:
+        """Delete that very CronJob with its jobs; gone already is fine."""
+
+
 class Resources(Protocol):
     """Reads and writes of declared objects, Secrets, namespaces and Events.
 
@@ -263,6 +289,10 @@ class Resources(Protocol):
     @property
     def home(self) -> str:
         """The operator's own namespace: keyrings, retained-tenant records and Leases are there."""
+
+    @property
+    def cron_jobs(self) -> CronJobs | None:
+        """What runs by itself; None where nothing does."""
 
     async def list(self, kind: Kind) -> Listing[Declared]:
         """All objects of a kind, in all namespaces."""
