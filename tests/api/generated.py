@@ -11,6 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from memtenant.api import API_VERSION
+from memtenant.api.reporting import SCHEDULE_PATTERN
 from memtenant.api.schema import structural_schema
 
 Json = Any
@@ -28,6 +29,15 @@ _QUANTITIES += [
     "99Ei",
     "1e99",
     "1.0Mi",
+]
+_SCHEDULES = ["0 3 * * MON", "@daily", "@never", "*/15 0-6,12 1 JAN-MAR 1-5", "60 * * * *"]
+_SCHEDULES += [
+    "0 24 * * *",
+    "5/10 3 31 2 0",
+    "0 0 * * 7",
+    "0 0 0 * *",
+    "00 09 08 12 *",
+    "* * * * SON",
 ]
 _TEXTS = ["", "a", "acme", "a" * 40, "a" * 41, "a" * 63, "a" * 64, "A", "a.b", "-a", "a-", "a\n"]
 _TEXTS += ["ä", "é" * 40, "a b", "a/b", "30d\n", " 30d", "30D", "0d", "3 d", "1.5d", "Mi", "-1Gi"]
@@ -63,6 +73,8 @@ def _strings(schema: Mapping[str, Any]) -> st.SearchStrategy[Json]:
     made = st.from_regex(pattern.removesuffix("$") + r"\Z").filter(lambda it: len(it) <= longest)
     if "(s|m|h|d|w|mo|y)" in pattern:
         return st.sampled_from(_PERIODS) | made
+    if pattern == SCHEDULE_PATTERN:
+        return st.sampled_from(_SCHEDULES) | made
     if pattern.startswith("^[12][0-9]{3}-"):
         return st.sampled_from(["2026-01-31T09:30:00Z", "2024-02-29T00:00:00.5+01:00"]) | made
     return made
@@ -215,7 +227,8 @@ def full(schema: Mapping[str, Any]) -> Json:
 
 def _example(pattern: str) -> str:
     """The first of some ordinary texts that fits."""
-    ordinary = ["30d", "acme", "GDPR", "a.example:6379", "2026-01-31T09:30:00Z"]
+    ordinary = ["30d", "acme", "GDPR", "a.example:6379", "2026-01-31T09:30:00Z", "@daily"]
+    ordinary += ["0" * 64]
     return next(text for text in ordinary if re.search(pattern, text))
 
 

@@ -15,6 +15,7 @@ from tests.support.controlplane.cluster import Cluster
 _ROOT = Path(__file__).parents[2]
 
 _SHORT = {
+    "ComplianceReport": ["mreport", "mreports"],
     "MemoryStore": ["mstore", "mstores"],
     "RetentionPolicy": ["rp"],
     "MemoryTenant": ["mtenant", "mtenants"],

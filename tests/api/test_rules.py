@@ -22,6 +22,10 @@ _NEEDED: Mapping[str, Spec] = {
         "adminSecretRef": {"name": "valkey", "key": "password"},
     },
     "RetentionPolicy": {},
+    "ComplianceReport": {
+        "policyRef": {"name": "gdpr"},
+        "period": {"since": "2026-01-01T00:00:00Z", "until": "2026-02-01T00:00:00Z"},
+    },
 }
 
 
@@ -44,6 +48,12 @@ _REFUSED_AT_CREATION: list[tuple[dict[str, Any], str, str]] = [
     (_object("MemoryTenant", "acme.eu"), "metadata", "inner hyphens, no dots"),
     (_object("MemoryStore", "a" * 41), "metadata", "DNS label of at most 40 characters"),
     (_object("RetentionPolicy", "a" * 41), "metadata", "DNS label of at most 40 characters"),
+    (_object("ComplianceReport", "a" * 64), "metadata", "at most 63 characters"),
+    (
+        _object("RetentionPolicy", report={"schedule": "0 24 * * *"}),
+        "spec.report.schedule",
+        "is no schedule",
+    ),
     (
         _object("MemoryTenant", quota={"memory": "1Ki"}),
         "spec.quota.memory",
@@ -165,6 +175,8 @@ _REFUSED_AT_CREATION: list[tuple[dict[str, Any], str, str]] = [
     ),
 ]
 
+_REPORT_STAYS = "a report is not changed after it was made: make another one"
+
 _REFUSED_AT_UPDATE: list[tuple[Spec, Spec, str | None, str, str]] = [
     (
         {},
@@ -245,9 +257,24 @@ def test_a_store_cannot_be_changed_by_leaving_it_out_first(judge: Judge) -> None
         judge.delete("MemoryTenant", "ruled")
 
 
+def test_a_report_keeps_saying_what_it_is_about(judge: Judge) -> None:
+    stored = judge.create(_object("ComplianceReport"), dry_run=False).stored
+    try:
+        new = {**stored, "spec": {**stored["spec"], "policyRef": {"name": "another"}}}
+
+        verdict = judge.replace(new)
+
+        assert not verdict.accepted
+        assert _REPORT_STAYS in verdict.message
+        assert [found.message for found in validate(new, stored)] == [_REPORT_STAYS]
+    finally:
+        judge.delete("ComplianceReport", "ruled")
+
+
 def test_every_rule_has_a_case_here() -> None:
     shown = [message for _, _, message in _REFUSED_AT_CREATION]
     shown += [message for *_, message in _REFUSED_AT_UPDATE]
+    shown += [_REPORT_STAYS]
 
     unseen = {
         rule.message
