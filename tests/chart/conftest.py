@@ -96,7 +96,7 @@ def release(audited_cluster: AuditedCluster) -> Release:
     printed = audited_cluster.helm(
         *("install", RELEASE, str(CHART), "-n", HOME, "--set", f"tenantNamespaces={{{TENANTS}}}")
     )
-    for plural in ("memorystores", "memorytenants", "retentionpolicies"):
+    for plural in ("compliancereports", "memorystores", "memorytenants", "retentionpolicies"):
         audited_cluster.kubectl(
             *("wait", f"crd/{plural}.memtenant.dev", "--for=condition=Established", "--timeout=60s")
         )

@@ -27,3 +27,14 @@ def tenant(namespace: str, name: str) -> Object:
         "metadata": {"name": name, "namespace": namespace},
         "spec": {"retentionPolicyRef": {"name": "standard"}},
     }
+
+
+def report(namespace: str, name: str) -> Object:
+    """A ComplianceReport that says nothing yet."""
+    moment = "2026-01-31T09:30:00Z"
+    return {
+        "apiVersion": "memtenant.dev/v1alpha1",
+        "kind": "ComplianceReport",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"policyRef": {"name": "rbac"}, "period": {"since": moment, "until": moment}},
+    }

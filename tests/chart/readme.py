@@ -17,6 +17,7 @@ WHOLE = frozenset(
     {
         "resources",
         "sealer.resources",
+        "reports.resources",
         "podSecurityContext",
         "securityContext",
         "metrics.dashboard.labels",

@@ -1,5 +1,6 @@
 """The chart as Helm renders it, without a cluster."""
 
+import json
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -53,5 +54,17 @@ def of_kind(found: Iterable[Object], kind: str) -> list[Object]:
 
 
 def pod_templates(found: Iterable[Object]) -> list[Object]:
-    """The template of every pod that the chart would start."""
-    return [each["spec"]["template"] for each in found if "template" in each.get("spec", {})]
+    """The template of every pod that the chart would start, or have the operator start."""
+    made = [each["spec"]["template"] for each in found if "template" in each.get("spec", {})]
+    return [*made, *(job["spec"]["template"] for job in report_jobs(made))]
+
+
+def report_jobs(templates: Iterable[Object]) -> list[Object]:
+    """The jobTemplates that these pods are given in their environment."""
+    return [
+        json.loads(entry["value"])
+        for pod in templates
+        for container in pod["spec"]["containers"]
+        for entry in container["env"]
+        if entry["name"] == "MEMTENANT_REPORT_JOB"
+    ]

@@ -5,21 +5,27 @@ server, and its audit log says what they asked for.
 """
 
 import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import pytest
 
+from memtenant.api.reporting import Reporting
 from memtenant.controller.events import Seen, cluster_source, secret_source
 from memtenant.controller.watches import Watches
 from memtenant.resources.connection import Connection
 from memtenant.resources.kubernetes import KubernetesResources
 from memtenant.resources.lease import Elector
-from memtenant.resources.port import EventType, Kind, ObjectKey, Resources, SecretDraft
-from tests.chart import objects
+from memtenant.resources.port import RECONCILED, EventType, Kind, ObjectKey, Resources, SecretDraft
+from memtenant.resources.reportobjects import reports_in_cluster
+from memtenant.resources.secretreaders import read_grants
+from memtenant.rules.reporting import cron_job, cron_job_name, differs
+from tests.chart import objects as declared
 from tests.chart.conftest import TENANTS, Release
-from tests.chart.rendered import HOME, RELEASE, Object
+from tests.chart.rendered import HOME, RELEASE, Object, objects, of_kind, report_jobs
 
 pytestmark = pytest.mark.cluster
 
@@ -29,9 +35,6 @@ DECLARED = [
     ObjectKey(Kind.POLICY, "", "rbac"),
     ObjectKey(Kind.TENANT, TENANTS, "rbac"),
 ]
-
-USED_ELSEWHERE: dict["Right", str] = {}
-"""Rights that this test cannot see used, with the reason why they are granted."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,8 +52,14 @@ class Right:
         return replace(self, namespace="")
 
 
-def _granted(release: Release) -> Iterator[tuple[str, Right]]:
-    """Every right of the operator's ServiceAccount, with the role that it comes from."""
+USED_ELSEWHERE: dict[Right, str] = {
+    Right(HOME, "batch", "cronjobs", "create"): "server-side apply of one that is not there yet",
+}
+"""Rights that this test cannot see used, with the reason why they are granted."""
+
+
+def _granted(release: Release, account: str = RELEASE) -> Iterator[tuple[str, Right]]:
+    """Every right of a ServiceAccount, with the role that it comes from."""
     roles = {
         (role["kind"], role["metadata"].get("namespace", ""), role["metadata"]["name"]): role
         for role in release.cluster.get("clusterroles,roles", "-A")["items"]
@@ -58,7 +67,7 @@ def _granted(release: Release) -> Iterator[tuple[str, Right]]:
     for binding in release.cluster.get("clusterrolebindings,rolebindings", "-A")["items"]:
         subjects = binding.get("subjects") or []
         if not any(
-            (each["kind"], each.get("namespace"), each["name"]) == ("ServiceAccount", HOME, RELEASE)
+            (each["kind"], each.get("namespace"), each["name"]) == ("ServiceAccount", HOME, account)
             for each in subjects
         ):
             continue
@@ -72,11 +81,12 @@ def _granted(release: Release) -> Iterator[tuple[str, Right]]:
                         yield name, Right(namespace, group, resource, verb)
 
 
-def _requests(release: Release) -> list[Object]:
+def _requests(release: Release, account: str = RELEASE) -> list[Object]:
+    user = f"system:serviceaccount:{HOME}:{account}"
     return [
         request
         for request in release.cluster.audit()
-        if request["user"]["username"] == release.operator and "objectRef" in request
+        if request["user"]["username"] == user and "objectRef" in request
     ]
 
 
@@ -91,12 +101,12 @@ async def _use_the_port(resources: Resources) -> set[str]:
     for kind in Kind:
         await resources.list(kind)
     for key in DECLARED:
-        declared = await resources.get(key)
-        assert declared is not None
-        declared = await resources.add_finalizer(declared, FINALIZER)
-        await resources.remove_finalizer(declared, FINALIZER)
-        await resources.write_status(declared, {"observedGeneration": declared.generation})
-        await resources.emit_event(declared, EventType.NORMAL, "Tested", "by the chart's tests")
+        found = await resources.get(key)
+        assert found is not None
+        found = await resources.add_finalizer(found, FINALIZER)
+        await resources.remove_finalizer(found, FINALIZER)
+        await resources.write_status(found, {"observedGeneration": found.generation})
+        await resources.emit_event(found, EventType.NORMAL, "Tested", "by the chart's tests")
     for namespace in (HOME, TENANTS):
         assert await resources.can_read_secrets(namespace)
         draft = SecretDraft(namespace, "rbac", "tests", {"key": b"one"})
@@ -109,11 +119,33 @@ async def _use_the_port(resources: Resources) -> set[str]:
         await resources.delete_secret(stored)
     await resources.list_namespaces()
     await resources.get_namespace(HOME)
+    await _run_reports_by_themselves(resources)
     return {
         "list", "get", "add_finalizer", "remove_finalizer", "write_status", "get_secret",
         "create_secret", "replace_secret", "apply_secret", "delete_secret", "list_secrets",
         "can_read_secrets", "list_namespaces", "get_namespace", "emit_event",
     }  # fmt: skip
+
+
+def _report_job() -> Object:
+    (job,) = report_jobs(each["spec"]["template"] for each in of_kind(objects(), "Deployment"))
+    return job
+
+
+async def _run_reports_by_themselves(resources: Resources) -> None:
+    jobs, policy = resources.cron_jobs, await resources.get(ObjectKey.policy("rbac"))
+    assert jobs is not None
+    assert policy is not None
+    manifest = cron_job(
+        *("rbac", policy.uid, Reporting(schedule="@daily"), _report_job()),
+        namespace=HOME,
+        since=policy.creation_timestamp,
+    )
+    await jobs.apply(manifest)
+    there = await jobs.get(cron_job_name("rbac"))
+    assert there is not None
+    assert not differs(manifest, there)
+    await jobs.delete(cron_job_name("rbac"), there["metadata"]["uid"])
 
 
 async def _lead(connection: Connection) -> None:
@@ -154,7 +186,8 @@ async def _watch() -> None:
 def used(release: Release) -> list[Object]:
     """The requests of the operator's code, from the audit log."""
     cluster = release.cluster
-    cluster.apply(objects.store("rbac"), objects.policy("rbac"), objects.tenant(TENANTS, "rbac"))
+    cluster.apply(declared.store("rbac"), declared.policy("rbac"), declared.tenant(TENANTS, "rbac"))
+    cluster.apply(declared.report(HOME, "rbac"))
     secret: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "seen"}}
     for namespace in (HOME, TENANTS):
         cluster.apply(secret | {"metadata": {"name": "seen", "namespace": namespace}})
@@ -196,3 +229,80 @@ def test_all_that_the_chart_grants_is_used(release: Release, used: list[Object])
     rights |= {right.everywhere for right in rights} | USED_ELSEWHERE.keys()
     idle = {f"{role}: {right}" for role, right in _granted(release) if right not in rights}
     assert idle == set()
+
+
+def test_the_operator_cannot_run_a_job_as_somebody_else(release: Release) -> None:
+    reporting = Reporting(schedule="@daily")
+    manifest = cron_job(
+        *("other", "uid-1", reporting, _report_job()), namespace=HOME, since=datetime.now(UTC)
+    )
+    file = release.cluster.folder / "cronjob.json"
+    create = ("create", "--dry-run=server", "-f", str(file), "--as", release.operator)
+    file.write_text(json.dumps(manifest))
+    assert release.cluster.try_kubectl(*create).returncode == 0
+
+    pod = manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    pod["serviceAccountName"] = f"{RELEASE}-sealer"
+    file.write_text(json.dumps(manifest))
+    answer = release.cluster.try_kubectl(*create)
+
+    assert answer.returncode != 0
+    assert "they run as memtenant-reporter" in answer.stderr
+
+
+REPORTER = f"{RELEASE}-reporter"
+
+
+@pytest.fixture(scope="module")
+def reported(release: Release) -> list[Object]:
+    """The requests of a report job's code, as its own ServiceAccount."""
+    cluster = release.cluster
+    kubeconfig = cluster.kubeconfig_for_service_account(HOME, REPORTER)
+    spec = declared.report(HOME, "unused")["spec"]
+
+    async def report() -> None:
+        async with Connection.open(kubeconfig=kubeconfig) as connection:
+            resources = KubernetesResources(connection, home=HOME, instance="tests")
+            for kind in RECONCILED:
+                await resources.list(kind)
+            await resources.list_namespaces()
+            await read_grants(connection, HOME)
+            reports = reports_in_cluster(connection, HOME)
+            await reports.save("rbac", "rbac-1", spec, {"madeAt": "2026-01-31T09:30:00Z"})
+            (made,) = await reports.of_policy("rbac")
+            assert made.status["madeAt"] == "2026-01-31T09:30:00Z"
+            await reports.delete(made)
+            assert await reports.of_policy("rbac") == ()
+
+    asyncio.run(report())
+    return _requests(release, REPORTER)
+
+
+def test_a_report_job_may_do_what_it_does_and_nothing_else(
+    release: Release, reported: list[Object]
+) -> None:
+    used = {_right(each) for each in reported if each["responseStatus"]["code"] < 400}
+    granted = {right for _, right in _granted(release, REPORTER)}
+
+    assert not [each for each in reported if each["responseStatus"]["code"] in (401, 403)]
+    assert used == granted
+
+
+@pytest.mark.parametrize(
+    ("verb", "what", "where"),
+    [
+        ("get", "secrets", HOME),
+        ("list", "secrets", TENANTS),
+        ("create", "pods", HOME),
+        ("patch", "retentionpolicies.memtenant.dev", HOME),
+        ("update", "compliancereports.memtenant.dev", HOME),
+        ("create", "compliancereports.memtenant.dev", TENANTS),
+        ("create", "cronjobs.batch", HOME),
+    ],
+)
+def test_a_report_job_is_refused_everything_else(
+    release: Release, verb: str, what: str, where: str
+) -> None:
+    user = f"system:serviceaccount:{HOME}:{REPORTER}"
+    answer = release.cluster.try_kubectl("auth", "can-i", verb, what, "-n", where, "--as", user)
+    assert answer.stdout.strip() == "no"

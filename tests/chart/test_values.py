@@ -25,6 +25,7 @@ THE_CHARTS_OWN = {
     "kubeconfig": "a pod has its ServiceAccount",
     "lease_name": "RBAC names it, and two releases in a namespace must not both lead",
     "health_host": "by extraEnv, on clusters without IPv4",
+    "report_job": "the values reports, image and securityContext, rendered as one jobTemplate",
     "health_port": "the probes and the Service name it",
 }
 
@@ -63,7 +64,7 @@ def test_the_schema_has_no_value_that_values_yaml_lacks() -> None:
     }
     parts_of_one_row = {
         f"{whose}resources.{part}"
-        for whose in ("", "sealer.")
+        for whose in ("", "sealer.", "reports.")
         for part in ("requests", "limits", "claims")
     }
     assert described - known - read_by_helm - parts_of_one_row == set()
@@ -94,6 +95,9 @@ def test_values_yaml_passes_its_schema() -> None:
         ("settings.drainDeadline", "0.0"),
         ("settings.kubeletLag", 0),
         ("settings.logLevel", "debug"),
+        ("reports.deadline", "long"),
+        ("reports.storage.size", "much"),
+        ("reports.storage.accessModes", []),
         ("fullnameOverride", "x" * 41),
         ("podDisruptionBudget.maxUnavailable", 0),
         ("networkPolicy.ingressFrom", [{}]),

@@ -74,3 +74,71 @@ helm.sh/hook: pre-delete
 helm.sh/hook-weight: {{ .weight | quote }}
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
+
+{{/* What the operator's CronJobs run, as a jobTemplate: the operator adds the policy's name. */}}
+{{- define "memtenant.reportJob" -}}
+{{- $fullname := include "memtenant.fullname" . -}}
+spec:
+  backoffLimit: 1
+  activeDeadlineSeconds: {{ include "memtenant.seconds" .Values.reports.deadline }}
+  template:
+    metadata:
+      labels:
+        {{- include "memtenant.selectorLabels" . | nindent 8 }}
+    spec:
+      restartPolicy: Never
+      serviceAccountName: {{ $fullname }}-reporter
+      automountServiceAccountToken: true
+      enableServiceLinks: false
+      {{- with .Values.imagePullSecrets }}
+      imagePullSecrets:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      securityContext:
+        {{- toYaml .Values.podSecurityContext | nindent 8 }}
+      containers:
+        - name: report
+          image: {{ include "memtenant.image" . | quote }}
+          imagePullPolicy: {{ .Values.image.pullPolicy }}
+          command: [memtenant, report, run, --in-cluster]
+          args: []
+          env:
+            - name: MEMTENANT_HOME_NAMESPACE
+              valueFrom:
+                fieldRef:
+                  apiVersion: v1
+                  fieldPath: metadata.namespace
+          resources:
+            {{- toYaml .Values.reports.resources | nindent 12 }}
+          securityContext:
+            {{- toYaml .Values.securityContext | nindent 12 }}
+          volumeMounts:
+            - name: reports
+              mountPath: /var/lib/memtenant/reports
+            - name: reporter
+              mountPath: /var/run/memtenant/reporter
+              readOnly: true
+            - name: tmp
+              mountPath: /tmp
+      volumes:
+        - name: reports
+          persistentVolumeClaim:
+            claimName: {{ default (printf "%s-reports" $fullname) .Values.reports.storage.existingClaim }}
+        # Made by the operator; without it stores are not looked at, and the report says so.
+        - name: reporter
+          secret:
+            secretName: memtenant-reporter
+            optional: true
+        - name: tmp
+          emptyDir:
+            medium: Memory
+            sizeLimit: 16Mi
+      {{- with .Values.nodeSelector }}
+      nodeSelector:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with .Values.tolerations }}
+      tolerations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+{{- end }}
