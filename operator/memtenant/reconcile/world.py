@@ -75,7 +75,8 @@ class World:
     since the start, so that a user without a tenant is told from one not looked at yet.
     ``service_account`` is the operator's own, in the home namespace; ``secret_namespaces`` are
     those in which it is known to be allowed to touch Secrets. ``writing_system`` is held while the
-    Secrets of the sealer and the reporter are written. ``report_job`` is the jobTemplate of the CronJobs that make reports; ``reported`` is what each policy's tenants say of its reports.
+    Secrets of the sealer and the reporter are written. ``report_job`` is the jobTemplate of the
+    CronJobs that make reports; ``reported`` is what each policy's tenants say of its reports.
     """
 
     resources: Resources
