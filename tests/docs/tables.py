@@ -198,7 +198,7 @@ def _metrics() -> Iterator[tuple[str, tuple[str, ...], str]]:
 
 
 async def _sample_series() -> str:
-    """What one tenant and one store show, with everything that they can."""
+    """What one tenant, one store and one policy show, with everything that they can."""
     now = system_clock.now()
     ready = [{"type": "Ready", "status": "True"}]
     tenant = Declared(
@@ -216,7 +216,17 @@ async def _sample_series() -> str:
         spec={},
         status={"conditions": ready, "nodes": [{"role": "Primary", "acl": "InSync"}]},
     )
+    policy = Declared(
+        ObjectKey.policy("gdpr"),
+        *("uid-3", "3", 1, now),
+        spec={},
+        status={
+            "conditions": ready,
+            "lastReport": {"time": "2026-01-31T09:30:00Z", "failed": 1, "errors": 0},
+        },
+    )
     mirror = Mirror()
+    mirror.put(policy)
     mirror.put(tenant)
     mirror.put(store)
     live = Measured(TenantId("support", "acme"), 1, 2, 3, 4)

@@ -276,6 +276,7 @@ class RetentionPolicySpec(Model):
     audit: AuditRequirement = Field(
         default_factory=AuditRequirement,
         description="Whether what is done to tenants' memory leaves events in a sealed log.",
+    )
     report: Reporting | None = Field(
         default=None,
         description="When reports about the tenants under this policy are made. Left out: by hand "

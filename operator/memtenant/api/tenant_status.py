@@ -15,7 +15,6 @@ from memtenant.api.fields import (
     map_list,
     set_list,
 )
-from memtenant.api.fields import MeasuredBytes, Model, PeriodField, Timestamp, map_list, set_list
 from memtenant.api.reporting import LastReport
 from memtenant.api.resource import Status
 

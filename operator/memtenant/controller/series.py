@@ -37,6 +37,9 @@ _HELP = {
     "tenant_keys_since_timestamp_seconds": "Since when a tenant's key turns, in Unix time.",
     "tenant_data_keys_remaining": "Data keys that are not under the active version yet.",
     "tenant_data_keys_unreadable": "Data keys that open with no version.",
+    "policy_condition": "1 for the status that a policy's condition has, by type.",
+    "policy_report_timestamp_seconds": "When a policy's newest report was made, in Unix time.",
+    "policy_report_controls": "Controls of it that failed or lacked their evidence, by result.",
     "store_condition": "1 for the status that a store's condition has, by type.",
     "store_nodes": "Servers of a store, by role and by how their users stand.",
 }
@@ -81,6 +84,10 @@ async def declared_series(
         store = mirror.get(key)
         if store is not None:
             _add_store(lines, store)
+    for key in sorted(mirror.keys(Kind.POLICY)):
+        policy = mirror.get(key)
+        if policy is not None:
+            _add_policy(lines, policy)
     return "".join(_family(name, lines[name]) for name in _HELP if name in lines)
 
 
@@ -132,6 +139,18 @@ def _add_store(lines: Lines, store: Declared) -> None:
     )
     for (role, acl), count in sorted(nodes.items()):
         _add(lines, "store_nodes", {"store": name, "role": role, "acl": acl}, count)
+
+
+def _add_policy(lines: Lines, policy: Declared) -> None:
+    whose = {"policy": policy.key.name}
+    for condition, state in _conditions(policy).items():
+        _add(lines, "policy_condition", {**whose, "condition": condition, "status": state}, 1)
+    last = _mapping(policy.status.get("lastReport"))
+    if made := _unix(last.get("time")):
+        _add(lines, "policy_report_timestamp_seconds", whose, made)
+        for result, count in (("fail", last.get("failed")), ("error", last.get("errors"))):
+            if isinstance(count, int):
+                _add(lines, "policy_report_controls", {**whose, "result": result}, count)
 
 
 def _conditions(declared: Declared) -> dict[str, str]:

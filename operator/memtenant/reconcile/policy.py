@@ -98,7 +98,7 @@ async def reconcile_policy(world: World, declared: Declared) -> Outcome:
     changed = await save_status(world, declared, status, findings)
     if retold and kept.told.stale.status is ConditionStatus.TRUE:
         emit, stale = world.resources.emit_event, kept.told.stale
-        await emit(declared, EventType.WARNING, stale.reason, stale.message)
+        await emit(declared, EventType.WARNING, "ReportMissed", stale.message)
     return Outcome(
         requeue_after=kept.look_again,
         enqueue=tuple(sorted(tenants)) if retold else (),
