@@ -101,18 +101,29 @@ spec:
           image: {{ include "memtenant.image" . | quote }}
           imagePullPolicy: {{ .Values.image.pullPolicy }}
           command: [memtenant, report, run, --in-cluster]
-          args: []
+          args: [--archive, /var/lib/memtenant/archive, --out, /var/lib/memtenant/reports]
           env:
             - name: MEMTENANT_HOME_NAMESPACE
               valueFrom:
                 fieldRef:
                   apiVersion: v1
                   fieldPath: metadata.namespace
+            - name: MEMTENANT_AUDIT_NAMESPACE
+              value: {{ include "memtenant.auditNamespace" . }}
+            - name: MEMTENANT_LOG_KEY_READERS
+              value: {{ include "memtenant.logKeyReaders" . | quote }}
+            {{- with .Values.settings.installationId }}
+            - name: MEMTENANT_INSTALLATION_ID
+              value: {{ . | quote }}
+            {{- end }}
           resources:
             {{- toYaml .Values.reports.resources | nindent 12 }}
           securityContext:
             {{- toYaml .Values.securityContext | nindent 12 }}
           volumeMounts:
+            - name: archive
+              mountPath: /var/lib/memtenant/archive
+              readOnly: true
             - name: reports
               mountPath: /var/lib/memtenant/reports
             - name: reporter

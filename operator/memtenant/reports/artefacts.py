@@ -70,13 +70,18 @@ class Manifest:
         return manifest
 
 
-def write_report(report: Report, folder: Path) -> Manifest:
-    """Write all files into a folder, which is made; the manifest last, so that a folder with one is
-    whole. Raises `UsageError` where there is a report already: reports are not overwritten."""
+def write_report(report: Report, folder: Path, *formats: Format) -> Manifest:
+    """Write the files into a folder, which is made; the manifest last, so that a folder with one is
+    whole. ``formats``: all where none is named; the document is always written.
+
+    Raises `UsageError` where there is a report already: reports are not overwritten.
+    """
     if (folder / MANIFEST).exists():
         raise UsageError(f"{folder} holds a report already: choose another folder")
     document = report.to_document()
-    contents = {REPORT: canonical(document), PAGE: page(report).encode()}
+    contents = {REPORT: canonical(document)}
+    if not formats or "HTML" in formats:
+        contents[PAGE] = page(report).encode()
     manifest = Manifest(
         report.policy,
         str(document["made"]),
