@@ -96,8 +96,7 @@ class FrameworkResult(ResultCounts):
 class FailingControl(Model):
     """A control that failed, or whose evidence was missing."""
 
-    id: str = Field(description="The control.", max_length=64)
-    framework: str = Field(description="Whose it is.", max_length=32)
+    id: str = Field(description="Framework and control, as GDPR/5-1-e.", max_length=128)
     clause: str = Field(description="What it rests on.", max_length=256)
     severity: str = Field(description="How much hangs on it.", max_length=16)
     verdict: Verdict = Field(description="Fail or Error.")

@@ -56,7 +56,15 @@ def spec_of(report: Report) -> dict[str, Any]:
 def status_of(report: Report, manifest: Manifest, location: PurePosixPath) -> dict[str, Any]:
     """What was found. ``location`` is the folder of the files, below the volume of reports."""
     results = report.results()
-    failing = sorted((one for one in results if one.judgement.status in _FAILED), key=_gravest)
+    failing = sorted(
+        (
+            (framework.id, one)
+            for framework in report.frameworks
+            for one in framework.controls
+            if one.judgement.status in _FAILED
+        ),
+        key=_gravest,
+    )
     status = ComplianceReportStatus(
         observed_generation=1,
         made_at=report.made,
@@ -66,12 +74,7 @@ def status_of(report: Report, manifest: Manifest, location: PurePosixPath) -> di
             FrameworkResult(name=one.id, **dict(_counts(one.controls))) for one in report.frameworks
         ),
         failing_total=len(failing),
-        failing=tuple(
-            _failing(framework.id, one)
-            for one in failing[:MAX_FAILING]
-            for framework in report.frameworks
-            if one in framework.controls
-        ),
+        failing=tuple(_failing(framework, one) for framework, one in failing[:MAX_FAILING]),
         artefacts=Artefacts(
             location=str(location),
             manifest_sha256=manifest.digest.hex(),
@@ -97,9 +100,11 @@ def _counts(results: Iterable[ControlResult]) -> ResultCounts:
     )
 
 
-def _gravest(result: ControlResult) -> tuple[int, int, str]:
+def _gravest(found: tuple[str, ControlResult]) -> tuple[int, int, str, str]:
+    framework, result = found
     judgement, control = result.judgement, result.control
-    return _GRAVITY[control.severity], _FAILED.index(judgement.status), control.id
+    place = _FAILED.index(judgement.status)
+    return _GRAVITY[control.severity], place, framework, control.id
 
 
 def _failing(framework: str, result: ControlResult) -> FailingControl:
@@ -107,8 +112,7 @@ def _failing(framework: str, result: ControlResult) -> FailingControl:
     first = next((one for one in judgement.findings if one.status is judgement.status), None)
     words = f"{first.subject}: {first.words}" if first else judgement.looked
     return FailingControl(
-        id=control.id,
-        framework=framework,
+        id=f"{framework}/{control.id}",
         clause=control.clause[:_LONGEST_CLAUSE],
         severity=control.severity.value,
         verdict=Verdict(judgement.status.value),
