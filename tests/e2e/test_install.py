@@ -292,6 +292,52 @@ def test_what_tenants_use_is_not_deleted(installed: Platform) -> None:
         assert "deletionTimestamp" not in installed.cluster.get(kind, name)["metadata"]
 
 
+def test_a_report_is_made_by_a_pod_with_an_account_of_its_own(installed: Platform) -> None:
+    cluster = installed.cluster
+    cluster.apply(
+        {
+            "apiVersion": API,
+            "kind": "RetentionPolicy",
+            "metadata": {"name": "standard"},
+            "spec": {"report": {"schedule": "0 3 1 1 *"}},
+        }
+    )
+    cronjob = "memtenant-report-standard"
+    processes.wait_until(
+        lambda: cluster.try_kubectl("get", "cronjob", cronjob, "-n", HOME).returncode == 0,
+        what="the policy's CronJob",
+        timeout=PATIENCE,
+    )
+    cluster.kubectl("create", "job", "now", "-n", HOME, f"--from=cronjob/{cronjob}")
+    try:
+        installed.wait("job/now", "condition=Complete", HOME)
+    except KubectlFailed:
+        for log in installed.kubelet.logs.glob(f"{HOME}_now-*.log"):
+            raise AssertionError(log.read_text()) from None
+        raise
+
+    (report,) = cluster.get("mreports", "-n", HOME)["items"]
+    assert report["spec"]["policyRef"] == {"name": "standard"}
+    assert report["status"]["tenants"] >= 1
+    shown = cluster.kubectl("get", "mreports", "-n", HOME).splitlines()
+    assert shown[0].split()[:3] == ["NAME", "POLICY", "PASS"]
+    (pod,) = cluster.get("pods", "-n", HOME, "-l", "job-name=now")["items"]
+    assert pod["spec"]["serviceAccountName"] == f"{RELEASE}-reporter"
+    files = installed.kubelet.claim(HOME, f"{RELEASE}-reports")
+    made = files / report["status"]["artefacts"]["location"]
+    assert {file.name for file in made.iterdir()} == {
+        *("manifest.json", "report.html", "report.json")
+    }
+    processes.wait_until(
+        lambda: (
+            cluster.get("mtenant", "acme", "-n", TEAM)["status"].get("lastReport", {}).get("name")
+            == report["metadata"]["name"]
+        ),
+        what="the report in the tenant's status",
+        timeout=PATIENCE,
+    )
+
+
 class Worker:
     """An agent that writes without a pause on one connection, and one that connects anew."""
 

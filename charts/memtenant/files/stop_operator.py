@@ -1,8 +1,8 @@
 """Scales the operator to nothing and waits until its last pod has ended.
 
 It runs in a Job of the release that is being uninstalled, before `memtenant detach --all`: an
-operator that is still there would put back the finalizers that the command takes off. Standard
-library only.
+operator that is still there would put back the finalizers that the command takes off. Then it
+deletes the CronJobs that the operator made. Standard library only.
 """
 
 import json
@@ -57,6 +57,11 @@ def main():
             sys.stderr.write(f"these pods of the operator did not end: {', '.join(left)}\n")
             return 1
         time.sleep(1)
+    # Report jobs would go on and fail: their account goes with the release.
+    reports = urllib.parse.quote(
+        "app.kubernetes.io/managed-by=memtenant,app.kubernetes.io/component=report"
+    )
+    call("DELETE", f"/apis/batch/v1/namespaces/{namespace}/cronjobs?labelSelector={reports}")
     sys.stdout.write("the operator has stopped\n")
     return 0
 

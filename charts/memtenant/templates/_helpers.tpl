@@ -78,6 +78,7 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{/* What the operator's CronJobs run, as a jobTemplate: the operator adds the policy's name. */}}
 {{- define "memtenant.reportJob" -}}
 {{- $fullname := include "memtenant.fullname" . -}}
+{{- $archived := or .Values.sealer.enabled .Values.archive.existingClaim -}}
 spec:
   backoffLimit: 1
   activeDeadlineSeconds: {{ include "memtenant.seconds" .Values.reports.deadline }}
@@ -109,21 +110,19 @@ spec:
                   apiVersion: v1
                   fieldPath: metadata.namespace
             - name: MEMTENANT_AUDIT_NAMESPACE
-              value: {{ include "memtenant.auditNamespace" . }}
+              value: {{ include "memtenant.auditNamespace" . | quote }}
             - name: MEMTENANT_LOG_KEY_READERS
-              value: {{ include "memtenant.logKeyReaders" . | quote }}
-            {{- with .Values.settings.installationId }}
-            - name: MEMTENANT_INSTALLATION_ID
-              value: {{ . | quote }}
-            {{- end }}
+              value: system:serviceaccount:{{ .Release.Namespace }}:{{ $fullname }}-sealer
           resources:
             {{- toYaml .Values.reports.resources | nindent 12 }}
           securityContext:
             {{- toYaml .Values.securityContext | nindent 12 }}
           volumeMounts:
+            {{- if $archived }}
             - name: archive
               mountPath: /var/lib/memtenant/archive
               readOnly: true
+            {{- end }}
             - name: reports
               mountPath: /var/lib/memtenant/reports
             - name: reporter
@@ -132,6 +131,12 @@ spec:
             - name: tmp
               mountPath: /tmp
       volumes:
+        {{- if $archived }}
+        - name: archive
+          persistentVolumeClaim:
+            claimName: {{ include "memtenant.archiveClaim" . }}
+            readOnly: true
+        {{- end }}
         - name: reports
           persistentVolumeClaim:
             claimName: {{ default (printf "%s-reports" $fullname) .Values.reports.storage.existingClaim }}
@@ -140,6 +145,7 @@ spec:
           secret:
             secretName: memtenant-reporter
             optional: true
+            defaultMode: 288
         - name: tmp
           emptyDir:
             medium: Memory
@@ -151,5 +157,16 @@ spec:
       {{- with .Values.tolerations }}
       tolerations:
         {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- if and .Values.sealer.enabled (not (has "ReadWriteMany" .Values.archive.accessModes)) }}
+      # The archive is mounted on one node: the sealer's.
+      affinity:
+        podAffinity:
+          requiredDuringSchedulingIgnoredDuringExecution:
+            - topologyKey: kubernetes.io/hostname
+              labelSelector:
+                matchLabels:
+                  {{- include "memtenant.selectorLabels" . | nindent 18 }}
+                  app.kubernetes.io/component: sealer
       {{- end }}
 {{- end }}

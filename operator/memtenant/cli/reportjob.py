@@ -48,6 +48,7 @@ async def _report(
         ClusterSources,
         Mounts,
         read_audit_key,
+        read_installation,
         read_public_key,
     )
     from memtenant.reports.making import make_and_keep
@@ -70,7 +71,7 @@ async def _report(
             policy,
             root,
             audit_key=read_audit_key(mounts),
-            installation=os.environ.get("MEMTENANT_INSTALLATION_ID", ""),
+            installation=read_installation(mounts),
         )
     counts = ", ".join(f"{count} {name}" for name, count in made.report.counts().items() if count)
     output.line(f"ComplianceReport {home}/{made.name}: {counts or 'no control applies'}")

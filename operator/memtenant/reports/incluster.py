@@ -27,7 +27,14 @@ from memtenant.resources.secretreaders import read_grants, secret_readers
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.storesfile import STORES_FILE, StoresFile
 
-__all__ = ["LOG_NAME", "ClusterSources", "Mounts", "read_audit_key", "read_public_key"]
+__all__ = [
+    "LOG_NAME",
+    "ClusterSources",
+    "Mounts",
+    "read_audit_key",
+    "read_installation",
+    "read_public_key",
+]
 
 LOG_NAME = "memtenant-log"
 """In the audit namespace: the Secret with the key that seals the log, and the ConfigMap with its
@@ -35,6 +42,7 @@ public half."""
 
 _log = logging.getLogger(__name__)
 _AUDIT_KEY = "audit.key"
+_INSTALLATION = "installation"
 _PUBLIC_KEY = "key"
 
 
@@ -145,6 +153,14 @@ def read_audit_key(mounts: Mounts) -> SecretKey | None:
         return SecretKey((mounts.reporter / _AUDIT_KEY).read_bytes())
     except (OSError, MemtenantError, ValueError):
         return None
+
+
+def read_installation(mounts: Mounts) -> str:
+    """Which installation this is; empty where the operator has not said so."""
+    try:
+        return (mounts.reporter / _INSTALLATION).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _admin_secrets(stores: Iterable[Declared]) -> set[str]:

@@ -218,6 +218,10 @@ class Kubelet:
         """What a container printed since its pod was first started."""
         return (self.logs / f"{namespace}_{pod}_{container}.log").read_text(errors="replace")
 
+    def claim(self, namespace: str, name: str) -> Path:
+        """The folder behind a PersistentVolumeClaim, which lives longer than the pods."""
+        return self._folder / "claims" / namespace / name
+
     def close(self) -> None:
         """Kill all pods without a word to the API server, as a power cut would."""
         self._stop.set()
