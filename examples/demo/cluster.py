@@ -67,6 +67,7 @@ class Demo:
         self.rotation()
         self.leader_lost()
         self.in_use()
+        self.report()
         self.retain()
         self.delete()
         self.hold_and_shred()
@@ -281,6 +282,42 @@ class Demo:
         story.check("is in use by" in words, "the API server refuses", words)
         left = self.cluster.get("mstore", "shared")["metadata"]
         story.check("deletionTimestamp" not in left, "the store is untouched")
+
+    def report(self) -> None:
+        """A policy's report, made by a pod that may read and nothing else."""
+        story = self.story
+        story.chapter("A compliance report: on schedule, or now")
+        story.tell(
+            "The policy `litigation` has a schedule, so the operator keeps a CronJob for it."
+        )
+        cronjob, pod_account = "memtenant-report-litigation", f"{RELEASE}-reporter"
+        self.kubectl("get", "cronjobs", "-n", HOME)
+        self.kubectl("create", "job", "report-now", "-n", HOME, f"--from=cronjob/{cronjob}")
+        done = ("--for=condition=Complete", "--timeout=180s")
+        self.kubectl("wait", "job/report-now", "-n", HOME, *done)
+        (pod,) = self.cluster.get("pods", "-n", HOME, "-l", "job-name=report-now")["items"]
+        story.output(self.kubelet.log(HOME, pod["metadata"]["name"], "report").strip())
+        account = pod["spec"]["serviceAccountName"]
+        story.check(account == pod_account, "its pod ran under an account of its own", account)
+        user = f"system:serviceaccount:{HOME}:{pod_account}"
+        asked = ("auth", "can-i", "get", "secrets", "-n", HOME, "--as", user)
+        self.story.command("kubectl", *asked)
+        answer = self.cluster.try_kubectl(*asked).stdout.strip()
+        story.denied(answer)
+        story.check(answer == "no", "which may read no Secret", answer)
+        self.kubectl("get", "mreports", "-n", HOME)
+        (report,) = self.cluster.get("mreports", "-n", HOME)["items"]
+        for one in report["status"].get("failing", ())[:3]:
+            story.output(f"{one['verdict']}: {one['id']} ({one['clause']}): {one['finding']}")
+        story.until(
+            lambda: (
+                self.cluster.get("mtenant", "doe", "-n", "legal")["status"]
+                .get("lastReport", {})
+                .get("name")
+                == report["metadata"]["name"]
+            ),
+            "the tenants under the policy name it in their status",
+        )
 
     def retain(self) -> None:
         """Retain: access goes, data and keys stay; declared again, the tenant finds them."""

@@ -105,6 +105,8 @@ def test_the_demo_with_a_cluster(tmp_path: Path) -> None:
         "✓ the other replica leads once the Lease has run out",
         "without one failure",
         "is in use by 5 tenants",
+        "✓ its pod ran under an account of its own",
+        "✓ the tenants under the policy name it in their status",
         "$ kubectl get mtenants -A",
     ):
         assert words in ended.stdout
