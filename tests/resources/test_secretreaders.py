@@ -1,0 +1,134 @@
+"""Who is found to read a Secret, and who the real authorizer lets read it, are the same."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from memtenant.resources.connection import Connection
+from memtenant.resources.secretreaders import read_grants, secret_readers
+from tests.support.controlplane.cluster import Cluster
+
+pytestmark = pytest.mark.cluster
+
+_SECRET = "memtenant-log"
+
+_RULES: dict[str, dict[str, Any]] = {
+    "gets": {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
+    "lists": {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]},
+    "watches": {"apiGroups": [""], "resources": ["secrets"], "verbs": ["watch"]},
+    "patches": {"apiGroups": [""], "resources": ["secrets"], "verbs": ["patch"]},
+    "everything": {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
+    "names-it": {
+        "apiGroups": [""],
+        "resources": ["secrets"],
+        "verbs": ["get"],
+        "resourceNames": ["other", _SECRET],
+    },
+    "names-another": {
+        "apiGroups": [""],
+        "resources": ["secrets"],
+        "verbs": ["get"],
+        "resourceNames": ["other"],
+    },
+    "creates": {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "delete"]},
+    "configmaps": {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]},
+    "another-group": {"apiGroups": ["example.org"], "resources": ["secrets"], "verbs": ["*"]},
+}
+_SUBJECTS = {
+    "user": {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "{name}"},
+    "group": {"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "{name}"},
+    "account": {"kind": "ServiceAccount", "name": "{name}", "namespace": "{namespace}"},
+}
+
+
+def _objects(namespace: str) -> Iterator[dict[str, Any]]:
+    rbac = "rbac.authorization.k8s.io/v1"
+    reference = {"apiGroup": "rbac.authorization.k8s.io"}
+    for role, rule in _RULES.items():
+        yield {
+            "apiVersion": rbac,
+            "kind": "Role",
+            "metadata": {"name": role, "namespace": namespace},
+            "rules": [rule],
+        }
+        for kind, subject in _SUBJECTS.items():
+            named = {
+                key: text.format(name=f"{role}-{kind}-{namespace}", namespace=namespace)
+                for key, text in subject.items()
+            }
+            yield {
+                "apiVersion": rbac,
+                "kind": "RoleBinding",
+                "metadata": {"name": f"{role}-{kind}", "namespace": namespace},
+                "roleRef": {**reference, "kind": "Role", "name": role},
+                "subjects": [named],
+            }
+    yield {
+        "apiVersion": rbac,
+        "kind": "RoleBinding",
+        "metadata": {"name": "by-a-cluster-role", "namespace": namespace},
+        "roleRef": {**reference, "kind": "ClusterRole", "name": "admin"},
+        "subjects": [{**_SUBJECTS["user"], "name": f"admin-user-{namespace}"}],
+    }
+    yield {
+        "apiVersion": rbac,
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": f"everywhere-{namespace}"},
+        "roleRef": {**reference, "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{**_SUBJECTS["user"], "name": f"cluster-user-{namespace}"}],
+    }
+
+
+def _may_read(cluster: Cluster, namespace: str, name: str, kind: str) -> bool:
+    account = f"system:serviceaccount:{namespace}:{name}"
+    impersonation = {
+        "user": ("--as", name),
+        "group": ("--as", "somebody", "--as-group", name),
+        "account": ("--as", account),
+    }[kind]
+    return any(
+        cluster.try_kubectl(
+            *("auth", "can-i", verb, f"secret/{_SECRET}", "-n", namespace), *impersonation
+        ).stdout.strip()
+        == "yes"
+        for verb in ("get", "patch")
+    ) or any(
+        cluster.try_kubectl(
+            *("auth", "can-i", verb, "secrets", "-n", namespace), *impersonation
+        ).stdout.strip()
+        == "yes"
+        for verb in ("list", "watch")
+    )
+
+
+async def test_those_are_found_who_may_and_no_others(cluster: Cluster, namespace: str) -> None:
+    cluster.apply(*(json.dumps(one) for one in _objects(namespace)))
+    async with Connection.open(kubeconfig=cluster.kubeconfig) as connection:
+        found = secret_readers(await read_grants(connection, namespace), _SECRET)
+    cluster.kubectl("delete", "clusterrolebinding", f"everywhere-{namespace}")
+
+    ours = {one for one in found if namespace in one}
+    readers = ("gets", "lists", "watches", "patches", "everything", "names-it")
+    assert ours == {
+        *(f"{role}-user-{namespace}" for role in readers),
+        *(f"group {role}-group-{namespace}" for role in readers),
+        *(f"system:serviceaccount:{namespace}:{role}-account-{namespace}" for role in readers),
+        *(f"admin-user-{namespace}", f"cluster-user-{namespace}"),
+    }
+    # The authorizer agrees, asked about one kind of subject each.
+    for role, kind in zip(_RULES, [*_SUBJECTS] * len(_RULES), strict=False):
+        name = f"{role}-{kind}-{namespace}"
+        expected = role in readers
+        assert _may_read(cluster, namespace, name, kind) is expected, name
+
+
+async def test_those_who_hold_the_cluster_anyway_are_left_out(
+    cluster: Cluster, namespace: str
+) -> None:
+    async with Connection.open(kubeconfig=cluster.kubeconfig) as connection:
+        found = secret_readers(await read_grants(connection, namespace), _SECRET)
+
+    assert [one for one in found if "kube-system" in one or "system:masters" in one] == []
+    assert [one for one in found if one.startswith("system:kube-")] == []
