@@ -48,6 +48,7 @@ __all__ = [
     "PinnedTooLarge",
     "PlaintextRefused",
     "PortabilityNotPermitted",
+    "ProofInvalid",
     "QuotaExceeded",
     "RecordInvalid",
     "RecordKeyMismatch",
@@ -273,6 +274,12 @@ class CheckpointInvalid(MemtenantError):
     """The text is no checkpoint of a log, or not signed by its key."""
 
     reason = "CheckpointInvalid"
+
+
+class ProofInvalid(MemtenantError):
+    """The text is no proof of a log."""
+
+    reason = "ProofInvalid"
 
 
 class SignerConflict(MemtenantError):

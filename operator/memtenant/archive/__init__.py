@@ -8,6 +8,13 @@ from memtenant.archive.cursor import Finding
 from memtenant.archive.folder import ArchiveFolder
 from memtenant.archive.intake import MacKeys
 from memtenant.archive.port import Archive
+from memtenant.archive.proofs import (
+    ConsistencyProof,
+    InclusionProof,
+    parse_proof,
+    prove,
+    prove_consistency,
+)
 from memtenant.archive.reader import (
     ArchiveReader,
     Place,
@@ -23,8 +30,10 @@ __all__ = [
     "Archive",
     "ArchiveFolder",
     "ArchiveReader",
+    "ConsistencyProof",
     "Finding",
     "FolderSigner",
+    "InclusionProof",
     "LogWriter",
     "MacKeys",
     "Place",
@@ -38,5 +47,8 @@ __all__ = [
     "Taken",
     "Verification",
     "VerifiedLog",
+    "parse_proof",
+    "prove",
+    "prove_consistency",
     "verify",
 ]

@@ -12,10 +12,11 @@ from typer.completion import completion_init  # type: ignore[attr-defined]
 
 from memtenant.cli import output
 from memtenant.cli.apply import apply
+from memtenant.cli.audit import audit
 from memtenant.cli.controller import controller
 from memtenant.cli.delete import delete
 from memtenant.cli.detach import detach
-from memtenant.cli.exits import ExitCode
+from memtenant.cli.exits import AuditCode, ExitCode
 from memtenant.cli.get import get
 from memtenant.cli.local import local
 from memtenant.cli.plan import plan
@@ -60,6 +61,7 @@ app.command(rich_help_panel=_DECLARING)(apply)
 app.command(rich_help_panel=_DECLARING)(get)
 app.command(rich_help_panel=_DECLARING)(delete)
 app.command(rich_help_panel=_DECLARING)(rotate)
+app.add_typer(audit, name="audit", rich_help_panel=_RUNNING)
 app.add_typer(local, name="local", rich_help_panel=_RUNNING)
 app.add_typer(retention, name="retention", rich_help_panel=_RUNNING)
 app.add_typer(store, name="store", rich_help_panel=_RUNNING)
@@ -82,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.FAILED
     except _ParserError as error:
         output.fail(_usage(error))
-        return ExitCode.FAILED
+        return _usage_code(error)
     except (KeyboardInterrupt, typer.Abort):
         output.note("interrupted")
         return ExitCode.INTERRUPTED
@@ -100,6 +102,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return ExitCode.FAILED
     return int(code or ExitCode.DONE)
+
+
+def _usage_code(error: BaseException) -> int:
+    """Of a command that the parser refused; for `audit`, 1 says that the log was tampered with."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path.split() if context is not None else []
+    return AuditCode.USAGE if path[1:2] == ["audit"] else ExitCode.FAILED
 
 
 def _usage(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["ExitCode"]
+__all__ = ["AuditCode", "ExitCode"]
 
 
 class ExitCode(IntEnum):
@@ -25,3 +25,21 @@ class ExitCode(IntEnum):
 
     INTERRUPTED = 130
     """Ctrl-C. What was written is whole; the same command goes on from there."""
+
+
+class AuditCode(IntEnum):
+    """Of ``memtenant audit``, whose answer is about the log and not about the command. Never
+    renumbered."""
+
+    GOOD = 0
+    """The log (or the proof) is what was signed."""
+
+    TAMPERED = 1
+    """It is not."""
+
+    INCOMPLETE = 2
+    """Nothing wrong was found, but not everything could be looked at, or no checkpoint that was
+    kept elsewhere anchors it."""
+
+    USAGE = 3
+    """The command was called with what it cannot use."""

@@ -1,0 +1,418 @@
+"""``memtenant audit``: read, verify and prove the sealed log. No server is asked, no key needed but
+the public one.
+
+Exit codes are their own (`AuditCode`): scripts tell a log that was tampered with from a command
+that was mistyped.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+
+from memtenant.archive import (
+    ArchiveReader,
+    ConsistencyProof,
+    InclusionProof,
+    SealedEntry,
+    SealedGap,
+    parse_proof,
+    prove,
+    prove_consistency,
+)
+from memtenant.archive import verify as verify_archive
+from memtenant.archive.export import as_data, as_ocsf
+from memtenant.audit.checkpoint import MAX_NOTE_BYTES, SignedCheckpoint
+from memtenant.audit.leaf import is_log_id
+from memtenant.cli import audit_output, output
+from memtenant.cli.exits import AuditCode
+from memtenant.cli.options import State
+from memtenant.cli.workspace import DEFAULT_STATE
+from memtenant.crypto.signing import VerifyingKey
+from memtenant.errors import (
+    ArchiveUnavailable,
+    CheckpointInvalid,
+    KeyInvalid,
+    MemtenantError,
+    UsageError,
+)
+
+__all__ = ["audit"]
+
+audit = typer.Typer(
+    help="Read, verify and prove the sealed audit log. Needs no server.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+_LARGEST_PROOF = 1024 * 1024
+
+
+class _Form(StrEnum):
+    """How a result is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+_Archive = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The archive; else that of --state.", show_default=False),
+]
+_Output = Annotated[_Form, typer.Option("--output", "-o", help="table for people, or json.")]
+_Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Sealed from then on: 2026-11, 2026-11-28 or 2026-11-28T09:30:00Z.",
+        show_default=False,
+    ),
+]
+_Until = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Sealed before then.", show_default=False)
+]
+_PublicKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="The log's public key, or a file that has it; else the one in the archive.",
+        show_default=False,
+    ),
+]
+_Trusted = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A checkpoint that you kept elsewhere: the log must go on from it.",
+        show_default=False,
+    ),
+]
+_LogId = Annotated[
+    str, typer.Argument(metavar="LOG", help="A tenant's id (support.acme), or installation.")
+]
+_Logs = Annotated[
+    list[str] | None, typer.Argument(metavar="LOG…", help="Tenants' ids; all logs if left out.")
+]
+_Out = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write it there, not to stdout.", show_default=False),
+]
+
+P = ParamSpec("P")
+
+
+@audit.callback()
+def _group() -> None:
+    """Read, verify and prove the sealed audit log. Needs no server."""
+
+
+def _judged(command: Callable[P, AuditCode]) -> Callable[P, None]:
+    """A command whose failures are told by the codes of this group."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = command(*args, **kwargs)
+        except (UsageError, KeyInvalid) as error:
+            output.fail(str(error))
+            code = AuditCode.USAGE
+        except ArchiveUnavailable as error:
+            output.fail(str(error))
+            code = AuditCode.INCOMPLETE
+        except MemtenantError as error:
+            output.fail(str(error))
+            code = AuditCode.TAMPERED
+        raise typer.Exit(code)
+
+    return run
+
+
+@audit.command()
+@_judged
+def verify(
+    log: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LOG", help="Only these logs; may be repeated.", show_default=False),
+    ] = None,
+    trusted_checkpoint: _Trusted = None,
+    public_key: _PublicKey = None,
+    archive: _Archive = None,
+    state: State = DEFAULT_STATE,
+    form: _Output = _Form.TABLE,
+) -> AuditCode:
+    """Say whether the log is what was signed, and if not, where it was changed.
+
+    0 good, 1 tampered, 2 incomplete or not anchored by --trusted-checkpoint, 3 wrong usage.
+
+        memtenant audit verify --trusted-checkpoint kept.checkpoint
+    """
+    reader = _reader(archive, state)
+    trusted = None if trusted_checkpoint is None else _checkpoint(trusted_checkpoint)
+    with output.progress("verifying") as told:
+        found = verify_archive(
+            reader,
+            public_key=_key(public_key),
+            trusted=trusted,
+            log_ids=None if log is None else [_known(reader, one) for one in log],
+            progress=told,
+        )
+    if form is _Form.JSON:
+        output.raw(json.dumps(audit_output.verification_as_data(found), indent=2))
+    else:
+        audit_output.show_verification(found, is_anchored=trusted is not None)
+    return AuditCode(found.result)
+
+
+@audit.command()
+@_judged
+def events(
+    log: _Logs = None,
+    since: _Since = None,
+    until: _Until = None,
+    archive: _Archive = None,
+    state: State = DEFAULT_STATE,
+    form: _Output = _Form.TABLE,
+) -> AuditCode:
+    """Show what was sealed in a period: events, what is no event, gaps. Nothing is verified.
+
+    JSON is one object a line.
+
+        memtenant audit events support.acme --since 2026-11
+    """
+    found = _sealed(_reader(archive, state), log, since, until)
+    if form is _Form.JSON:
+        for one in found:
+            output.raw(json.dumps(as_data(one)))
+    else:
+        audit_output.show_events(found)
+    return AuditCode.GOOD
+
+
+@audit.command()
+@_judged
+def export(
+    log: _Logs = None,
+    since: _Since = None,
+    until: _Until = None,
+    out: _Out = None,
+    archive: _Archive = None,
+    state: State = DEFAULT_STATE,
+) -> AuditCode:
+    """Write what was sealed in a period for a collector of security events: OCSF 6005 (Datastore
+    Activity), one JSON object a line. Nothing is verified.
+
+        memtenant audit export --since 2026-11 --until 2026-12 --out november.jsonl
+    """
+    lines = (
+        json.dumps(as_ocsf(one), separators=(",", ":"))
+        for one in _sealed(_reader(archive, state), log, since, until)
+    )
+    if out is None:
+        for line in lines:
+            output.raw(line)
+        return AuditCode.GOOD
+    with _writing(out), out.open("w", encoding="utf-8") as file, output.progress("exporting"):
+        file.writelines(f"{line}\n" for line in lines)
+    return AuditCode.GOOD
+
+
+@audit.command(name="prove")
+@_judged
+def prove_leaf(
+    log: _LogId,
+    leaf: Annotated[int, typer.Argument(min=0, help="Its number, as `events` shows it.")],
+    out: _Out = None,
+    archive: _Archive = None,
+    state: State = DEFAULT_STATE,
+) -> AuditCode:
+    """Make a proof that an event is in the log: it is checked without the archive.
+
+    memtenant audit prove support.acme 41 --out event.proof
+    """
+    reader = _reader(archive, state)
+    proof = prove(reader, _known(reader, log), leaf)
+    _write(proof.to_json(), out)
+    return AuditCode.GOOD
+
+
+@audit.command()
+@_judged
+def verify_proof(
+    file: Annotated[Path, typer.Argument(help="What `prove` or `consistency` wrote.")],
+    public_key: _PublicKey = None,
+    trusted_checkpoint: _Trusted = None,
+    form: _Output = _Form.TABLE,
+) -> AuditCode:
+    """Check a proof. Needs nothing but the log's public key, or a checkpoint that you kept.
+
+    With --trusted-checkpoint, the proof must be under that very checkpoint.
+
+        memtenant audit verify-proof event.proof --public-key log.key
+    """
+    key = _key(public_key)
+    if key is None:
+        raise UsageError("--public-key: whose signature is good? Give the log's public key")
+    trusted = None if trusted_checkpoint is None else _checkpoint(trusted_checkpoint)
+    proof = parse_proof(_bytes(file, _LARGEST_PROOF))
+    problem = proof.problem(key)
+    anchored = trusted is None or trusted.checkpoint in _checkpoints_of(proof)
+    if trusted is not None and not trusted.is_signed_by(key):
+        problem = f"the trusted checkpoint is not signed by the key {key.name}"
+    if form is _Form.JSON:
+        output.raw(json.dumps(audit_output.proof_as_data(proof, problem, anchored), indent=2))
+    else:
+        audit_output.show_proof(proof, problem, anchored)
+    if problem:
+        return AuditCode.TAMPERED
+    return AuditCode.GOOD if anchored else AuditCode.INCOMPLETE
+
+
+@audit.command()
+@_judged
+def consistency(
+    old: Annotated[Path, typer.Argument(help="An earlier checkpoint.")],
+    new: Annotated[
+        Path | None, typer.Argument(help="A later one; the last, if left out.", show_default=False)
+    ] = None,
+    out: _Out = None,
+    public_key: _PublicKey = None,
+    archive: _Archive = None,
+    state: State = DEFAULT_STATE,
+) -> AuditCode:
+    """Say whether the log of one checkpoint went on as that of another, and make the proof.
+
+    memtenant audit consistency kept.checkpoint --out consistency.proof
+    """
+    reader = _reader(archive, state)
+    key = _key(public_key) or reader.key()
+    if key is None:
+        raise UsageError("--public-key: the archive has none: give the log's public key")
+    proof = prove_consistency(reader, _checkpoint(old), None if new is None else _checkpoint(new))
+    problem = proof.problem(key)
+    audit_output.show_proof(proof, problem, is_anchored=True)
+    if problem:
+        return AuditCode.TAMPERED
+    if out is not None:
+        _write(proof.to_json(), out)
+    return AuditCode.GOOD
+
+
+@audit.command()
+@_judged
+def checkpoint(
+    key: Annotated[bool, typer.Option("--key", help="Print the log's public key instead.")] = False,
+    out: _Out = None,
+    archive: _Archive = None,
+    state: State = DEFAULT_STATE,
+    form: _Output = _Form.TABLE,
+) -> AuditCode:
+    """Print the last checkpoint. Keep it where nobody who can change the archive can change it:
+    later it is the --trusted-checkpoint of `verify`.
+
+        memtenant audit checkpoint --out kept.checkpoint
+    """
+    reader = _reader(archive, state)
+    if key:
+        public = reader.key()
+        if public is None:
+            raise UsageError("The archive has no public key yet: nothing was sealed")
+        _write(f"{public}\n".encode(), out)
+        return AuditCode.GOOD
+    latest = reader.latest()
+    if latest is None:
+        output.fail("Nothing was sealed yet: there is no checkpoint")
+        return AuditCode.INCOMPLETE
+    if form is _Form.JSON:
+        output.raw(json.dumps(audit_output.checkpoint_as_data(latest), indent=2))
+    else:
+        _write(latest.note, out)
+    return AuditCode.GOOD
+
+
+def _reader(archive: Path | None, state: Path) -> ArchiveReader:
+    return ArchiveReader.open(archive if archive is not None else state / "archive")
+
+
+def _sealed(
+    reader: ArchiveReader, logs: list[str] | None, since: str | None, until: str | None
+) -> Iterator[SealedEntry | SealedGap]:
+    begin, end = _moment("--since", since), _moment("--until", until)
+    chosen = [_known(reader, one) for one in logs] if logs else reader.logs()
+    return (one for log_id in chosen for one in reader.leaves(log_id, begin, end))
+
+
+def _known(reader: ArchiveReader, log_id: str) -> str:
+    name = log_id.replace("/", ".")
+    if not is_log_id(name):
+        raise UsageError(f"{log_id!r} names no log: write a tenant's id as support.acme")
+    if name not in reader.logs():
+        raise UsageError(f"There is no log {name} in the archive")
+    return name
+
+
+def _moment(option: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(f"{text}-01" if len(text) == len("2026-11") else text)
+    except ValueError:
+        raise UsageError(
+            f"{option}: {text!r} is no time: write 2026-11, 2026-11-28 or 2026-11-28T09:30:00Z"
+        ) from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _key(given: str | None) -> VerifyingKey | None:
+    if given is None:
+        return None
+    if given.count("+") >= 2:
+        return VerifyingKey.parse(given)
+    try:
+        return VerifyingKey.parse(_bytes(Path(given), 4096).decode("ascii"))
+    except UnicodeDecodeError:
+        raise KeyInvalid(f"{given} holds no public key of a log") from None
+
+
+def _checkpoint(file: Path) -> SignedCheckpoint:
+    try:
+        return SignedCheckpoint.parse(_bytes(file, MAX_NOTE_BYTES))
+    except CheckpointInvalid as error:
+        raise UsageError(f"{file}: {error}") from None
+
+
+def _checkpoints_of(proof: InclusionProof | ConsistencyProof) -> list[object]:
+    if isinstance(proof, InclusionProof):
+        return [proof.checkpoint.checkpoint]
+    return [proof.old.checkpoint, proof.new.checkpoint]
+
+
+def _bytes(file: Path, most: int) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(most + 1)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _write(data: bytes, out: Path | None) -> None:
+    if out is None:
+        output.raw(data.decode())
+        return
+    with _writing(out):
+        out.write_bytes(data if data.endswith(b"\n") else data + b"\n")
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error.strerror}") from error

@@ -1,0 +1,159 @@
+"""`memtenant audit` over an archive: what it says, its exit codes, and that it needs no server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.archive.making import LOG, NEIGHBOUR, Agent, Sealer
+from tests.cli.program import Program
+
+
+@pytest.fixture
+def sealer(program: Program) -> Sealer:
+    """An archive in the state folder, with two windows."""
+    made = Sealer(program.state)
+    agent = Agent()
+    made.take([agent.entry(1), agent.entry(2, "R"), agent.entry(4), b"nonsense"])
+    made.take(Agent(log_id=NEIGHBOUR).some(2), NEIGHBOUR)
+    made.seal()
+    return made
+
+
+@pytest.fixture
+def kept(program: Program, sealer: Sealer, tmp_path: Path) -> Path:
+    """A checkpoint that was put aside; another window followed it."""
+    file = tmp_path / "kept.checkpoint"
+    program.do("audit", "checkpoint", "--out", file)
+    sealer.take(Agent(2).some(1))
+    sealer.seal()
+    return file
+
+
+def change(sealer: Sealer) -> None:
+    file = sealer.root / "logs" / LOG / "2026-01.log"
+    data = bytearray(file.read_bytes())
+    data[60] ^= 1
+    file.write_bytes(data)
+
+
+def test_a_log_that_is_what_was_signed_is_good(program: Program, kept: Path) -> None:
+    ended = program.do("audit", "verify", "--trusted-checkpoint", kept)
+    assert "good: 2 windows" in ended.out
+    data = program.do("audit", "verify", "--trusted-checkpoint", kept, "-o", "json").data()
+    assert (data["result"], data["anchored"], data["findings"]) == ("Good", True, [])
+    assert {one["log"]: one["sealed"] for one in data["logs"]} == {LOG: 6, NEIGHBOUR: 2}
+
+
+def test_without_a_checkpoint_that_was_kept_it_is_not_anchored(
+    program: Program, sealer: Sealer
+) -> None:
+    ended = program("audit", "verify")
+    assert ended.code == 2
+    assert "--trusted-checkpoint" in ended.out
+
+
+def test_one_byte_that_was_changed_is_told_with_its_place(
+    program: Program, sealer: Sealer, kept: Path
+) -> None:
+    change(sealer)
+    ended = program("audit", "verify", "--trusted-checkpoint", kept)
+    assert ended.code == 1
+    assert f"logs/{LOG}/2026-01.log, byte 0, leaf 0: a leaf does not match its" in ended.out
+    assert "append by triage" in ended.out
+    assert program("audit", "verify", "--log", NEIGHBOUR, "--trusted-checkpoint", kept).code == 0
+
+
+def test_events_of_a_period_are_shown_by_lines(program: Program, kept: Path) -> None:
+    table = program.do("audit", "events", "support/acme").out
+    assert "Refused" in table
+    assert "2 to 3" in table
+    lines = program.do("audit", "events", LOG, "-o", "json").out.splitlines()
+    events = [json.loads(line) for line in lines]
+    assert [one.get("verdict", "Gap") for one in events] == [
+        *("Good", "Good", "Gap", "Good", "Malformed", "Good")
+    ]
+    assert events[0]["operation"] == "Append"
+    assert events[2]["gap"]["first"] == 2
+    assert events[4]["raw"] == b"nonsense".hex()
+    assert program.do("audit", "events", "--since", "2026-02").out == ""
+    assert (
+        len(program.do("audit", "events", "--until", "2026-02", "-o", "json").out.split("\n")) == 9
+    )
+
+
+def test_the_export_is_of_ocsf(program: Program, kept: Path, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    program.do("audit", "export", "--out", file)
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    required = {
+        *("activity_id", "actor", "category_uid", "class_uid", "databucket", "metadata"),
+        *("severity_id", "src_endpoint", "time", "type_uid"),
+    }
+    assert len(events) == 8
+    for event in events:
+        assert required <= event.keys()
+        assert (event["class_uid"], event["category_uid"]) == (6005, 6)
+        assert event["type_uid"] == 600500 + event["activity_id"]
+        assert event["metadata"]["product"]["name"] == "memtenant"
+    assert program.do("audit", "export").out == file.read_text()
+
+
+def test_an_event_is_proven_without_the_archive(
+    program: Program, sealer: Sealer, kept: Path, tmp_path: Path
+) -> None:
+    key, proof = tmp_path / "log.key", tmp_path / "event.proof"
+    program.do("audit", "checkpoint", "--key", "--out", key)
+    program.do("audit", "prove", LOG, "3", "--out", proof)
+    sealer.archive.close()
+    sealer.root.rename(tmp_path / "away")
+    ended = program.do("audit", "verify-proof", proof, "--public-key", key)
+    assert "Leaf 3 of log support.acme: append by triage" in ended.out
+    assert program("audit", "verify-proof", proof).code == 3
+    other = program(
+        "audit", "verify-proof", proof, "--public-key", key, "--trusted-checkpoint", kept
+    )
+    assert other.code == 2
+    text = json.loads(proof.read_bytes())
+    proof.write_text(json.dumps(text | {"index": 2}))
+    assert program("audit", "verify-proof", proof, "--public-key", key.read_text()).code == 1
+    proof.write_text("{}")
+    assert program("audit", "verify-proof", proof, "--public-key", key).code == 1
+
+
+def test_checkpoints_are_proven_to_go_on_from_one_another(
+    program: Program, sealer: Sealer, kept: Path, tmp_path: Path
+) -> None:
+    key, proof = tmp_path / "log.key", tmp_path / "consistency.proof"
+    program.do("audit", "checkpoint", "--key", "--out", key)
+    ended = program.do("audit", "consistency", kept, "--out", proof)
+    assert "good: the log of 5 leaves goes on from that of 3" in ended.out
+    program.do(*("audit", "verify-proof", proof, "--public-key", key, "--trusted-checkpoint", kept))
+    newest = tmp_path / "newest"
+    program.do("audit", "checkpoint", "--out", newest)
+    assert program("audit", "consistency", newest, kept).code == 3
+    program.do("audit", "consistency", kept, newest)
+
+
+def test_wrong_usage_is_not_taken_for_a_log_that_was_changed(
+    program: Program, sealer: Sealer, tmp_path: Path
+) -> None:
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    for code, words in (
+        (3, ("verify", "--no-such-option")),
+        (3, ("verify", "--log", "no.body")),
+        (3, ("verify", "--public-key", "x+y+z")),
+        (3, ("verify", "--trusted-checkpoint", tmp_path / "missing")),
+        (3, ("events", "--since", "yesterday")),
+        (3, ("prove", LOG, "99")),
+        (3, ("prove", LOG, "minus")),
+        (3, ("no-such-command",)),
+        (2, ("verify", "--archive", tmp_path / "missing")),
+        (2, ("verify", "--archive", nothing)),
+        (2, ("checkpoint", "--archive", nothing)),
+    ):
+        ended = program("audit", *words)
+        assert (ended.code, bool(ended.said)) == (code, True), (words, ended.said)
