@@ -122,7 +122,11 @@ def test_the_documented_vectors_are_what_this_version_writes() -> None:
 
 
 def test_a_second_implementation_reads_the_documented_vectors() -> None:
-    found = {name: bytes.fromhex(value) for name, value in vectors.documented().items()}
+    found = {
+        name: bytes.fromhex(value)
+        for name, value in vectors.documented().items()
+        if not value.startswith("{")
+    }
     given = {name: str(value) for name, value in records.documented().items()}
     dek, tag = bytes.fromhex(given["dataKey"]), bytes.fromhex(given["subjectTag"])
     where = (given["tenant"], given["scope"], given["sessionAlias"])

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from memtenant.archive import (
+    ArchiveFolder,
+    ArchiveReader,
+    FolderSigner,
+    LogWriter,
+    prove,
+    prove_consistency,
+)
 from memtenant.audit import Event, Failure, Operation, Reference, sequences_to_bytes
 from memtenant.crypto.audit_keys import INSTALLATION_LOG, audit_mac_key
 from memtenant.crypto.primitives import SecretKey
 from memtenant.crypto.record import Place
+from memtenant.crypto.signing import SigningKey
 from memtenant.tenancy.document import from_base64
 from memtenant.tenancy.identity import TenantId
 from tests.crypto import vectors as records
@@ -16,6 +27,8 @@ from tests.crypto import vectors as records
 DOCUMENT = Path(__file__).parents[2] / "docs" / "audit-format.md"
 _BEGIN = "<!-- vectors: written by python -m tests.audit.vectors -->\n```json\n"
 _END = "\n```\n"
+
+ORIGIN = "memtenant.dev/0d9a4a3c-6f0e-4c1c-8a55-5d7e7b1e0c11"
 
 OPERATIONS = {
     "APPEND": 0x01,
@@ -39,6 +52,7 @@ OPERATIONS = {
     "EXPORT": 0x31,
     "FORGET": 0x32,
     "DECRYPTION_FAILED": 0x41,
+    "REPORT": 0x61,
     "MALFORMED": 1,
     "PLAINTEXT": 2,
     "OTHER_KEY": 3,
@@ -65,7 +79,11 @@ def build() -> dict[str, str]:
     minimal = Reference.of(data_key, place, tag)
 
     def event(
-        operation: Operation, reference: Reference, count: int = 1, detail: bytes = b""
+        operation: Operation,
+        reference: Reference,
+        count: int = 1,
+        detail: bytes = b"",
+        counter: int = 7,
     ) -> str:
         commitment = reference.commit(stored if operation is Operation.APPEND else ())
         made = Event(
@@ -73,7 +91,7 @@ def build() -> dict[str, str]:
             agent="triage",
             binding_version=1,
             writer=writer,
-            counter=7,
+            counter=counter,
             count=count,
             subject=reference.subject,
             place=reference.place,
@@ -83,6 +101,8 @@ def build() -> dict[str, str]:
         return made.to_bytes(audit_key).hex()
 
     append = event(Operation.APPEND, here, count=2)
+    entry = append + "4f" + "019c136349c0" + "0000000002"
+    later = event(Operation.POP, here, counter=12) + "4f" + "019c136349d0" + "0000000003"
     return {
         "auditKey": audit_key.secret.hex(),
         "auditKey of the operator, installation": audit_mac_key(
@@ -93,7 +113,7 @@ def build() -> dict[str, str]:
         "place": here.place.hex(),
         "commitment to record and recordSuite0": here.commit(stored).hex(),
         "append of both": append,
-        "entry of that append": append + "4f" + "019c136349c0" + "0000000002",
+        "entry of that append": entry,
         "remove of 2, 3 and 300": event(
             Operation.REMOVE, here, count=3, detail=sequences_to_bytes((300, 2, 3))
         ),
@@ -101,7 +121,35 @@ def build() -> dict[str, str]:
             Operation.DECRYPTION_FAILED, minimal, detail=bytes((Failure.TAMPERED,))
         ),
         "list, of a user": event(Operation.LIST, Reference.of(data_key, None)),
+        **_sealed(bytes.fromhex(entry), bytes.fromhex(later), audit_key),
     }
+
+
+def _sealed(entry: bytes, later: bytes, audit_key: SecretKey) -> dict[str, str]:
+    """An archive of two windows: the entry; a later one after a gap, and what is no event."""
+    key = SigningKey(ORIGIN, bytes(range(32)))
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        with ArchiveFolder.open(root / "archive", writable=True) as archive:
+            writer = LogWriter.open(archive, key, FolderSigner(root))
+            for number, entries in enumerate(([entry], [later, b"nonsense"])):
+                moment = datetime(2026, 1, 31, 9, 30, number, tzinfo=UTC)
+                writer.take("support.acme", entries, lambda _agent, _version: audit_key, moment)
+                writer.seal(moment)
+        reader = ArchiveReader.open(root / "archive")
+        first = next(iter(reader.checkpoints()))
+        files = [one for one in sorted((root / "archive").rglob("*")) if one.is_file()]
+        return {
+            "private key of the log": key.secret.hex(),
+            "inclusion of leaf 3": prove(reader, "support.acme", 3).to_json().decode(),
+            "consistency": prove_consistency(reader, first).to_json().decode(),
+            **{
+                f"archive {name}": one.read_bytes().hex()
+                for one in files
+                if not (name := str(one.relative_to(root / "archive"))).startswith("state")
+                and name != "lock"
+            },
+        }
 
 
 def documented() -> dict[str, str]:
