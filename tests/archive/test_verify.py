@@ -12,6 +12,7 @@ import pytest
 from memtenant.archive import ArchiveReader, Result, SignedHead, Verification, verify
 from memtenant.audit.checkpoint import Checkpoint, SignedCheckpoint
 from memtenant.crypto.signing import SigningKey
+from memtenant.errors import ArchiveMalformed
 from tests.archive.making import LOG, NEIGHBOUR, ORIGIN, Agent, Sealer
 
 
@@ -106,6 +107,8 @@ def test_where_a_leaf_was_changed_is_told_with_what_it_said(made: Sealer, copy: 
     assert finding.offset < last < finding.offset + 130
     assert finding.event.startswith("append by triage")
     assert finding.event.endswith("counter 3")
+    with pytest.raises(ArchiveMalformed, match=rf"byte {finding.offset}, leaf 2"):
+        list(ArchiveReader.open(copy).events(LOG))
 
 
 def test_who_mends_the_checksum_is_found_by_the_tree(made: Sealer, copy: Path) -> None:

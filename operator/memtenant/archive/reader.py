@@ -36,7 +36,7 @@ from memtenant.audit.leaf import (
     parse_log_leaf,
     parse_tree_leaf,
 )
-from memtenant.audit.segment import FRAME_BYTES
+from memtenant.audit.segment import FRAME_BYTES, Damage
 from memtenant.crypto.signing import VerifyingKey
 from memtenant.errors import ArchiveMalformed, KeyInvalid
 
@@ -131,7 +131,8 @@ class ArchiveReader:
     def leaves(
         self, log_id: str, since: datetime | None = None, until: datetime | None = None
     ) -> Iterator[SealedEntry | SealedGap]:
-        """What was sealed of a log from ``since`` to before ``until``, in its order."""
+        """What was sealed of a log from ``since`` to before ``until``, in its order, and what is to
+        be sealed. Raises `ArchiveMalformed` where it is damaged."""
         first, last = _milliseconds(since or _EARLIEST), _milliseconds(until)
         for place, leaf in self._raw(log_folder(log_id), log_id, first, last):
             sealed_at = int.from_bytes(leaf[2:8], "big")
@@ -205,7 +206,7 @@ class ArchiveReader:
     def _raw(
         self, folder: str, log_id: str, first: int, last: int
     ) -> Iterator[tuple[Place, bytes]]:
-        """The leaves of the months from ``first`` to ``last``, as far as they are whole."""
+        """The leaves of the months from ``first`` to ``last``."""
         known = months(self._archive, folder)
         begin, end = month_of(first), month_of(min(last - 1, _LAST_MOMENT))
         for month in known:
@@ -219,6 +220,13 @@ class ArchiveReader:
                     yield Place(log_id, index, name, offset), leaf
                     offset += FRAME_BYTES + len(leaf)
                     index += 1
+                # What is cut off at the very end is written just now.
+                if isinstance(block.fault, Damage) or (block.fault and month != known[-1]):
+                    what = getattr(block.fault, "what", "a leaf is cut off")
+                    raise ArchiveMalformed(
+                        f"{name}, byte {block.end}, leaf {index}: {what}. `memtenant audit verify` "
+                        "says what else was changed"
+                    )
 
 
 _LAST_MOMENT = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)

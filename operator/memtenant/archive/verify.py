@@ -135,12 +135,14 @@ class _Run:
             last,
             self._windows,
             self._anchored,
-            tuple(
-                VerifiedLog(log_id, cursor.first, self._sealed.get(log_id, 0), cursor.size)
-                for log_id, cursor in sorted(self._cursors.items())
-            ),
+            tuple(self._verified(log_id) for log_id in sorted(self._cursors)),
             tuple(self._findings),
         )
+
+    def _verified(self, log_id: str) -> VerifiedLog:
+        cursor, sealed = self._cursors[log_id], self._sealed.get(log_id, 0)
+        size = cursor.size if cursor.finding is None else sealed
+        return VerifiedLog(log_id, cursor.first, sealed, size)
 
     def _key(self, given: VerifyingKey | None) -> VerifyingKey | None:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Final
 
 from memtenant.archive import (
@@ -109,13 +108,20 @@ def _verdict(found: Verification, *, is_anchored: bool) -> str:
 
 def show_events(found: Iterable[SealedEntry | SealedGap]) -> None:
     """A table, some lines at a time: memory does not grow with the period."""
-    rows = map(_row, found)
-    page = list(islice(rows, _PAGE))
-    if not page:
+    page: list[Sequence[str]] = []
+    is_empty = True
+    try:
+        for row in map(_row, found):
+            page.append(row)
+            is_empty = False
+            if len(page) == _PAGE:
+                output.table(_COLUMNS, page)
+                page = []
+    finally:  # also where a leaf is damaged: those before it are shown
+        if page:
+            output.table(_COLUMNS, page)
+    if is_empty:
         output.note("Nothing was sealed in this period")
-    while page:
-        output.table(_COLUMNS, page)
-        page = list(islice(rows, _PAGE))
 
 
 def _row(one: SealedEntry | SealedGap) -> Sequence[str]:
