@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -14,9 +15,10 @@ from memtenant.cli.inputs import Given, judge, read_inputs
 from memtenant.cli.intents import local_intents
 from memtenant.cli.options import Namespace, OptionalFiles, Output, State
 from memtenant.cli.output import Format
+from memtenant.cli.seal import seal_once
 from memtenant.cli.server import Server
 from memtenant.cli.workspace import DEFAULT_STATE
-from memtenant.errors import UsageError
+from memtenant.errors import ArchiveBusy, UsageError
 from memtenant.reconcile.once import Happened
 from memtenant.resources.folder import FolderResources, Outcome
 from memtenant.resources.port import Kind, ObjectKey
@@ -66,11 +68,34 @@ async def _apply(given: Given, server: Server | None, state: Path, form: Format)
         intents = await local_intents(given, resources, state, server)
         outcomes = workspace.declare(resources, intents)
         happened = await workspace.run(resources, "Reconciling")
+    if any(workspace.is_audited(one) for one in happened):
+        happened = await _sealed(state, happened)
     if form in (Format.JSON, Format.YAML):
         output.data(_as_data(outcomes, happened, state), form)
     else:
         _show(outcomes, happened, state)
     return workspace.exit_code(happened)
+
+
+async def _sealed(state: Path, happened: list[Happened]) -> list[Happened]:
+    """As the sealer beside an operator does, once; then the conditions tell of it."""
+    try:
+        await seal_once(state)
+    except ArchiveBusy:
+        return happened  # `memtenant seal --watch` does it
+    output.note(
+        "A tenant is audited: keep `memtenant seal --watch` running. A minute after nobody drained "
+        "its queue, its agents are refused"
+    )
+    with FolderResources.open(state) as resources:
+        again = await workspace.run(resources, "Looking at the seal")
+    now = {one.key: one for one in again}
+    return [
+        replace(one, declared=now[one.key].declared, error=now[one.key].error)
+        if one.key in now
+        else one
+        for one in happened
+    ]
 
 
 def _as_data(

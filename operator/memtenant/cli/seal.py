@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +27,7 @@ from memtenant.resources.folder import FolderResources
 from memtenant.rules.systemusers import SystemRole, SystemSecret
 from memtenant.tenancy.storesfile import StoresFile
 
-__all__ = ["seal", "sealing_of"]
+__all__ = ["seal", "seal_once"]
 
 
 def seal(
@@ -130,23 +131,35 @@ def _in_cluster(given: Mapping[str, object]) -> int:
 
 
 async def _local(state: Path, form: Format, watch: bool) -> int:
+    if not watch:
+        step = await seal_once(state)
+        _show(step, form)
+        return ExitCode.FAILED if step.failures else ExitCode.DONE
+    async with _sealing_of(state) as sealing:
+        output.note("Sealing every minute, or as policies ask; Ctrl-C ends it")
+        await sealing.run(_interrupted())
+    return ExitCode.DONE
+
+
+async def seal_once(state: Path) -> Step:
+    """One step over a state folder. `ArchiveBusy` where another process seals it, `KeyUnavailable`
+    before the first store was made."""
+    async with _sealing_of(state) as sealing:
+        return await sealing.step()
+
+
+@asynccontextmanager
+async def _sealing_of(state: Path) -> AsyncIterator[Sealing]:
+    secret = await _secret(state)
     with ArchiveFolder.open(state / "archive", writable=True) as archive:
-        sealing = await sealing_of(state, archive, _Telling())
+        sealing = _made(state, archive, secret)
         try:
-            if watch:
-                output.note("Sealing every minute or as policies ask; Ctrl-C ends it")
-                await sealing.run(_interrupted())
-                return ExitCode.DONE
-            step = await sealing.step()
+            yield sealing
         finally:
             await sealing.close()
-    _show(step, form)
-    return ExitCode.FAILED if step.failures else ExitCode.DONE
 
 
-async def sealing_of(state: Path, archive: ArchiveFolder, observer: _Telling) -> Sealing:
-    """The sealer of a state folder. `KeyUnavailable` before the first store was made."""
-    secret = await _secret(state)
+def _made(state: Path, archive: ArchiveFolder, secret: SystemSecret) -> Sealing:
     signer = FolderSigner(state / "audit")
 
     def open_writer() -> LogWriter:
@@ -157,7 +170,7 @@ async def sealing_of(state: Path, archive: ArchiveFolder, observer: _Telling) ->
         return (await _secret(state)).stores
 
     engine = Engine(archive, open_writer, SecretKey(secret.audit_key))
-    return Sealing(engine, stores, observer)
+    return Sealing(engine, stores, _Telling())
 
 
 async def _secret(state: Path) -> SystemSecret:
@@ -165,7 +178,7 @@ async def _secret(state: Path) -> SystemSecret:
         stored = await resources.get_secret(resources.home, SystemRole.SEALER.secret_name)
     if stored is None:
         raise KeyUnavailable(
-            f"{state} has no store yet that is audited by this version: run `memtenant apply`"
+            f"{state} has no store yet that a sealer could drain: run `memtenant apply`"
         )
     return SystemSecret.from_data(stored.data)
 

@@ -25,6 +25,7 @@ __all__ = [
     "declare",
     "declared_in",
     "exit_code",
+    "is_audited",
     "is_made",
     "key_of",
     "kind_of",
@@ -132,6 +133,14 @@ def problem_of(happened: Happened) -> str:
 def exit_code(happened: Iterable[Happened]) -> ExitCode:
     """`ExitCode.UNSETTLED` if anything is not as it should be."""
     return ExitCode.UNSETTLED if any(map(problem_of, happened)) else ExitCode.DONE
+
+
+def is_audited(happened: Happened) -> bool:
+    """Whether it is a tenant whose agents leave events in a log."""
+    declared = happened.declared
+    if declared is None or declared.key.kind is not Kind.TENANT:
+        return False
+    return dict(declared.status.get("audit") or {}).get("mode") == "Enabled"
 
 
 def bindings_of(happened: Iterable[Happened], state: Path) -> list[dict[str, Any]]:
