@@ -14,7 +14,7 @@ from unittest.mock import patch
 import pytest
 
 from memtenant import Message, Tenant
-from memtenant.audit import Event, Operation, is_authentic
+from memtenant.audit import OPERATOR, Event, Operation, is_authentic
 from memtenant.crypto.agent_keyring import AgentKeyring
 from memtenant.crypto.audit_keys import audit_mac_key, audit_root
 from memtenant.crypto.datakey import kek_version
@@ -29,7 +29,6 @@ from memtenant.reconcile.prepare import ROTATE_KEYS_ANNOTATION
 from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.reconcile.world import World
 from memtenant.resources.port import ObjectKey
-from memtenant.rules.erasure import OPERATOR
 from memtenant.rules.record import TenantRecord
 from memtenant.stores.erasure import StoreErasure
 from memtenant.tenancy import keys

@@ -22,6 +22,7 @@ from memtenant.rules.placement import Applicant, PolicyView, StoreView
 from memtenant.rules.policy import policy_facts
 from memtenant.rules.quota import QuotaState
 from memtenant.rules.record import Phase, TenantRecord
+from memtenant.rules.told import Actors
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.masking import MaskingPolicy
 from memtenant.tenancy.policy import SubjectRights
@@ -149,6 +150,9 @@ def situation(spec: MemoryTenantSpec | None = None, **changes: Any) -> Situation
         content_minimum=False,
         audit=NOT_AUDITED,
         audited="",
+        told=None,
+        new=False,
+        actors=Actors(),
         cut_offs={},
         rights=SubjectRights(erasure=True, portability=True),
         masking=MaskingPolicy(),

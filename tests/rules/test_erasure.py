@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memtenant.api.tenant import AgentAccess
-from memtenant.audit import Event, is_authentic
+from memtenant.audit import OPERATOR, Event, is_authentic
 from memtenant.crypto.audit_keys import audit_mac_key, audit_root
 from memtenant.crypto.erasure import ErasureRequest, Tombstone
 from memtenant.errors import RecordMalformed
 from memtenant.rules.erasure import (
-    OPERATOR,
     Ground,
     OperatorEvents,
     is_true_mark,
@@ -119,7 +118,7 @@ def test_a_mark_is_true_if_the_operator_or_a_steward_set_it_for_this_person() ->
 
 
 def test_the_operators_events_count_on_and_are_under_a_key_of_its_own() -> None:
-    events = OperatorEvents(GROUND)
+    events = OperatorEvents(GROUND, NOW)
     first, second = events(), events()
     assert [Event.parse(one).counter for one in (first, second)] == [1, 2]
     assert is_authentic(key(OPERATOR, 0), first)

@@ -3,6 +3,16 @@
 docs/audit-format.md has the bytes, and vectors that the tests recompute.
 """
 
+from memtenant.audit.deed import (
+    OPERATOR,
+    Deed,
+    SpecSeen,
+    Telling,
+    Turn,
+    Voice,
+    new_writer,
+    spec_seen,
+)
 from memtenant.audit.event import (
     EVENT_FORMAT,
     MAX_DETAIL_BYTES,
@@ -19,13 +29,21 @@ __all__ = [
     "EVENT_FORMAT",
     "MAX_DETAIL_BYTES",
     "NOBODY",
+    "OPERATOR",
+    "Deed",
     "Entry",
     "Event",
     "Failure",
     "Operation",
     "Outcome",
     "Reference",
+    "SpecSeen",
+    "Telling",
+    "Turn",
+    "Voice",
     "is_authentic",
+    "new_writer",
     "parse_sequences",
     "sequences_to_bytes",
+    "spec_seen",
 ]

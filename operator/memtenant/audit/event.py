@@ -165,6 +165,14 @@ class Entry:
             int.from_bytes(sequence, "big"),
         )
 
+    def to_bytes(self) -> bytes:
+        """As it stands in the queue."""
+        return self.event + _TRAILER.pack(
+            self.outcome.value.encode("ascii"),
+            self.time.to_bytes(6, "big"),
+            self.sequence.to_bytes(5, "big"),
+        )
+
 
 def _mac(audit_key: SecretKey, body: bytes) -> bytes:
     return mac(audit_key, _LABEL + body)[:_MAC_BYTES]

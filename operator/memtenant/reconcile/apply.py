@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from memtenant.errors import NotProven, StoreRefused
 from memtenant.jobs.link import LiveTenant, StoreLink
 from memtenant.reconcile.current import Current, binding_owner, record_draft
+from memtenant.reconcile.telling import tell
 from memtenant.reconcile.world import FINALIZER, World
 from memtenant.resources.port import Declared, SecretDraft
 from memtenant.rules.desired import Desired
@@ -75,14 +76,14 @@ async def _execute(world: World, work: Work, action: Action) -> None:
         case SaveRecord():
             draft = record_draft(world, desired.record)
             await world.resources.apply_secret(draft, current=work.current.stored_record)
-        case SetState(fields):
+        case SetState(fields, _):
             limits = {field: after for name, field, _, after in fields if name == "limits"}
             if "replicas" in limits:
                 limits["replicas"] = str(link.replicas)  # a repair may have counted meanwhile
             access = {field: after for name, field, _, after in fields if name == "access"}
             audited = {after or "" for name, _, _, after in fields if name == "audited"}
             change = StateChange(limits, access, next(iter(audited), None))
-            await link.admin.write_states({tenant: change})
+            await tell(world, link, tenant, desired.deeds, change)
         case SetUsers(users):
             await _set_users(work, users)
         case Disconnect(users):

@@ -19,6 +19,7 @@ from memtenant.reconcile.current import Current, read_bindings, read_record, rec
 from memtenant.reconcile.declared import save_status, status_before
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.policy import read_policy
+from memtenant.reconcile.telling import tell_ended, tell_purged
 from memtenant.reconcile.world import FINALIZER, World
 from memtenant.resources.port import (
     SECRET_ACCESS_MISSING,
@@ -66,6 +67,7 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
     if policy is DeletionPolicy.RETAIN and (obstacle or _may_be_held(world, declared, record)):
         await _stop_expiry(link, tenant)
     await _revoke(world, link, tenant, record)
+    await tell_ended(world, link, tenant, policy.value)
     if policy is DeletionPolicy.RETAIN:
         kept = _in_phase(record, Phase.RETAINED, world.clock.now())
         await world.resources.apply_secret(record_draft(world, kept), current=current.stored_record)
@@ -285,11 +287,12 @@ async def _remove(
         record_draft(world, doomed), current=current.stored_record
     )
     await _delete_bindings(world, current)
-    await _purge(world, link, record.tenant, stored)
+    await _purge(world, link, doomed, stored)
 
 
-async def _purge(world: World, link: StoreLink, tenant: TenantId, stored: StoredSecret) -> None:
-    await link.admin.purge([tenant])
+async def _purge(world: World, link: StoreLink, record: TenantRecord, stored: StoredSecret) -> None:
+    removed = await link.admin.purge([record.tenant])
+    await tell_purged(world, link, record.tenant, removed[record.tenant], record.deletion_policy)
     await world.resources.delete_secret(stored)
 
 
@@ -304,8 +307,9 @@ async def finish_orphan(
         (await link.admin.drop_users(users)).require_all()
     if await _obstacle(world, record, DeletionPolicy(record.deletion_policy), link):
         return False  # it stays an orphan until the hold is released or the minimum has passed
+    await tell_ended(world, link, record.tenant, record.deletion_policy)
     if record.deletion_policy != DeletionPolicy.RETAIN.value:
-        await _purge(world, link, record.tenant, stored)
+        await _purge(world, link, record, stored)
         return True
     kept = _in_phase(record, Phase.RETAINED, record.since)
     await world.resources.apply_secret(record_draft(world, kept), current=stored)

@@ -340,7 +340,7 @@ class TenantErasures:
             obstacle=reason,
             keeps=keeps,
         )
-        self._events = self._events or OperatorEvents(ground)
+        self._events = self._events or OperatorEvents(ground, self._world.clock.now())
         return ground
 
     def _calls(self, receipt: ErasureReceipt) -> TenantCalls:

@@ -15,6 +15,7 @@ from memtenant.errors import InvalidResource
 from memtenant.reconcile.declared import policy_spec, save_status, status_before
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.reporting import keep_reporting
+from memtenant.reconcile.telling import tell_policy, tell_policy_gone
 from memtenant.reconcile.world import FINALIZER, Reported, World
 from memtenant.resources.port import Declared, EventType, ObjectKey
 from memtenant.rules.policy import PolicyFacts, hold_labels, policy_facts, retention_findings
@@ -92,6 +93,7 @@ async def reconcile_policy(world: World, declared: Declared) -> Outcome:
         *kept.findings,
     )
     retold = _tells_anew(before, kept.told)
+    await tell_policy(world, declared)
     wait = world.counts_wait(declared.key, before.tenants, len(tenants))
     if wait and before.observed_generation == declared.generation and not retold:
         return Outcome(requeue_after=wait, changed=kept.changed)
@@ -157,5 +159,6 @@ async def _delete(world: World, declared: Declared, tenants: int) -> Outcome:
         finding = Finding(ConditionType.READY, ConditionStatus.FALSE, "InUse", message)
         blocked = Finding(ConditionType.DELETION_BLOCKED, ConditionStatus.TRUE, "InUse", message)
         return Outcome(changed=await save_status(world, declared, status, (finding, blocked)))
+    await tell_policy_gone(world, declared.key)
     await world.resources.remove_finalizer(declared, FINALIZER)
     return Outcome(changed=True)

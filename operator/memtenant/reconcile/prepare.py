@@ -22,6 +22,7 @@ from memtenant.reconcile.current import Current, read_bindings, read_record, rea
 from memtenant.reconcile.declared import tenant_spec
 from memtenant.reconcile.policy import read_policy
 from memtenant.reconcile.store import store_specs
+from memtenant.reconcile.telling import actors_of
 from memtenant.reconcile.world import FINALIZER, World
 from memtenant.resources.port import Declared
 from memtenant.rules.adoption import adoption_refusal
@@ -59,6 +60,7 @@ from memtenant.rules.policy import (
 from memtenant.rules.quota import Limits, QuotaState, judge
 from memtenant.rules.record import record_name
 from memtenant.rules.retention import Resolution
+from memtenant.rules.told import TOLD, Told
 from memtenant.stores import TenantState
 from memtenant.tenancy.identity import TenantId, binding_name
 
@@ -177,7 +179,7 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
     )
     wanted = desired(
         Situation(
-            identity=Identity(tenant, declared.uid, namespace.uid),
+            identity=Identity(tenant, declared.uid, namespace.uid, declared.generation),
             spec=spec,
             endpoint=Endpoint(
                 link.name,
@@ -203,6 +205,9 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
             cut_offs=expiring.fields,
             audit=audit,
             audited=audit_entry(audit, retention.audit.effective.period, state.audited),
+            told=Told.from_text(state.access.get(TOLD, "")),
+            new=not state.access,
+            actors=actors_of(world, declared, policy.name),
             rights=policy.rights,
             masking=policy.masking,
             rotation=rotation,
@@ -380,7 +385,7 @@ async def plan_tenant(
         *changed_fields("audited", _entry(tenant, state.audited), _entry(tenant, wanted.audited)),
     )
     if fields:
-        actions.append(SetState(fields))
+        actions.append(SetState(fields, tuple(deed.operation.name for deed in wanted.deeds)))
     bindings = _binding_actions(current, wanted)
     live = any("username" in action.fields for action in bindings)
     found = (await link.admin.differing_users(wanted.users)).require_all()

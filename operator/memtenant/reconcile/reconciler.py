@@ -25,6 +25,7 @@ from memtenant.reconcile.policy import reconcile_policy
 from memtenant.reconcile.sealing import look_at_seals
 from memtenant.reconcile.standing import enforce_standing, status_as_enforced
 from memtenant.reconcile.store import forget_store, reconcile_store
+from memtenant.reconcile.telling import tell_expired
 from memtenant.reconcile.tenant import reconcile_tenant
 from memtenant.reconcile.world import World
 from memtenant.resources.port import Declared, EventType, Kind, ObjectKey
@@ -66,7 +67,7 @@ class WorldReconciler:
             outcome = await delete_tenant(self.world, declared)
             if outcome.requeue_after is not None:
                 # A hold that is newer than the last reconcile binds the agents while this waits.
-                await enforce_standing(self.world, declared)
+                await enforce_standing(self.world, declared, refused=False)
         else:
             outcome = await reconcile_tenant(self.world, declared)
         counted = () if not outcome.changed and not first else _counted_by(self.world, declared)
@@ -215,6 +216,7 @@ class WorldReconciler:
             pass_every=self.world.timing.expiry_pass,
             spares=self._is_unsettled,
         )
+        await tell_expired(self.world, link, removal.by_tenant)
         did = await tell_removal(self.world, link, removal)
         return Outcome(changed=bool(removal.total.size), did=did, removal=removal)
 

@@ -10,6 +10,7 @@ from memtenant.reconcile.current import Current, read_record
 from memtenant.reconcile.declared import status_before
 from memtenant.reconcile.policy import read_policy
 from memtenant.reconcile.prepare import plan_tenant
+from memtenant.reconcile.telling import actors_of
 from memtenant.reconcile.world import World
 from memtenant.resources.port import Declared
 from memtenant.rules.policy import Matters, hold_labels, matters_from
@@ -22,10 +23,11 @@ from memtenant.tenancy.identity import TenantId
 __all__ = ["enforce_standing", "status_as_enforced"]
 
 
-async def enforce_standing(world: World, declared: Declared) -> tuple[str, ...]:
+async def enforce_standing(world: World, declared: Declared, *, refused: bool) -> tuple[str, ...]:
     """Keep what was accepted last of this tenant true on its store; what that took, in words.
 
-    Nothing where it never was ready, or its store is not: then there is nothing to enforce it on.
+    ``refused``: what is declared now is not accepted. Nothing where it never was ready, or its
+    store is not: then there is nothing to enforce it on.
     """
     tenant = TenantId(declared.key.namespace, declared.key.name)
     stored, record = await read_record(world, tenant)
@@ -47,6 +49,9 @@ async def enforce_standing(world: World, declared: Declared) -> tuple[str, ...]:
         usage=link.usage_of(tenant),
         matters=matters,
         content_minimum=minimum,
+        generation=declared.generation,
+        refused=refused,
+        actors=actors_of(world, declared, before.access.get("policy", "")),
         now=world.clock.now(),
     )
     current = Current(stored, record)

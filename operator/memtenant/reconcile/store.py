@@ -25,6 +25,7 @@ from memtenant.reconcile.sealing import with_store_finding
 from memtenant.reconcile.storelink import link_to
 from memtenant.reconcile.storestatus import usable_findings, usable_status
 from memtenant.reconcile.systemusers import forget_system_users, provide_system_users
+from memtenant.reconcile.telling import tell_declared, tell_policies
 from memtenant.reconcile.world import FINALIZER, World
 from memtenant.resources.port import Declared, EventType, ObjectKey, StoredSecret
 from memtenant.rules.acl import template_digest
@@ -87,6 +88,9 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
             world.links[key.name].system = ()  # made anew once it can be used
         return await _not_usable(world, declared, before, error)
     link.failure = None
+    await tell_declared(world, link, declared)
+    if not was_ready:
+        await tell_policies(world, link)
     orphans = await _orphans(world, link)
     wait = world.counts_wait(key, before.tenants, len(world.ledger.committed(key.name)))
     # Its tenants' bindings say how to reach it, and another server does not hold their hashes.

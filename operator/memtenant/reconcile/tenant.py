@@ -107,8 +107,9 @@ async def _prepare(world: World, declared: Declared) -> Prepared | None:
         return await prepare(world, declared, mint_password)
     except (StoreUnavailable, ResourceUnavailable):
         raise
-    except MemtenantError:
-        await enforce_standing(world, declared)
+    except MemtenantError as error:
+        final = isinstance(error, Stop | InvalidResource) and not error.retryable
+        await enforce_standing(world, declared, refused=final)
         raise
 
 

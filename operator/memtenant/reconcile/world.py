@@ -13,7 +13,9 @@ from memtenant.api.conditions import Finding
 from memtenant.api.quantity import Quantity
 from memtenant.api.reporting import LastReport
 from memtenant.api.store import MemoryStoreSpec
+from memtenant.audit import OPERATOR, Voice
 from memtenant.clock import Clock, system_clock
+from memtenant.crypto.audit_keys import audit_mac_key, audit_root
 from memtenant.crypto.primitives import KEY_BYTES, SecretKey
 from memtenant.errors import InvalidResource, KeyUnavailable, ResourceConflict
 from memtenant.jobs.link import StoreLink
@@ -77,6 +79,8 @@ class World:
     those in which it is known to be allowed to touch Secrets. ``writing_system`` is held while the
     Secrets of the sealer and the reporter are written. ``report_job`` is the jobTemplate of the
     CronJobs that make reports; ``reported`` is what each policy's tenants say of its reports.
+    ``changed_by_stamped``: the API server stamps who changed a spec, and nobody else can;
+    ``told_specs`` is what each store's queue was told.
     """
 
     resources: Resources
@@ -97,6 +101,9 @@ class World:
     writing_system: asyncio.Lock = field(default_factory=asyncio.Lock)
     report_job: Mapping[str, Any] | None = None
     reported: dict[str, Reported] = field(default_factory=dict)
+    changed_by_stamped: bool = False
+    told_specs: dict[tuple[str, ObjectKey], str] = field(default_factory=dict)
+    _voices: dict[tuple[str, str], Voice] = field(default_factory=dict)
     _root: SecretKey | None = None
     _reading_root: asyncio.Lock = field(default_factory=asyncio.Lock)
     _counted: bool = False
@@ -158,6 +165,15 @@ class World:
             return ready_at - moment
         self.counted_at[key] = moment
         return None
+
+    async def voice(self, store: str, log: str) -> Voice:
+        """The operator's voice in the queue of that log on that store."""
+        voice = self._voices.get((store, log))
+        if voice is None:
+            root = audit_root(await self.installation_root())
+            voice = Voice(audit_mac_key(root, log, OPERATOR, 0))
+            self._voices[store, log] = voice
+        return voice
 
     async def installation_root(self) -> SecretKey:
         """The installation's root key, made when there is none and nothing depends on one.

@@ -14,6 +14,7 @@ from datetime import datetime
 
 from memtenant.api.fields import Isolation
 from memtenant.api.tenant import AgentAccess, MemoryTenantSpec
+from memtenant.audit import Deed
 from memtenant.crypto.audit_keys import audit_mac_key
 from memtenant.crypto.keyring import agent_keyring
 from memtenant.crypto.primitives import SecretKey
@@ -24,6 +25,7 @@ from memtenant.rules.keymotion import KeyAdvance
 from memtenant.rules.policy import Matters, matters_to
 from memtenant.rules.quota import QuotaState
 from memtenant.rules.record import Phase, TenantRecord
+from memtenant.rules.told import TOLD, Actors, Told, deeds
 from memtenant.tenancy.binding import Binding
 from memtenant.tenancy.identity import AgentName, Slot, TenantId, agent_user
 from memtenant.tenancy.masking import MaskingPolicy
@@ -48,11 +50,13 @@ SHARED_PRINCIPAL = "shared"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which MemoryTenant this is, among all that ever had or will have its name."""
+    """Which MemoryTenant this is, among all that ever had or will have its name, and which of its
+    declarations."""
 
     tenant: TenantId
     uid: str
     namespace_uid: str
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,8 @@ class Situation:
 
     ``matters`` are the legal holds that stand, ``content_minimum`` whether content is under one;
     ``cut_offs`` are fields of ``o:limits`` (`memtenant.rules.expiry`); ``audited`` is the entry in
-    ``mt:store:audited`` as it should be (`memtenant.rules.audit`);
+    ``mt:store:audited`` as it should be (`memtenant.rules.audit`); ``told`` is what the audit knows
+    of the tenant, ``new`` that its store knows nothing of it;
     ``shown`` and ``idle`` as in `memtenant.rules.credentials.advance`; ``rotate_token`` is the
     rotation that was last asked for.
     """
@@ -95,6 +100,9 @@ class Situation:
     cut_offs: Mapping[str, str]
     audit: AuditTerms
     audited: str
+    told: Told | None
+    new: bool
+    actors: Actors
     rights: SubjectRights
     masking: MaskingPolicy
     rotation: RotationRules
@@ -106,7 +114,8 @@ class Situation:
 @dataclass(frozen=True, slots=True)
 class Desired:
     """What should be. ``bindings`` are by agent, ``users`` those of every live credential;
-    ``audited`` is the tenant's entry among those whose queues are drained, empty for none."""
+    ``audited`` is the tenant's entry among those whose queues are drained, empty for none;
+    ``deeds`` are what the audit is told of it."""
 
     record: TenantRecord
     users: tuple[AclUser, ...]
@@ -117,6 +126,7 @@ class Desired:
     bindings: Mapping[AgentName, Binding]
     state: AccessState
     advance: Advance
+    deeds: tuple[Deed, ...] = ()
 
 
 def desired(situation: Situation, now: datetime, mint: Callable[[], str]) -> Desired:
@@ -143,6 +153,7 @@ def desired(situation: Situation, now: datetime, mint: Callable[[], str]) -> Des
         off=situation.quota_state.flooded,
     )
     after = _record(situation, step, now)
+    told = _told(situation, step, state, principals)
     return Desired(
         record=after,
         users=render_principals(
@@ -154,7 +165,7 @@ def desired(situation: Situation, now: datetime, mint: Callable[[], str]) -> Des
         ),
         revoke=step.revoke,
         limits=_limits(situation, state),
-        access=_access(situation, after, principals),
+        access=_access(situation, after, principals) | ({TOLD: told.to_text()} if told else {}),
         audited=situation.audited,
         bindings={
             agent.name: _binding(
@@ -164,6 +175,7 @@ def desired(situation: Situation, now: datetime, mint: Callable[[], str]) -> Des
         },
         state=state,
         advance=step,
+        deeds=deeds(tenant, situation.told, told, new=situation.new, actors=situation.actors),
     )
 
 
@@ -271,6 +283,34 @@ def _limits(situation: Situation, state: AccessState) -> dict[str, str]:
         **situation.cut_offs,
         **situation.audit.to_fields(),
     }
+
+
+def _told(
+    situation: Situation,
+    step: Advance,
+    state: AccessState,
+    principals: Mapping[AgentName, AgentAccess],
+) -> Told | None:
+    """What the audit is to know of the tenant; None where it is not audited."""
+    identity, audit = situation.identity, situation.audit
+    if not audit.enabled:
+        return None
+    return Told(
+        uid=identity.uid,
+        namespace=identity.namespace_uid,
+        generation=identity.generation,
+        policy=situation.policy,
+        mode=state.mode.value,
+        reads=audit.reads,
+        on_failure=audit.on_failure.value,
+        agents={name: access.value for name, access in sorted(principals.items())},
+        versions={
+            name: max(credential.version for credential in step.principals[name].slots.values())
+            for name in sorted(principals)
+        },
+        keys=tuple(kek.version for kek in situation.keys.opened.keyring.keks),
+        matters=tuple(sorted(situation.matters)),
+    )
 
 
 def _access(

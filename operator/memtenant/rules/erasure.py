@@ -10,10 +10,9 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
 
 from memtenant.api.tenant import AgentAccess, MemoryTenantSpec
-from memtenant.audit import NOBODY, Event, Operation
+from memtenant.audit import OPERATOR, Deed, Operation, Turn, new_writer
 from memtenant.crypto.audit_keys import audit_mac_key, audit_root
 from memtenant.crypto.erasure import ErasureRequest, Tombstone, operator_mark_key
 from memtenant.crypto.primitives import Random, SecretKey
@@ -23,7 +22,6 @@ from memtenant.tenancy.identity import AgentName, TenantId
 from memtenant.tenancy.policy import EncryptionMode, Isolation, SubjectRights
 
 __all__ = [
-    "OPERATOR",
     "Ground",
     "OperatorEvents",
     "Verdict",
@@ -67,33 +65,17 @@ class Ground:
     keeps: str = ""
 
 
-OPERATOR: Final = "operator"
-"""Who the operator is in the audit: with version 0, which no agent's binding has."""
-
-
 class OperatorEvents:
     """The events of what the operator does for one tenant's erasures."""
 
-    def __init__(self, ground: Ground, random: Random = secrets.token_bytes) -> None:
+    def __init__(self, ground: Ground, now: datetime, random: Random = secrets.token_bytes) -> None:
         self._key = _audit_key(ground, OPERATOR, 0)
-        self._writer = random(8)
-        self._counter = 0
+        self._turn = Turn(new_writer(now, random), 1)
 
     def __call__(self) -> bytes:
         """The next one. It names nobody: the person's audit alias dies with its data key."""
-        self._counter += 1
-        event = Event(
-            Operation.FORGET,
-            OPERATOR,
-            0,
-            self._writer,
-            self._counter,
-            1,
-            NOBODY.subject,
-            NOBODY.place,
-            NOBODY.commit(()),
-        )
-        return event.to_bytes(self._key)
+        turn, self._turn = self._turn, Turn(self._turn.writer, self._turn.counter + 1)
+        return Deed(Operation.FORGET).event(turn, self._key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from textwrap import shorten
 
 from memtenant.rules.acl import AclUser
+from memtenant.rules.told import TOLD
 
 __all__ = [
     "NOT_THE_OPERATORS",
@@ -72,16 +73,20 @@ class SaveRecord:
 @dataclass(frozen=True, slots=True)
 class SetState:
     """Write fields of the operator's hashes on the store: (hash, field, before, after). The hashes
-    are ``access`` and ``limits`` of the tenant, and ``audited``, in which its entry is."""
+    are ``access`` and ``limits`` of the tenant, and ``audited``, in which its entry is. ``deeds``
+    are the operations that the audit is told of with them."""
 
     fields: tuple[tuple[str, str, str | None, str | None], ...]
+    deeds: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        shown = (
+        shown = "; ".join(
             f"{name}.{field}: {_shown(before)} → {_shown(after)}"
             for name, field, before, after in self.fields
+            if field != TOLD
         )
-        return f"set {'; '.join(shown)}"
+        told = f"tell the audit: {', '.join(self.deeds)}" if self.deeds else ""
+        return "; ".join(part for part in (f"set {shown}" if shown else "", told) if part)
 
 
 @dataclass(frozen=True, slots=True)

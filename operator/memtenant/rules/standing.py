@@ -8,7 +8,7 @@ operator's hashes alone: its quota, its holds and minimums, on the users that it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from memtenant.rules.acl import AccessState
@@ -18,6 +18,7 @@ from memtenant.rules.expiry import CUTOFF_FIELDS
 from memtenant.rules.policy import Matters, matters_to
 from memtenant.rules.quota import Limits, QuotaState, Usage, judge
 from memtenant.rules.record import TenantRecord
+from memtenant.rules.told import TOLD, Actors, Told, deeds
 
 __all__ = ["Accepted", "Standing", "accepted", "standing"]
 
@@ -63,9 +64,13 @@ def standing(
     usage: Usage | None,
     matters: Matters,
     content_minimum: bool,
+    generation: int,
+    refused: bool,
+    actors: Actors,
     now: datetime,
 ) -> Standing:
-    """The users and hashes of what was accepted, under the usage, holds and minimum of now."""
+    """The users and hashes of what was accepted, under the usage, holds and minimum of now.
+    ``refused``: the tenant's ``generation`` is not accepted, not only in need of another try."""
     quota_state = QuotaState.from_fields(before.access)
     if usage is not None:
         quota_state = judge(quota_state, usage, before.quota, now)
@@ -75,6 +80,14 @@ def standing(
         off=quota_state.flooded,
     )
     accesses = accesses_from(before.access.get("agents", ""))
+    known = Told.from_text(before.access.get(TOLD, ""))
+    told = known and replace(
+        known,
+        generation=generation if refused else known.generation,
+        refused=refused or known.refused,
+        mode=state.mode.value,
+        matters=tuple(sorted(matters)),
+    )
     return Standing(
         Desired(
             record=record,
@@ -86,11 +99,13 @@ def standing(
                 "matters": matters_to(matters),
                 "minimum": "1" if content_minimum else "0",
                 **quota_state.to_fields(),
+                **({TOLD: told.to_text()} if told else {}),
             },
             audited=before.audited,
             bindings={},
             state=state,
             advance=Advance(record.principals, (), None, (), honoured=False),
+            deeds=deeds(record.tenant, known, told, new=False, actors=actors),
         ),
         before.quota,
         quota_state,

@@ -30,6 +30,7 @@ from memtenant.stores import (
     fence,
     files,
     functions,
+    installation_log,
     owner,
     probe,
     purge,
@@ -44,6 +45,7 @@ from memtenant.stores.expiry import CutOffs, Tally
 from memtenant.stores.expiry_pass import ExpiryScan
 from memtenant.stores.fence import Term
 from memtenant.stores.functions import FunctionsState
+from memtenant.stores.installation_log import InstallationLog
 from memtenant.stores.matrix import MatrixProof, prove_matrix
 from memtenant.stores.nodes import (
     NodeFacts,
@@ -407,6 +409,17 @@ class StoreAdmin:
     async def remove_states(self, tenants: Collection[TenantId]) -> None:
         """Remove ``o:limits`` and ``o:access`` of the tenants."""
         await tenant_state.remove_states(self._primary, self._term(), tenants)
+
+    @property
+    def installation_log(self) -> InstallationLog:
+        """What is kept on the primary about no tenant."""
+        return InstallationLog(self._primary)
+
+    async def tell_installation(
+        self, entries: Sequence[bytes], told: Mapping[str, str | None]
+    ) -> None:
+        """Append entries to the installation's queue, and enter what they tell."""
+        await installation_log.tell(self._primary, self._term(), entries, told)
 
     async def measure(self, scan: UsageScan | None = None) -> dict[TenantId, Usage]:
         """What every tenant uses, by one paced pass. Hand in the scan of a pass that was cut off

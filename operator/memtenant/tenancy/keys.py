@@ -16,6 +16,7 @@ __all__ = [
     "STORE_EPOCH",
     "STORE_OWNER",
     "STORE_SEALER",
+    "STORE_TOLD",
     "access",
     "audit_queue",
     "conversations",
@@ -42,6 +43,9 @@ INSTALLATION_QUEUE = "mt:store:q"
 
 STORE_AUDITED = "mt:store:audited"
 """HASH: tenantId → how it is audited (`memtenant.tenancy.audited`): whose queues are drained."""
+
+STORE_TOLD = "mt:store:told"
+"""HASH: policy or store → which generation of it the installation's log was told of."""
 
 STORE_SEALER = "mt:store:sealer"
 """HASH: what the sealer says of its last seal, for the operator to show."""
