@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import replace
 
@@ -160,5 +161,9 @@ def test_a_second_implementation_reads_the_documented_vectors() -> None:
     assert independent.sequences(detail) == [2, 3, 300]
     failure = independent.event(found["auditKey"], found["decryption failed: tampered"])
     assert (failure["operation"], failure["detail"]) == (0x41, b"\x04")
+    entry = found["entry of the operator: generation 4 of a policy was seen"]
+    seen = independent.event(of_operator, entry[:-12])
+    assert (seen["operation"], seen["agent"], seen["binding"]) == (0x5C, "operator", 0)
+    assert json.loads(bytes(seen["detail"])) == vectors.SPEC_SEEN  # type: ignore[arg-type]
     listing = independent.event(found["auditKey"], found["list, of a user"])
     assert (listing["alias"], listing["place"]) == (found["auditAlias"], bytes(16))

@@ -15,7 +15,16 @@ from memtenant.archive import (
     prove,
     prove_consistency,
 )
-from memtenant.audit import Event, Failure, Operation, Reference, sequences_to_bytes
+from memtenant.audit import (
+    OPERATOR,
+    Deed,
+    Event,
+    Failure,
+    Operation,
+    Reference,
+    Voice,
+    sequences_to_bytes,
+)
 from memtenant.crypto.audit_keys import INSTALLATION_LOG, audit_mac_key
 from memtenant.crypto.primitives import SecretKey
 from memtenant.crypto.record import Place
@@ -29,6 +38,7 @@ _BEGIN = "<!-- vectors: written by python -m tests.audit.vectors -->\n```json\n"
 _END = "\n```\n"
 
 ORIGIN = "memtenant.dev/0d9a4a3c-6f0e-4c1c-8a55-5d7e7b1e0c11"
+SPEC_SEEN = {"kind": "RetentionPolicy", "name": "gdpr", "generation": 4, "uid": "7c9e", "by": "ada"}
 
 OPERATIONS = {
     "APPEND": 0x01,
@@ -85,6 +95,7 @@ def build() -> dict[str, str]:
     audit_key = SecretKey(from_base64(keyring["auditKey"]))
     root = SecretKey(bytes.fromhex(str(given["auditRoot"])))
     data_key = SecretKey(bytes.fromhex(str(given["dataKey"])))
+    operator_key = audit_mac_key(root, INSTALLATION_LOG, OPERATOR, 0)
     place = Place(TenantId("support", "acme"), str(given["scope"]), str(given["sessionAlias"]))
     tag = bytes.fromhex(str(given["subjectTag"]))
     writer = bytes.fromhex(str(given["writer"]))
@@ -119,9 +130,7 @@ def build() -> dict[str, str]:
     later = event(Operation.POP, here, counter=12) + "4f" + "019c136349d0" + "0000000003"
     return {
         "auditKey": audit_key.secret.hex(),
-        "auditKey of the operator, installation": audit_mac_key(
-            root, INSTALLATION_LOG, "operator", 0
-        ).secret.hex(),
+        "auditKey of the operator, installation": operator_key.secret.hex(),
         "auditAlias": here.subject.hex(),
         "auditAliasWithTag": minimal.subject.hex(),
         "place": here.place.hex(),
@@ -134,6 +143,12 @@ def build() -> dict[str, str]:
         "decryption failed: tampered": event(
             Operation.DECRYPTION_FAILED, minimal, detail=bytes((Failure.TAMPERED,))
         ),
+        "entry of the operator: generation 4 of a policy was seen": Voice(
+            operator_key, lambda length: bytes(length)
+        )
+        .tell([Deed(Operation.SPEC_SEEN, SPEC_SEEN)], records.NOW)
+        .entries[0]
+        .hex(),
         "list, of a user": event(Operation.LIST, Reference.of(data_key, None)),
         **_sealed(bytes.fromhex(entry), bytes.fromhex(later), audit_key),
     }

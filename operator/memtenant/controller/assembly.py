@@ -25,6 +25,7 @@ async def assemble(leadership: Leadership) -> AsyncIterator[Reconciler]:
         fence=lambda: leadership.term,
         service_account=settings.service_account,
         report_job=settings.report_job,
+        changed_by_stamped=settings.changed_by_stamped,
         timing=Timing(
             kubelet_lag=timedelta(seconds=settings.kubelet_lag),
             credential_grace=timedelta(seconds=settings.credential_grace),

@@ -131,6 +131,10 @@ class Settings(BaseModel):
     """The operator's ServiceAccount in its home namespace: named where access is asked for. The
     ClusterRole ``<service_account>-secrets`` holds what it needs of Secrets."""
 
+    changed_by_stamped: bool = False
+    """Whether an admission policy stamps who changed a spec (the annotation
+    ``memtenant.dev/changed-by``), and nobody else can: that user is then named in the audit."""
+
     workers: int = Field(default=16, ge=1, le=256)
     """How many reconciles run at once. They wait for servers most of the time; one process has one
     core for their own work, so more than some dozens add memory and no speed."""
