@@ -32,7 +32,7 @@ async def test_a_store_and_its_tenants_tell_whether_their_audit_is_sealed(ground
     assert told(await ground.store_status("shared"), "AuditSealed") == ("", "", "")
 
     with ground.server.admin() as admin:
-        audit(admin, Audited(60))
+        ground.tenant("acme", audit={"mode": "Enabled"})
         await ground.settle()
         store, tenant = await ground.store_status("shared"), await ground.tenant_status("acme")
         assert told(store, "AuditSealed")[:2] == ("False", "SealerStale")
@@ -51,7 +51,9 @@ async def test_a_store_and_its_tenants_tell_whether_their_audit_is_sealed(ground
         tenant = await ground.tenant_status("acme")
         assert told(tenant, "AuditSealed")[:2] == ("False", "AuditGaps")
 
-        admin.hdel(keys.STORE_AUDITED, str(ACME))
+        ground.tenant("acme")
+        await ground.settle()
+        admin.delete(keys.audit_queue(ACME))  # as its drain does
         await ground.settle()
     assert told(await ground.store_status("shared"), "AuditSealed") == ("", "", "")
     assert told(await ground.tenant_status("acme"), "AuditSealed") == ("", "", "")
