@@ -55,6 +55,7 @@ async def test_a_store_and_its_tenants_tell_whether_their_audit_is_sealed(ground
         await ground.settle()
         admin.delete(keys.audit_queue(ACME))  # as its drain does
         await ground.settle()
+        await ground.settle()  # a look after the end of the log
     assert told(await ground.store_status("shared"), "AuditSealed") == ("", "", "")
     assert told(await ground.tenant_status("acme"), "AuditSealed") == ("", "", "")
 
