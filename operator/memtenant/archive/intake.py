@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final
 from memtenant.archive.writers import (
     MOST_PENDING,
     NEVER_HEARD,
+    NUMBERS,
     History,
+    Range,
     Sighting,
     Standing,
     Writers,
@@ -33,13 +35,14 @@ __all__ = ["Ask", "Intake", "MacKeys", "Macs"]
 MacKeys = Callable[[str, int], SecretKey | None]
 """The audit key of an agent and the version of its binding; None for one that there is none of."""
 
-Ask = Callable[[Mapping[bytes, None]], Iterable[Sequence[bytes]]]
-"""The leaves of the archive that are about these writers, in their order."""
+Ask = Callable[[Mapping[bytes, Range]], Iterable[Sequence[bytes]]]
+"""The leaves of the archive that are about these writers and counters, in their order."""
 
 _MOST_KEYS: Final = 1024
 _BLOCK: Final = 64
 _LABEL: Final = length_prefixed(b"memtenant/1/audit-event")
 _SHORTEST: Final = 85 + 12
+_ALL: Final = (0, 2**33)
 _OUTCOMES: Final = frozenset(b"OCR")
 _INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
@@ -114,24 +117,25 @@ class Intake:
             one: b"\xe2\x01" + self.now.to_bytes(6, "big") + bytes((one,)) for one in Verdict
         }
         judged = [(verdict_of(entry, macs), entry) for entry in entries]
-        good, known, add = headers[Verdict.GOOD], self.writers.known, self.leaves.append
+        good, known, now = headers[Verdict.GOOD], self.writers.known, self.now
+        add = self.leaves.append
         for place, (verdict, entry) in enumerate(judged):
             if verdict is not Verdict.GOOD:
                 self._odd(entry, verdict, headers[verdict])
                 continue
-            seen = sighting(entry)
-            writer, first, last, mark = seen
+            writer, first, count = NUMBERS.unpack_from(entry, 6)
             before = known.get(writer)
-            if before is not None and first == before.top + 1 and mark[16] == 0x4F:
-                # As nearly all are.
+            if before is not None and first == before[0] + 1 and entry[-12] == 0x4F:
+                # As nearly all are: the next of its writer, and done.
+                last = first + count - 1 if count > 1 and entry[1] == 0x01 else first
                 del known[writer]
-                known[writer] = Standing(last, mark, (), self.now)
+                known[writer] = Standing(last, entry[-28:-11], (), now)
                 add(good + entry)
                 self.events += 1
                 if self._history is not None:
                     self._history.add(self.leaves[-1:])
                 continue
-            self._judge(seen, entry, before, headers, judged[place:])
+            self._judge(sighting(entry), entry, before, headers, judged[place:])
         self.writers.forget()
 
     def _odd(self, entry: bytes, verdict: Verdict, header: bytes) -> None:
@@ -210,18 +214,20 @@ class Intake:
         it is read at most once for a batch."""
         if self._history is None:
             self._history = History()
-            wanted = dict.fromkeys(
-                seen.writer
-                for verdict, entry in rest
-                if verdict is Verdict.GOOD and self._is_old(seen := sighting(entry))
-            )
+            wanted: dict[bytes, Range] = {}
+            for verdict, entry in rest:
+                if verdict is Verdict.GOOD:
+                    self._want(sighting(entry), wanted)
             for leaves in self.ask(wanted):
                 self._history.add(leaves)
             self._history.add(self.leaves)
         return self._history
 
-    def _is_old(self, seen: Sighting) -> bool:
+    def _want(self, seen: Sighting, wanted: dict[bytes, Range]) -> None:
         known = self.writers.known.get(seen.writer)
         if known is None:
-            return self.writers.may_be_forgotten(seen.writer)
-        return seen.first <= known.top or len(known.pending) >= MOST_PENDING
+            if self.writers.may_be_forgotten(seen.writer):
+                wanted[seen.writer] = _ALL
+        elif seen.first <= known.top or known.pending:
+            first, last = wanted.get(seen.writer, (seen.first, seen.last))
+            wanted[seen.writer] = min(first, seen.first), max(last, seen.last)

@@ -11,7 +11,7 @@ from memtenant.archive.intake import Intake, MacKeys, Macs
 from memtenant.archive.memory import recall_log, remember_log, state_name
 from memtenant.archive.port import Archive
 from memtenant.archive.segments import Tail, blocks, follow, month_of, months, read_head
-from memtenant.archive.writers import DAY, Writers, sightings
+from memtenant.archive.writers import DAY, Range, Writers, sightings
 from memtenant.audit.leaf import LogRoot, Verdict
 from memtenant.audit.merkle import Frontier
 from memtenant.errors import ArchiveInconsistent
@@ -161,7 +161,7 @@ class Log:
             self.tail.archive.replace(state_name(self.log_id), state, durable=False)
             self._remembered = self.sealed
 
-    def _about(self, wanted: Mapping[bytes, None]) -> Iterator[list[bytes]]:
+    def _about(self, wanted: Mapping[bytes, Range]) -> Iterator[list[bytes]]:
         """The leaves about these writers, since the first of them was opened (a clock may be a day
         ahead)."""
         if not wanted:

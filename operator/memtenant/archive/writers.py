@@ -8,6 +8,7 @@ bounded, and the answer is exact.
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -20,7 +21,9 @@ __all__ = [
     "DAY",
     "MOST_PENDING",
     "NEVER_HEARD",
+    "NUMBERS",
     "History",
+    "Range",
     "Sighting",
     "Standing",
     "Writers",
@@ -35,6 +38,12 @@ MOST_PENDING: Final = 8
 """Refusals and conflicts of one counter that are known without asking the archive."""
 
 _MOST_ODD: Final = 4096
+NUMBERS: Final = struct.Struct(">8sIH")
+"""Writer, counter and count, from byte 6 of an event on."""
+
+Range = tuple[int, int]
+"""The first and the last counter."""
+
 _DONE: Final = ord("O")
 _APPEND: Final = 0x01
 
@@ -75,11 +84,9 @@ class Sighting(NamedTuple):
 
 def sighting(entry: bytes) -> Sighting:
     """Of an entry that is an event, whatever its MAC."""
-    first = int.from_bytes(entry[14:18], "big")
-    last = first
-    if entry[1] == _APPEND:
-        last += max(int.from_bytes(entry[18:20], "big"), 1) - 1
-    return Sighting(entry[6:14], first, last, entry[-28:-11])
+    writer, first, count = NUMBERS.unpack_from(entry, 6)
+    last = first + count - 1 if count > 1 and entry[1] == _APPEND else first
+    return Sighting(writer, first, last, entry[-28:-11])
 
 
 def odd_id(entry: bytes) -> bytes:
@@ -87,9 +94,21 @@ def odd_id(entry: bytes) -> bytes:
     return sha256(entry).digest()[:8]
 
 
-def sightings(leaves: Iterable[bytes], wanted: Mapping[bytes, object]) -> list[bytes]:
-    """The leaves that are about one of the writers."""
-    return [leaf for leaf in leaves if (leaf[8:16] if leaf[1] == 2 else leaf[_WRITER]) in wanted]
+def sightings(leaves: Iterable[bytes], wanted: Mapping[bytes, Range]) -> list[bytes]:
+    """The leaves that are about one of the writers, and its counters in the range."""
+    found = []
+    for leaf in leaves:
+        if leaf[1] == 2:
+            if leaf[8:16] in wanted:
+                found.append(leaf)
+            continue
+        counters = wanted.get(leaf[_WRITER])
+        if counters is None:
+            continue
+        _, first, last, _ = sighting(leaf[_ENTRY:])
+        if first <= counters[1] and last >= counters[0]:
+            found.append(leaf)
+    return found
 
 
 class Writers:
