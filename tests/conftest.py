@@ -126,11 +126,18 @@ def proven_once(
     template of the run, not at each start of an operator: tests/stores is where it is tested."""
 
     async def asked_once(
-        node: NodeClient, facts: NodeFacts, commands: frozenset[str], term: Term
+        node: NodeClient,
+        facts: NodeFacts,
+        commands: frozenset[str],
+        term: Term,
+        *,
+        own_keys: bool = False,
     ) -> MatrixProof:
-        about = (str(facts.flavour), facts.version, template_digest(commands))
+        template = template_digest(commands, own_keys=own_keys)
+        about = (str(facts.flavour), facts.version, template)
         if about not in known_proofs:
-            known_proofs[about] = await prove_matrix(node, facts, commands, term)
+            proof = await prove_matrix(node, facts, commands, term, own_keys=own_keys)
+            known_proofs[about] = proof
         return known_proofs[about]
 
     monkeypatch.setattr("memtenant.stores.admin.prove_matrix", asked_once)

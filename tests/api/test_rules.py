@@ -124,6 +124,45 @@ _REFUSED_AT_CREATION: list[tuple[dict[str, Any], str, str]] = [
         "say what the store is: set exactly one of standalone",
     ),
     (
+        _object("MemoryStore", dedicated={"image": "valkey/valkey:8.1"}),
+        "spec",
+        "say what the store is: set exactly one of standalone",
+    ),
+    (
+        _object("MemoryStore", standalone=None, dedicated={"image": "valkey/valkey:8.1"}),
+        "spec.adminSecretRef",
+        "whose instances get credentials of their own",
+    ),
+    (
+        _object("MemoryStore", adminSecretRef=None),
+        "spec.adminSecretRef",
+        "set it, unless the store is dedicated",
+    ),
+    (
+        _object(
+            "MemoryStore",
+            standalone=None,
+            adminSecretRef=None,
+            dedicated={"image": "valkey/valkey:8.1"},
+            tls={},
+        ),
+        "spec.tls",
+        "remove it from a dedicated store",
+    ),
+    (
+        _object(
+            "MemoryStore",
+            standalone=None,
+            adminSecretRef=None,
+            dedicated={
+                "image": "valkey/valkey:8.1",
+                "scheduling": {"nodeSelector": {"not a key": "x"}},
+            },
+        ),
+        "spec.dedicated.scheduling.nodeSelector",
+        "each key must be a label key",
+    ),
+    (
         _object("MemoryStore", allowedNamespaces={"from": "Selector"}),
         "spec.allowedNamespaces.selector",
         "from: Selector needs a selector",

@@ -14,16 +14,21 @@ from datetime import UTC, datetime
 import pytest
 
 from memtenant.api.reporting import Reporting
+from memtenant.api.store import Dedicated
 from memtenant.controller.events import Seen, cluster_source, secret_source
 from memtenant.controller.watches import Watches
+from memtenant.reconcile.world import InstanceHost
 from memtenant.reports.incluster import read_public_key
 from memtenant.resources.connection import Connection
+from memtenant.resources.instances import ClusterInstances
 from memtenant.resources.kubernetes import KubernetesResources
 from memtenant.resources.lease import Elector
 from memtenant.resources.port import RECONCILED, EventType, Kind, ObjectKey, Resources, SecretDraft
 from memtenant.resources.reportobjects import reports_in_cluster
 from memtenant.resources.secretreaders import read_grants
+from memtenant.rules.instance import Instance
 from memtenant.rules.reporting import cron_job, cron_job_name, differs
+from memtenant.tenancy.identity import TenantId
 from tests.chart import objects as declared
 from tests.chart.conftest import TENANTS, Release
 from tests.chart.rendered import HOME, RELEASE, Object, objects, of_kind, report_jobs
@@ -53,10 +58,23 @@ class Right:
         return replace(self, namespace="")
 
 
+_APPLIED = (
+    ("apps", "statefulsets"),
+    ("batch", "cronjobs"),
+    ("networking.k8s.io", "networkpolicies"),
+    ("", "services"),
+)
 USED_ELSEWHERE: dict[Right, str] = {
-    Right(HOME, "batch", "cronjobs", "create"): "server-side apply of one that is not there yet",
+    Right(HOME, group, resource, "create"): "server-side apply of one that is not there yet"
+    for group, resource in _APPLIED
+} | {
+    Right(HOME, "", "persistentvolumeclaims", "patch"): "tests/e2e/test_strict.py grows a volume",
 }
 """Rights that this test cannot see used, with the reason why they are granted."""
+
+INSTANCE = Instance(
+    TenantId(TENANTS, "rbac"), "own", 1 << 24, Dedicated.model_validate({"image": "valkey/valkey"})
+)
 
 
 def _granted(release: Release, account: str = RELEASE) -> Iterator[tuple[str, Right]]:
@@ -149,6 +167,15 @@ async def _run_reports_by_themselves(resources: Resources) -> None:
     await jobs.delete(cron_job_name("rbac"), there["metadata"]["uid"])
 
 
+async def _use_instances(host: InstanceHost) -> None:
+    """Make an instance, look at it, restart it and remove it, by every method of the host."""
+    assert await host.changes(INSTANCE)
+    await host.make(INSTANCE, "password")
+    await host.look(INSTANCE)
+    await host.restart(INSTANCE)
+    await host.remove(INSTANCE.tenant, keep_data=False)
+
+
 async def _lead(connection: Connection) -> None:
     """Win the election, renew it once, and give it up."""
     led = asyncio.Event()
@@ -202,6 +229,7 @@ def used(release: Release) -> list[Object]:
                 name for name, member in vars(Resources).items()
                 if callable(member) and not name.startswith("_")
             }  # fmt: skip
+            await _use_instances(ClusterInstances(connection, home=HOME))
             await _lead(connection)
         await _watch()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from memtenant.cli.server import server_folder
+from memtenant.cli.server import instances_of, server_folder
 from memtenant.stores import embedded
 from tests.cli.program import Program
 
@@ -24,4 +24,9 @@ def program(
     monkeypatch.delenv("MEMTENANT_REDIS", raising=False)
     monkeypatch.delenv("MEMTENANT_REDIS_PASSWORD", raising=False)
     yield Program(state, capsys)
-    asyncio.run(embedded.stop(server_folder(state)))
+    asyncio.run(_stop(state))
+
+
+async def _stop(state: Path) -> None:
+    await embedded.stop(server_folder(state))
+    await instances_of(state).stop()

@@ -19,6 +19,7 @@ from memtenant.crypto.keyring import (
     add_version,
     agent_keyring,
     destroy,
+    keyring_of,
     new_keyring,
     open_keyring,
     recover,
@@ -275,6 +276,49 @@ def test_a_version_under_another_number_is_not_taken() -> None:
         recover(stored(before), [replace(whole, keks=renumbered)])
 
 
+# -- Strict isolation: a key for each agent --------------------------------------------------------
+
+ESCROW = SecretKey(bytes(range(200, 232)))
+
+
+def strict() -> OpenKeyring:
+    return new_keyring(TENANT, ROOT, now=NOW, per_agent=True)
+
+
+def test_each_agent_has_keys_of_its_own_and_all_have_those_of_what_they_share() -> None:
+    opened = rotate(strict())
+    one, other = (agent_keyring(opened, name, new_key(), ESCROW) for name in ("one", "other"))
+    for kek in opened.keks:
+        assert all(derived.key != kek.key for derived in (*one.keks, *one.shared))
+    assert all(own.key != others.key for own in one.keks for others in other.keks)
+    assert one.shared == other.shared
+    assert one.kek(1, "one_alias") == one.keks[0].key == opened.keks_of("one_alias")[0].key
+    assert one.kek(1, "_alias") == one.shared[0].key == opened.keks_of("_alias")[0].key
+    assert AgentKeyring.from_json(one.to_json()) == one
+
+
+def test_keys_of_their_own_are_recovered_by_the_operator_alone() -> None:
+    before = rotate(strict())
+    held = agent_keyring(before, "one", new_key(), ESCROW)
+    assert recover(stored(before), [held], ESCROW) == before
+    for escrow in (None, ROOT):
+        with pytest.raises(KeyUnavailable):
+            recover(stored(before), [held], escrow)
+
+
+def test_the_operator_makes_the_keys_of_an_agent_that_is_gone() -> None:
+    opened = rotate(strict())
+    held = agent_keyring(opened, "one", new_key(), ESCROW)
+    gone = agent_keyring(opened, "gone", new_key(), ESCROW)
+    assert keyring_of(held, "gone", ESCROW).keks == gone.keks
+
+
+def test_a_keyring_says_for_good_that_it_is_per_agent() -> None:
+    assert stored(strict()).per_agent
+    assert not stored(fresh()).per_agent
+    assert b"perAgent" not in fresh().keyring.to_json()
+
+
 # -- keyring.json of a binding ---------------------------------------------------------------------
 
 
@@ -282,7 +326,7 @@ def test_a_binding_holds_every_live_version() -> None:
     opened = rotated_twice()
     agent = binding(opened)
     assert agent.keks == opened.keks
-    assert agent.active_kek == opened.active
+    assert agent.active_kek() == opened.active
     assert AgentKeyring.from_json(agent.to_json()) == agent
     assert AgentKeyring.from_json(agent.to_json() + b"\n").to_json() == agent.to_json()
 

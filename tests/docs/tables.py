@@ -150,6 +150,8 @@ def _type(schema: Mapping[str, Any]) -> str:
         return f"`{{{', '.join(named)}}}`"
     if "properties" in schema:
         return "object"
+    if "additionalProperties" in schema:
+        return f"map of texts, at most {schema['maxProperties']}"
     if "enum" in schema:
         return " \\| ".join(f"`{one}`" for one in schema["enum"])
     if schema.get("type") == "array":

@@ -48,7 +48,7 @@ def recall(agent: "redis.Redis", binding: Binding) -> list[str]:
 def _new_data_key(binding: Binding) -> bytes:
     ring = AgentKeyring.from_json(binding.keyring)
     key = SecretKey(secrets.token_bytes(32))
-    return wrap_data_key(ring.active_kek, binding.tenant, ALIAS, key)
+    return wrap_data_key(ring.active_kek(), binding.tenant, ALIAS, key)
 
 
 def _record_keys(agent: "redis.Redis", binding: Binding) -> RecordKeys:

@@ -50,7 +50,14 @@ class Provisioned:
     keyring: OpenKeyring = field(init=False)
 
     def __post_init__(self) -> None:
-        self.keyring = new_keyring(self.tenant, new_key(), now=system_clock.now())
+        self.keyring = new_keyring(
+            self.tenant, new_key(), now=system_clock.now(), per_agent=self.strict
+        )
+
+    @property
+    def strict(self) -> bool:
+        """Whether each agent has its own memory."""
+        return self.policy.isolation is Isolation.STRICT
 
     def provision(
         self,
@@ -62,10 +69,17 @@ class Provisioned:
         """Functions, limits and users, as the operator makes them; may be repeated."""
 
         async def make() -> None:
-            async with leading(self.server, *self.replicas) as store:
+            async with leading(self.server, *self.replicas, own_keys=self.strict) as store:
                 await store.load_functions()
                 users = [
-                    agent(store, self.tenant, name=name, access=access, state=state)
+                    agent(
+                        store,
+                        self.tenant,
+                        name=name,
+                        access=access,
+                        state=state,
+                        own_keys=self.strict,
+                    )
                     for name in agents or (DEFAULT_AGENT,)
                 ]
                 (await store.set_users(users)).require_all()

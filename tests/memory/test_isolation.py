@@ -9,7 +9,6 @@ from memtenant.errors import (
     AccessDenied,
     AccessReadOnly,
     AgentNotListed,
-    BindingInvalid,
     PlaintextRefused,
     RecordKeyMismatch,
 )
@@ -162,11 +161,3 @@ async def test_an_agent_that_the_tenant_does_not_list_is_refused_before_any_io(
         tenant._source.current(look=True)
         with pytest.raises(AgentNotListed, match="no agent 'default'"):
             tenant.conversation("s", user="ada")
-
-
-def test_a_strict_binding_is_refused_before_any_io(
-    on_valkey: Provisioned,
-) -> None:
-    on_valkey.policy = policy(Isolation.STRICT)
-    with pytest.raises(BindingInvalid, match="Strict"):
-        on_valkey.source()

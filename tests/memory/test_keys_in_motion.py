@@ -29,7 +29,7 @@ def rewrap(acme: Provisioned) -> None:
         for name in list(admin.scan_iter("*:k:*")):
             alias = name.decode().rpartition(":")[2]
             key = unwrap_data_key(keyring, alias, admin.hget(name, "dek") or b"")
-            admin.hset(name, "dek", wrap_data_key(keyring.active_kek, acme.tenant, alias, key))
+            admin.hset(name, "dek", wrap_data_key(keyring.active_kek(), acme.tenant, alias, key))
 
 
 async def test_a_kek_is_rotated_under_a_running_agent(acme: Provisioned, opened: Open) -> None:

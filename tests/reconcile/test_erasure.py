@@ -411,7 +411,7 @@ async def test_an_operator_that_is_killed_at_any_step_ends_in_the_same_state(
 ) -> None:
     """Each write of the operator in turn is the last one, before or after it was made."""
     tenant = await agents.open()
-    steps = ("enter", "forget_index", "save", "drop_key", "let_go")
+    steps = ("enter", "forget_index", "save", "drop_keys", "let_go")
     async with local_world(ground.resources) as world:
         await settle(world)
         for number, (step, after) in enumerate((s, a) for s in steps for a in (False, True)):

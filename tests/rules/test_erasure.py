@@ -104,7 +104,7 @@ def test_a_mark_is_true_if_the_operator_or_a_steward_set_it_for_this_person() ->
     stewards = Tombstone(b"i" * 16, "steward", 3)
     true = [
         stewards.sealed(key("steward", 3), TENANT, SUBJECT).to_bytes(),
-        operator_mark(receipt(), GROUND),
+        operator_mark(receipt(), GROUND, receipt().subject),
     ]
     false = [
         b"1",

@@ -41,6 +41,27 @@ def test_an_ordinary_tenant_is_refused_nothing() -> None:
     assert refused() == []
 
 
+STRICT = {"isolation": "Strict"}
+DEDICATED = {"standalone": None, "adminSecretRef": None, "dedicated": {"image": "valkey/valkey:8"}}
+
+
+@pytest.mark.parametrize(
+    ("tenant", "store", "reason"),
+    [
+        (STRICT, {}, "IsolationNotOffered"),
+        ({}, DEDICATED, "IsolationNotOffered"),
+        (STRICT, DEDICATED, None),
+        (STRICT, DEDICATED | {"tenantPolicy": {"minIsolation": "Strict"}}, None),
+        ({}, {"tenantPolicy": {"minIsolation": "Strict"}}, "IsolationTooWeak"),
+    ],
+)
+def test_strict_tenants_and_dedicated_stores_are_for_each_other(
+    tenant: dict[str, Any], store: dict[str, Any], reason: str | None
+) -> None:
+    found = refused(applicant(**tenant), store=store_view(**store))
+    assert [one.reason for one in found] == ([] if reason is None else [reason])
+
+
 # -- each refusal, with the field to change and the limit that it met ------------------------------
 
 POLICY_REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {

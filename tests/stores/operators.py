@@ -66,7 +66,11 @@ def settings_for(server: Server) -> StoreSettings:
 
 @asynccontextmanager
 async def looking_at(
-    server: Server, *, settings: StoreSettings | None = None, term: int | None = None
+    server: Server,
+    *,
+    settings: StoreSettings | None = None,
+    term: int | None = None,
+    own_keys: bool = False,
 ) -> AsyncIterator[StoreAdmin]:
     """A `StoreAdmin` that was not discovered yet, at full pace."""
     number = next_term() if term is None else term
@@ -75,6 +79,7 @@ async def looking_at(
         installation=INSTALLATION,
         fence=lambda: number,
         pace=Pace(duty=1.0),
+        own_keys=own_keys,
     )
     async with admin:
         yield admin
@@ -82,11 +87,14 @@ async def looking_at(
 
 @asynccontextmanager
 async def leading(
-    server: Server, *replicas: Server, settings: StoreSettings | None = None
+    server: Server,
+    *replicas: Server,
+    settings: StoreSettings | None = None,
+    own_keys: bool = False,
 ) -> AsyncIterator[StoreAdmin]:
     """A `StoreAdmin` that leads the store of these nodes."""
     make_operator(server, *replicas)
-    async with looking_at(server, settings=settings) as store:
+    async with looking_at(server, settings=settings, own_keys=own_keys) as store:
         await discovered(store, len(replicas))
         await store.lead()
         yield store
@@ -112,10 +120,16 @@ def agent(
     name: str = "default",
     access: AgentAccess = AgentAccess.READ_WRITE,
     state: AccessState | None = None,
+    own_keys: bool = False,
 ) -> AclUser:
     """An agent's user as the store's nodes understand it, with `PASSWORD`."""
     return agent_for(
-        store.facts.commands, tenant, name=name, access=access, state=state or AccessState()
+        store.facts.commands,
+        tenant,
+        name=name,
+        access=access,
+        state=state or AccessState(),
+        own_keys=own_keys,
     )
 
 
@@ -126,6 +140,7 @@ def agent_for(
     name: str = "default",
     access: AgentAccess = AgentAccess.READ_WRITE,
     state: AccessState | None = None,
+    own_keys: bool = False,
 ) -> AclUser:
     """An agent's user for a server that knows these commands."""
     return render_user(
@@ -136,6 +151,7 @@ def agent_for(
         state=state or AccessState(),
         password_hashes=(hashlib.sha256(PASSWORD.encode()).hexdigest(),),
         commands=commands,
+        own_keys=own_keys,
     )
 
 

@@ -42,6 +42,21 @@ async def test_the_matrix_holds_for_every_command_in_every_state(
         assert admin.dbsize() == 2
 
 
+async def test_the_matrix_tells_the_agents_of_a_strict_tenant_apart(redis_server: Server) -> None:
+    async with leading(redis_server, own_keys=True) as store:
+        proof = await store.prove_matrix()
+        assert (proof.leaks, proof.not_proven) == ((), ())
+        own, wide = (agent(store, name=name, own_keys=name == "own") for name in ("own", "wide"))
+        await store.set_users([own, wide])
+        assert await store.prove_users([own]) == ()
+        assert any(
+            "GET" in words and "allowed" in words for words in await store.prove_users([wide])
+        )
+        await store.probe(own.name, PASSWORD)
+        with pytest.raises(NotProven, match="is allowed"):
+            await store.probe(wide.name, PASSWORD)
+
+
 @pytest.mark.parametrize(
     ("rule", "leak"),
     [

@@ -86,6 +86,7 @@ class Model(BaseModel):
 class Isolation(StrEnum):
     """How far a tenant is kept apart from its neighbours."""
 
+    STRICT = "Strict"
     MODERATE = "Moderate"
     MINIMAL = "Minimal"
 

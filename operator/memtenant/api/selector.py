@@ -13,6 +13,7 @@ from memtenant.api.fields import LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN, Model
 from memtenant.api.rule import Rule, ruled
 
 __all__ = [
+    "LABEL_KEYS",
     "AllowedNamespaces",
     "LabelSelector",
     "NamespacesFrom",
@@ -69,6 +70,16 @@ class SelectorRequirement(Model):
     )
 
 
+LABEL_KEYS = Rule(
+    cel=f"self.all(k, k.size() <= 317 && k.matches(r'{LABEL_KEY_PATTERN}'))",
+    message="each key must be a label key, as team or example.com/team",
+    check=lambda it, _: all(
+        len(key) <= 317 and re.search(LABEL_KEY_PATTERN[:-1] + r"\Z", key) for key in it
+    ),
+)
+"""Of a map whose keys are those of labels."""
+
+
 class LabelSelector(Model):
     """Objects by their labels, as everywhere in Kubernetes; an empty selector matches all."""
 
@@ -76,15 +87,7 @@ class LabelSelector(Model):
         default_factory=dict,
         description="Labels that must all be there with these values.",
         max_length=16,
-        json_schema_extra=ruled(
-            Rule(
-                cel=f"self.all(k, k.size() <= 317 && k.matches(r'{LABEL_KEY_PATTERN}'))",
-                message="each key must be a label key, as team or example.com/team",
-                check=lambda it, _: all(
-                    len(key) <= 317 and re.search(LABEL_KEY_PATTERN[:-1] + r"\Z", key) for key in it
-                ),
-            )
-        ),
+        json_schema_extra=ruled(LABEL_KEYS),
     )
     match_expressions: tuple[SelectorRequirement, ...] = Field(
         default=(),

@@ -1,4 +1,5 @@
-"""MemoryStore: a Redis or Valkey server that tenants share, and what tenants may ask of it."""
+"""MemoryStore: a Redis or Valkey server that tenants share, or the template of those that Strict
+tenants get for themselves, and what tenants may ask of it."""
 
 from __future__ import annotations
 
@@ -25,13 +26,18 @@ from memtenant.api.fields import (
 from memtenant.api.quantity import Quantity
 from memtenant.api.resource import NAMED_AS_A_LABEL, Column, Names, Resource, Status
 from memtenant.api.rule import Rule, ruled
-from memtenant.api.selector import AllowedNamespaces
+from memtenant.api.selector import LABEL_KEYS, AllowedNamespaces
 
 __all__ = [
     "AclState",
     "Capacity",
     "ClientCertificateRef",
+    "Dedicated",
+    "DedicatedPersistence",
+    "DedicatedResources",
+    "DedicatedScheduling",
     "Durable",
+    "Fsync",
     "IsolationProof",
     "LastSeal",
     "MemoryStore",
@@ -45,6 +51,7 @@ __all__ = [
     "StoreFlavour",
     "StoreTls",
     "TenantPolicy",
+    "Toleration",
     "UserPersistence",
 ]
 
@@ -53,6 +60,8 @@ _ENDPOINT_PATTERN = (
 )
 _MASTER_NAME_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 _USERNAME_PATTERN = r"^[A-Za-z0-9][-A-Za-z0-9_.]*$"
+_CPU_PATTERN = r"^([1-9][0-9]{0,5}m|[1-9][0-9]{0,3})$"
+_IMAGE_PATTERN = r"^[a-zA-Z0-9]([-a-zA-Z0-9._/:@]*[a-zA-Z0-9])?$"
 _SERVER_NAME_PATTERN = r"^[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?$"
 
 
@@ -67,6 +76,7 @@ class StoreFlavour(StrEnum):
 
     STANDALONE = "Standalone"
     SENTINEL = "Sentinel"
+    DEDICATED = "Dedicated"
 
 
 class NodeRole(StrEnum):
@@ -117,6 +127,96 @@ class Sentinel(Model):
         "to agents, for whom the operator makes a user on each Sentinel that may ask for the "
         "primary's address and nothing else. A Sentinel without a password is refused: whoever may "
         "command it can send every agent to a server of his own."
+    )
+
+
+class Fsync(StrEnum):
+    """When an instance's append-only file is on disk."""
+
+    EVERY_SECOND = "EverySecond"
+    ALWAYS = "Always"
+
+
+class DedicatedPersistence(Model):
+    """How an instance keeps its data. The append-only file is always on."""
+
+    fsync: Fsync = Field(
+        default=Fsync.EVERY_SECOND,
+        description="EverySecond: a crash of the node may lose the last second of writes. Always: "
+        "a write is on disk before it is answered; slower.",
+    )
+
+
+class DedicatedResources(Model):
+    """What an instance asks of its node beside memory, which follows from the tenant's quota."""
+
+    cpu: Annotated[str, StringConstraints(pattern=_CPU_PATTERN, max_length=7)] = Field(
+        default="100m",
+        description="CPU that its node keeps for the instance, as 500m or 2. There is no limit.",
+    )
+
+
+class Toleration(Model):
+    """A taint that an instance's pod bears, as in a pod's spec."""
+
+    key: Annotated[str, StringConstraints(min_length=1, max_length=317)] = Field(
+        description="Key of the taint."
+    )
+    value: Annotated[str, StringConstraints(max_length=63)] | None = Field(
+        default=None, description="Its value. Left out: any."
+    )
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        default=None, description="Its effect. Left out: any."
+    )
+
+
+class DedicatedScheduling(Model):
+    """On which nodes instances may run."""
+
+    node_selector: dict[str, Annotated[str, StringConstraints(max_length=63)]] = Field(
+        default_factory=dict,
+        description="Labels that a node must have with these values.",
+        max_length=16,
+        json_schema_extra=ruled(LABEL_KEYS),
+    )
+    tolerations: tuple[Toleration, ...] = Field(
+        default=(), description="Taints that an instance's pod bears.", **map_list("key", 16)
+    )
+    priority_class_name: Name | None = Field(
+        default=None, description="PriorityClass of an instance's pod. Left out: the cluster's."
+    )
+
+
+class Dedicated(Model):
+    """What each Strict tenant's instance is like: a StatefulSet of one Valkey or Redis, in the
+    operator's namespace, that nobody else uses."""
+
+    image: Annotated[
+        str, StringConstraints(pattern=_IMAGE_PATTERN, min_length=1, max_length=512)
+    ] = Field(
+        description="Image with valkey-server or redis-server (7.0 or later) and a shell, as "
+        "valkey/valkey:8.1. A changed image restarts one instance after the other, each only "
+        "while all others work."
+    )
+    storage_class_name: (
+        Annotated[
+            str, StringConstraints(pattern=_SERVER_NAME_PATTERN, min_length=1, max_length=253)
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="StorageClass of the instances' volumes, which must let them grow "
+        "(allowVolumeExpansion) for a quota to be raised. Left out: the cluster's default. For "
+        "new instances.",
+    )
+    persistence: DedicatedPersistence = Field(
+        default_factory=DedicatedPersistence, description="How an instance keeps its data."
+    )
+    resources: DedicatedResources = Field(
+        default_factory=DedicatedResources, description="What an instance asks of its node."
+    )
+    scheduling: DedicatedScheduling = Field(
+        default_factory=DedicatedScheduling, description="On which nodes instances may run."
     )
 
 
@@ -186,8 +286,8 @@ class TenantPolicy(Model):
     )
     min_isolation: Isolation | None = Field(
         default=None,
-        description="The least isolation that tenants here must have: Moderate refuses Minimal. "
-        "Left out: Minimal.",
+        description="The least isolation that tenants here must have: Moderate refuses Minimal, "
+        "Strict refuses both (only a dedicated store has it). Left out: Minimal.",
     )
     max_memory_per_tenant: QuantityField | None = Field(
         default=None, description="The largest quota.memory of one tenant. Left out: no bound."
@@ -221,10 +321,26 @@ class MemoryStoreSpec(Model):
     model_config = ConfigDict(
         json_schema_extra=ruled(
             Rule(
-                cel="[has(self.standalone), has(self.sentinel)].filter(given, given).size() == 1",
-                message="say what the store is: set exactly one of standalone, sentinel",
-                check=lambda it, _: len({"standalone", "sentinel"} & it.keys()) == 1,
-            )
+                cel="[has(self.standalone), has(self.sentinel), has(self.dedicated)]"
+                ".filter(given, given).size() == 1",
+                message="say what the store is: set exactly one of standalone, sentinel, dedicated",
+                check=lambda it, _: len({"standalone", "sentinel", "dedicated"} & it.keys()) == 1,
+            ),
+            Rule(
+                cel="has(self.dedicated) != has(self.adminSecretRef)",
+                message="adminSecretRef is how the operator logs in to a server that is there "
+                "already: set it, unless the store is dedicated, whose instances get credentials "
+                "of their own",
+                check=lambda it, _: ("dedicated" in it) != ("adminSecretRef" in it),
+                field=".adminSecretRef",
+            ),
+            Rule(
+                cel="!has(self.dedicated) || !has(self.tls)",
+                message="tls is about a server that is there already: remove it from a dedicated "
+                "store",
+                check=lambda it, _: not {"dedicated", "tls"} <= it.keys(),
+                field=".tls",
+            ),
         )
     )
 
@@ -236,6 +352,11 @@ class MemoryStoreSpec(Model):
     sentinel: Sentinel | None = Field(
         default=None, description="A primary and its replicas under Sentinels."
     )
+    dedicated: Dedicated | None = Field(
+        default=None,
+        description="No server: the template of an instance that each tenant with isolation "
+        "Strict gets for itself. Other tenants are not placed here.",
+    )
     admin_username: Annotated[
         str, StringConstraints(pattern=_USERNAME_PATTERN, min_length=1, max_length=128)
     ] = Field(
@@ -243,8 +364,10 @@ class MemoryStoreSpec(Model):
         description="The ACL user that the operator logs in as on every server. `memtenant store "
         "acl` prints the least that it needs.",
     )
-    admin_secret_ref: SecretKeyRef = Field(
-        description="The password of adminUsername: a Secret in the operator's namespace."
+    admin_secret_ref: SecretKeyRef | None = Field(
+        default=None,
+        description="The password of adminUsername: a Secret in the operator's namespace. Needed "
+        "unless the store is dedicated.",
     )
     tls: StoreTls | None = Field(
         default=None,
@@ -334,7 +457,8 @@ class MemoryStoreStatus(Status):
     """What the operator found on the servers."""
 
     flavour: StoreFlavour | None = Field(
-        default=None, description="The shape of the installation: Standalone or Sentinel."
+        default=None,
+        description="The shape of the installation: Standalone, Sentinel or Dedicated.",
     )
     server: str = Field(
         default="", description="What the servers run, as Valkey or Redis.", max_length=64

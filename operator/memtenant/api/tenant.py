@@ -277,9 +277,10 @@ class MemoryTenantSpec(Model):
 
     isolation: Isolation = Field(
         default=Isolation.MODERATE,
-        description="How far the tenant is kept apart on the shared store. Moderate: one store "
-        "user per agent, one key per person. Minimal: one store user and one key for the whole "
-        "tenant. Cannot change.",
+        description="How far the tenant is kept apart. Strict: an instance of its own (a store "
+        "with spec.dedicated), and each agent with conversations and keys of its own beside what "
+        "they share in contexts. Moderate: on a shared store, one store user per agent, one key "
+        "per person. Minimal: one store user and one key for the whole tenant. Cannot change.",
     )
     retention_policy_ref: NameRef = Field(
         description="The RetentionPolicy that the tenant is under. It must allow the tenant's "

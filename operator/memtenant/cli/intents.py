@@ -161,6 +161,8 @@ async def _stand_ins(
     for key, intent in intents.items():
         if key.kind is not Kind.STORE:
             continue
+        if "dedicated" in intent.spec:
+            continue  # no server to stand in for: each of its tenants gets one
         name = intent.spec["adminSecretRef"]["name"]
         if name in at_hand:
             continue

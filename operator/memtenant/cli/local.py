@@ -52,10 +52,14 @@ def status(state: State = DEFAULT_STATE, form: Output = Format.TABLE) -> None:
 
 @local.command()
 def stop(state: State = DEFAULT_STATE) -> None:
-    """Stop the server; data and users stay in the folder."""
+    """Stop the server, and the instances of Strict tenants; data and users stay in the folder."""
     with output.progress("Stopping Valkey"):
-        stopped = asyncio.run(embedded.stop(server.server_folder(state)))
+        stopped, instances = asyncio.run(_stop(state))
     output.line("Stopped" if stopped else "It was not running")
+    if instances:
+        output.line(
+            f"Stopped {instances} instances of Strict tenants: `memtenant apply` starts them"
+        )
 
 
 @local.command()
@@ -73,12 +77,17 @@ def reset(
     if not yes:
         typer.confirm(f"Remove {state} with all tenants, keys and memory in it?", abort=True)
     with FolderResources.open(state):  # no other command is at work in it
-        asyncio.run(embedded.stop(folder))
+        asyncio.run(_stop(state))
         try:
             shutil.rmtree(state)
         except OSError as error:
             raise ResourceUnavailable(f"{state} cannot be removed: {error.strerror}") from None
     output.line(f"Removed {state}")
+
+
+async def _stop(state: Path) -> tuple[bool, int]:
+    instances = await server.instances_of(state).stop()
+    return await embedded.stop(server.server_folder(state)), instances
 
 
 def _show(found: embedded.EmbeddedStore | None, state: Path, form: Format) -> None:

@@ -20,11 +20,11 @@ from memtenant.cli.inputs import Given, as_stored, judge, read_inputs
 from memtenant.cli.intents import Intent, Intents, cluster_intents, local_intents
 from memtenant.cli.options import Kubeconfig, KubeContext, Namespace, OptionalFiles, Output, State
 from memtenant.cli.output import Format
-from memtenant.cli.server import Server
+from memtenant.cli.server import Server, instances_of
 from memtenant.cli.workspace import DEFAULT_STATE
 from memtenant.errors import UsageError
 from memtenant.reconcile.preview import Expected, PreviewResources, expect, preview_world
-from memtenant.reconcile.world import Timing
+from memtenant.reconcile.world import InstanceHost, Timing
 from memtenant.resources.folder import FolderResources
 from memtenant.resources.port import Declared, Kind, ObjectKey, Resources
 
@@ -104,8 +104,8 @@ async def _locally(given: Given, server: Server | None, state: Path) -> list[Pla
         before = await workspace.declared_in(resources)
         judge(given, before.get).require_valid()
         intents = await local_intents(given, resources, state, server)
-        timing = Timing(kubelet_lag=timedelta(0))
-        return await _planned(resources, before, intents, timing, everything=True)
+        timing, instances = Timing(kubelet_lag=timedelta(0)), instances_of(state)
+        return await _planned(resources, before, intents, timing, instances, everything=True)
 
 
 async def _in_cluster(given: Given, target: cluster.Target) -> list[Planned]:
@@ -116,7 +116,7 @@ async def _in_cluster(given: Given, target: cluster.Target) -> list[Planned]:
         before = await workspace.declared_in(resources)
         judge(given, before.get).require_valid()
         intents = cluster_intents(given)
-        return await _planned(resources, before, intents, Timing(), everything=False)
+        return await _planned(resources, before, intents, Timing(), None, everything=False)
 
 
 async def _planned(
@@ -124,6 +124,7 @@ async def _planned(
     before: Mapping[ObjectKey, Declared],
     intents: Intents,
     timing: Timing,
+    instances: InstanceHost | None,
     *,
     everything: bool,
 ) -> list[Planned]:
@@ -141,7 +142,11 @@ async def _planned(
     preview = PreviewResources(resources, [secret.as_stored() for secret in intents.secrets])
     with output.progress("Planning"):
         async with preview_world(
-            preview, laid, installation=home.uid if home else "", timing=timing
+            preview,
+            laid,
+            installation=home.uid if home else "",
+            timing=timing,
+            instances=instances,
         ) as world:
             keys = set(changes)
             if everything:

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 from memtenant.errors import UsageError
 from memtenant.resources.port import Declared
 from memtenant.stores import embedded
+from memtenant.stores.instances import EmbeddedInstances
 
 __all__ = [
     "LOCAL_SECRET",
@@ -28,6 +29,8 @@ __all__ = [
     "Server",
     "embedded_server",
     "given_server",
+    "instances_folder",
+    "instances_of",
     "server_folder",
     "stood_in",
     "stored_server",
@@ -64,6 +67,16 @@ class Server:
 def server_folder(state: Path) -> Path:
     """Where the embedded server of a state folder lives."""
     return state.resolve() / "valkey"
+
+
+def instances_folder(state: Path) -> Path:
+    """Where the instances of a state folder's Strict tenants live, each in a folder of its own."""
+    return state.resolve() / "instances"
+
+
+def instances_of(state: Path) -> EmbeddedInstances:
+    """Where the instances of Strict tenants run."""
+    return EmbeddedInstances(instances_folder(state))
 
 
 async def embedded_server(state: Path) -> tuple[Server, bool]:

@@ -12,6 +12,7 @@ from memtenant.cli import output
 from memtenant.cli.exits import ExitCode
 from memtenant.cli.inputs import as_stored
 from memtenant.cli.intents import Intents
+from memtenant.cli.server import instances_of
 from memtenant.errors import UsageError
 from memtenant.reconcile.once import Happened, local_world, settle
 from memtenant.resources.folder import FolderResources, Outcome
@@ -110,7 +111,7 @@ def declare(resources: FolderResources, intents: Intents) -> dict[ObjectKey, Out
 async def run(resources: FolderResources, what: str) -> list[Happened]:
     """Reconcile all of the folder until it is settled."""
     with output.progress(what) as told:
-        async with local_world(resources) as world:
+        async with local_world(resources, instances=instances_of(resources.root)) as world:
             return await settle(world, told)
 
 

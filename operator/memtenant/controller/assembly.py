@@ -23,6 +23,7 @@ async def assemble(leadership: Leadership) -> AsyncIterator[Reconciler]:
         mirror=leadership.mirror,
         installation=leadership.installation,
         fence=lambda: leadership.term,
+        instances=leadership.instances,
         service_account=settings.service_account,
         report_job=settings.report_job,
         changed_by_stamped=settings.changed_by_stamped,

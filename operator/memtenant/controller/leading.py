@@ -20,6 +20,7 @@ from memtenant.controller.wiring import Leadership, ReconcilerFactory
 from memtenant.controller.workers import Limits, Workers
 from memtenant.errors import UsageError
 from memtenant.reconcile.outcome import Lane, Measured, Reconciler
+from memtenant.reconcile.world import InstanceHost
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import ObjectKey, Resources
 
@@ -43,6 +44,7 @@ class Leader:
         build: ReconcilerFactory,
         *,
         stopping: asyncio.Event,
+        instances: InstanceHost | None = None,
     ) -> None:
         self.mirror = Mirror()
         self.queue: WorkQueue[ObjectKey, ObjectKey] = WorkQueue(
@@ -53,6 +55,7 @@ class Leader:
         self._metrics = metrics
         self._build = build
         self._stopping = stopping
+        self._instances = instances
         self._watches = Watches()
         self._workers: Workers | None = None
         self._reconciler: Reconciler | None = None
@@ -82,7 +85,9 @@ class Leader:
     async def run(self, term: int) -> None:
         """Lead until asked to stop, or cancelled."""
         installation = self._settings.installation_id or await self._home_uid()
-        leadership = Leadership(self._settings, self._resources, self.mirror, term, installation)
+        leadership = Leadership(
+            self._settings, self._resources, self.mirror, term, installation, self._instances
+        )
         async with self._build(leadership) as reconciler:
             self._reconciler = reconciler
             await self._lead(reconciler)

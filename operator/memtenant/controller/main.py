@@ -24,6 +24,7 @@ from memtenant.controller.settings import Settings
 from memtenant.controller.wiring import ReconcilerFactory
 from memtenant.errors import MemtenantError
 from memtenant.resources.connection import Connection, Limits
+from memtenant.resources.instances import ClusterInstances
 from memtenant.resources.kubernetes import KubernetesResources
 from memtenant.resources.lease import Elector, LeadershipLost, LeaseTimes
 
@@ -60,7 +61,14 @@ async def _run(settings: Settings, build: ReconcilerFactory) -> int:
         resources = KubernetesResources(
             connection, home=settings.home_namespace, instance=settings.identity
         )
-        leader = Leader(settings, resources, metrics, build, stopping=stopping)
+        leader = Leader(
+            settings,
+            resources,
+            metrics,
+            build,
+            stopping=stopping,
+            instances=ClusterInstances(connection, home=settings.home_namespace),
+        )
         elector = Elector(
             lease_connection,
             namespace=settings.home_namespace,

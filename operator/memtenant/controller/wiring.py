@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from memtenant.controller.settings import Settings
 from memtenant.reconcile.outcome import Reconciler
+from memtenant.reconcile.world import InstanceHost
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import Resources
 
@@ -18,7 +19,8 @@ __all__ = ["Leadership", "ReconcilerFactory"]
 class Leadership:
     """One time of leading. ``term`` fences the stores: it is greater than all before.
 
-    ``installation`` is what the operator writes on the stores that it owns.
+    ``installation`` is what the operator writes on the stores that it owns; ``instances`` is where
+    those of Strict tenants run.
     """
 
     settings: Settings
@@ -26,6 +28,7 @@ class Leadership:
     mirror: Mirror
     term: int
     installation: str
+    instances: InstanceHost | None = None
 
 
 ReconcilerFactory = Callable[[Leadership], AbstractAsyncContextManager[Reconciler]]

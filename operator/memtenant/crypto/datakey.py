@@ -46,7 +46,7 @@ def unwrap_data_key(keyring: AgentKeyring, alias: str, stored: bytes) -> SecretK
     are no wrapped key, `RecordTampered` when they were made for another subject or edited (an
     agent may write a false one).
     """
-    kek = keyring.kek(kek_version(stored))
+    kek = keyring.kek(kek_version(stored), alias)
     try:
         return unwrap(_wrapping_key(kek, keyring.tenant, alias), stored[_VERSION_BYTES:])
     except WrongKey:

@@ -20,7 +20,14 @@ from datetime import datetime
 from enum import StrEnum
 
 from memtenant.clock import rfc3339
-from memtenant.crypto.agent_keyring import MAX_KEKS, MAX_KEYRING_BYTES, AgentKeyring, Kek
+from memtenant.crypto.agent_keyring import (
+    MAX_KEKS,
+    MAX_KEYRING_BYTES,
+    AgentKeyring,
+    Kek,
+    WrappedParent,
+    owners_kek,
+)
 from memtenant.crypto.primitives import (
     COMMITMENT_BYTES,
     WRAPPED_BYTES,
@@ -44,6 +51,7 @@ from memtenant.tenancy.document import (
     to_base64,
 )
 from memtenant.tenancy.identity import AgentName, TenantId
+from memtenant.tenancy.keys import owner_of
 
 __all__ = [
     "KekState",
@@ -55,6 +63,7 @@ __all__ = [
     "add_version",
     "agent_keyring",
     "destroy",
+    "keyring_of",
     "new_keyring",
     "open_keyring",
     "recover",
@@ -100,7 +109,9 @@ class Keyring:
     """The record as it is stored: no key in it can be read without the root.
 
     ``root_id`` is the commitment to the root; ``minted`` the highest version that ever was, so
-    that the number of a destroyed version is not used again; ``keks`` ascend by version.
+    that the number of a destroyed version is not used again; ``keks`` ascend by version. With
+    ``per_agent`` (Strict isolation) no version is used itself: each agent has one derived of it,
+    and what all agents share has another.
     """
 
     tenant: TenantId
@@ -109,6 +120,7 @@ class Keyring:
     keks: tuple[KekVersion, ...]
     name_key: WrappedKey
     token_key: WrappedKey
+    per_agent: bool = False
     seal: bytes = field(default=b"", repr=False)
 
     @property
@@ -163,7 +175,7 @@ class Keyring:
         return mac(key, canonical_json(self._body()))
 
     def _body(self) -> dict[str, object]:
-        return {
+        document: dict[str, object] = {
             "format": _FORMAT,
             "tenantId": str(self.tenant),
             "rootId": to_base64(self.root_id),
@@ -180,6 +192,9 @@ class Keyring:
             "nameKey": _body_of(self.name_key),
             "tokenKey": _body_of(self.token_key),
         }
+        if self.per_agent:
+            document["perAgent"] = True
+        return document
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,15 +212,34 @@ class OpenKeyring:
         version = self.keyring.active.version
         return next(kek for kek in self.keks if kek.version == version)
 
+    def keks_of(self, alias: str) -> tuple[Kek, ...]:
+        """The versions under which the data key with this alias may be."""
+        return self._owned(owner_of(alias))
+
+    def active_of(self, alias: str) -> Kek:
+        """The version that wraps the data key with this alias now."""
+        active = self.active.version
+        return next(kek for kek in self.keks_of(alias) if kek.version == active)
+
+    def _owned(self, owner: AgentName) -> tuple[Kek, ...]:
+        if not self.keyring.per_agent:
+            return self.keks
+        return tuple(owners_kek(kek, self.keyring.tenant, owner) for kek in self.keks)
+
 
 def new_keyring(
-    tenant: TenantId, root: SecretKey, *, now: datetime, random: Random = secrets.token_bytes
+    tenant: TenantId,
+    root: SecretKey,
+    *,
+    now: datetime,
+    per_agent: bool = False,
+    random: Random = secrets.token_bytes,
 ) -> OpenKeyring:
     """The keyring of a tenant that never had one: version 1 and fresh name and token keys."""
     first = Kek(1, new_key(random))
     name_key, token_key = new_key(random), new_key(random)
     version = KekVersion(1, KekState.ACTIVE, _whole_second(now), _UNWRAPPED)
-    blank = Keyring(tenant, b"", 1, (version,), _UNWRAPPED, _UNWRAPPED)
+    blank = Keyring(tenant, b"", 1, (version,), _UNWRAPPED, _UNWRAPPED, per_agent)
     return _wrapped(OpenKeyring(blank, (first,), name_key, token_key), root)
 
 
@@ -286,17 +320,20 @@ def destroy(opened: OpenKeyring, version: int, root: SecretKey) -> OpenKeyring:
     return _wrapped(replace(opened, keyring=kept, keks=keks), root)
 
 
-def recover(keyring: Keyring, bindings: Iterable[AgentKeyring]) -> OpenKeyring:
+def recover(
+    keyring: Keyring, bindings: Iterable[AgentKeyring], escrow: SecretKey | None = None
+) -> OpenKeyring:
     """The keys of a keyring whose root is gone, taken from the bindings that hold them.
 
     A user who replaces the bytes in a key Secret takes the old root away. The bindings have the
     keys themselves; each is taken only if it matches the commitment in the keyring. `add_version`
     then wraps them under the new root. Raises `KeyUnavailable` when one of them is nowhere to be
-    found. A pending version may have been recorded and not come into any binding: it is left out,
+    found. ``escrow`` opens the parents of an agent's own keys (see `agent_keyring`). A pending
+    version may have been recorded and not come into any binding: it is left out,
     for nothing was ever wrapped with it.
     """
     held = [binding for binding in bindings if binding.tenant == keyring.tenant]
-    keks = [kek for binding in held for kek in binding.keks]
+    keks = [kek for binding in held for kek in (*binding.keks, *_parents(binding, escrow))]
     unseen = {
         kek.version
         for kek in keyring.pending
@@ -322,20 +359,65 @@ def recover(keyring: Keyring, bindings: Iterable[AgentKeyring]) -> OpenKeyring:
     )
 
 
-def agent_keyring(opened: OpenKeyring, agent: AgentName, audit_key: SecretKey) -> AgentKeyring:
+def agent_keyring(
+    opened: OpenKeyring,
+    agent: AgentName,
+    audit_key: SecretKey,
+    escrow: SecretKey | None = None,
+) -> AgentKeyring:
     """What an agent's binding holds: all live versions, to read what any of them wraps.
 
-    A ReadOnly agent's too: AES-KW is symmetric, its ACL stops its writes.
+    A ReadOnly agent's too: AES-KW is symmetric, its ACL stops its writes. Where each agent has its
+    own, what they were derived from goes along under ``escrow``, which the operator alone has.
     """
+    per_agent = opened.keyring.per_agent
     return AgentKeyring(
         tenant=opened.keyring.tenant,
         agent=agent,
         active=opened.active.version,
-        keks=opened.keks,
+        keks=opened.keks_of(f"{agent}_"),
+        shared=opened.keks_of("_") if per_agent else (),
+        parents=_wrapped_parents(opened, escrow) if per_agent and escrow is not None else (),
         name_key=opened.name_key,
         token_key=opened.token_key,
         audit_key=audit_key,
     )
+
+
+def keyring_of(binding: AgentKeyring, owner: AgentName, escrow: SecretKey) -> AgentKeyring:
+    """The binding's keyring, with the keys of another agent of the tenant where each has its own:
+    the operator erases what an agent keeps that is not declared any more."""
+    if not binding.parents:
+        return binding
+    found = _parents(binding, escrow)
+    return replace(binding, keks=tuple(owners_kek(kek, binding.tenant, owner) for kek in found))
+
+
+def _parents(binding: AgentKeyring, escrow: SecretKey | None) -> list[Kek]:
+    """What the keys of an agent of its own were derived from, as far as ``escrow`` opens it."""
+    found: list[Kek] = []
+    if escrow is None:
+        return found
+    for parent in binding.parents:
+        key = _escrow_key(binding.tenant, escrow, parent)
+        try:
+            found.append(Kek(parent.version, unwrap(key, parent.wrapped)))
+        except WrongKey:
+            continue
+    return found
+
+
+def _wrapped_parents(opened: OpenKeyring, escrow: SecretKey) -> tuple[WrappedParent, ...]:
+    tenant = opened.keyring.tenant
+    return tuple(
+        WrappedParent(kek.version, wrap(_escrow_key(tenant, escrow, kek), kek.key))
+        for kek in opened.keks
+    )
+
+
+def _escrow_key(tenant: TenantId, escrow: SecretKey, of: Kek | WrappedParent) -> SecretKey:
+    version = str(of.version).encode()
+    return derive(escrow, "memtenant/1/keyring-escrow", str(tenant).encode(), version)
 
 
 _UNWRAPPED = WrappedKey(b"", b"")
@@ -419,6 +501,7 @@ def _keyring(fields: Fields, tenant: TenantId) -> Keyring:
         keks=tuple(_kek_version(kek) for kek in fields.each("keks", MAX_KEKS)),
         name_key=_wrapped_key(fields.inner("nameKey")),
         token_key=_wrapped_key(fields.inner("tokenKey")),
+        per_agent="perAgent" in fields and fields.flag("perAgent"),
         seal=fields.octets("seal", _MAC_BYTES),
     )
     fields.no_more()

@@ -7,7 +7,7 @@ known afterwards: the proof that nothing is past its cut-off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -41,6 +41,16 @@ class Removal:
         for one in self.by_tenant.values():
             total.add(one)
         return total
+
+    @classmethod
+    def of_all(cls, removals: Iterable[Removal]) -> Removal:
+        """What was removed from several servers; no tenant is on two."""
+        found = list(removals)
+        return cls(
+            {tenant: tally for one in found for tenant, tally in one.by_tenant.items()},
+            all(one.passed for one in found),
+            sum(one.undated for one in found),
+        )
 
 
 async def expire(

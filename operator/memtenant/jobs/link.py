@@ -15,6 +15,7 @@ from datetime import datetime
 
 from memtenant.api.tenant import AccessMode
 from memtenant.errors import MemtenantError
+from memtenant.resources.port import ObjectKey
 from memtenant.rules.acl import AclUser
 from memtenant.rules.keymotion import KeyScan, MovingKeys
 from memtenant.rules.quota import Limits, QuotaState, Usage, percent
@@ -73,9 +74,12 @@ class ExpiryState:
 
 @dataclass(slots=True)
 class StoreLink:
-    """The live side of one MemoryStore.
+    """The live side of one MemoryStore, or of a Strict tenant's instance.
 
-    ``endpoint`` is the declared one, ``sentinel`` how agents ask where the primary is.
+    ``name`` is the store's, or the id of the instance's tenant; ``store`` the MemoryStore's, which
+    is an instance's template; ``key`` the object whose reconcile connects to the server: the store,
+    or the instance's tenant. ``endpoint`` is the declared one, ``sentinel`` how agents ask where
+    the primary is.
     ``digest`` tells whether the declaration or a Secret changed since it was made; ``failure`` is
     why the store cannot be used now; ``unsaved`` that users changed since the last ACL SAVE.
     ``erasing`` are tenants with an erasure that is not finished, of those that were
@@ -90,6 +94,8 @@ class StoreLink:
     """
 
     name: str
+    store: str
+    key: ObjectKey
     digest: str
     admin: StoreAdmin
     endpoint: Address

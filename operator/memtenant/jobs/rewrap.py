@@ -111,8 +111,8 @@ def _is_current(keys: MovingKeys, value: bytes) -> bool:
 
 
 def _anew(keys: MovingKeys, one: StoredDataKey) -> bytes:
-    opened = keys.opened
-    return rewrap_data_key(opened.keks, opened.active, one.tenant, one.alias, one.value)
+    keks, active = keys.opened.keks_of(one.alias), keys.opened.active_of(one.alias)
+    return rewrap_data_key(keks, active, one.tenant, one.alias, one.value)
 
 
 def _parts(batch: Sequence[StoredDataKey]) -> Iterator[list[StoredDataKey]]:

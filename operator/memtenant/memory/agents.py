@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from memtenant.errors import AgentNotListed
+from memtenant.errors import AgentNotListed, UsageError
 from memtenant.memory.source import OpenBinding
 
-__all__ = ["require_listed"]
+__all__ = ["require_listed", "require_shared"]
 
 
 def require_listed(opened: OpenBinding, agents: Iterable[str]) -> None:
@@ -25,3 +25,12 @@ def require_listed(opened: OpenBinding, agents: Iterable[str]) -> None:
                 f"{', '.join(listed)}: name one of them, or have it added to spec.agents of the "
                 "MemoryTenant"
             )
+
+
+def require_shared(opened: OpenBinding, agent: str | None) -> None:
+    """Raise `UsageError` for another agent's conversation where each agent has its own."""
+    if opened.owner and agent not in (None, opened.owner):
+        raise UsageError(
+            f"Tenant {opened.binding.tenant} has isolation Strict: agent {opened.owner} cannot "
+            f"open a conversation of agent {agent!r}. Share what both need by shared_context()"
+        )

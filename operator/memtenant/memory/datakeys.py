@@ -89,7 +89,7 @@ class DataKeys:
         """A new key for a subject that has none."""
         keyring = self._source.current().keyring
         key = new_key()
-        stored = wrap_data_key(keyring.active_kek, keyring.tenant, alias, key)
+        stored = wrap_data_key(keyring.active_kek(alias), keyring.tenant, alias, key)
         return self._keep(alias, stored, key, fresh=True)
 
     def was_stored(self, alias: str) -> None:

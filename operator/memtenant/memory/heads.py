@@ -7,8 +7,8 @@ from typing import Final
 
 from memtenant.errors import HistoryDamaged
 from memtenant.functions.head import HEAD_STATE, HeadState
-from memtenant.tenancy.identity import TenantId
-from memtenant.tenancy.keys import records
+from memtenant.tenancy.identity import AgentName, TenantId
+from memtenant.tenancy.keys import own_scope, records
 
 __all__ = ["HEAD_FIELDS", "head_state", "heads_of", "last_append"]
 
@@ -26,10 +26,16 @@ def head_state(field: object) -> HeadState | None:
         return None
 
 
-def heads_of(tenant: TenantId, members: Iterable[object]) -> list[str]:
-    """The heads of the conversations among a tenant's members; shared contexts have none."""
+def heads_of(tenant: TenantId, members: Iterable[object], owner: AgentName = "") -> list[str]:
+    """The heads of the conversations among a tenant's members, only the owner's where there is one
+    (Strict isolation); shared contexts have none."""
     names = (one.decode("utf-8", "replace") for one in members if isinstance(one, bytes))
-    return [f"{records(tenant)}{name}:h" for name in names if not name.startswith("c:")]
+    own = own_scope(owner) if owner else ""
+    return [
+        f"{records(tenant)}{name}:h"
+        for name in names
+        if not name.startswith("c:") and name.startswith(own)
+    ]
 
 
 def last_append(writers: object) -> int | None:

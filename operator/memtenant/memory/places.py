@@ -3,9 +3,13 @@
 ==========  ======================  ==============  =======================================
 isolation   a conversation is       data key        records carry
 ==========  ======================  ==============  =======================================
+Strict      agent + user + session   of the user at  nothing: the user has its own key
+                                     this agent
 Moderate    tenant + user + session  of the user     nothing: the user has its own key
 Minimal     tenant + session         the tenant's    a tag of the user, for its erasure
 ==========  ======================  ==============  =======================================
+
+``owner`` is the agent whose places these are, under Strict; else it is empty.
 """
 
 from __future__ import annotations
@@ -24,7 +28,8 @@ from memtenant.crypto.primitives import SecretKey
 from memtenant.crypto.record import Place
 from memtenant.errors import UsageError
 from memtenant.functions.keyspace import ContextKeys, ConversationKeys, SubjectKeys
-from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.identity import AgentName, TenantId
+from memtenant.tenancy.keys import own_alias, own_scope, shared_alias
 from memtenant.tenancy.policy import Isolation
 
 __all__ = [
@@ -83,7 +88,12 @@ class UserPlace:
 
 
 def conversation_place(
-    tenant: TenantId, isolation: Isolation, name_key: SecretKey, session: str, user: str
+    tenant: TenantId,
+    isolation: Isolation,
+    name_key: SecretKey,
+    session: str,
+    user: str,
+    owner: AgentName = "",
 ) -> ConversationPlace:
     """Where a session of a user is. `UsageError` where one of them is no text, or empty."""
     for what, value in (("session", session), ("user", user)):
@@ -92,7 +102,7 @@ def conversation_place(
                 f"A conversation needs a {what}: a text that is not empty (user is whose data it "
                 "is, so that it can be erased)"
             )
-    person = user_alias(name_key, user)
+    person = _named(user_alias(name_key, user), owner)
     minimal = isolation is Isolation.MINIMAL
     conversation = session_alias(name_key, session, None if minimal else user)
     return _conversation(
@@ -101,19 +111,26 @@ def conversation_place(
         key_alias=_ONE_KEY if minimal else person,
         index=person,
         tag=subject_tag(name_key, user) if minimal else b"",
+        owner=owner,
     )
 
 
 def listed_place(
-    tenant: TenantId, isolation: Isolation, index: str, where: str
+    tenant: TenantId, isolation: Isolation, index: str, where: str, owner: AgentName = ""
 ) -> ConversationPlace | None:
-    """The place that an entry of a subject's index names; None for one that is no conversation."""
+    """The place that an entry of a subject's index names; None for one that is no conversation of
+    this owner's."""
     scope, colon, conversation = where.partition(":")
-    if not colon or scope != SHARED_SCOPE or not conversation or ":" in conversation:
+    if not colon or scope != _scope(owner) or not conversation or ":" in conversation:
         return None
     minimal = isolation is Isolation.MINIMAL
     return _conversation(
-        tenant, conversation, key_alias=_ONE_KEY if minimal else index, index=index, tag=b""
+        tenant,
+        conversation,
+        key_alias=_ONE_KEY if minimal else index,
+        index=index,
+        tag=b"",
+        owner=owner,
     )
 
 
@@ -123,15 +140,21 @@ def check_user(user: object) -> None:
         raise UsageError("A user is a text that is not empty: whose data it is")
 
 
-def index_alias(name_key: SecretKey, user: str) -> str:
+def index_alias(name_key: SecretKey, user: str, owner: AgentName = "") -> str:
     """The alias of a user's index. Raises what `check_user` raises."""
     check_user(user)
-    return user_alias(name_key, user)
+    return _named(user_alias(name_key, user), owner)
 
 
-def user_place(tenant: TenantId, isolation: Isolation, name_key: SecretKey, user: str) -> UserPlace:
+def user_place(
+    tenant: TenantId,
+    isolation: Isolation,
+    name_key: SecretKey,
+    user: str,
+    owner: AgentName = "",
+) -> UserPlace:
     """Where what belongs to a user is found: its index and its data key."""
-    person = user_alias(name_key, user)
+    person = _named(user_alias(name_key, user), owner)
     minimal = isolation is Isolation.MINIMAL
     alias = _ONE_KEY if minimal else person
     tag = subject_tag(name_key, user) if minimal else b""
@@ -155,6 +178,8 @@ def context_place(
 def listed_context(tenant: TenantId, isolation: Isolation, alias: str) -> ContextPlace:
     """The place of the context with this alias (no colon in it: `ValueError`)."""
     key_alias = _ONE_KEY if isolation is Isolation.MINIMAL else alias
+    if isolation is Isolation.STRICT:
+        key_alias = shared_alias(alias)
     return ContextPlace(
         place=Place(tenant, _CONTEXT_SCOPE, alias),
         keys=ContextKeys.of(tenant, alias),
@@ -163,12 +188,27 @@ def listed_context(tenant: TenantId, isolation: Isolation, alias: str) -> Contex
     )
 
 
+def _scope(owner: AgentName) -> str:
+    return own_scope(owner) if owner else SHARED_SCOPE
+
+
+def _named(alias: str, owner: AgentName) -> str:
+    return own_alias(owner, alias) if owner else alias
+
+
 def _conversation(
-    tenant: TenantId, conversation: str, *, key_alias: str, index: str, tag: bytes
+    tenant: TenantId,
+    conversation: str,
+    *,
+    key_alias: str,
+    index: str,
+    tag: bytes,
+    owner: AgentName,
 ) -> ConversationPlace:
+    scope = _scope(owner)
     return ConversationPlace(
-        place=Place(tenant, SHARED_SCOPE, conversation),
-        keys=ConversationKeys.of(tenant, SHARED_SCOPE, conversation),
+        place=Place(tenant, scope, conversation),
+        keys=ConversationKeys.of(tenant, scope, conversation),
         subject=SubjectKeys.of(tenant, key_alias, index),
         alias=key_alias,
         tag=tag,

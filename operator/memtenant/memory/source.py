@@ -19,6 +19,7 @@ from memtenant.crypto.agent_keyring import AgentKeyring
 from memtenant.errors import BindingInvalid, MemtenantError
 from memtenant.memory.locks import ShortLock
 from memtenant.tenancy.binding import BINDING_PROVIDER, Binding
+from memtenant.tenancy.identity import AgentName
 from memtenant.tenancy.policy import Isolation
 
 __all__ = ["ROOT_VARIABLE", "BindingSource", "OpenBinding", "frozen_mount"]
@@ -39,6 +40,13 @@ class OpenBinding:
     binding: Binding
     keyring: AgentKeyring
     generation: int
+
+    @property
+    def owner(self) -> AgentName:
+        """The agent whose own the conversations are (Strict isolation); empty where all agents of
+        the tenant share them."""
+        strict = self.binding.policy.isolation is Isolation.STRICT
+        return self.binding.agent if strict else ""
 
 
 class BindingSource:
@@ -169,11 +177,6 @@ def _is_ours(folder: Path) -> bool:
 
 def _read(folder: Path, generation: int) -> OpenBinding:
     binding = Binding.from_folder(folder)
-    if binding.policy.isolation is Isolation.STRICT:
-        raise BindingInvalid(
-            f"Tenant {binding.tenant} has isolation Strict, which this version of memtenant does "
-            "not know: update it"
-        )
     keyring = AgentKeyring.from_json(binding.keyring)
     if (keyring.tenant, keyring.agent) != (binding.tenant, binding.agent):
         raise BindingInvalid(

@@ -28,7 +28,8 @@ from memtenant.memory.places import (
 )
 from memtenant.memory.source import OpenBinding
 from memtenant.tenancy.binding import Binding
-from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.identity import AgentName, TenantId
+from memtenant.tenancy.keys import own_alias
 from memtenant.tenancy.policy import AgentAccess, Isolation
 
 __all__ = [
@@ -50,12 +51,19 @@ _ALIAS: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A person by what stands for it in the store. ``tag`` marks its records under Minimal, and is
-    empty where the person has a data key of its own."""
+    empty where the person has a data key of its own. Under Strict a person is one subject at each
+    agent that keeps something of it, the ``owner``."""
 
     tenant: TenantId
     isolation: Isolation
     alias: str
     tag: bytes
+    owner: AgentName = ""
+
+    @property
+    def named(self) -> str:
+        """The alias in the names of its data key and its index."""
+        return own_alias(self.owner, self.alias) if self.owner else self.alias
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,7 @@ def subject_of(opened: OpenBinding, user: str) -> Subject:
         isolation=binding.policy.isolation,
         alias=user_alias(name_key, user),
         tag=subject_tag(name_key, user),
+        owner=opened.owner,
     )
 
 
@@ -102,7 +111,7 @@ def places_of(subject: Subject, index: Iterable[bytes]) -> SubjectPlaces:
             if _ALIAS.fullmatch(context) and _ALIAS.fullmatch(value):
                 values.setdefault(context, {})[value] = None
             continue
-        place = listed_place(subject.tenant, subject.isolation, subject.alias, name)
+        place = listed_place(subject.tenant, subject.isolation, subject.named, name, subject.owner)
         if place is not None and _ALIAS.fullmatch(place.place.conversation):
             conversations[name] = place
     return SubjectPlaces(
@@ -164,7 +173,7 @@ def tombstone(opened: OpenBinding, subject: Subject, request: bytes) -> Tombston
     """The mark beside the person's data key, under the MAC of the binding's agent."""
     binding = opened.binding
     mark = Tombstone(request, binding.agent, binding.version)
-    return mark.sealed(opened.keyring.audit_key, binding.tenant, subject.alias)
+    return mark.sealed(opened.keyring.audit_key, binding.tenant, subject.named)
 
 
 def _not_a_steward(binding: Binding, what: str) -> str:

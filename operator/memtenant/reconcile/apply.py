@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from memtenant.errors import NotProven, StoreRefused
 from memtenant.jobs.link import LiveTenant, StoreLink
 from memtenant.reconcile.current import Current, binding_owner, record_draft
+from memtenant.reconcile.instance import take_instance
 from memtenant.reconcile.telling import tell
 from memtenant.reconcile.world import FINALIZER, World
 from memtenant.resources.port import Declared, SecretDraft
 from memtenant.rules.desired import Desired
+from memtenant.rules.instance import Instance
 from memtenant.rules.plan import (
     Action,
     AddFinalizer,
@@ -24,6 +26,7 @@ from memtenant.rules.plan import (
     RemoveBinding,
     Revoke,
     SaveRecord,
+    SetInstance,
     SetState,
     SetUsers,
     WriteBinding,
@@ -45,6 +48,7 @@ class Work:
     desired: Desired
     link: StoreLink
     live: LiveTenant
+    instance: Instance | None = None
 
 
 async def apply(world: World, work: Work, plan: Sequence[Action]) -> Declared:
@@ -60,6 +64,9 @@ async def apply(world: World, work: Work, plan: Sequence[Action]) -> Declared:
             if isinstance(action, AddFinalizer):
                 declared = await world.resources.add_finalizer(declared, FINALIZER)
                 world.mirror.put(declared)
+            elif isinstance(action, SetInstance):
+                assert work.instance is not None  # noqa: S101 - planned for instances alone
+                await take_instance(world, work.instance)
             else:
                 await _execute(world, work, action)
     return declared

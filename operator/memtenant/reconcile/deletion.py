@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from memtenant.api.fields import DeletionPolicy
+from memtenant.api.fields import DeletionPolicy, Isolation
 from memtenant.api.tenant import MemoryTenantStatus
 from memtenant.crypto.header import peek_header
-from memtenant.errors import MemtenantError, RecordInvalid, ResourceForbidden
+from memtenant.errors import InvalidResource, MemtenantError, RecordInvalid, ResourceForbidden
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.current import Current, read_bindings, read_record, record_draft
-from memtenant.reconcile.declared import save_status, status_before
+from memtenant.reconcile.declared import save_status, status_before, store_spec
+from memtenant.reconcile.instance import NotRunning, remove_instance, take_instance
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.policy import read_policy
 from memtenant.reconcile.telling import tell_ended, tell_purged
@@ -30,6 +31,7 @@ from memtenant.resources.port import (
 )
 from memtenant.rules.deletion import Content, Obstacle, obstacle_to_deletion
 from memtenant.rules.expiry import CUTOFF_FIELDS
+from memtenant.rules.instance import Instance
 from memtenant.rules.policy import PolicyFacts, hold_labels, matters_from
 from memtenant.rules.record import Phase, TenantRecord
 from memtenant.rules.status import deletion_blocked
@@ -54,7 +56,7 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
     if record is None or record.uid != declared.uid:
         return await _let_go(world, declared, current, tenant)
     policy = _deletion_policy(declared, record)
-    link = world.links.get(record.store)
+    link = await _link(world, record)
     if link is None or not link.ready:
         return await _without_store(world, declared, current, record, policy)
     obstacle = await _obstacle(world, record, policy, link, declared)
@@ -71,10 +73,31 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
     if policy is DeletionPolicy.RETAIN:
         kept = _in_phase(record, Phase.RETAINED, world.clock.now())
         await world.resources.apply_secret(record_draft(world, kept), current=current.stored_record)
-    else:
-        await _remove(world, link, record, current, policy)
-    done = await _tell(world, declared, policy, link.name)
+        if _has_instance(record):
+            if not await _is_sealed(link, tenant) and _may_wait(world, declared):
+                return await _blocked(world, declared, _UNSEALED)
+            await link.admin.save_users()
+            await remove_instance(world, tenant, keep_data=True)
+    elif not await _remove(world, link, record, current, policy):
+        return await _blocked(world, declared, _UNSEALED)
+    done = await _tell(world, declared, policy, link.store)
     return await _let_go(world, declared, current, tenant, done)
+
+
+async def _link(world: World, record: TenantRecord) -> StoreLink | None:
+    """The way to the tenant's data. An instance may not have been looked at since the start."""
+    link = world.link_of(record.store, record.tenant)
+    if not _has_instance(record) or (link is not None and link.ready):
+        return link
+    template = world.mirror.get(ObjectKey.store(record.store))
+    try:
+        spec = None if template is None else store_spec(template)
+        if spec is None or spec.dedicated is None:
+            return None
+        wanted = Instance(record.tenant, record.store, record.quota_bytes, spec.dedicated)
+        return await take_instance(world, wanted)
+    except (NotRunning, InvalidResource):
+        return None
 
 
 async def _read(world: World, tenant: TenantId) -> Current:
@@ -105,7 +128,7 @@ async def _remove_unrecorded(world: World, declared: Declared, tenant: TenantId)
     the repair's.
     """
     before = status_before(declared, MemoryTenantStatus)
-    link = world.links.get(before.store)
+    link = world.link_of(before.store, tenant)
     if link is None or not link.ready:
         return
     access = (await link.admin.read_states([tenant]))[tenant].access
@@ -116,7 +139,7 @@ async def _remove_unrecorded(world: World, declared: Declared, tenant: TenantId)
         uid=declared.uid,
         incarnation=declared.uid,
         namespace_uid="",
-        store=link.name,
+        store=link.store,
         phase=Phase.ACTIVE,
         since=world.clock.now(),
     )
@@ -125,7 +148,7 @@ async def _remove_unrecorded(world: World, declared: Declared, tenant: TenantId)
         return
     await _revoke(world, link, tenant, lost)
     await link.admin.purge([tenant])
-    await _tell(world, declared, policy, link.name)
+    await _tell(world, declared, policy, link.store)
 
 
 def _deletion_policy(declared: Declared, record: TenantRecord) -> DeletionPolicy:
@@ -276,8 +299,9 @@ async def _remove(
     record: TenantRecord,
     current: Current,
     policy: DeletionPolicy,
-) -> None:
-    """Delete or Shred. The record stays, without keys if they are shredded, until all is gone."""
+) -> bool:
+    """Delete or Shred. The record stays, without keys if they are shredded, until all is gone;
+    False: an instance that goes has events that are not sealed yet."""
     doomed = replace(
         _in_phase(record, Phase.DELETING, world.clock.now()), deletion_policy=policy.value
     )
@@ -287,13 +311,54 @@ async def _remove(
         record_draft(world, doomed), current=current.stored_record
     )
     await _delete_bindings(world, current)
-    await _purge(world, link, doomed, stored)
+    if not _has_instance(record):
+        await _purge(world, link, doomed, stored)
+        return True
+    removed = (await link.admin.purge([record.tenant]))[record.tenant]
+    if removed:
+        await tell_purged(world, link, record.tenant, removed, policy.value)
+    if not await _is_sealed(link, record.tenant):
+        return False
+    await _remove_instance(world, record.tenant, stored)
+    return True
+
+
+_UNSEALED = Obstacle(
+    "AuditUnsealed",
+    "The tenant's instance goes when the sealer has taken the last events from its audit queue",
+)
+
+
+async def _is_sealed(link: StoreLink, tenant: TenantId) -> bool:
+    """Whether nothing is in the audit queue that the sealer has yet to take; true where the tenant
+    is not audited, or nobody ever sealed."""
+    seen = await link.admin.look_at_seals()
+    if tenant not in seen.audited or seen.sealer is None:
+        return True
+    return not await link.admin.queued_events(tenant)
+
+
+def _may_wait(world: World, declared: Declared) -> bool:
+    """What is retained keeps its queue too, so it does not wait for a sealer that is away."""
+    now = world.clock.now()
+    return now < (declared.deletion_timestamp or now) + world.timing.store_gone_grace
 
 
 async def _purge(world: World, link: StoreLink, record: TenantRecord, stored: StoredSecret) -> None:
     removed = await link.admin.purge([record.tenant])
     await tell_purged(world, link, record.tenant, removed[record.tenant], record.deletion_policy)
     await world.resources.delete_secret(stored)
+
+
+async def _remove_instance(world: World, tenant: TenantId, stored: StoredSecret | None) -> None:
+    """The data goes with the volume, whether the server answers or not."""
+    await remove_instance(world, tenant, keep_data=False)
+    if stored is not None:
+        await world.resources.delete_secret(stored)
+
+
+def _has_instance(record: TenantRecord) -> bool:
+    return record.isolation == Isolation.STRICT.value
 
 
 async def finish_orphan(
@@ -339,6 +404,12 @@ async def _without_store(
     deadline = (declared.deletion_timestamp or now) + world.timing.store_gone_grace
     store = ObjectKey.store(record.store)
     exists = world.mirror.get(store) is not None
+    if now < deadline and _has_instance(record):
+        message = (
+            "The tenant's instance does not answer: waiting until "
+            f"{deadline:%Y-%m-%dT%H:%M:%SZ} for it, then going on without it"
+        )
+        return await _blocked(world, declared, Obstacle("StoreGone", message, deadline))
     if now < deadline:
         message = (
             f"MemoryStore {record.store} is not reachable: waiting until "
@@ -351,6 +422,8 @@ async def _without_store(
         return await _blocked(world, declared, obstacle)
     if policy is not DeletionPolicy.RETAIN and _may_be_kept(world, declared, record):
         policy = DeletionPolicy.RETAIN
+    if _has_instance(record):
+        return await _without_instance(world, declared, current, record, policy)
     left = replace(
         _in_phase(record, Phase.ORPHANED, now),
         deletion_policy=policy.value,
@@ -365,6 +438,27 @@ async def _without_store(
     )
     await world.resources.emit_event(declared, EventType.WARNING, "Detached", words)
     return await _let_go(world, declared, replace(current, bindings={}), record.tenant, words)
+
+
+async def _without_instance(
+    world: World,
+    declared: Declared,
+    current: Current,
+    record: TenantRecord,
+    policy: DeletionPolicy,
+) -> Outcome:
+    """Its instance does not come back, and is the operator's own to remove: nothing is left to
+    somebody else."""
+    tenant = record.tenant
+    if policy is DeletionPolicy.RETAIN:
+        kept = _in_phase(record, Phase.RETAINED, world.clock.now())
+        await world.resources.apply_secret(record_draft(world, kept), current=current.stored_record)
+        await remove_instance(world, tenant, keep_data=True)
+    else:
+        await _delete_bindings(world, current)
+        await _remove_instance(world, tenant, current.stored_record)
+    done = await _tell(world, declared, policy, record.store)
+    return await _let_go(world, declared, current, tenant, done)
 
 
 async def _tell(world: World, declared: Declared, policy: DeletionPolicy, store: str) -> str:

@@ -11,7 +11,7 @@ from memtenant.api.tenant import MemoryTenantSpec
 from memtenant.crypto.agent_keyring import AgentKeyring
 from memtenant.crypto.datakey import kek_version, unwrap_data_key
 from memtenant.crypto.erasure import Tombstone
-from memtenant.crypto.keyring import Keyring
+from memtenant.crypto.keyring import Keyring, keyring_of
 from memtenant.crypto.primitives import SecretKey
 from memtenant.errors import (
     FencedOut,
@@ -42,6 +42,7 @@ from memtenant.rules.erasure import (
     outdated,
     residuals,
 )
+from memtenant.rules.keymaterial import operator_made_root
 from memtenant.rules.policy import PolicyFacts, hold_labels, matters_from
 from memtenant.rules.record import TenantRecord
 from memtenant.stores import Finding, Sought, TenantCalls, TenantState
@@ -76,6 +77,7 @@ class TenantErasures:
         self._keys: AgentKeyring | None = None
         self._live: frozenset[int] = frozenset()
         self._events: OperatorEvents | None = None
+        self._owners: tuple[AgentName, ...] | None = None
 
     async def attempt(self, step: Awaitable[None]) -> bool:
         """Whether the step went well; what concerns one tenant alone does not stop the others."""
@@ -133,7 +135,12 @@ class TenantErasures:
         self, entered: Collection[ErasureReceipt], ground: Ground
     ) -> dict[str, bytes | None]:
         """The tombstones to set; None: one that was set for a request that is refused goes."""
-        refused = {one.subject: one.id for one in entered if one.refusal}
+        refused = {
+            subject.named: one.id
+            for one in entered
+            if one.refusal
+            for subject in await self._subjects(one)
+        }
         standing = await self._store.marks(self.tenant, list(refused))
         marks: dict[str, bytes | None] = {
             subject: None
@@ -141,21 +148,29 @@ class TenantErasures:
             if _request_of(mark) == refused[subject]
         }
         honoured = [one for one in entered if not one.refusal]
-        return marks | {one.subject: operator_mark(one, ground) for one in honoured}
+        return marks | {
+            subject.named: operator_mark(one, ground, subject.named)
+            for one in honoured
+            for subject in await self._subjects(one)
+        }
 
     async def _delete_named(self, receipt: ErasureReceipt) -> None:
-        subject = await self._subject(receipt)
         calls = self._calls(receipt)
-        where = await read_places(calls, subject)
-        await erase(calls, where, receipt.agent)
+        conversations, values = 0, set[tuple[str, str]]()
+        subjects = await self._subjects(receipt)
+        for subject in subjects:
+            where = await read_places(calls, subject)
+            await erase(calls, where, receipt.agent)
+            conversations += len(where.conversations)
+            values |= {(at.alias, name) for at, names in where.values.items() for name in names}
         after = replace(
             receipt,
             phase=ErasurePhase.INDEXED,
-            conversations=len(where.conversations),
-            values=sum(len(names) for names in where.values.values()),
+            conversations=conversations,
+            values=len(values),
             deleted_at=self._now(),
         )
-        await self._store.forget_index(self.tenant, after)
+        await self._store.forget_index(self.tenant, after, [one.named for one in subjects])
         self._receipts[receipt.id] = after
 
     async def judge_marks(self, marks: Mapping[str, bytes]) -> None:
@@ -197,10 +212,10 @@ class TenantErasures:
         """A data key that an agent put back beside the tombstone of an erasure that is past it."""
         for subject, mark in marks.items():
             erased = self._behind(mark)
-            if erased is None or erased.subject != subject or erased.remaining != 0:
+            if erased is None or erased.remaining != 0 or not _is_of(subject, erased):
                 continue
             if await self._store.data_key(self.tenant, subject) is not None:
-                await self._store.drop_key(self.tenant, erased)
+                await self._store.drop_keys(self.tenant, erased, [subject])
 
     async def seek(self) -> None:
         """Who is looked for in the next pass over the store."""
@@ -209,29 +224,32 @@ class TenantErasures:
         if not indexed or (await self._ground()).obstacle:
             return
         for receipt in indexed:
-            subject = await self._subject(receipt)
-            try:
-                key = await self._data_key(receipt, subject)
-            except RecordInvalid:
-                # Nobody can read what is under it; what no index names cannot be told by it either.
-                key, receipt = None, replace(receipt, residuals=(_UNREADABLE,))
-            self.sought.append(Sought(receipt, subject, key))
+            found: list[tuple[Subject, SecretKey | None]] = []
+            for subject in await self._subjects(receipt):
+                try:
+                    key = await self._data_key(subject)
+                except RecordInvalid:
+                    # Nobody can read what is under it; what no index names cannot be told by it
+                    # either.
+                    key, receipt = None, replace(receipt, residuals=(_UNREADABLE,))
+                found.append((subject, key))
+            self.sought += [Sought(receipt, subject, key) for subject, key in found]
 
     async def rescanned(self, found: dict[str, list[Finding]]) -> None:
         """Delete what the pass found; where it found nothing, the data key goes. The pass may have
         taken long: a hold may stand now."""
         if not self.sought or self._is_gone() or (await self._ground()).obstacle:
             return
-        for one in self.sought:
-            await self.attempt(self._go_on(one, found.get(one.receipt.id, [])))
+        for receipt in {one.receipt.id: one.receipt for one in self.sought}.values():
+            await self.attempt(self._go_on(receipt, found.get(receipt.id, [])))
 
-    async def _go_on(self, one: Sought, left: list[Finding]) -> None:
+    async def _go_on(self, receipt: ErasureReceipt, left: list[Finding]) -> None:
         for finding in left:
-            await self._delete_found(finding, one.receipt)
+            await self._delete_found(finding, receipt)
         if not left:
-            await self._drop_key(one)
+            await self._drop_keys(receipt)
             return
-        after = replace(one.receipt, unindexed=one.receipt.unindexed + len(left))
+        after = replace(receipt, unindexed=receipt.unindexed + len(left))
         await self._store.save(self.tenant, after)
         self._receipts[after.id] = after
 
@@ -245,13 +263,16 @@ class TenantErasures:
             part = finding.sequences[first : first + _AT_ONCE]
             await calls.write(Remove(keys, part, agent))
 
-    async def _drop_key(self, one: Sought) -> None:
-        receipt = replace(one.receipt, phase=ErasurePhase.RESCANNED, remaining=0)
-        stored = await self._store.data_key(self.tenant, receipt.subject)
-        if one.subject.isolation is not Isolation.MINIMAL and stored is not None:
-            # The record first: without it, a key that is gone from the store is never shredded.
-            receipt = replace(receipt, key_version=await self._ask_to_shred(stored))
-        await self._store.drop_key(self.tenant, receipt)
+    async def _drop_keys(self, receipt: ErasureReceipt) -> None:
+        receipt = replace(receipt, phase=ErasurePhase.RESCANNED, remaining=0)
+        subjects = await self._subjects(receipt)
+        for subject in subjects:
+            stored = await self._store.data_key(self.tenant, subject.named)
+            if subject.isolation is not Isolation.MINIMAL and stored is not None:
+                # The record first: without it, a key that is gone from the store is never shredded.
+                version = max(receipt.key_version, await self._ask_to_shred(stored))
+                receipt = replace(receipt, key_version=version)
+        await self._store.drop_keys(self.tenant, receipt, [one.named for one in subjects])
         self._receipts[receipt.id] = receipt
 
     async def _ask_to_shred(self, data_key: bytes) -> int:
@@ -289,7 +310,9 @@ class TenantErasures:
                 residuals=(*receipt.residuals, *left[:8], *residuals(receipt, spec)),
             )
             keep = self._world.timing.tombstone
-            await self._store.let_go(self.tenant, after, int(keep / timedelta(seconds=1)))
+            subjects = [one.named for one in await self._subjects(after)]
+            seconds = int(keep / timedelta(seconds=1))
+            await self._store.let_go(self.tenant, after, subjects, seconds)
             self._receipts[after.id] = after
             words = f"The erasure {after.id[:8]} is done on the store"
             await self.emit(self._declared(), EventType.NORMAL, "PersonErased", words)
@@ -366,25 +389,43 @@ class TenantErasures:
             return "RetentionMinimum", "Content is to be kept for a minimum of time"
         return "", ""
 
-    async def _subject(self, receipt: ErasureReceipt) -> Subject:
+    async def _subjects(self, receipt: ErasureReceipt) -> list[Subject]:
+        """The person; under Strict isolation at each agent, also at those that are gone."""
         isolation = Isolation(self._spec().isolation.value)
-        return Subject(self.tenant, isolation, receipt.subject, bytes.fromhex(receipt.tag))
+        tag = bytes.fromhex(receipt.tag)
+        owners: tuple[AgentName, ...] = ("",)
+        if isolation is Isolation.STRICT:
+            owners = self._owners = self._owners or await self._find_owners()
+        return [Subject(self.tenant, isolation, receipt.subject, tag, owner) for owner in owners]
 
-    async def _data_key(self, receipt: ErasureReceipt, subject: Subject) -> SecretKey | None:
+    async def _find_owners(self) -> tuple[AgentName, ...]:
+        declared = {agent.name for agent in self._spec().agents_or_default()}
+        return tuple(sorted(declared | await self._store.owners(self.tenant)))
+
+    async def _data_key(self, subject: Subject) -> SecretKey | None:
         """The person's own key, which tells its records; None where there is none."""
         if subject.isolation is Isolation.MINIMAL:
             return None
-        stored = await self._store.data_key(self.tenant, receipt.subject)
+        stored = await self._store.data_key(self.tenant, subject.named)
         if stored is None:
             return None
-        keyring = await self._keyring()
+        keyring = await self._keyring(subject.owner)
         if kek_version(stored) not in self._live:
             raise RecordMalformed(
                 "The data key is under a version that was destroyed, or never was"
             )
-        return unwrap_data_key(keyring, receipt.subject, stored)
+        return unwrap_data_key(keyring, subject.named, stored)
 
-    async def _keyring(self) -> AgentKeyring:
+    async def _keyring(self, owner: AgentName) -> AgentKeyring:
+        """The keys of an agent of the tenant; without one, those that all its agents have."""
+        keyring = await self._any_keyring()
+        if not keyring.parents:
+            return keyring
+        _, record = await self._record()
+        root = await self._world.installation_root()
+        return keyring_of(keyring, owner, operator_made_root(root, record.incarnation))
+
+    async def _any_keyring(self) -> AgentKeyring:
         if self._keys is None:
             stored, record = await self._record()
             agents = [agent.name for agent in self._spec().agents_or_default()]
@@ -432,6 +473,11 @@ def _wrapped_under(data_key: bytes) -> int:
         return kek_version(data_key)
     except RecordMalformed:
         return 0
+
+
+def _is_of(named: str, receipt: ErasureReceipt) -> bool:
+    """Whether a data key with this alias is the person's, at whichever agent."""
+    return receipt.subject in (named, named.partition("_")[2])
 
 
 def _request_of(mark: bytes) -> str:

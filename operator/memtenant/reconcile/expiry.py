@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 async def tell_removal(world: World, link: StoreLink, removal: Removal) -> tuple[str, ...]:
     """In the log and as Events of the store; the same in words."""
-    declared = world.mirror.get(ObjectKey.store(link.name))
+    declared = world.mirror.get(ObjectKey.store(link.store))
     if declared is None:
         return ()
     emit = world.resources.emit_event

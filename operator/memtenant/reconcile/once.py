@@ -19,7 +19,7 @@ from memtenant.clock import Clock, system_clock
 from memtenant.errors import MemtenantError, StoreUnavailable
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.reconciler import WorldReconciler
-from memtenant.reconcile.world import Timing, World
+from memtenant.reconcile.world import InstanceHost, Timing, World
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import RECONCILED, Declared, Kind, ObjectKey, Resources
 
@@ -54,12 +54,15 @@ class Happened:
 
 
 @asynccontextmanager
-async def local_world(resources: Resources, *, clock: Clock = system_clock) -> AsyncIterator[World]:
+async def local_world(
+    resources: Resources, *, clock: Clock = system_clock, instances: InstanceHost | None = None
+) -> AsyncIterator[World]:
     """A world over a state folder, whose one writer is this process.
 
     The folder's versions grow from run to run and never repeat, so they number the terms that
     fence a store; the home namespace's uid is the installation, as in a cluster. No kubelet hands
-    bindings over: only `minOverlap` delays the end of a rotated credential.
+    bindings over: only `minOverlap` delays the end of a rotated credential. ``instances`` is where
+    those of Strict tenants run.
     """
     home = await resources.get_namespace(resources.home)
     term = int((await resources.list_namespaces()).resource_version) + 1
@@ -69,6 +72,7 @@ async def local_world(resources: Resources, *, clock: Clock = system_clock) -> A
         installation=home.uid if home else "",
         fence=lambda: term,
         clock=clock,
+        instances=instances,
         timing=Timing(kubelet_lag=timedelta(0), files_pause=timedelta(0)),
     )
     try:
@@ -111,6 +115,7 @@ class _Settling:
         for store in sorted(mirror.keys(Kind.STORE)):
             await self._round(store, self._reconciler.measure)
         await self._drain(*Kind)
+        await self._measure_instances()
         for store in sorted(mirror.keys(Kind.STORE)):
             await self._round(store, self._reconciler.audit)
             await self._round(store, self._reconciler.repair)
@@ -120,6 +125,14 @@ class _Settling:
         await self._turn_keys()
         order = sorted(self._happened, key=lambda key: (RECONCILED.index(key.kind), key))
         return [self._happened[key] for key in order]
+
+    async def _measure_instances(self) -> None:
+        """Which were only connected to when their tenants were looked at."""
+        stores = {link.store for link in self._world.links.values() if link.store != link.name}
+        for store in sorted(stores):
+            await self._round(ObjectKey.store(store), self._reconciler.measure)
+        if stores:
+            await self._drain(*Kind)
 
     async def _turn_keys(self) -> None:
         """Keys in motion go as far as seconds take them; what takes minutes is a later run's."""
@@ -236,8 +249,10 @@ class _Settling:
 
     async def _expire(self, store: ObjectKey) -> None:
         """Rounds until a pass over all keys is at its end: the next run may be far away."""
-        link = self._world.links.get(store.name)
-        while link is not None and link.ready and link.expiry.passed_at is None:
+        while any(
+            link.ready and link.expiry.passed_at is None
+            for link in self._world.links_of(store.name)
+        ):
             before = self._happened.get(store, Happened(store)).error
             await self._round(store, self._reconciler.expire)
             if self._happened[store].error is not before:

@@ -13,7 +13,7 @@ from memtenant.resources.port import ObjectKey
 from memtenant.rules.sealing import SealView
 from memtenant.tenancy.identity import TenantId
 
-__all__ = ["Lane", "Measured", "Outcome", "Reconciler"]
+__all__ = ["Lane", "Measured", "Outcome", "Reconciler", "merged"]
 
 
 class Lane(IntEnum):
@@ -43,6 +43,21 @@ class Outcome:
     unfinished: int = 0
     removal: Removal | None = None
     seals: SealView | None = None
+
+
+def merged(outcomes: Iterable[Outcome]) -> Outcome:
+    """What a round did that looked at several servers."""
+    found = list(outcomes)
+    if len(found) == 1:
+        return found[0]
+    removals = [one.removal for one in found if one.removal is not None]
+    return Outcome(
+        enqueue=tuple(dict.fromkeys(key for one in found for key in one.enqueue)),
+        changed=any(one.changed for one in found),
+        did=tuple(words for one in found for words in one.did),
+        unfinished=sum(one.unfinished for one in found),
+        removal=Removal.of_all(removals) if removals else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from memtenant.api.fields import Isolation
 from memtenant.api.tenant import MemoryTenantSpec
 from memtenant.crypto.audit_keys import audit_root
 from memtenant.errors import (
@@ -20,6 +21,7 @@ from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.access import missing_secret_access
 from memtenant.reconcile.current import Current, read_bindings, read_record, read_roots
 from memtenant.reconcile.declared import tenant_spec
+from memtenant.reconcile.instance import InstanceNeeded, instance_changes, wanted_instance
 from memtenant.reconcile.policy import read_policy
 from memtenant.reconcile.store import store_specs
 from memtenant.reconcile.telling import actors_of
@@ -30,6 +32,7 @@ from memtenant.rules.audit import AuditTerms, audit_entry, audit_terms
 from memtenant.rules.credentials import RotationRules
 from memtenant.rules.desired import Desired, Endpoint, Identity, Situation, desired
 from memtenant.rules.expiry import expiry
+from memtenant.rules.instance import Instance
 from memtenant.rules.keymaterial import KeyState, settle_keys
 from memtenant.rules.keymotion import (
     KeyAdvance,
@@ -45,6 +48,7 @@ from memtenant.rules.plan import (
     RemoveBinding,
     Revoke,
     SaveRecord,
+    SetInstance,
     SetState,
     WriteBinding,
     changed_fields,
@@ -99,6 +103,7 @@ class Prepared:
     key_secret: str
     next_hold: datetime | None
     next_step: datetime
+    instance: Instance | None = None
 
 
 class Stop(MemtenantError):
@@ -114,7 +119,7 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
     """Read everything and decide; None while the tenant's store is not ready.
 
     Writes nothing outside of memory. Raises `Stop` or another `MemtenantError` where the tenant
-    cannot be as declared.
+    cannot be as declared, and `InstanceNeeded` where its instance is still to be made.
     """
     tenant = TenantId(declared.key.namespace, declared.key.name)
     spec = tenant_spec(declared)
@@ -131,8 +136,9 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
     stored, record = await read_record(world, tenant)
     # The record is written before the status, so it knows of a placement that a crash left untold.
     placed = str(declared.status.get("store") or "") or (record.store if record else "")
-    link = _placed(world, Applicant(tenant, spec, namespace.labels), policy, placed)
-    if link is None or link.facts is None or not link.ready:
+    store = _placed(world, Applicant(tenant, spec, namespace.labels), policy, placed)
+    link = world.link_of(store.name, tenant)
+    if store.spec.dedicated is None and (link is None or not link.ready):
         return None
     current = await read_bindings(
         world,
@@ -149,12 +155,22 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
             "agent: rename the agent or the tenant, or remove the Secret",
             reason="ForeignSecret",
         )
+    instance, changes = await _instance(world, tenant, spec, store)
+    if instance is not None and (link is None or not link.ready):
+        raise InstanceNeeded(instance, changes)
+    if link is None or link.facts is None:
+        return None
     incarnation = current.record.incarnation if current.record else declared.uid
     roots = await read_roots(world, tenant, spec, incarnation)
     now = world.clock.now()
     state = (await link.admin.read_states([tenant])).get(tenant, TenantState())
     settled = settle_keys(
-        tenant, current.record.keyring if current.record else b"", roots, current.keyrings(), now
+        tenant,
+        current.record.keyring if current.record else b"",
+        roots,
+        current.keyrings(),
+        now,
+        per_agent=spec.isolation is Isolation.STRICT,
     )
     keys = _advance_keys(world, declared, spec, current, link, state, settled)
     _check_data(state, incarnation, tenant, link)
@@ -182,7 +198,7 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
             identity=Identity(tenant, declared.uid, namespace.uid, declared.generation),
             spec=spec,
             endpoint=Endpoint(
-                link.name,
+                link.store,
                 link.primary.host,
                 link.primary.port,
                 link.facts.commands,
@@ -214,11 +230,14 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
             rotate_token=declared.annotations.get(ROTATE_ANNOTATION, ""),
             shown=current.shown(spec),
             idle=await _idle(link, current),
+            escrow=roots.operator_made,
         ),
         now,
         mint,
     )
     plan = await plan_tenant(declared, current, state, wanted, link, keys.change)
+    if changes:
+        plan = (SetInstance(changes), *plan)
     return Prepared(
         declared,
         spec,
@@ -235,7 +254,18 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
         roots.secret,
         policy.next_hold(now),
         expiring.next_step,
+        instance,
     )
+
+
+async def _instance(
+    world: World, tenant: TenantId, spec: MemoryTenantSpec, store: StoreView
+) -> tuple[Instance | None, tuple[str, ...]]:
+    """The tenant's own instance, and what of it is not as it should be; None on a shared store."""
+    if store.spec.dedicated is None:
+        return None, ()
+    wanted = wanted_instance(tenant, store.name, store.spec, spec)
+    return wanted, await instance_changes(world, wanted)
 
 
 def _advance_keys(
@@ -262,10 +292,8 @@ def _advance_keys(
     return advance_keys(settled, record, sight, rules, now=world.clock.now())
 
 
-def _placed(
-    world: World, applicant: Applicant, policy: PolicyFacts, placed: str
-) -> StoreLink | None:
-    """The link of the tenant's store, entered in the ledger; None while there is none."""
+def _placed(world: World, applicant: Applicant, policy: PolicyFacts, placed: str) -> StoreView:
+    """The tenant's store; the tenant is entered in the ledger."""
     ledger = world.committed_ledger()
     views = [StoreView(name, spec, ledger.committed(name)) for name, spec in store_specs(world)]
     placement = place(applicant, policy.view, views, placed)
@@ -273,7 +301,7 @@ def _placed(
         raise Stop(placement.refusal)
     assert placement.store is not None  # noqa: S101 - a placement has a store or a refusal
     ledger.enter(placement.store.name, applicant.tenant, applicant.spec.quota.memory.bytes)
-    return world.links.get(placement.store.name)
+    return placement.store
 
 
 def _check_adoption(
@@ -311,7 +339,7 @@ def _check_data(state: TenantState, incarnation: str, tenant: TenantId, link: St
             Refusal(
                 "ForeignData",
                 "",
-                f"Store {link.name} holds data of another tenant {tenant} whose record is gone: "
+                f"Store {link.store} holds data of another tenant {tenant} whose record is gone: "
                 "restore that record, or have the platform admin purge the data",
             )
         )

@@ -15,10 +15,11 @@ from uuid import uuid4
 from memtenant.clock import Clock, system_clock
 from memtenant.errors import InvalidResource, MemtenantError, ResourceConflict
 from memtenant.jobs.measure import measure
+from memtenant.reconcile.instance import InstanceNeeded, look_at_instance
 from memtenant.reconcile.policy import read_policy
-from memtenant.reconcile.prepare import prepare
-from memtenant.reconcile.store import look_at_store
-from memtenant.reconcile.world import Timing, World, mint_password
+from memtenant.reconcile.prepare import Prepared, prepare
+from memtenant.reconcile.store import look_at_store, store_specs
+from memtenant.reconcile.world import InstanceHost, Timing, World, mint_password
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import (
     Declared,
@@ -152,6 +153,7 @@ async def preview_world(
     installation: str,
     timing: Timing,
     clock: Clock = system_clock,
+    instances: InstanceHost | None = None,
 ) -> AsyncIterator[World]:
     """A world of what is there with ``declared`` laid over it."""
     world = World(
@@ -161,6 +163,7 @@ async def preview_world(
         fence=_no_term,
         clock=clock,
         timing=timing,
+        instances=instances,
     )
     try:
         world.mirror.replace_namespaces(await resources.list_namespaces())
@@ -200,8 +203,9 @@ async def expect(world: World, keys: Iterable[ObjectKey]) -> list[Expected]:
 async def _look_at_stores(world: World) -> dict[str, str]:
     """Make the links, measure, and tell of each store that cannot be used why not."""
     problems: dict[str, str] = {}
+    templates = {name for name, spec in store_specs(world) if spec.dedicated is not None}
     for declared in world.declared_stores():
-        if declared.deleting:
+        if declared.deleting or declared.key.name in templates:
             continue
         try:
             link = await look_at_store(world, declared)
@@ -224,7 +228,10 @@ async def _tenant(world: World, declared: Declared, problems: Mapping[str, str])
     if declared.deleting:
         return Expected(key, (f"go on with the deletion ({_deletion_policy(declared)})",))
     try:
-        prepared = await prepare(world, declared, mint_password)
+        prepared = await _prepared(world, declared)
+    except InstanceNeeded as needed:
+        agents = "users and bindings of the tenant's agents follow when it runs"
+        return Expected(key, (f"set instance: {'; '.join(needed.changes)}", agents))
     except InvalidResource as error:
         problem = f"{error.field}: {error}" if error.field else str(error)
         return Expected(key, problem=problem)
@@ -236,6 +243,18 @@ async def _tenant(world: World, declared: Declared, problems: Mapping[str, str])
         why = "; ".join(f"{name}: {problem}" for name, problem in sorted(problems.items()))
         return Expected(key, problem=f"its MemoryStore cannot be used now: {why or 'not ready'}")
     return Expected(key, tuple(str(action) for action in prepared.plan))
+
+
+async def _prepared(world: World, declared: Declared) -> Prepared | None:
+    """As `prepare`; an instance that runs is connected to, and one that does not stays as it is."""
+    try:
+        return await prepare(world, declared, mint_password)
+    except InstanceNeeded as needed:
+        link = await look_at_instance(world, needed.wanted)
+        if link is None:
+            raise
+        await measure(link, world.clock)
+        return await prepare(world, declared, mint_password)
 
 
 def _deletion_policy(declared: Declared) -> str:

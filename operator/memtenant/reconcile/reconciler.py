@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -20,7 +21,8 @@ from memtenant.reconcile.declared import save_status, status_before
 from memtenant.reconcile.deletion import delete_tenant
 from memtenant.reconcile.erasure import erase_persons
 from memtenant.reconcile.expiry import tell_removal
-from memtenant.reconcile.outcome import Lane, Measured, Outcome
+from memtenant.reconcile.instance import let_go_of_instance
+from memtenant.reconcile.outcome import Lane, Measured, Outcome, merged
 from memtenant.reconcile.policy import reconcile_policy
 from memtenant.reconcile.sealing import look_at_seals
 from memtenant.reconcile.standing import enforce_standing, status_as_enforced
@@ -35,6 +37,9 @@ from memtenant.rules.status import refused, waiting, with_findings
 from memtenant.tenancy.identity import TenantId
 
 __all__ = ["WorldReconciler"]
+
+_INSTANCES_AT_ONCE = 8
+"""Of one store that a round looks at side by side."""
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +97,8 @@ class WorldReconciler:
             for link in left:
                 # Else repair would go on putting back the users of a tenant that is gone.
                 del link.tenants[tenant]
-            return Outcome(enqueue=tuple(ObjectKey.store(link.name) for link in left))
+            await let_go_of_instance(self.world, tenant)
+            return Outcome(enqueue=tuple(ObjectKey.store(link.store) for link in left))
         return Outcome()
 
     async def record_failure(self, key: ObjectKey, error: MemtenantError) -> None:
@@ -132,18 +138,19 @@ class WorldReconciler:
 
     async def repair(self, store: ObjectKey) -> Outcome:
         """Find users that drifted on any node of the store and put them back."""
-        link = self.world.links.get(store.name)
-        if link is None or not link.ready:
-            return Outcome()
+        return await self._everywhere(store, self._repair)
+
+    async def _repair(self, link: StoreLink) -> Outcome:
+        store = ObjectKey.store(link.store)
         try:
             found = await repair(link, partial(self._is_stranger, link))
         except StoreUnavailable as error:
             link.failure = error
-            return Outcome(enqueue=(store,))
+            return Outcome(enqueue=(link.key,))
         did = await self._tell_repair(store, found)
-        enqueue = (store,) if found.nodes_changed or found.restored or found.removed else ()
+        enqueue = (link.key,) if found.nodes_changed or found.restored or found.removed else ()
         if found.look_again:
-            enqueue = (*enqueue, *sorted(self.world.mirror.tenants_of_store(store.name)))
+            enqueue = (*enqueue, *_tenants_of(link, self.world))
         return Outcome(enqueue=enqueue, changed=bool(did), did=did)
 
     async def _tell_repair(self, store: ObjectKey, found: Repair) -> tuple[str, ...]:
@@ -182,34 +189,34 @@ class WorldReconciler:
 
     async def measure(self, store: ObjectKey) -> Outcome:
         """Measure the memory of all tenants of the store in one paced scan."""
-        link = self.world.links.get(store.name)
-        if link is None or not link.ready:
-            return Outcome()
+        return await self._everywhere(store, self._measure)
+
+    async def _measure(self, link: StoreLink) -> Outcome:
         found = await measure(link, self.world.clock)
         keys = tuple(ObjectKey.tenant(t.namespace, t.name) for t in found.affected)
         return Outcome(enqueue=keys)
 
     async def rewrap(self, store: ObjectKey) -> Outcome:
         """Wrap the data keys anew of all tenants of the store whose key turned."""
-        link = self.world.links.get(store.name)
-        if link is None or not link.ready:
-            return Outcome()
+        return await self._everywhere(store, self._rewrap)
+
+    async def _rewrap(self, link: StoreLink) -> Outcome:
         found = await rewrap(link, self.world.clock)
         keys = tuple(ObjectKey.tenant(t.namespace, t.name) for t in found.affected)
         return Outcome(enqueue=keys, changed=bool(found.rewrapped))
 
     async def erase(self, store: ObjectKey) -> Outcome:
         """Go on with the erasure of persons on the store."""
-        link = self.world.links.get(store.name)
-        if link is None or not link.ready:
-            return Outcome()
+        return await self._everywhere(store, self._erase)
+
+    async def _erase(self, link: StoreLink) -> Outcome:
         return await erase_persons(self.world, link)
 
     async def expire(self, store: ObjectKey) -> Outcome:
         """Remove from the store what has passed its period."""
-        link = self.world.links.get(store.name)
-        if link is None or not link.ready:
-            return Outcome()
+        return await self._everywhere(store, self._expire)
+
+    async def _expire(self, link: StoreLink) -> Outcome:
         removal = await expire(
             link,
             self.world.clock,
@@ -222,10 +229,31 @@ class WorldReconciler:
 
     async def audit(self, store: ObjectKey) -> Outcome:
         """Look at what the sealer does on the store."""
-        link = self.world.links.get(store.name)
-        if link is None or not link.ready:
-            return Outcome()
-        return await look_at_seals(self.world, link)
+        return await self._everywhere(store, partial(look_at_seals, self.world))
+
+    async def _everywhere(
+        self, store: ObjectKey, step: Callable[[StoreLink], Awaitable[Outcome]]
+    ) -> Outcome:
+        """The step on the store, or on every instance that was made of it; one that fails does not
+        keep the others from theirs."""
+        at_once = asyncio.Semaphore(_INSTANCES_AT_ONCE)
+
+        async def one(link: StoreLink) -> Outcome | MemtenantError:
+            async with at_once:
+                try:
+                    return await step(link)
+                except MemtenantError as error:
+                    if link.key == store:
+                        raise
+                    _log.warning("instance of %s: %s (%s)", link.name, error, error.reason)
+                    return error
+
+        ready = [link for link in self.world.links_of(store.name) if link.ready]
+        if len(ready) == 1:
+            found = [await one(ready[0])]
+        else:
+            found = await asyncio.gather(*(one(link) for link in ready))
+        return merged(one for one in found if isinstance(one, Outcome))
 
     def _is_unsettled(self, tenant: TenantId) -> bool:
         """Whether a declared tenant was not reconciled since the start: a hold on it that was
@@ -266,8 +294,17 @@ class WorldReconciler:
             return key
         if key.kind is Kind.POLICY:
             return None
-        name = self.world.ledger.store_of(TenantId(key.namespace, key.name))
+        tenant = TenantId(key.namespace, key.name)
+        if str(tenant) in self.world.links:
+            return None  # an instance that is away keeps nobody else waiting
+        name = self.world.ledger.store_of(tenant)
         return ObjectKey.store(name) if name else None
+
+
+def _tenants_of(link: StoreLink, world: World) -> tuple[ObjectKey, ...]:
+    if link.key.kind is Kind.TENANT:
+        return (link.key,)
+    return tuple(sorted(world.mirror.tenants_of_store(link.name)))
 
 
 def _failure(error: MemtenantError) -> tuple[Finding, ...]:

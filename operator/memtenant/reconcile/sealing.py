@@ -12,7 +12,7 @@ from memtenant.api.store import LastSeal, MemoryStoreStatus
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.world import World
-from memtenant.resources.port import ObjectKey
+from memtenant.resources.port import Kind, ObjectKey
 from memtenant.rules.sealing import log_finding, store_finding
 from memtenant.tenancy.identity import TenantId
 
@@ -34,8 +34,9 @@ async def look_at_seals(world: World, link: StoreLink) -> Outcome:
     link.seals = seen = await link.admin.look_at_seals()
     ended = await link.admin.finish_closed(sealed_before=seen.sealer is not None)
     enqueue: list[ObjectKey] = []
-    store = ObjectKey.store(link.name)
-    if _shown(world, store) != _words(store_finding(seen)) or _seal_is_due(link):
+    store = link.key
+    changed = _shown(world, store) != _words(store_finding(seen)) or _seal_is_due(link)
+    if store.kind is Kind.STORE and changed:
         enqueue.append(store)
     for tenant in link.tenants:
         key = ObjectKey.tenant(tenant.namespace, tenant.name)

@@ -34,7 +34,7 @@ async def enforce_standing(world: World, declared: Declared, *, refused: bool) -
     if record is None or record.uid != declared.uid or record.phase is not Phase.ACTIVE:
         return ()
     world.ledger.enter(record.store, tenant, record.quota_bytes)
-    link = world.links.get(record.store)
+    link = world.link_of(record.store, tenant)
     if link is None or link.facts is None or not link.ready:
         return ()
     state = (await link.admin.read_states([tenant])).get(tenant, TenantState())
@@ -69,7 +69,7 @@ def status_as_enforced(world: World, declared: Declared) -> MemoryTenantStatus:
     """The status before, with what the tenant's users may do now."""
     before = status_before(declared, MemoryTenantStatus)
     tenant = TenantId(declared.key.namespace, declared.key.name)
-    link = world.links.get(before.store)
+    link = world.link_of(before.store, tenant)
     live = link.tenants.get(tenant) if link else None
     if live is None:
         return before

@@ -12,33 +12,26 @@ from memtenant.api.store import (
 )
 from memtenant.errors import (
     InvalidResource,
-    KeyUnavailable,
     MemtenantError,
     StoreRefused,
     StoreUnavailable,
 )
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.declared import save_status, status_before, store_spec
-from memtenant.reconcile.deletion import finish_orphan
+from memtenant.reconcile.orphans import orphans_on
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.sealing import with_store_finding
 from memtenant.reconcile.storelink import link_to
 from memtenant.reconcile.storestatus import usable_findings, usable_status
 from memtenant.reconcile.systemusers import forget_system_users, provide_system_users
+from memtenant.reconcile.taking import inspect, lead
 from memtenant.reconcile.telling import tell_declared, tell_policies
+from memtenant.reconcile.template import reconcile_template
 from memtenant.reconcile.world import FINALIZER, World
-from memtenant.resources.port import Declared, EventType, ObjectKey, StoredSecret
+from memtenant.resources.port import Declared, EventType, ObjectKey
 from memtenant.rules.acl import template_digest
-from memtenant.rules.record import (
-    LABEL_PHASE,
-    RECORD_COMPONENT,
-    RECORD_LABEL,
-    Phase,
-    TenantRecord,
-)
 from memtenant.stores import (
     MatrixProof,
-    StoreFacts,
 )
 
 __all__ = ["forget_store", "look_at_store", "reconcile_store", "store_specs"]
@@ -79,7 +72,10 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     known = world.links.get(key.name)
     was_ready = _linked(world, key.name)
     try:
-        link = await link_to(world, declared, store_spec(declared))
+        spec = store_spec(declared)
+        if spec.dedicated is not None:
+            return await reconcile_template(world, declared)
+        link = await link_to(world, declared, spec)
         renewed = await _take(world, declared, link)
         await provide_system_users(world, link)
     except MemtenantError as error:
@@ -91,7 +87,7 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     await tell_declared(world, link, declared)
     if not was_ready:
         await tell_policies(world, link)
-    orphans = await _orphans(world, link)
+    orphans = await orphans_on(world, link.name, link)
     wait = world.counts_wait(key, before.tenants, len(world.ledger.committed(key.name)))
     # Its tenants' bindings say how to reach it, and another server does not hold their hashes.
     was_ready = was_ready and not renewed and known is not None and known.way == link.way
@@ -125,7 +121,7 @@ def _linked(world: World, name: str) -> bool:
 async def look_at_store(world: World, declared: Declared) -> StoreLink:
     """The store as it is, without a write: for a preview, which takes the proof on trust."""
     link = await link_to(world, declared, store_spec(declared))
-    link.facts = await _inspect(link)
+    link.facts = await inspect(link)
     owner = await link.admin.owner()
     if owner is not None and owner.installation != world.installation:
         raise StoreRefused(
@@ -144,10 +140,7 @@ async def _take(world: World, declared: Declared, link: StoreLink) -> bool:
     Whether the primary is another process than when it was looked at last.
     """
     before = link.facts
-    facts = await _inspect(link)
-    link.facts = facts
-    if link.told_replicas is None:
-        link.told_replicas = link.replicas
+    facts = link.facts = await inspect(link)
     for elder in _on_the_same_server(world, link):
         if _age(elder) < _age(declared):
             raise StoreRefused(
@@ -155,17 +148,7 @@ async def _take(world: World, declared: Declared, link: StoreLink) -> bool:
                 "each server once, and delete one of the two",
                 reason="StoreDeclaredTwice",
             )
-    await link.admin.lead()
-    await link.admin.load_functions()
-    await link.admin.admit_agents()
-    proof = await link.admin.prove_matrix()
-    if not proof.holds:
-        worst = (*proof.leaks, *proof.not_proven)[0]
-        raise StoreRefused(
-            f"{link.endpoint} ({proof.server}) does not keep tenants apart: {worst}",
-            reason="IsolationNotProven",
-        )
-    link.proof = proof
+    await lead(link)
     return before is not None and before.primary.run_id != facts.primary.run_id
 
 
@@ -183,25 +166,6 @@ def _on_the_same_server(world: World, link: StoreLink) -> list[Declared]:
 def _age(declared: Declared) -> tuple[datetime, str]:
     """Of two stores on one server the one that was declared first serves."""
     return declared.creation_timestamp, declared.key.name
-
-
-async def _inspect(link: StoreLink) -> StoreFacts:
-    facts = await link.admin.discover()
-    if facts.primary.evicts:
-        raise StoreRefused(
-            f"{link.endpoint} evicts keys when it is full (maxmemory-policy "
-            f"{facts.primary.maxmemory_policy}): set noeviction, so that no memory is lost "
-            "silently",
-            reason="EvictionEnabled",
-        )
-    for node in facts.nodes:
-        if node.default_user_open:
-            raise StoreRefused(
-                f"{node.address} lets anybody in without a password as the default user, which no "
-                "ACL can keep a tenant from becoming (RESET): ACL SETUSER default off, and save it",
-                reason="DefaultUserOpen",
-            )
-    return facts
 
 
 async def _not_usable(
@@ -231,28 +195,6 @@ async def _not_usable(
     if error.retryable:
         raise error
     return Outcome(changed=changed)
-
-
-async def _orphans(world: World, link: StoreLink) -> list[tuple[StoredSecret, TenantRecord]]:
-    """Records on this store without a tenant; what detached while it was away is finished now.
-
-    A record that cannot be read is left for a backup to mend, and does not stop the others.
-    """
-    found = []
-    for phase in (Phase.RETAINED, Phase.ORPHANED):
-        labels = {RECORD_LABEL: RECORD_COMPONENT, LABEL_PHASE: phase.value}
-        for stored in await world.resources.list_secrets(world.resources.home, labels):
-            try:
-                record = TenantRecord.from_data(stored.data, stored.name)
-            except KeyUnavailable as damage:
-                _log.error("%s", damage)
-                continue
-            if record.store != link.name:
-                continue
-            if phase is Phase.ORPHANED and await finish_orphan(world, link, stored, record):
-                continue
-            found.append((stored, record))
-    return sorted(found, key=lambda item: item[1].tenant)
 
 
 async def forget_store(world: World, name: str) -> None:
@@ -286,7 +228,7 @@ async def _delete(world: World, declared: Declared) -> Outcome:
         leaving = () if was_ready else tuple(sorted(world.mirror.tenants_of_store(name)))
         return Outcome(enqueue=leaving, changed=changed)
     await forget_system_users(world, name, link)
-    if link is not None and not await _orphans(world, link):
+    if link is not None and not await orphans_on(world, link.name, link):
         await link.admin.release()
     await forget_store(world, name)
     await world.resources.remove_finalizer(declared, FINALIZER)
@@ -307,7 +249,10 @@ async def _last_link(world: World, declared: Declared) -> StoreLink | None:
     if _linked(world, declared.key.name):
         return world.links[declared.key.name]
     try:
-        link = await link_to(world, declared, store_spec(declared))
+        spec = store_spec(declared)
+        if spec.dedicated is not None:
+            return None  # its tenants leave through their instances
+        link = await link_to(world, declared, spec)
         await _take(world, declared, link)
     except MemtenantError as error:
         _log.info("%s, in deletion, cannot be used: %s", declared.key, error)

@@ -30,6 +30,7 @@ __all__ = ["link_to"]
 async def link_to(world: World, declared: Declared, spec: MemoryStoreSpec) -> StoreLink:
     """The store's link, made anew when its declaration or one of its Secrets changed."""
     name = declared.key.name
+    assert spec.admin_secret_ref is not None  # noqa: S101 - the API demands one of a server
     password = await _secret(world, spec.admin_secret_ref.name, spec.admin_secret_ref.key)
     tls = await _tls(world, spec.tls) if spec.tls else None
     endpoint, sentinels = await _endpoint(world, name, spec)
@@ -61,7 +62,7 @@ async def link_to(world: World, declared: Declared, spec: MemoryStoreSpec) -> St
         pace=world.pace(),
     )
     ca = (tls.ca or "") if tls else ""
-    link = StoreLink(name, digest, admin, endpoint, tls is not None, ca)
+    link = StoreLink(name, name, declared.key, digest, admin, endpoint, tls is not None, ca)
     if sentinels is not None:
         link.sentinel = SentinelAccess(
             tuple((one.host, one.port) for one in sentinels.endpoints),

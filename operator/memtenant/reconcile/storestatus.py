@@ -32,7 +32,7 @@ from memtenant.stores import (
     StoreFacts,
 )
 
-__all__ = ["usable_findings", "usable_status"]
+__all__ = ["counted", "usable_findings", "usable_status"]
 
 _SHOWN_ORPHANS = 100
 
@@ -47,7 +47,6 @@ def usable_status(
     """The status of a store whose link was just taken. ``users`` are counted on each node."""
     facts, proof = link.facts, link.proof
     assert facts is not None and proof is not None  # noqa: S101, PT018 - the link was just taken
-    committed = world.committed_ledger().committed(link.name)
     return before.model_copy(
         update={
             "flavour": StoreFlavour.SENTINEL if link.sentinel else StoreFlavour.STANDALONE,
@@ -63,21 +62,31 @@ def usable_status(
             "user_persistence": UserPersistence.ACL_FILE
             if facts.users_persist
             else UserPersistence.REPROVISIONED,
-            "tenants": len(committed),
-            "committed_memory": quantity_of_bytes(sum(committed.values())),
-            "orphan_count": len(orphans),
-            "orphans": tuple(
-                Orphan(
-                    tenant_id=str(record.tenant),
-                    namespace_uid=record.namespace_uid,
-                    since=record.since,
-                )
-                for _, record in orphans[:_SHOWN_ORPHANS]
-            ),
+            **counted(world, link.name, orphans),
             "last_seal": last_seal(before, link),
             "isolation": _proof(before.isolation, link, facts, world.clock.now()),
         }
     )
+
+
+def counted(
+    world: World, store: str, orphans: list[tuple[StoredSecret, TenantRecord]]
+) -> dict[str, object]:
+    """What lies on the store: tenants, what they were promised, and what tenants left behind."""
+    committed = world.committed_ledger().committed(store)
+    return {
+        "tenants": len(committed),
+        "committed_memory": quantity_of_bytes(sum(committed.values())),
+        "orphan_count": len(orphans),
+        "orphans": tuple(
+            Orphan(
+                tenant_id=str(record.tenant),
+                namespace_uid=record.namespace_uid,
+                since=record.since,
+            )
+            for _, record in orphans[:_SHOWN_ORPHANS]
+        ),
+    }
 
 
 def _proof(

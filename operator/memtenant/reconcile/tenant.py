@@ -24,15 +24,17 @@ from memtenant.jobs.link import LiveTenant
 from memtenant.reconcile.access import LOOK_AGAIN, missing_secret_access
 from memtenant.reconcile.apply import Work, apply
 from memtenant.reconcile.declared import save_status, status_before
+from memtenant.reconcile.instance import InstanceNeeded, NotRunning, take_instance
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.prepare import Prepared, Stop, prepare
 from memtenant.reconcile.sealing import with_tenant_finding
 from memtenant.reconcile.standing import enforce_standing, status_as_enforced
-from memtenant.reconcile.world import World, mint_password
+from memtenant.reconcile.world import FINALIZER, World, mint_password
 from memtenant.resources.port import SECRET_ACCESS_MISSING, Declared, EventType
 from memtenant.rules.keymotion import KeyStep
 from memtenant.rules.placement import Refusal
 from memtenant.rules.plan import (
+    SetInstance,
     WriteBinding,
 )
 from memtenant.rules.policy import (
@@ -42,6 +44,7 @@ from memtenant.rules.policy import (
 from memtenant.rules.quota import Limits, QuotaState, percent
 from memtenant.rules.status import (
     Provisioned,
+    instance_away,
     ready_status,
     refused,
     unreadable_data_keys,
@@ -73,17 +76,27 @@ async def reconcile_tenant(world: World, declared: Declared) -> Outcome:
 
 async def _reconcile(world: World, declared: Declared) -> Outcome:
     try:
-        prepared = await _prepare(world, declared)
+        prepared = await _prepared(world, declared)
     except Stop as stop:
         return await _refuse(world, declared, stop.refusal)
+    except NotRunning as error:
+        return await _wait_for_instance(world, declared, error)
     except InvalidResource as error:
         return await _refuse(world, declared, Refusal(error.reason, error.field, str(error)))
     if prepared is None:
         return await _wait_for_store(world, declared)
     work = Work(
-        prepared.declared, prepared.current, prepared.desired, prepared.link, _live(prepared)
+        prepared.declared,
+        prepared.current,
+        prepared.desired,
+        prepared.link,
+        _live(prepared),
+        prepared.instance,
     )
-    declared = await apply(world, work, prepared.plan)
+    try:
+        declared = await apply(world, work, prepared.plan)
+    except NotRunning as error:
+        return await _wait_for_instance(world, declared, error)
     prepared.link.tenants[prepared.desired.record.tenant] = work.live
     if not prepared.keys.waits:
         prepared.link.key_scans.pop(prepared.desired.record.tenant, None)
@@ -93,10 +106,25 @@ async def _reconcile(world: World, declared: Declared) -> Outcome:
     shrunk = record is not None and prepared.desired.record.quota_bytes < record.quota_bytes
     return Outcome(
         requeue_after=_next_look(prepared, world.clock.now()),
-        enqueue=world.waiting_for_room(prepared.link.name) if shrunk else (),
+        enqueue=world.waiting_for_room(prepared.link.store) if shrunk else (),
         changed=changed or bool(prepared.plan),
         did=tuple(str(action) for action in prepared.plan),
     )
+
+
+async def _prepared(world: World, declared: Declared) -> Prepared | None:
+    """As `_prepare`, with the tenant's instance made and connected to where it has one."""
+    try:
+        return await _prepare(world, declared)
+    except InstanceNeeded as needed:
+        if FINALIZER not in declared.finalizers:
+            # Before anything exists outside the object, so that its deletion waits for us.
+            declared = await world.resources.add_finalizer(declared, FINALIZER)
+            world.mirror.put(declared)
+        await take_instance(world, needed.wanted)
+        for change in needed.changes:
+            await world.resources.emit_event(declared, EventType.NORMAL, "InstanceSet", change)
+        return await _prepare(world, declared)
 
 
 async def _prepare(world: World, declared: Declared) -> Prepared | None:
@@ -105,7 +133,7 @@ async def _prepare(world: World, declared: Declared) -> Prepared | None:
     """
     try:
         return await prepare(world, declared, mint_password)
-    except (StoreUnavailable, ResourceUnavailable):
+    except (StoreUnavailable, ResourceUnavailable, InstanceNeeded):
         raise
     except MemtenantError as error:
         final = isinstance(error, Stop | InvalidResource) and not error.retryable
@@ -177,7 +205,7 @@ async def _tell(world: World, prepared: Prepared) -> None:
     after = prepared.quota_state
     emit = world.resources.emit_event
     if prepared.current.record is None:
-        message = f"Memory is ready on store {prepared.link.name}"
+        message = f"Memory is ready on store {prepared.link.store}"
         await emit(prepared.declared, EventType.NORMAL, "Provisioned", message)
     if prepared.desired.advance.rotated:
         names = ", ".join(prepared.desired.advance.rotated)
@@ -209,6 +237,8 @@ async def _tell_of_keys(world: World, prepared: Prepared) -> None:
 def _next_look(prepared: Prepared, now: datetime) -> float | None:
     wrote = any(isinstance(action, WriteBinding) for action in prepared.plan)
     turning = any(principal.pending for principal in prepared.desired.record.principals.values())
+    if any(isinstance(action, SetInstance) for action in prepared.plan):
+        return _INSTANCE_AGAIN  # it may wait for its turn
     if prepared.keys.moves or (wrote and (turning or prepared.keys.waits)):
         return 0.0
     looks = (prepared.desired.advance.due, prepared.next_hold, prepared.keys.due)
@@ -230,6 +260,23 @@ async def _refuse(world: World, declared: Declared, refusal: Refusal) -> Outcome
         )
     wait = LOOK_AGAIN if refusal.reason == SECRET_ACCESS_MISSING else None
     return Outcome(requeue_after=wait, changed=changed)
+
+
+async def _wait_for_instance(world: World, declared: Declared, error: NotRunning) -> Outcome:
+    """The instance is this tenant's alone: while it is away, the tenant is not Ready."""
+    status = instance_away(
+        status_before(declared, MemoryTenantStatus),
+        error.reason,
+        str(error),
+        now=world.clock.now(),
+        generation=declared.generation,
+    )
+    changed = await save_status(world, declared, status)
+    return Outcome(requeue_after=_INSTANCE_AGAIN, changed=changed)
+
+
+_INSTANCE_AGAIN = 1.0
+"""Seconds between two looks at an instance that does not answer."""
 
 
 async def _wait_for_store(world: World, declared: Declared) -> Outcome:

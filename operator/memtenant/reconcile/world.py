@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from memtenant.api.conditions import Finding
 from memtenant.api.quantity import Quantity
@@ -22,12 +22,21 @@ from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.ledger import Ledger
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import Declared, Kind, ObjectKey, Resources, SecretDraft
+from memtenant.rules.instance import Instance, Sighting
 from memtenant.rules.policy import PolicyFacts
 from memtenant.rules.record import RECORD_COMPONENT, RECORD_LABEL
 from memtenant.stores import Fence, Pace
 from memtenant.tenancy.identity import TenantId
 
-__all__ = ["FINALIZER", "ROOT_SECRET", "Reported", "Timing", "World", "mint_password"]
+__all__ = [
+    "FINALIZER",
+    "ROOT_SECRET",
+    "InstanceHost",
+    "Reported",
+    "Timing",
+    "World",
+    "mint_password",
+]
 
 FINALIZER = "memtenant.dev/cleanup"
 """Ours on every declared kind: a tenant's deletion waits for its cleanup, a store's and a policy's
@@ -68,6 +77,32 @@ class Reported:
     stale: Finding
 
 
+class InstanceHost(Protocol):
+    """Where instances of Strict tenants run: a cluster, or this machine. No method connects to one;
+    each may be repeated, and changes nothing where nothing is to be changed."""
+
+    async def changes(self, wanted: Instance) -> tuple[str, ...]:
+        """What `make` would do, in words. Writes nothing."""
+        ...
+
+    async def make(self, wanted: Instance, password: str) -> Sighting:
+        """Make what the instance consists of, and say whether it runs. Its admin's password is in a
+        Secret of the instance's name already."""
+        ...
+
+    async def look(self, wanted: Instance) -> Sighting:
+        """Whether it runs. Writes nothing."""
+        ...
+
+    async def restart(self, wanted: Instance) -> None:
+        """End its process, so that the next one is as it should be."""
+        ...
+
+    async def remove(self, tenant: TenantId, *, keep_data: bool) -> None:
+        """End it, and remove what it consists of; with ``keep_data`` all but its data."""
+        ...
+
+
 @dataclass(slots=True)
 class World:
     """One leadership's shared state. It is rebuilt from the API server and the stores at each
@@ -81,6 +116,9 @@ class World:
     CronJobs that make reports; ``reported`` is what each policy's tenants say of its reports.
     ``changed_by_stamped``: the API server stamps who changed a spec, and nobody else can;
     ``told_specs`` is what each store's queue was told.
+    ``links`` are by the name of the store, and, of instances, by tenant: no store's name holds a
+    dot. ``instances`` is where they run; None where no Strict tenant can be served. ``restarting``
+    is whose turn it is, of each template's instances, to restart with another image.
     """
 
     resources: Resources
@@ -90,6 +128,9 @@ class World:
     clock: Clock = system_clock
     timing: Timing = field(default_factory=Timing)
     pace: Callable[[], Pace] = Pace
+    instances: InstanceHost | None = None
+    instance_locks: dict[TenantId, asyncio.Lock] = field(default_factory=dict)
+    restarting: dict[str, TenantId] = field(default_factory=dict)
     links: dict[str, StoreLink] = field(default_factory=dict)
     stores_seen: dict[str, tuple[tuple[str, int], MemoryStoreSpec]] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
@@ -113,6 +154,24 @@ class World:
         links, self.links = self.links, {}
         for link in links.values():
             await link.admin.close()
+
+    @property
+    def host(self) -> InstanceHost:
+        """Where instances run."""
+        if self.instances is None:
+            raise InvalidResource(
+                "isolation Strict needs an instance of the tenant's own, which cannot be made here",
+                field="spec.isolation",
+            )
+        return self.instances
+
+    def link_of(self, store: str, tenant: TenantId) -> StoreLink | None:
+        """Where a tenant's memory lies: its instance, or the store itself."""
+        return self.links.get(str(tenant)) or self.links.get(store)
+
+    def links_of(self, store: str) -> list[StoreLink]:
+        """The store's own link, or those of all instances that were made of it."""
+        return [link for _, link in sorted(self.links.items()) if link.store == store]
 
     def committed_ledger(self) -> Ledger:
         """The ledger, filled from the mirror at its first use."""

@@ -85,6 +85,11 @@ class FolderResources(Resources):
             folder.close()
 
     @property
+    def root(self) -> Path:
+        """The folder."""
+        return self._folder.root
+
+    @property
     def home(self) -> str:
         """The namespace that stands for the operator's own."""
         return self._home

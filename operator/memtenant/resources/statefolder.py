@@ -56,6 +56,11 @@ class StateFolder:
             raise
 
     @property
+    def root(self) -> Path:
+        """Where it is."""
+        return self._root
+
+    @property
     def uid(self) -> str:
         """Drawn once for each folder."""
         return self._uid

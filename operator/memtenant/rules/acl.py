@@ -9,6 +9,10 @@ SELECT of another database), what writes although it is flagged as a read (XREAD
 SORT, which reads keys that it does not name. HELLO, AUTH, RESET and QUIT cannot be denied by any
 rule, so they are not in it.
 
+Under Strict isolation (``own_keys``) the prefix is narrower: an agent reaches its own
+conversations, data keys and indexes, and the shared contexts. What counts the tenant as a whole
+(``x``, ``u``, ``q``) stays one for all its agents.
+
 A Steward may erase and export a person; Redis sees no difference to ReadWrite. Any agent may push
 to the queue of erasures; the operator honours what a Steward's audit key made. An export reads,
 and only the SDK refuses it to others.
@@ -211,12 +215,14 @@ def render_user(
     state: AccessState,
     password_hashes: tuple[str, ...],
     commands: frozenset[str],
+    own_keys: bool = False,
 ) -> AclUser:
     """The ACL user of one slot of an agent in this state.
 
     ``commands`` is the server's COMMAND LIST in lower case: SETUSER fails as a whole at a command
-    that the server does not know (``client|setinfo`` on Redis 7.0). Raises ``ValueError`` where a
-    password hash is not 64 lower-case hex digits.
+    that the server does not know (``client|setinfo`` on Redis 7.0). ``own_keys``: of the tenant's
+    content only the agent's own and the shared contexts (Strict isolation). Raises ``ValueError``
+    where a password hash is not 64 lower-case hex digits.
     """
     if not all(_SHA256.fullmatch(digest) for digest in password_hashes):
         raise ValueError(f"a password hash of {agent_user(tenant, agent, slot)} is not SHA-256 hex")
@@ -224,18 +230,22 @@ def render_user(
         name=agent_user(tenant, agent, slot),
         enabled=not state.off,
         password_hashes=password_hashes,
-        rules=_rules(tenant, access, state, commands),
+        rules=_rules(tenant, access, state, commands, agent if own_keys else ""),
     )
 
 
 def _rules(
-    tenant: TenantId, access: AgentAccess, state: AccessState, commands: frozenset[str]
+    tenant: TenantId,
+    access: AgentAccess,
+    state: AccessState,
+    commands: frozenset[str],
+    owner: AgentName = "",
 ) -> tuple[str, ...]:
     if state.mode is AccessMode.OFF:
         # Open connections outlive `off` until they are killed; without commands they do nothing.
         return ("-@all",)
     mode = AccessMode.HELD_OVER_QUOTA if access is AgentAccess.READ_ONLY else state.mode
-    rules = _RulesFor(tenant, commands)
+    rules = _RulesFor(tenant, commands, owner)
     match mode:
         case AccessMode.READ_WRITE:
             return rules.normal()
@@ -249,10 +259,12 @@ def _rules(
 
 @dataclass(frozen=True, slots=True)
 class _RulesFor:
-    """The rule forms of one tenant on one server (DATA.md, ACL)."""
+    """The rule forms of one tenant on one server (DATA.md, ACL); ``owner`` is the agent that
+    reaches only its own content, empty where it reaches all of the tenant's."""
 
     tenant: TenantId
     commands: frozenset[str]
+    owner: AgentName = ""
 
     def normal(self) -> tuple[str, ...]:
         return (
@@ -277,7 +289,7 @@ class _RulesFor:
         """Appends only: LSET, LPOP and EXPIRE destroy as well as DEL does."""
         return (
             *self._root("%R~", (*_SESSION, *_READS)),
-            self._selector(("rpush",), f"~{keys.records(self.tenant)}*:l"),
+            self._selector(("rpush",), f"~{self._conversations}*:l"),
             *self._bookkeeping_of_conversations(),
             *self._appendable_bookkeeping(),
             *self._always(),
@@ -292,7 +304,7 @@ class _RulesFor:
 
     def _root(self, permission: str, commands: Sequence[str]) -> tuple[str, ...]:
         patterns = (
-            f"{keys.records(self.tenant)}*",
+            *self._content,
             keys.conversations(self.tenant),
             keys.usage(self.tenant),
         )
@@ -303,7 +315,7 @@ class _RulesFor:
         )
 
     def _bookkeeping_of_conversations(self) -> tuple[str, ...]:
-        heads = f"~{keys.records(self.tenant)}*:h"
+        heads = f"~{self._conversations}*:h"
         # PERSIST: the head of a deleted conversation expires; an append under a hold keeps it.
         return (
             self._selector(("hset", "hincrby", "persist"), heads, f"~{keys.usage(self.tenant)}"),
@@ -312,14 +324,14 @@ class _RulesFor:
 
     def _appendable_bookkeeping(self) -> tuple[str, ...]:
         return (
-            self._selector(("hsetnx", "hget"), f"~{keys.dek(self.tenant, '*')}"),
-            self._selector(("rpush", "lrange"), f"~{keys.subject_index(self.tenant, '*')}"),
+            self._selector(("hsetnx", "hget"), *self._data_keys("~")),
+            self._selector(("rpush", "lrange"), f"~{self._indexes}"),
         )
 
     def _readable_bookkeeping(self) -> tuple[str, ...]:
         return (
-            self._selector(("hget",), f"%R~{keys.dek(self.tenant, '*')}"),
-            self._selector(("lrange",), f"%R~{keys.subject_index(self.tenant, '*')}"),
+            self._selector(("hget",), *self._data_keys("%R~")),
+            self._selector(("lrange",), f"%R~{self._indexes}"),
         )
 
     def _always(self) -> tuple[str, ...]:
@@ -338,6 +350,29 @@ class _RulesFor:
             self._selector(("hget", "hgetall"), f"%R~{keys.erasure_receipts(self.tenant)}"),
             self._selector(("fcall", "fcall_ro"), f"~{keys.prefix(self.tenant)}*"),
         )
+
+    @property
+    def _conversations(self) -> str:
+        """What the keys of the conversations begin with."""
+        base = keys.records(self.tenant)
+        return f"{base}{keys.own_scope(self.owner)}:" if self.owner else base
+
+    @property
+    def _content(self) -> tuple[str, ...]:
+        if not self.owner:
+            return (f"{self._conversations}*",)
+        return f"{self._conversations}*", f"{keys.records(self.tenant)}c:*"
+
+    def _data_keys(self, permission: str) -> tuple[str, ...]:
+        aliases: tuple[str, ...] = ("*",)
+        if self.owner:
+            aliases = (keys.own_alias(self.owner, "*"), keys.shared_alias("*"))
+        return tuple(f"{permission}{keys.dek(self.tenant, alias)}" for alias in aliases)
+
+    @property
+    def _indexes(self) -> str:
+        alias = keys.own_alias(self.owner, "*") if self.owner else "*"
+        return keys.subject_index(self.tenant, alias)
 
     def _selector(self, commands: Sequence[str], *patterns: str) -> str:
         return f"({' '.join((*(f'+{command}' for command in commands), *patterns))})"
@@ -360,7 +395,7 @@ def setuser_args(user: AclUser) -> tuple[str, ...]:
     )
 
 
-def template_digest(commands: frozenset[str]) -> str:
+def template_digest(commands: frozenset[str], *, own_keys: bool = False) -> str:
     """A digest of what `render_user` makes of these commands: a proof holds for one digest.
 
     Two releases, or two servers, that render the same rules have the same digest (hex SHA-256).
@@ -370,6 +405,6 @@ def template_digest(commands: frozenset[str]) -> str:
     flags = (False, True)
     for access, over_quota, held, off in product(AgentAccess, flags, flags, flags):
         state = AccessState(over_quota, held, off)
-        rules = "\n".join(_rules(sample, access, state, commands))
+        rules = "\n".join(_rules(sample, access, state, commands, "sample" if own_keys else ""))
         digest.update(f"{access}/{state.mode}\n{rules}\n\n".encode())
     return digest.hexdigest()

@@ -82,6 +82,7 @@ class Situation:
     ``cut_offs`` are fields of ``o:limits`` (`memtenant.rules.expiry`); ``audited`` is the entry in
     ``mt:store:audited`` as it should be (`memtenant.rules.audit`); ``told`` is what the audit knows
     of the tenant, ``new`` that its store knows nothing of it;
+    ``escrow`` wraps what the keys in bindings were derived from, where each agent has its own;
     ``shown`` and ``idle`` as in `memtenant.rules.credentials.advance`; ``rotate_token`` is the
     rotation that was last asked for.
     """
@@ -109,6 +110,7 @@ class Situation:
     rotate_token: str
     shown: Mapping[AgentName, Slot | None]
     idle: frozenset[str]
+    escrow: SecretKey | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,7 @@ def desired(situation: Situation, now: datetime, mint: Callable[[], str]) -> Des
             principals,
             state,
             situation.endpoint.commands,
+            own_keys=spec.isolation is Isolation.STRICT,
         ),
         revoke=step.revoke,
         limits=_limits(situation, state),
@@ -185,6 +188,8 @@ def render_principals(
     accesses: Mapping[AgentName, AgentAccess],
     state: AccessState,
     commands: frozenset[str],
+    *,
+    own_keys: bool = False,
 ) -> tuple[AclUser, ...]:
     """The users of every credential. A principal whose access is not known may only read."""
     return tuple(
@@ -196,6 +201,7 @@ def render_principals(
             state=state,
             password_hashes=(hashlib.sha256(credential.password.encode()).hexdigest(),),
             commands=commands,
+            own_keys=own_keys,
         )
         for name, principal in principals.items()
         for slot, credential in sorted(principal.slots.items())
@@ -340,7 +346,7 @@ def _binding(situation: Situation, agent: AgentName, principal: Principal) -> Bi
         port=endpoint.port,
         username=agent_user(identity.tenant, name, principal.shown),
         password=credential.password,
-        keyring=agent_keyring(situation.keys.opened, agent, audit_key).to_json(),
+        keyring=agent_keyring(situation.keys.opened, agent, audit_key, situation.escrow).to_json(),
         policy=TenantPolicy(
             isolation=BoundIsolation(spec.isolation.value),
             encryption=spec.encryption.mode,

@@ -154,11 +154,12 @@ def is_true_mark(raw: bytes, subject: str, ground: Ground) -> bool:
     return steward and mark.is_sealed_by(key, ground.tenant, subject)
 
 
-def operator_mark(receipt: ErasureReceipt, ground: Ground) -> bytes:
-    """The tombstone that the operator sets for a request that it honours."""
+def operator_mark(receipt: ErasureReceipt, ground: Ground, subject: str) -> bytes:
+    """The tombstone that the operator sets beside a data key of the person, whose alias is
+    ``subject``, for a request that it honours."""
     key = operator_mark_key(ground.installation_root, ground.tenant)
     request = bytes.fromhex(receipt.id)
-    return Tombstone.by_operator(request, key, ground.tenant, receipt.subject).to_bytes()
+    return Tombstone.by_operator(request, key, ground.tenant, subject).to_bytes()
 
 
 def outdated(receipts: Mapping[str, ErasureReceipt], room_for: int) -> list[str]:

@@ -61,10 +61,13 @@ def settle_keys(
     roots: Roots,
     bindings: Iterable[AgentKeyring],
     now: datetime,
+    *,
+    per_agent: bool = False,
 ) -> KeyState:
     """Open the tenant's keyring, or make the first.
 
-    ``stored`` is the record's keyring, empty for a tenant that never had one. Raises
+    ``stored`` is the record's keyring, empty for a tenant that never had one; ``per_agent`` decides
+    what the first is like. Raises
     `KeyUnavailable` where keys exist that nothing at hand opens, or where the Secret for the first
     keys is not there; `KeyInvalid` where the record was changed.
     """
@@ -75,12 +78,13 @@ def settle_keys(
                 "spec.encryption.keySecretRef",
                 reason="KeySecretMissing",
             )
-        return KeyState(new_keyring(tenant, roots.declared, now=now), roots.declared, new=True)
+        made = new_keyring(tenant, roots.declared, now=now, per_agent=per_agent)
+        return KeyState(made, roots.declared, new=True)
     keyring = Keyring.from_json(stored, tenant)
     if roots.declared is not None and keyring.opens_with(roots.declared):
         return KeyState(open_keyring(keyring, roots.declared), roots.declared)
     if keyring.opens_with(roots.operator_made):
         former = open_keyring(keyring, roots.operator_made)
     else:
-        former = recover(keyring, bindings)
+        former = recover(keyring, bindings, roots.operator_made)
     return KeyState(former, roots.declared, replaced=roots.declared is not None)

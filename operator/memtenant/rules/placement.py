@@ -247,16 +247,35 @@ def _store_refusals(applicant: Applicant, policy: str, store: StoreView) -> Iter
             f"{name} allows the RetentionPolicies {', '.join(rules.allowed_retention_policies)}, "
             f"not {policy!r}",
         )
-    if rules.min_isolation is Isolation.MODERATE and spec.isolation is Isolation.MINIMAL:
-        yield Refusal(
-            "IsolationTooWeak",
-            "spec.isolation",
-            f"{name} asks for isolation Moderate at least (tenantPolicy.minIsolation)",
-        )
+    yield from _isolation_refusals(spec.isolation, store, name)
     allowed = rules.allowed_deletion_policies
     if allowed is not None and spec.deletion_policy not in allowed:
         yield _deletion_refusal(spec.deletion_policy, allowed, name)
     yield from _memory_refusals(applicant, store, name)
+
+
+def _isolation_refusals(asked: Isolation, store: StoreView, name: str) -> Iterator[Refusal]:
+    dedicated, least = store.spec.dedicated is not None, store.spec.tenant_policy.min_isolation
+    if dedicated is not (asked is Isolation.STRICT):
+        yield Refusal(
+            "IsolationNotOffered",
+            "spec.isolation",
+            f"{name} makes an instance for each tenant with isolation Strict, and takes no others: "
+            "use isolation Strict (in a new tenant, as isolation cannot change), or name a shared "
+            "store"
+            if dedicated
+            else f"{name} is one server for all its tenants, and isolation Strict is an instance "
+            "of one's own: name a store with spec.dedicated",
+        )
+    elif least is not None and _STRENGTH[asked] < _STRENGTH[least]:
+        yield Refusal(
+            "IsolationTooWeak",
+            "spec.isolation",
+            f"{name} asks for isolation {least} at least (tenantPolicy.minIsolation)",
+        )
+
+
+_STRENGTH = {Isolation.MINIMAL: 0, Isolation.MODERATE: 1, Isolation.STRICT: 2}
 
 
 def _memory_refusals(applicant: Applicant, store: StoreView, name: str) -> Iterator[Refusal]:

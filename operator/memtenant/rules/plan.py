@@ -25,6 +25,7 @@ __all__ = [
     "RemoveBinding",
     "Revoke",
     "SaveRecord",
+    "SetInstance",
     "SetState",
     "SetUsers",
     "WriteBinding",
@@ -47,6 +48,16 @@ class AddFinalizer:
 
     def __str__(self) -> str:
         return "add finalizer"
+
+
+@dataclass(frozen=True, slots=True)
+class SetInstance:
+    """Make a Strict tenant's instance what it should be; ``changes`` say what differs."""
+
+    changes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"set instance: {'; '.join(self.changes)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +162,7 @@ class RemoveBinding:
 
 Action = (
     AddFinalizer
+    | SetInstance
     | Revoke
     | SaveRecord
     | SetState

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from memtenant.api.fields import Isolation
 from memtenant.rules.acl import AccessState
 from memtenant.rules.credentials import Advance
 from memtenant.rules.desired import Desired, accesses_from, render_principals
@@ -91,7 +92,14 @@ def standing(
     return Standing(
         Desired(
             record=record,
-            users=render_principals(record.tenant, record.principals, accesses, state, commands),
+            users=render_principals(
+                record.tenant,
+                record.principals,
+                accesses,
+                state,
+                commands,
+                own_keys=record.isolation == Isolation.STRICT,
+            ),
             revoke=(),
             limits=_limits(before, matters, state),
             access={

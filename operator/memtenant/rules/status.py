@@ -39,6 +39,7 @@ __all__ = [
     "as_json",
     "deletion_blocked",
     "enforced",
+    "instance_away",
     "ready_status",
     "refused",
     "unreadable_data_keys",
@@ -314,6 +315,23 @@ def waiting(
     if ready is None or ready.status is not _TRUE or ready.observed_generation != generation:
         findings.append(Finding(ConditionType.READY, _UNKNOWN, reason, message))
     return with_findings(before, findings, now=now, generation=generation)
+
+
+def instance_away(
+    before: MemoryTenantStatus, reason: str, message: str, *, now: datetime, generation: int
+) -> MemoryTenantStatus:
+    """The status of a tenant whose own instance does not answer: its agents cannot work, and
+    nobody has to mend it yet."""
+    return with_findings(
+        before,
+        (
+            Finding(ConditionType.READY, _FALSE, reason, message),
+            Finding(ConditionType.RECONCILING, _TRUE, reason, message),
+            Finding(ConditionType.STALLED, _FALSE, reason),
+        ),
+        now=now,
+        generation=generation,
+    )
 
 
 def deletion_blocked(

@@ -2,7 +2,7 @@
 
 from memtenant.stores.acl import Saved, UsersSet
 from memtenant.stores.admin import Fence, StoreAdmin
-from memtenant.stores.admin_acl import admin_rules
+from memtenant.stores.admin_acl import admin_rules, instance_rules
 from memtenant.stores.connection import Address, StoreSettings, StoreTls
 from memtenant.stores.data_keys import StoredDataKey
 from memtenant.stores.erasure import Finding, Sought, StoreErasure, TenantCalls
@@ -52,4 +52,5 @@ __all__ = [
     "UsageScan",
     "UsersSet",
     "admin_rules",
+    "instance_rules",
 ]

@@ -16,6 +16,8 @@ from collections.abc import (
 from types import TracebackType
 from typing import TypeVar
 
+from redis.exceptions import ResponseError
+
 from memtenant.clock import Clock, system_clock
 from memtenant.errors import FencedOut, MemtenantError, StoreUnavailable
 from memtenant.functions.library import libraries
@@ -58,12 +60,14 @@ from memtenant.stores.nodes import (
 from memtenant.stores.owner import StoreOwner
 from memtenant.stores.probe import Expectation
 from memtenant.stores.purge import LatestRecord, Progress
+from memtenant.stores.refusals import translated
 from memtenant.stores.scan import Pace, ScanPosition
 from memtenant.stores.sentinel import SentinelSettings, SentinelWatch
 from memtenant.stores.tenant_state import StateChange, TenantState
 from memtenant.stores.together import Together
 from memtenant.stores.usage import UsageScan
 from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.keys import audit_queue
 
 __all__ = ["Fence", "StoreAdmin"]
 
@@ -87,7 +91,8 @@ class StoreAdmin:
     Reading needs no lead. Every write is fenced by the term that ``fence`` tells at that moment:
     `FencedOut` means that another operator leads. After ``EpochBehind`` or a changed run id of
     the primary (it lost its data, or another node was promoted), `discover` and `lead` again.
-    One instance belongs to one event loop; its methods may run concurrently.
+    One instance belongs to one event loop; its methods may run concurrently. ``own_keys``: of a
+    tenant's content an agent reaches only its own, which the proofs have to show.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class StoreAdmin:
         clock: Clock = system_clock,
         pace: Pace | None = None,
         replication_patience: float = REPLICATION_PATIENCE,
+        own_keys: bool = False,
     ) -> None:
         """With ``sentinels`` these are asked where the primary is, at each `discover`."""
         self._settings = settings
@@ -109,6 +115,7 @@ class StoreAdmin:
         self._clock = clock
         self._pace = pace or Pace(clock=clock)
         self._patience = replication_patience
+        self._own_keys = own_keys
         self._facts: StoreFacts | None = None
         self._clients: dict[Address, NodeClient] = {}
         self._proofs: dict[tuple[str, str], MatrixProof] = {}
@@ -329,6 +336,13 @@ class StoreAdmin:
         self._term()
         return await self._everywhere(acl.save_users)
 
+    async def set_maxmemory(self, size: int) -> None:
+        """How many bytes the primary may take; only where the operator's user may say so."""
+        self._term()
+        reply = await self._primary.call("CONFIG", "SET", "maxmemory", str(size))
+        if isinstance(reply, ResponseError):
+            raise translated(reply, str(self._primary.address))
+
     # --- proof -----------------------------------------------------------------------------
 
     async def prove_matrix(self) -> MatrixProof:
@@ -338,12 +352,16 @@ class StoreAdmin:
         """
         facts, term = self.facts, self._term()
         versions = {f"{node.flavour} {node.version}": node for node in facts.nodes}
-        template = template_digest(facts.commands)
+        template = template_digest(facts.commands, own_keys=self._own_keys)
         proofs = []
         for version, node in sorted(versions.items()):
             if (version, template) not in self._proofs:
                 self._proofs[version, template] = await prove_matrix(
-                    self._client(node.address), node, facts.commands, term
+                    self._client(node.address),
+                    node,
+                    facts.commands,
+                    term,
+                    own_keys=self._own_keys,
                 )
             proofs.append(self._proofs[version, template])
         return MatrixProof.of_all(proofs)
@@ -362,7 +380,9 @@ class StoreAdmin:
     async def _prove_users(self, users: list[AclUser]) -> NodeResults[dict[str, tuple[str, ...]]]:
         categories = {node.address: node.categories for node in self.facts.nodes}
         return await self._everywhere(
-            lambda node: probe.prove_users(node, users, categories[node.address])
+            lambda node: probe.prove_users(
+                node, users, categories[node.address], own_keys=self._own_keys
+            )
         )
 
     async def probe(self, username: str, password: str) -> None:
@@ -374,7 +394,9 @@ class StoreAdmin:
         """
         expected = (await self._expecting([username]))[username]
         found = await self._everywhere(
-            lambda node: probe.probe(node, self._settings, username, password, expected)
+            lambda node: probe.probe(
+                node, self._settings, username, password, expected, own_keys=self._own_keys
+            )
         )
         found.require_all()
 
@@ -455,6 +477,13 @@ class StoreAdmin:
     async def look_at_seals(self) -> SealView:
         """What the sealer says of itself and of each tenant's log."""
         return await sealed.look_at_seals(self._primary)
+
+    async def queued_events(self, tenant: TenantId) -> int:
+        """How many events are in the tenant's audit queue."""
+        reply = await self._primary.call("LLEN", audit_queue(tenant))
+        if isinstance(reply, ResponseError):
+            raise translated(reply, str(self._primary.address))
+        return reply if isinstance(reply, int) else 0
 
     async def finish_closed(self, *, sealed_before: bool) -> tuple[TenantId, ...]:
         """End the audit of deleted tenants whose queues are drained; whose ended."""

@@ -14,7 +14,7 @@ from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
 from memtenant.stores.connection import Command, NodeClient
 from memtenant.tenancy.keys import STORE_EPOCH, STORE_OWNER
 
-__all__ = ["Lacking", "admin_rules", "missing_permissions"]
+__all__ = ["Lacking", "admin_rules", "instance_rules", "missing_permissions"]
 
 _SAMPLE_KEY = "mt:{store.permissions}:o:limits"
 _SAMPLE_USER = "mt.store.permissions.check.a"
@@ -100,6 +100,12 @@ def admin_rules(commands: frozenset[str] | None = None) -> tuple[str, ...]:
         if (name != "client|setinfo" if commands is None else name in commands)
     ]
     return ("resetkeys", "resetchannels", "-@all", "~mt:*", *(f"+{name}" for name in known))
+
+
+def instance_rules() -> tuple[str, ...]:
+    """The operator's rules on an instance of a tenant's own, whose size it also sets. Without what
+    Redis 7.0 does not know: they are written before the server is asked."""
+    return (*admin_rules(), "+config|set")
 
 
 @dataclass(frozen=True, slots=True)

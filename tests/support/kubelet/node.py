@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -178,8 +179,14 @@ class Pod:
                 process.terminate()
 
     def _answers(self, probe: Object) -> bool:
-        get = probe.get("httpGet", {"port": 0, "path": ""})
         ports = {p.get("name"): p["containerPort"] for p in self._container.get("ports", ())}
+        if "tcpSocket" in probe:
+            port = probe["tcpSocket"]["port"]
+            with contextlib.suppress(OSError):
+                socket.create_connection((self.address, ports.get(port, port)), 1.0).close()
+                return True
+            return False
+        get = probe.get("httpGet", {"port": 0, "path": ""})
         url = f"http://{self.address}:{ports.get(get['port'], get['port'])}{get['path']}"
         try:
             return urllib3.request("GET", url, timeout=1.0, retries=False).status < 400
@@ -213,6 +220,13 @@ class Kubelet:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kubelet", daemon=True)
         self._thread.start()
+
+    def address(self, namespace: str, pod: str) -> str:
+        """Where a pod's servers listen; empty for one that is not there."""
+        for mine in list(self._pods.values()):
+            if (mine.metadata["namespace"], mine.metadata["name"]) == (namespace, pod):
+                return mine.address
+        return ""
 
     def log(self, namespace: str, pod: str, container: str) -> str:
         """What a container printed since its pod was first started."""

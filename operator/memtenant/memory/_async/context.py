@@ -316,7 +316,8 @@ class SharedContext:
             raise UsageError("about is a list of users: about=['…']")
         opened = self._store.source.current()
         tenant, name_key = opened.binding.tenant, opened.keyring.name_key
-        return tuple(subject_index(tenant, index_alias(name_key, user)).encode() for user in about)
+        names = (index_alias(name_key, user, opened.owner) for user in about)
+        return tuple(subject_index(tenant, name).encode() for name in names)
 
     @property
     def _agent(self) -> str:

@@ -102,7 +102,7 @@ class Erased:
 
 async def read_places(store: ReadStore, subject: Subject) -> SubjectPlaces:
     """What the person's index names now."""
-    index = keys.subject_index(subject.tenant, subject.alias)
+    index = keys.subject_index(subject.tenant, subject.named)
     entries = value((await store.read(("LRANGE", index, 0, -1)))[0])
     found = entries if isinstance(entries, list) else []
     return places_of(subject, [one for one in found if isinstance(one, bytes)])
@@ -210,7 +210,7 @@ class Requests:
         opened = self._store.source.current(look=True)
         check_may_forget(opened.binding, consent_reference)
         subject = subject_of(opened, user)
-        data_key = keys.dek(subject.tenant, subject.alias)
+        data_key = keys.dek(subject.tenant, subject.named)
         held, mark = (
             value(reply)
             for reply in await self._store.read(
@@ -265,7 +265,7 @@ class Requests:
         receipt = await self.receipt(known.id.hex())
         if receipt is not None and receipt.phase is not ErasurePhase.REFUSED:
             return known.id, receipt
-        mine = known.is_sealed_by(opened.keyring.audit_key, subject.tenant, subject.alias)
+        mine = known.is_sealed_by(opened.keyring.audit_key, subject.tenant, subject.named)
         return (known.id if mine else new_request_id()), None
 
     async def _told(self, opened: OpenBinding, user: str) -> Intent:
@@ -273,7 +273,7 @@ class Requests:
         key is not used any more."""
         binding = opened.binding
         name_key = opened.keyring.name_key
-        where = user_place(binding.tenant, binding.policy.isolation, name_key, user)
+        where = user_place(binding.tenant, binding.policy.isolation, name_key, user, opened.owner)
         intent = Intent(Operation.FORGET, where)
         await self._store.note(intent)
         if self._store.auditor.expects(reading=False):
@@ -281,7 +281,7 @@ class Requests:
         return intent
 
     async def _mark(self, opened: OpenBinding, subject: Subject, request: bytes) -> None:
-        name = keys.dek(subject.tenant, subject.alias)
+        name = keys.dek(subject.tenant, subject.named)
         mark = tombstone(opened, subject, request).to_bytes()
         try:
             await self._store.write(Plain(("HSETNX", name, "erased", mark)))

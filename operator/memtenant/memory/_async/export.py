@@ -77,12 +77,12 @@ class Exporter:
 
     async def _items(self, subject: Subject, user: str) -> AsyncIterator[ExportItem]:
         name_key = self._store.source.current().keyring.name_key
-        person = user_place(subject.tenant, subject.isolation, name_key, user)
+        person = user_place(subject.tenant, subject.isolation, name_key, user, subject.owner)
         await self._store.note(Intent(Operation.EXPORT, person))
-        own = keys.dek(subject.tenant, subject.alias).encode()
+        own = keys.dek(subject.tenant, subject.named).encode()
         replies = [value(one) for one in await self._store.read(*self._keys.lookup(own))]
         if replies[1] is not None:
-            self._keys.learn(subject.alias, replies)  # raises: erased, or about to be
+            self._keys.learn(subject.named, replies)  # raises: erased, or about to be
         where = await read_places(self._store, subject)
         for place in where.conversations:
             async for item in self._conversation(place, subject):

@@ -18,7 +18,7 @@ from memtenant.memory._async.audited import AuditedStore
 from memtenant.memory._async.conversation import Conversation
 from memtenant.memory._async.lane import TITLE, Lane
 from memtenant.memory._async.masks import Masks
-from memtenant.memory.agents import require_listed
+from memtenant.memory.agents import require_listed, require_shared
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Intent
 from memtenant.memory.codec import decode_value, unpack
@@ -180,17 +180,24 @@ class Tenant:
         """A session of a user: whose data it is. Nothing is sent yet.
 
         Whoever names the same session and user shares the conversation (Moderate isolation; under
-        Minimal the session alone decides). title: shown in `conversations`, stored with the next
-        append. agent: whose conversation it is, where that is not this one; under both isolations
-        it is the same. summariser: writes the summary, when `Conversation.context` or `.summarise`
-        finds it due. Neither id leaves the process in the clear. Raises `AgentNotListed`, and
+        Minimal the session alone decides, and under Strict each agent has its own). title: shown
+        in `conversations`, stored with the next append. agent: whose conversation it is, where
+        that is not this one: the same where agents share conversations, a `UsageError` under
+        Strict. summariser: writes the summary, when `Conversation.context` or `.summarise` finds it
+        due. Neither id leaves the process in the clear. Raises `AgentNotListed`, and
         `MaskingRejected` for a title that may not be stored.
         """
         opened = self._source.current()
         require_listed(opened, (opened.binding.agent, agent or opened.binding.agent))
+        require_shared(opened, agent)
         policy = opened.binding.policy
         where = conversation_place(
-            opened.binding.tenant, policy.isolation, opened.keyring.name_key, session, user
+            opened.binding.tenant,
+            policy.isolation,
+            opened.keyring.name_key,
+            session,
+            user,
+            opened.owner,
         )
         key = (where.place.conversation, where.subject.index.decode())
         with self._lock:
@@ -218,12 +225,12 @@ class Tenant:
             raise UsageError("limit is a number of conversations from 1 to 1000")
         opened = self._source.current()
         tenant, isolation = opened.binding.tenant, opened.binding.policy.isolation
-        index = index_alias(opened.keyring.name_key, user)
-        where = user_place(tenant, isolation, opened.keyring.name_key, user)
+        index = index_alias(opened.keyring.name_key, user, opened.owner)
+        where = user_place(tenant, isolation, opened.keyring.name_key, user, opened.owner)
         call = ReadIndex(self._once, where.subject.index)
         entries = await self._store.ask_audited(call, Intent(Operation.LIST, where))
         names, rest = next_page(entries, limit, cursor)
-        found = [listed_place(tenant, isolation, index, name) for name in names]
+        found = [listed_place(tenant, isolation, index, name, opened.owner) for name in names]
         places = [place for place in found if place is not None]
         if not places:
             return Page((), None)
@@ -298,7 +305,12 @@ class Tenant:
         require_listed(opened, (opened.binding.agent,))
         policy = opened.binding.policy
         where = conversation_place(
-            opened.binding.tenant, policy.isolation, opened.keyring.name_key, thread, user
+            opened.binding.tenant,
+            policy.isolation,
+            opened.keyring.name_key,
+            thread,
+            user,
+            opened.owner,
         )
         return self._checkpoints(where)
 
@@ -306,12 +318,12 @@ class Tenant:
         """The checkpoints of every thread of a user, those begun last first."""
         opened = self._source.current()
         tenant, isolation = opened.binding.tenant, opened.binding.policy.isolation
-        index = index_alias(opened.keyring.name_key, user)
-        where = user_place(tenant, isolation, opened.keyring.name_key, user)
+        index = index_alias(opened.keyring.name_key, user, opened.owner)
+        where = user_place(tenant, isolation, opened.keyring.name_key, user, opened.owner)
         call = ReadIndex(self._once, where.subject.index)
         entries = await self._store.ask_audited(call, Intent(Operation.LIST, where))
         names, _ = next_page(entries, max(len(entries), 1), None)
-        found = [listed_place(tenant, isolation, index, name) for name in names]
+        found = [listed_place(tenant, isolation, index, name, opened.owner) for name in names]
         return [self._checkpoints(place) for place in found if place is not None]
 
     def _checkpoints(self, where: ConversationPlace) -> Checkpoints:
@@ -325,8 +337,9 @@ class Tenant:
         """What the tenant uses of its quotas, as the writes through memtenant were counted; the
         operator's measurement decides. One round trip.
 
-        active_within: counts also the conversations that were appended to in that time. That looks
-        at the head of every conversation of the tenant, 500 in a round trip.
+        active_within: counts also the conversations that were appended to in that time (under
+        Strict isolation, those of this agent). That looks at the head of every conversation, 500
+        in a round trip.
         """
         found = await self._store.ask(ReadUsage(self._once))
         if active_within is None:
@@ -341,7 +354,7 @@ class Tenant:
         names = value(replies[0])
         while isinstance(names, list) and names:
             start += _HEADS_AT_ONCE
-            heads = heads_of(tenant, names)
+            heads = heads_of(tenant, names, self._source.current().owner)
             *writers, names = (
                 value(reply)
                 for reply in await self._store.read(
@@ -368,8 +381,10 @@ class Tenant:
         from memtenant.memory._async.erasure import Requests  # by Stewards alone
 
         receipt = await Requests(self._store).forget(user, consent_reference)
-        self._keys.forget(receipt.subject)
-        index = subject_index(self._source.current().binding.tenant, receipt.subject).encode()
+        opened = self._source.current()
+        named = index_alias(opened.keyring.name_key, user, opened.owner)
+        self._keys.forget(named)
+        index = subject_index(opened.binding.tenant, named).encode()
         with self._lock:
             for key in [key for key in self._open if key[1] == index.decode()]:
                 self._open.pop(key)[0].drop_copy()

@@ -1,0 +1,233 @@
+"""A Strict tenant's instance: made, connected to, and from then on a store like any other.
+
+The store that the tenant is placed on is a template (`spec.dedicated`). Its instance has a link of
+its own, under the tenant's name, so that quotas, repair, expiry, erasures and keys in motion need
+not know where a tenant's memory lies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import replace
+
+from memtenant.api.store import MemoryStoreSpec
+from memtenant.api.tenant import MemoryTenantSpec
+from memtenant.errors import KeyUnavailable, MemtenantError, StoreUnavailable
+from memtenant.jobs.link import StoreLink
+from memtenant.reconcile.systemusers import forget_system_users, provide_system_users
+from memtenant.reconcile.taking import inspect, take
+from memtenant.reconcile.telling import tell_policies
+from memtenant.reconcile.world import World, mint_password
+from memtenant.resources.port import EventType, ObjectKey, SecretDraft, StoredSecret
+from memtenant.rules.acl import template_digest
+from memtenant.rules.instance import (
+    ADMIN_USER,
+    Instance,
+    Sighting,
+    admin_line,
+    instance_labels,
+    instance_name,
+)
+from memtenant.stores import Address, MatrixProof, StoreAdmin, StoreSettings, instance_rules
+from memtenant.tenancy.identity import TenantId
+
+__all__ = [
+    "InstanceNeeded",
+    "NotRunning",
+    "instance_changes",
+    "let_go_of_instance",
+    "look_at_instance",
+    "remove_instance",
+    "take_instance",
+    "wanted_instance",
+]
+
+_OWNER = "tenant-instance"
+_PASSWORD = "password"  # noqa: S105 - a key in a Secret
+
+
+class InstanceNeeded(MemtenantError):
+    """The tenant may be on this store, and its instance is still to be made or to be connected to:
+    ``changes`` say in words what of it."""
+
+    retryable = True
+
+    def __init__(self, wanted: Instance, changes: tuple[str, ...]) -> None:
+        super().__init__(
+            f"the instance of {wanted.tenant} is still to be made", reason="InstanceNotReady"
+        )
+        self.wanted = wanted
+        self.changes = changes
+
+
+class NotRunning(MemtenantError):
+    """The instance does not run, or does not answer: looked at again soon."""
+
+    retryable = True
+
+
+def wanted_instance(
+    tenant: TenantId, store: str, template: MemoryStoreSpec, spec: MemoryTenantSpec
+) -> Instance:
+    """The tenant's instance as store and quota say."""
+    assert template.dedicated is not None  # noqa: S101 - asked of templates alone
+    return Instance(tenant, store, spec.quota.memory.bytes, template.dedicated)
+
+
+async def instance_changes(world: World, wanted: Instance) -> tuple[str, ...]:
+    """What of the instance is not as it should be, in words."""
+    changes = await world.host.changes(wanted)
+    link = world.links.get(str(wanted.tenant))
+    if link is not None and link.facts is not None:
+        now = link.facts.primary.maxmemory
+        if now != wanted.maxmemory:
+            changes = (*changes, f"maxmemory of {wanted.name}: {now} → {wanted.maxmemory}")
+    return changes
+
+
+async def take_instance(world: World, wanted: Instance) -> StoreLink:
+    """Make the instance what it should be, connect to it, and lead it.
+
+    Raises `NotRunning` while it is on its way, or away.
+    """
+    async with world.instance_locks.setdefault(wanted.tenant, asyncio.Lock()):
+        secret = await _secret(world, wanted.tenant)
+        password = secret.data[_PASSWORD].decode()
+        sighting = await world.host.make(wanted, password)
+        if not sighting.host:
+            _fail(world, wanted, sighting.why)
+        link = await _link(world, wanted, sighting, password)
+        was_ready = link.ready
+        try:
+            await take(link)
+            await provide_system_users(world, link)
+            if not was_ready:
+                await tell_policies(world, link)
+            await _size(link, wanted)
+        except StoreUnavailable as error:
+            link.failure = error
+            _fail(world, wanted, str(error))
+        except MemtenantError as error:
+            link.failure = error
+            raise
+        link.failure = None
+        if sighting.outdated:
+            await _restart_in_turn(world, wanted, link)
+        elif world.restarting.get(wanted.store) == wanted.tenant:
+            del world.restarting[wanted.store]
+        return link
+
+
+async def _restart_in_turn(world: World, wanted: Instance, link: StoreLink) -> None:
+    """End the process that runs with an earlier image, unless another instance of the store is
+    away: an image that does not start stops the first instance, and no other."""
+    others = world.ledger.committed(wanted.store).keys() - {wanted.tenant}
+    known = (world.links.get(str(tenant)) for tenant in others)
+    if not all(other is not None and other.ready for other in known):
+        return
+    if world.restarting.setdefault(wanted.store, wanted.tenant) != wanted.tenant:
+        return
+    why = f"it restarts with image {wanted.template.image}"
+    link.failure = StoreUnavailable(why)
+    await world.host.restart(wanted)
+    declared = world.mirror.get(ObjectKey.tenant(wanted.tenant.namespace, wanted.tenant.name))
+    if declared is not None:
+        await world.resources.emit_event(
+            declared, EventType.NORMAL, "InstanceRestarted", f"{wanted.name}: {why}"
+        )
+    _fail(world, wanted, why)
+
+
+async def look_at_instance(world: World, wanted: Instance) -> StoreLink | None:
+    """The instance as it is, without a write, for a preview; None where there is none to ask."""
+    stored = await world.resources.get_secret(world.resources.home, wanted.name)
+    sighting = await world.host.look(wanted)
+    if stored is None or not sighting.host:
+        return None
+    link = await _link(world, wanted, sighting, stored.data.get(_PASSWORD, b"").decode())
+    link.facts = await inspect(link)
+    template = template_digest(link.facts.commands, own_keys=True)
+    link.proof = MatrixProof(link.facts.primary.version, template, checked=0, denied=0)
+    return link
+
+
+def _fail(world: World, wanted: Instance, why: str) -> None:
+    link = world.links.get(str(wanted.tenant))
+    if link is not None and link.failure is None:
+        link.failure = StoreUnavailable(why)
+    raise NotRunning(f"The tenant's instance {wanted.name}: {why}", reason="InstanceNotReady")
+
+
+async def _size(link: StoreLink, wanted: Instance) -> None:
+    """The quota is what the server itself refuses to pass, at once and without a restart."""
+    assert link.facts is not None  # noqa: S101 - it was just taken
+    if link.facts.primary.maxmemory != wanted.maxmemory:
+        await link.admin.set_maxmemory(wanted.maxmemory)
+        primary = replace(link.facts.primary, maxmemory=wanted.maxmemory)
+        link.facts = replace(link.facts, primary=primary)
+
+
+async def _link(world: World, wanted: Instance, sighting: Sighting, password: str) -> StoreLink:
+    """The instance's link, made anew where it is reached in another way than before."""
+    name = str(wanted.tenant)
+    endpoint = Address(sighting.host, sighting.port)
+    digest = hashlib.sha256(f"{endpoint}\n{password}".encode()).hexdigest()
+    known = world.links.get(name)
+    if known is not None and known.digest == digest:
+        return known
+    admin = StoreAdmin(
+        StoreSettings(endpoint=endpoint, username=ADMIN_USER, password=lambda: password),
+        installation=world.installation,
+        fence=world.fence,
+        clock=world.clock,
+        pace=world.pace(),
+        own_keys=True,
+    )
+    key = ObjectKey.tenant(wanted.tenant.namespace, wanted.tenant.name)
+    link = StoreLink(name, wanted.store, key, digest, admin, endpoint)
+    if known is not None:
+        link.tenants, link.usage, link.measured_at = known.tenants, known.usage, known.measured_at
+        link.working, link.mending = known.working, known.mending
+        await known.admin.close()
+    world.links[name] = link
+    return link
+
+
+async def _secret(world: World, tenant: TenantId) -> StoredSecret:
+    """The operator's credentials of the instance, made once: in the home namespace, where the
+    instance's pod reads the password's hash."""
+    home, name = world.resources.home, instance_name(tenant)
+    stored = await world.resources.get_secret(home, name)
+    password = stored.data.get(_PASSWORD) if stored else mint_password().encode()
+    if password is None:
+        raise KeyUnavailable(
+            f"Secret {home}/{name} lacks the operator's password of the instance of {tenant}: "
+            "delete the Secret, and a new one is made",
+            reason="AdminSecretInvalid",
+        )
+    draft = SecretDraft(
+        namespace=home,
+        name=name,
+        owner=_OWNER,
+        data={_PASSWORD: password, "admin.acl": admin_line(password.decode(), instance_rules())},
+        labels=instance_labels(tenant),
+    )
+    return await world.resources.apply_secret(draft, current=stored)
+
+
+async def remove_instance(world: World, tenant: TenantId, *, keep_data: bool) -> None:
+    """End the instance. With ``keep_data`` its volume stays, for a tenant that takes it over."""
+    await forget_system_users(world, str(tenant), None)
+    await let_go_of_instance(world, tenant)
+    await world.host.remove(tenant, keep_data=keep_data)
+    stored = await world.resources.get_secret(world.resources.home, instance_name(tenant))
+    if stored is not None and stored.owner == _OWNER:
+        await world.resources.delete_secret(stored)
+
+
+async def let_go_of_instance(world: World, tenant: TenantId) -> None:
+    """Close what was open to it."""
+    link = world.links.pop(str(tenant), None)
+    if link is not None:
+        await link.admin.close()

@@ -1,0 +1,52 @@
+"""A server becomes one that tenants can be on: looked at, claimed, led, and proven."""
+
+from __future__ import annotations
+
+from memtenant.errors import StoreRefused
+from memtenant.jobs.link import StoreLink
+from memtenant.stores import StoreFacts
+
+__all__ = ["inspect", "lead", "take"]
+
+
+async def take(link: StoreLink) -> None:
+    """Look at an instance's node, claim it, lead it, and prove the rule template on it."""
+    link.facts = await inspect(link)
+    await lead(link)
+
+
+async def lead(link: StoreLink) -> None:
+    """Claim the server, lead it, and prove the rule template on it."""
+    if link.told_replicas is None:
+        link.told_replicas = link.replicas
+    await link.admin.lead()
+    await link.admin.load_functions()
+    await link.admin.admit_agents()
+    proof = await link.admin.prove_matrix()
+    if not proof.holds:
+        worst = (*proof.leaks, *proof.not_proven)[0]
+        raise StoreRefused(
+            f"{link.endpoint} ({proof.server}) does not keep tenants apart: {worst}",
+            reason="IsolationNotProven",
+        )
+    link.proof = proof
+
+
+async def inspect(link: StoreLink) -> StoreFacts:
+    """Look at every node; `StoreRefused` for what tenants could not be safe on."""
+    facts = await link.admin.discover()
+    if facts.primary.evicts:
+        raise StoreRefused(
+            f"{link.endpoint} evicts keys when it is full (maxmemory-policy "
+            f"{facts.primary.maxmemory_policy}): set noeviction, so that no memory is lost "
+            "silently",
+            reason="EvictionEnabled",
+        )
+    for node in facts.nodes:
+        if node.default_user_open:
+            raise StoreRefused(
+                f"{node.address} lets anybody in without a password as the default user, which no "
+                "ACL can keep a tenant from becoming (RESET): ACL SETUSER default off, and save it",
+                reason="DefaultUserOpen",
+            )
+    return facts
