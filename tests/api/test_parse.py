@@ -75,7 +75,7 @@ def test_what_a_person_mistyped_is_refused_by_name() -> None:
         ({"retention": {"content": "30 days"}}, "spec.retention.content", "write a whole number"),
         ({"quota": {"memory": "lots"}}, "spec.quota.memory", "512Mi"),
         ({"quota": {"memory": True}}, "spec.quota.memory", "cannot be bool"),
-        ({"isolation": "Strict"}, "spec.isolation", "'Moderate' or 'Minimal'"),
+        ({"isolation": "Paranoid"}, "spec.isolation", "'Strict', 'Moderate' or 'Minimal'"),
         ({"agents": [{"access": "Steward"}]}, "spec.agents.0.name", "required"),
     ],
 )

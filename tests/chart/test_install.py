@@ -90,7 +90,7 @@ def test_the_operator_may_touch_secrets_at_home_and_where_tenants_are(release: R
         ("create", "memorytenants"),
         ("delete", "memorytenants"),
         ("update", "memorystores"),
-        ("get", "pods"),
+        ("list", "pods"),
         ("create", "pods"),
         ("get", "configmaps"),
         ("patch", "namespaces"),
