@@ -1,7 +1,7 @@
 """Fixtures that every test may ask for, and the tier that a test belongs to.
 
-A test's tier follows from what it asks for: `cluster` if it needs the API server, `redis` if it
-needs a real server, otherwise `unit`. tests/run.py runs one tier after the other.
+A test's tier follows from what it asks for: `e2e` if it needs operators on an API server, `cluster`
+if it needs the API server, `redis` if it needs a real server, otherwise `unit`.
 """
 
 import secrets

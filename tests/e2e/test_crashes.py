@@ -12,7 +12,7 @@ from tests.e2e import invariants
 from tests.e2e.scene import Scene, eventually
 from tests.support.servers import Options
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.e2e
 
 _KILLS, _CHANGES = 12, 24
 

@@ -10,7 +10,7 @@ from tests.e2e.remembering import conversation_key, recall, remember
 from tests.e2e.scene import Scene, condition, eventually, login, works
 from tests.support.servers import Options, Server
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ def test_a_step_that_does_not_hold_ends_the_demo_with_an_error(tmp_path: Path) -
     assert "Done: " not in ended.stdout
 
 
-@pytest.mark.cluster
+@pytest.mark.e2e
 @pytest.mark.usefixtures("control_plane")
 def test_the_demo_with_a_cluster(tmp_path: Path) -> None:
     ended = run("cluster.py", tmp_path)
@@ -115,7 +115,7 @@ def test_the_demo_with_a_cluster(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("memtenant-*"))
 
 
-@pytest.mark.cluster
+@pytest.mark.e2e
 @pytest.mark.usefixtures("control_plane")
 def test_ctrl_c_on_a_terminal_stops_and_removes_everything(tmp_path: Path) -> None:
     with on_a_terminal("cluster.py", tmp_path) as (demo, terminal):

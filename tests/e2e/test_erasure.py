@@ -14,7 +14,7 @@ from tests.e2e.scene import Scene, eventually
 from tests.memory.bindings import QUICK, mount
 from tests.support.servers import Options, Server
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

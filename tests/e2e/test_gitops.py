@@ -14,7 +14,7 @@ from tests.e2e.scene import Scene
 from tests.support.controlplane import build
 from tests.support.servers import Options, Server
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.e2e
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "gitops"
 ARGO = ("--server-side", "--field-manager=argocd")

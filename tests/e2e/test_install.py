@@ -34,7 +34,7 @@ from tests.support.kubelet import running as running_kubelet
 from tests.support.processes import Unavailable
 from tests.support.servers import Flavour, Options, Server
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.e2e
 
 API = "memtenant.dev/v1alpha1"
 TEAM, OTHER, LATER = "support", "elsewhere", "later"

@@ -12,7 +12,7 @@ from tests.e2e.operator import Replica
 from tests.e2e.scene import Scene, eventually, works
 from tests.support.servers import Options, Server
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.e2e
 
 AWAY = 30.0
 """Seconds without an API server: longer than any lease or pause here."""

@@ -11,7 +11,7 @@ from tests.e2e import invariants
 from tests.e2e.scene import Scene, eventually, login, works
 from tests.support.servers import Options, Server
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.e2e
 
 MIB = 1024 * 1024
 

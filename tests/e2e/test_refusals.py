@@ -17,7 +17,7 @@ from tests.e2e.scene import API, Scene, condition, eventually
 from tests.e2e.witness import Json
 from tests.support.servers import Options
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

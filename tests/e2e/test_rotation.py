@@ -23,7 +23,7 @@ from tests.e2e.scene import Scene, eventually, login, works
 from tests.memory.bindings import mount
 from tests.support.servers import Options, Server
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from tests.e2e.scene import Scene, eventually, login, works
 from tests.support.relay import Proxy
 from tests.support.servers import Options
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.parametrize("appendonly", [True, False], ids=["data kept", "data lost"])

@@ -14,15 +14,23 @@ class Tier(enum.Enum):
     UNIT = "unit"
     REDIS = "redis"
     CLUSTER = "cluster"
+    E2E = "e2e"
+
+    @property
+    def needs_control_plane(self) -> bool:
+        """Whether it runs where the control plane is built."""
+        return self in (Tier.CLUSTER, Tier.E2E)
 
 
 _MEANING = {
     Tier.UNIT: "needs nothing but Python",
     Tier.REDIS: "needs a real Redis or Valkey server",
     Tier.CLUSTER: "needs the Kubernetes API server (`make control-plane`)",
+    Tier.E2E: "needs the Kubernetes API server, and operators as processes of their own",
 }
 
 _FIXTURES = {
+    Tier.E2E: {"scene", "fragile_scene", "stage"},
     Tier.CLUSTER: {"cluster"},  # `namespace` and `kubelet` ask for it
     Tier.REDIS: {"session_servers", "session_replicas", "start_server"},
 }
@@ -43,7 +51,7 @@ def mark(items: Iterable[pytest.Item]) -> None:
 def tier_of(item: pytest.Item) -> Tier:
     """The dearest tier among a test's own marks and the fixtures that it uses."""
     fixtures = set(getattr(item, "fixturenames", ()))
-    for tier in (Tier.CLUSTER, Tier.REDIS):
+    for tier in (Tier.E2E, Tier.CLUSTER, Tier.REDIS):
         if item.get_closest_marker(tier.value) or fixtures & _FIXTURES[tier]:
             return tier
     return Tier.UNIT

@@ -16,6 +16,8 @@ def test_plain(): pass
 def test_server(start_server): pass
 @pytest.mark.cluster
 def test_marked(): pass
+@pytest.mark.e2e
+def test_operators(): pass
 def test_namespace(namespace): pass
 def test_missing(): tiers.cannot_run("the moon is not here: `apt-get install moon`")
 def test_broken(): assert False
@@ -49,6 +51,7 @@ def run(module: str, *arguments: str, **env: str) -> "subprocess.CompletedProces
         ("unit", {"test_plain", "test_missing", "test_broken"}),
         ("redis", {"test_server"}),
         ("cluster", {"test_marked", "test_namespace"}),
+        ("e2e", {"test_operators"}),
     ],
 )
 def test_a_tier_is_what_a_test_needs(suite: Path, tier: str, names: set[str]) -> None:
