@@ -160,7 +160,7 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     name = f"test-{secrets.token_hex(4)}"
     cluster.create_namespace(name)
     yield name
-    cluster.try_kubectl("delete", "namespace", name, "--wait=false")
+    cluster.discard_namespace(name)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import http.client
 import json
 from typing import Any
 
-from tests.e2e.witness import PATHS, Json, client_tls
+from tests.e2e.witness import PATHS, Json
 from tests.support.controlplane.cluster import Cluster
 
 
@@ -13,7 +13,7 @@ class Api:
 
     def __init__(self, cluster: Cluster) -> None:
         self._connection = http.client.HTTPSConnection(
-            cluster.host, cluster.port, timeout=60, context=client_tls(cluster)
+            cluster.host, cluster.port, timeout=60, context=cluster.admin_tls()
         )
 
     def create(self, plural: str, raw: Json) -> tuple[int, Json]:

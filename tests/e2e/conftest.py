@@ -46,7 +46,7 @@ def staged(cluster: Cluster, folder: Path) -> Iterator[Scene]:
         witness.start()
         stack.callback(witness.close)
         scene = Scene(cluster, folder, stack, witness)
-        cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": scene.home}})
+        cluster.declare({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": scene.home}})
         try:
             yield scene
             if scene.replicas:
@@ -102,4 +102,4 @@ def _clear(scene: Scene) -> None:
             metadata = item["metadata"]
             api.discard(plural, metadata.get("namespace", ""), metadata["name"])
     for namespace in (scene.home, *scene.namespaces):
-        scene.cluster.try_kubectl("delete", "namespace", namespace, "--wait=false")
+        scene.cluster.discard_namespace(namespace)

@@ -118,7 +118,7 @@ class Scene:
         name = name or self.store_name
         password = server.admin_password.encode()
         self.secret(self.home, f"{name}-admin", {"password": password})
-        self.cluster.apply(
+        self.cluster.declare(
             _object(
                 "MemoryStore",
                 name,
@@ -135,13 +135,13 @@ class Scene:
     def policy(self, name: str = "", **spec: Any) -> str:
         """Declare a RetentionPolicy; its name."""
         name = name or self.policy_name
-        self.cluster.apply(_object("RetentionPolicy", name, spec))
+        self.cluster.declare(_object("RetentionPolicy", name, spec))
         return name
 
     def team(self, name: str = "", labels: Mapping[str, str] | None = None) -> str:
         """A namespace for tenants."""
         name = name or f"team-{self.tag}-{secrets.token_hex(2)}"
-        self.cluster.apply(
+        self.cluster.declare(
             {
                 "apiVersion": "v1",
                 "kind": "Namespace",
@@ -156,7 +156,7 @@ class Scene:
         """A Secret, or its next content."""
         self.secrets_made += data.values()
         encoded = {key: _base64(value) for key, value in data.items()}
-        self.cluster.apply(
+        self.cluster.declare(
             {
                 "apiVersion": "v1",
                 "kind": "Secret",
@@ -186,7 +186,7 @@ class Scene:
 
     def tenant(self, team: str, name: str, **spec: Any) -> None:
         """Declare a tenant, or change it."""
-        self.cluster.apply(self.tenant_object(team, name, **spec))
+        self.cluster.declare(self.tenant_object(team, name, **spec))
 
     def delete_tenant(self, team: str, name: str) -> None:
         """Ask for its deletion; does not wait."""

@@ -7,16 +7,11 @@ can hide), and that nothing was written while nothing should be.
 import http
 import http.client
 import json
-import ssl
-import tempfile
 import threading
-from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
-
-import yaml
 
 from tests.support.controlplane.cluster import Cluster
 
@@ -153,7 +148,7 @@ class Witness:
 
     def _connection(self) -> "_Opened":
         connection = http.client.HTTPSConnection(
-            self.cluster.host, self.cluster.port, timeout=120, context=client_tls(self.cluster)
+            self.cluster.host, self.cluster.port, timeout=120, context=self.cluster.admin_tls()
         )
         return _Opened(connection, self._open)
 
@@ -179,14 +174,3 @@ def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 def _version(item: Json) -> int:
     return int(item["metadata"]["resourceVersion"])
-
-
-def client_tls(cluster: Cluster) -> ssl.SSLContext:
-    user = yaml.safe_load(cluster.kubeconfig.read_text())["users"][0]["user"]
-    context = ssl.create_default_context(cafile=str(cluster.ca_file))
-    with tempfile.NamedTemporaryFile() as pem:
-        for part in ("client-certificate-data", "client-key-data"):
-            pem.write(b64decode(user[part]) + b"\n")
-        pem.flush()
-        context.load_cert_chain(pem.name)
-    return context

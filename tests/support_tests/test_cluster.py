@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +60,21 @@ def test_a_person_has_the_rights_of_their_group(cluster: Cluster, namespace: str
     stranger = cluster.kubeconfig_for_user("stranger", ["nobody"])
     with pytest.raises(KubectlFailed, match='User "stranger" cannot'):
         cluster.kubectl("get", "configmaps", "-n", namespace, kubeconfig=stranger)
+
+
+def test_what_is_declared_is_applied_and_a_refusal_is_told_in_kubectls_words(
+    cluster: Cluster, namespace: str
+) -> None:
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "s", "namespace": namespace},
+    }
+    for text in ("one", "two"):
+        cluster.declare({**secret, "data": {"a": b64encode(text.encode()).decode()}})
+    assert cluster.get("secret/s", "-n", namespace)["data"] == {"a": "dHdv"}
+    with pytest.raises(KubectlFailed, match="kubectl apply .*dat: field not declared"):
+        cluster.declare({**secret, "dat": {}})
 
 
 def test_what_an_object_owns_is_collected_with_it(cluster: Cluster, namespace: str) -> None:
