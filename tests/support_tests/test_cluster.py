@@ -73,7 +73,7 @@ def test_what_is_declared_is_applied_and_a_refusal_is_told_in_kubectls_words(
     for text in ("one", "two"):
         cluster.declare({**secret, "data": {"a": b64encode(text.encode()).decode()}})
     assert cluster.get("secret/s", "-n", namespace)["data"] == {"a": "dHdv"}
-    with pytest.raises(KubectlFailed, match="kubectl apply .*dat: field not declared"):
+    with pytest.raises(KubectlFailed, match=r"kubectl apply .*\.dat: field not declared"):
         cluster.declare({**secret, "dat": {}})
 
 
