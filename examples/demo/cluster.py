@@ -30,6 +30,9 @@ from tests.support.kubelet import running as running_kubelet
 from tests.support.processes import StartFailed, Unavailable
 from tests.support.servers import Flavour, Options, Server
 
+from memtenant.archive import ArchiveReader, verify
+from memtenant.audit.leaf import Verdict
+from memtenant.crypto.signing import VerifyingKey
 from memtenant.rules.record import record_name
 from memtenant.tenancy.identity import TenantId
 
@@ -62,6 +65,7 @@ class Demo:
         self.declare()
         self.agents_at_work()
         self.agents_remember()
+        self.seal()
         self.drift()
         self.quota()
         self.rotation()
@@ -159,6 +163,43 @@ class Demo:
                 lambda: b'"remaining":0' in b"".join(admin.hvals(receipts)),
                 "the operator looked everywhere, and writes in the receipt that nothing is left",
             )
+
+    def seal(self) -> None:
+        """A sealer beside the operator writes down what agents did; the operator cannot sign."""
+        story = self.story
+        story.chapter("What agents do is sealed into a log, by another process than the operator")
+        self.kubectl(
+            *("patch", "mtenant", "helpdesk", "-n", "helpdesk", "--type=merge"),
+            '-p={"spec":{"audit":{"mode":"Enabled"}}}',
+        )
+        self.kubectl("rollout", "status", f"deployment/{RELEASE}-sealer", "-n", HOME)
+        self.wait_for("helpdesk", "condition=AuditSealed", namespace="helpdesk")
+        self.help_desk("triage", "claim", "4711")
+        archive = self.kubelet.logs.parent / "claims" / HOME / f"{RELEASE}-archive"
+
+        def told() -> list[str]:
+            events = ArchiveReader.open(archive).events("helpdesk.helpdesk")
+            made = [one.event() for one in events if one.verdict is Verdict.GOOD]
+            return [f"{one.agent}: {one.operation.name}" for one in made]
+
+        story.until(lambda: "triage: CONTEXT_UPDATE" in told(), "its event is in the archive")
+        story.output(told()[-1])
+        key = f"{HOME}-audit"
+        published = self.cluster.get("configmap", "memtenant-log", "-n", key)["data"]["key"]
+
+        def sealed() -> bool:
+            found = verify(ArchiveReader.open(archive), public_key=VerifyingKey.parse(published))
+            tampered = [str(one) for one in found.findings if one.tampered]
+            sealed_to = {one.log_id: one.sealed for one in found.logs}
+            return not tampered and sealed_to.get("helpdesk.helpdesk", 0) >= len(told())
+
+        story.until(sealed, "and under a signed checkpoint, which anybody verifies")
+        user = f"system:serviceaccount:{HOME}:{RELEASE}"
+        asked = ("auth", "can-i", "get", "secret/memtenant-log", "-n", key, "--as", user)
+        story.command("kubectl", *asked)
+        answer = self.cluster.try_kubectl(*asked).stdout.strip()
+        story.denied(answer)
+        story.check(answer == "no", "the operator, which administers the store, cannot sign")
 
     def help_desk(self, name: str, command: str, *words: str) -> str:
         """Run examples/agent in a Pod that mounts the agent's binding; what it prints."""

@@ -1,6 +1,6 @@
 """`python -m tests.bench.sealing [EVENTS]`: from the queue of a real Valkey into a sealed archive.
 
-The whole way of the sealer: read, check every MAC, append, fsync, take away, and one seal at the end.
+The whole way of the sealer: read, check every MAC, append, fsync, take away; a seal at the end.
 Two queues, so that what is shared is shared; the disk is that of the temporary folder.
 """
 

@@ -102,6 +102,7 @@ def test_the_demo_with_a_cluster(tmp_path: Path) -> None:
     for words in (
         *TOLD_BY_BOTH,
         "$ helm install memtenant charts/memtenant",
+        "✓ the operator, which administers the store, cannot sign",
         "✓ the other replica leads once the Lease has run out",
         "without one failure",
         "is in use by 5 tenants",
