@@ -101,7 +101,25 @@ def _users(
             password_hashes=_hashes(reply),
             commands=node.commands,
         )
-        yield name, differences(rendered, reply, node.categories)
+        yield name, tuple(_shortened(differences(rendered, reply, node.categories)))
+
+
+def _shortened(found: tuple[str, ...]) -> Iterator[str]:
+    """Of a list of rules that was changed, only what is missing and what is more."""
+    lacking = [one.partition(" missing: ")[2].split() for one in found if " missing: " in one]
+    extra = [one.partition(" not wanted: ")[2].split() for one in found if " not wanted: " in one]
+    less = sorted({rule for rules in lacking for rule in rules} - {r for two in extra for r in two})
+    more = sorted({rule for rules in extra for rule in rules} - {r for two in lacking for r in two})
+    yield from (one for one in found if " missing: " not in one and " not wanted: " not in one)
+    if less:
+        yield f"lacks {' '.join(less[:_SHOWN_RULES])}"
+    if more:
+        yield f"has {' '.join(more[:_SHOWN_RULES])}"
+    if (lacking or extra) and not less and not more:
+        yield "its rules are in other selectors than they should be"
+
+
+_SHOWN_RULES = 12
 
 
 def _hashes(reply: Mapping[object, object] | None) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def _head(report: Report) -> Iterator[str]:
     yield f"<h1>Compliance report: {escape(report.policy)}</h1>\n"
     yield (
         f'<p class="lead">{_time(rfc3339(report.made))} · generation {report.generation} of the '
-        f"policy · {len(report.tenants)} tenants · events from "
+        f"policy · {_many(len(report.tenants), 'tenant')} · events from "
         f"{_time(rfc3339(report.period.since))} to {_time(rfc3339(report.period.until))}</p>\n"
     )
     yield '<section class="tiles" aria-label="Summary">'
@@ -283,6 +283,10 @@ def _missing(row: Row) -> str:
     return (
         f'<br><span class="Error">{escape(str(row["missing"]))}</span>' if "missing" in row else ""
     )
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _pill(status: str) -> str:
