@@ -48,10 +48,9 @@ class Operation(IntEnum):
     EXPIRED = 0x5A
     PURGED = 0x5B
     SPEC_SEEN = 0x5C
+    REPORT = 0x5D
     AUDIT_STARTED = 0x5E
     AUDIT_STOPPED = 0x5F
-
-    REPORT = 0x61
 
 
 class Failure(IntEnum):

@@ -43,6 +43,11 @@ class Manifest:
         )
 
     @property
+    def run(self) -> str:
+        """The name of the run: when it was made, as ``20260131t093000z``."""
+        return self.made.replace("-", "").replace(":", "").lower()
+
+    @property
     def digest(self) -> bytes:
         """SHA-256 of its bytes: what the audit log has."""
         return hashlib.sha256(self.to_json()).digest()

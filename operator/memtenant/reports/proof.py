@@ -15,6 +15,7 @@ from memtenant.crypto.signing import VerifyingKey
 from memtenant.errors import AuditEventMalformed, ReportInvalid
 from memtenant.reports.artefacts import read_report
 from memtenant.reports.report import Report
+from memtenant.reports.submission import report_detail
 from memtenant.rules.systemusers import SystemRole
 
 __all__ = ["Proof", "prove"]
@@ -50,7 +51,7 @@ def prove(
     said = tuple(str(one) for one in found.findings)
     if found.result is Result.TAMPERED:
         return Proof(Result.TAMPERED, said, report=report)
-    leaf = _leaf(reader, manifest.digest)
+    leaf = _leaf(reader, report_detail(manifest))
     if leaf is None:
         return _unknown(report, reader, said)
     sealed = next((one.sealed for one in found.logs if one.log_id == INSTALLATION_LOG), 0)
@@ -67,16 +68,16 @@ def prove(
     return Proof(found.result, said, where, report)
 
 
-def _leaf(reader: ArchiveReader, digest: bytes) -> SealedEntry | None:
+def _leaf(reader: ArchiveReader, detail: bytes) -> SealedEntry | None:
     for one in reader.events(INSTALLATION_LOG):
-        if one.verdict is not Verdict.GOOD or digest not in one.raw:
+        if one.verdict is not Verdict.GOOD or detail not in one.raw:
             continue
         try:
             event = one.event()
         except AuditEventMalformed:
             continue
         is_report = event.operation is Operation.REPORT
-        if is_report and event.agent == SystemRole.REPORTER.value and event.detail == digest:
+        if is_report and event.agent == SystemRole.REPORTER.value and event.detail == detail:
             return one
     return None
 
