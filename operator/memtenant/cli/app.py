@@ -21,6 +21,7 @@ from memtenant.cli.get import get
 from memtenant.cli.local import local
 from memtenant.cli.plan import plan
 from memtenant.cli.program import COMPLETE_ENV, completion, version
+from memtenant.cli.report import report
 from memtenant.cli.retention import retention
 from memtenant.cli.rotate import rotate
 from memtenant.cli.seal import seal
@@ -63,6 +64,7 @@ app.command(rich_help_panel=_DECLARING)(delete)
 app.command(rich_help_panel=_DECLARING)(rotate)
 app.add_typer(audit, name="audit", rich_help_panel=_RUNNING)
 app.add_typer(local, name="local", rich_help_panel=_RUNNING)
+app.add_typer(report, name="report", rich_help_panel=_RUNNING)
 app.add_typer(retention, name="retention", rich_help_panel=_RUNNING)
 app.add_typer(store, name="store", rich_help_panel=_RUNNING)
 app.command(rich_help_panel=_RUNNING)(seal)

@@ -1,0 +1,353 @@
+"""``memtenant report``: compliance reports over a state folder, shown, compared and verified."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from memtenant.archive import ArchiveReader
+from memtenant.archive.verify import Result
+from memtenant.audit.checkpoint import SignedCheckpoint
+from memtenant.cli import output, workspace
+from memtenant.cli.exits import ExitCode
+from memtenant.cli.inputs import Given
+from memtenant.cli.intents import local_intents
+from memtenant.cli.options import Output, State
+from memtenant.cli.output import Format
+from memtenant.cli.report_output import show_difference, show_report
+from memtenant.cli.reportjob import report_in_cluster
+from memtenant.cli.workspace import DEFAULT_STATE
+from memtenant.clock import system_clock, utc_from_rfc3339
+from memtenant.crypto.primitives import SecretKey
+from memtenant.crypto.signing import VerifyingKey
+from memtenant.errors import (
+    CheckpointInvalid,
+    InvalidResource,
+    KeyInvalid,
+    MemtenantError,
+    ResourceNotFound,
+    UsageError,
+)
+from memtenant.reports.artefacts import PAGE, REPORT, read_report
+from memtenant.reports.checks import Status
+from memtenant.reports.difference import difference
+from memtenant.reports.evidence import Period as Span
+from memtenant.reports.folder import FolderSources
+from memtenant.reports.making import Made, make_and_keep
+from memtenant.reports.proof import prove
+from memtenant.reports.report import Report
+from memtenant.resources.folder import FolderResources
+from memtenant.resources.port import Kind
+from memtenant.resources.reportobjects import reports_in_folder
+from memtenant.rules.systemusers import SystemRole, SystemSecret
+from memtenant.tenancy.period import Period
+
+__all__ = ["report"]
+
+report = typer.Typer(
+    help="Compliance reports: run, show, compare, verify.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+_USAGE = 3
+"""Of ``verify`` and ``audit``: the command was not understood."""
+
+
+class FailOn(StrEnum):
+    """From which status on a run ends with 1."""
+
+    NEVER = "never"
+    FAIL = "fail"
+    ERROR = "error"
+    WARN = "warn"
+
+
+_FAILING = {
+    FailOn.NEVER: frozenset[Status](),
+    FailOn.FAIL: frozenset({Status.FAIL}),
+    FailOn.ERROR: frozenset({Status.FAIL, Status.ERROR}),
+    FailOn.WARN: frozenset({Status.FAIL, Status.ERROR, Status.WARN}),
+}
+
+_Archive = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", envvar="MEMTENANT_ARCHIVE", help="The archive; else that of --state."
+    ),
+]
+_Folder = Annotated[
+    Path, typer.Argument(metavar="REPORT", help="A report's folder, or its report.json.")
+]
+
+
+@report.callback()
+def _group() -> None:
+    """Compliance reports: run, show, compare, verify."""
+
+
+@report.command()
+def run(
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy", "-p", metavar="NAME", help="The RetentionPolicy; else the only one."
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="Events from then on: 30d, or 2026-01-31T09:30:00Z."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Events up to then.")] = None,
+    archive: _Archive = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            envvar="MEMTENANT_REPORTS",
+            help="Where reports are kept, as POLICY/RUN; else reports/ of --state.",
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", metavar="FILE", help="The log's public key; else --state's."),
+    ] = None,
+    decrypt: Annotated[
+        bool,
+        typer.Option(
+            "--decrypt",
+            help="Open a sample of records with the keys of --state.",
+            show_default=False,
+        ),
+    ] = False,
+    fail_on: Annotated[
+        FailOn,
+        typer.Option("--fail-on", help="End with 1 where a control has this status or worse."),
+    ] = FailOn.NEVER,
+    state: State = DEFAULT_STATE,
+    form: Output = Format.TABLE,
+    in_cluster: Annotated[
+        bool,
+        typer.Option(
+            "--in-cluster", help="Be the job of a cluster: see the chart.", show_default=False
+        ),
+    ] = False,
+) -> None:
+    """Look at everything under a policy, judge each control, and write a report.
+
+    Reads the stores as the reporter's user and the archive as it is. Writes report.json,
+    report.html and manifest.json, and tells the audit log the manifest's hash. Without --since,
+    from the report before.
+
+    Examples:
+
+        memtenant report run --policy gdpr
+
+        memtenant report run --decrypt --fail-on error -o json
+
+    Exit code: 1 where --fail-on says so, or nothing could be judged.
+    """
+    if in_cluster:
+        if policy is None or archive is None or out is None:
+            raise UsageError("--in-cluster needs --policy, --archive and --out")
+        report_in_cluster(policy, archive, out)
+        return
+    if not workspace.is_made(state):
+        raise UsageError(f"nothing is declared in {state}: declare something with `apply`")
+    now = system_clock.now()
+    span = None
+    if since is not None or until is not None:
+        end = _moment(until, now) if until else now
+        span = Span(_moment(since or "30d", now), end)
+        if span.since >= span.until:
+            raise UsageError("--since is not before --until")
+    made = asyncio.run(
+        _run(
+            state,
+            policy,
+            span,
+            archive or state / "archive",
+            out or state / "reports",
+            key,
+            decrypt,
+        )
+    )
+    if form in (Format.JSON, Format.YAML):
+        output.data(made.report.to_document(), form)
+    else:
+        show_report(made.report)
+        output.line()
+        output.line(f"{made.folder / REPORT}")
+        if (made.folder / PAGE).exists():
+            output.line(f"{made.folder / PAGE}")
+    if not made.in_log:
+        output.warn("the audit log does not know of this report: no store takes its event")
+    failing = {one.judgement.status for one in made.report.results()} & _FAILING[fail_on]
+    raise typer.Exit(ExitCode.FAILED if failing else ExitCode.DONE)
+
+
+async def _run(
+    state: Path,
+    policy: str | None,
+    span: Span | None,
+    archive: Path,
+    out: Path,
+    key: Path | None,
+    decrypt: bool,
+) -> Made:
+    with FolderResources.open(state) as resources:
+        # Starts the embedded server where it does not run.
+        await local_intents(Given(), resources, state, None, create=False)
+        sources = FolderSources(
+            resources,
+            archive=archive,
+            signer=state / "audit",
+            key=_public_key(key) if key else None,
+            decrypt=decrypt,
+        )
+        stored = await resources.get_secret(resources.home, SystemRole.REPORTER.secret_name)
+        secret = SystemSecret() if stored is None else SystemSecret.from_data(stored.data)
+        home = await resources.get_namespace(resources.home)
+        with output.progress("Looking") as told:
+            return await make_and_keep(
+                sources,
+                reports_in_folder(resources),
+                policy or await _only_policy(resources),
+                out,
+                audit_key=SecretKey(secret.audit_key) if secret.audit_key else None,
+                period=span,
+                installation=home.uid if home else "",
+                progress=told,
+            )
+
+
+async def _only_policy(resources: FolderResources) -> str:
+    names = sorted(one.key.name for one in await resources.list(Kind.POLICY))
+    if len(names) != 1:
+        known = ", ".join(names) or "none"
+        raise UsageError(f"say which RetentionPolicy by --policy: there is {known}")
+    return names[0]
+
+
+@report.command()
+def show(folder: _Folder, form: Output = Format.TABLE) -> None:
+    """Show a report that was written, if its files are as the manifest knows them.
+
+    Example: `memtenant report show .memtenant/reports/gdpr/20261128-220000`
+    """
+    found = _read(folder)
+    if form in (Format.JSON, Format.YAML):
+        output.data(found.to_document(), form)
+    else:
+        show_report(found)
+
+
+@report.command()
+def diff(
+    before: _Folder,
+    after: Annotated[Path, typer.Argument(metavar="REPORT", help="The later one.")],
+    form: Output = Format.TABLE,
+) -> None:
+    """Show what changed between two reports: which control turned, what came and went.
+
+    Exit code: 2 where a control turned, 0 where none did.
+    """
+    row = difference(_read(before), _read(after))
+    if form in (Format.JSON, Format.YAML):
+        output.data(dict(row), form)
+    else:
+        show_difference(row)
+    raise typer.Exit(ExitCode.CHANGES if row["turned"] else ExitCode.DONE)
+
+
+@report.command()
+def verify(
+    folder: _Folder,
+    archive: _Archive = None,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", metavar="FILE", help="The log's public key, from elsewhere."),
+    ] = None,
+    trusted: Annotated[
+        Path | None,
+        typer.Option("--trusted-checkpoint", metavar="FILE", help="A checkpoint that you kept."),
+    ] = None,
+    state: State = DEFAULT_STATE,
+    form: Output = Format.TABLE,
+) -> None:
+    """Verify a report: its files by the manifest, the manifest by its leaf in the sealed log, the
+    log by its checkpoint. Needs no server and no secret.
+
+    Example: `memtenant report verify .memtenant/reports/gdpr/20261128-220000`
+
+    Exit code: 0 good, 1 changed, 2 incomplete (not sealed yet) or not anchored (no
+    --trusted-checkpoint), 3 wrong usage.
+    """
+    try:
+        reader = ArchiveReader.open(archive or state / "archive")
+        proof = prove(
+            _folder_of(folder),
+            reader,
+            public_key=_public_key(key) if key else None,
+            trusted=_checkpoint(trusted) if trusted else None,
+        )
+    except MemtenantError as error:
+        output.fail(str(error))
+        raise typer.Exit(_USAGE) from None
+    if form in (Format.JSON, Format.YAML):
+        output.data(
+            {"result": proof.result.name, "leaf": proof.leaf, "said": list(proof.said)}, form
+        )
+    else:
+        words = {Result.GOOD: "good", Result.TAMPERED: "changed", Result.INCOMPLETE: "incomplete"}
+        style = {Result.GOOD: "green", Result.TAMPERED: "red"}.get(proof.result, "yellow")
+        output.line(words[proof.result], style=style)
+        if proof.leaf:
+            output.line(f"    in the log: {proof.leaf}")
+        for said in proof.said:
+            output.line(f"    {said}")
+    raise typer.Exit(int(proof.result))
+
+
+def _read(folder: Path) -> Report:
+    return read_report(_folder_of(folder))[0]
+
+
+def _folder_of(folder: Path) -> Path:
+    found = folder.parent if folder.name == REPORT else folder
+    if not found.is_dir():
+        raise ResourceNotFound(f"{found} is no folder of a report")
+    return found
+
+
+def _moment(text: str, now: datetime) -> datetime:
+    """A time, or how long ago."""
+    try:
+        return Period.parse(text).before(now)
+    except InvalidResource:
+        pass
+    try:
+        return utc_from_rfc3339(text)
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is no time: write how long ago, as 30d, or 2026-01-31T09:30:00Z"
+        ) from None
+
+
+def _public_key(file: Path) -> VerifyingKey:
+    try:
+        return VerifyingKey.parse(file.read_text())
+    except (OSError, UnicodeDecodeError, KeyInvalid) as error:
+        raise UsageError(f"{file} holds no public key of a log: {error}") from None
+
+
+def _checkpoint(file: Path) -> SignedCheckpoint:
+    try:
+        return SignedCheckpoint.parse(file.read_bytes())
+    except (OSError, CheckpointInvalid) as error:
+        raise UsageError(f"{file} holds no checkpoint: {error}") from None

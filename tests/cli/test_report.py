@@ -1,0 +1,112 @@
+"""`memtenant report` by hand: run, shown, compared, verified, and what is changed is seen."""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from memtenant import Message
+from memtenant.memory.source import BindingSource
+from memtenant.reports.artefacts import MANIFEST, PAGE, REPORT
+from memtenant.reports.canonical import canonical
+from memtenant.sync import Tenant
+from memtenant.tenancy.keys import records
+from tests.cli.program import TENANT, Program, policy, tenant
+
+
+def at_work(program: Program) -> None:
+    """An audited tenant whose agent remembered something that is sealed."""
+    files = program.write(
+        "all.yaml",
+        policy(frameworks=["GDPR"], audit={"mode": "Required"}),
+        tenant(agents=[{"name": "default"}]),
+    )
+    program.do("apply", "-f", files)
+    program.do("seal")
+    with Tenant(BindingSource(program.binding_folder())) as memory:
+        memory.conversation("s", user="ada").append(Message.human("hello"))
+    program.do("seal")
+
+
+def run(program: Program, *arguments: str) -> tuple[int, dict[str, Any], Path]:
+    """The exit code, the document and the folder of a run, which is named by its second."""
+    second = int(time.time())
+    while int(time.time()) == second:
+        time.sleep(0.02)
+    before = set((program.state / "reports" / "standard").glob("*"))
+    ended = program("report", "run", "-o", "json", *arguments)
+    (folder,) = set((program.state / "reports" / "standard").glob("*")) - before
+    return ended.code, ended.data(), folder
+
+
+def control(document: dict[str, Any], name: str) -> dict[str, Any]:
+    (found,) = (
+        one
+        for framework in document["frameworks"]
+        for one in framework["controls"]
+        if one["id"] == name
+    )
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_report_fails_for_a_real_reason_is_mended_and_proves_itself(program: Program) -> None:
+    at_work(program)
+    agent = program.connect()
+    agent.set(f"{records(TENANT)}note", "the customer is ada@example.org")
+    code, document, first = run(program, "--fail-on", "error", "--decrypt")
+    assert code == 1
+    assert control(document, "32-encryption")["status"] == "Fail"
+    assert (first / PAGE).read_text().startswith("<!doctype html>")
+
+    agent.delete(f"{records(TENANT)}note")
+    code, document, second = run(program, "--fail-on", "error", "--decrypt")
+    assert code == 0, document["recommendations"]
+    assert [one["control"] for one in document["difference"]["turned"]] == [
+        "32-encryption",
+        "5-1-e",
+    ]
+
+    assert program("report", "verify", second).code == 2  # not sealed yet
+    program.do("seal")
+    checkpoint = program.state / "archive" / "checkpoints" / "latest"
+    kept = program.state.parent / "kept"
+    kept.write_bytes(checkpoint.read_bytes())
+    assert program("report", "verify", second).code == 2  # not anchored
+    good = program("report", "verify", second, "--trusted-checkpoint", kept)
+    assert (good.code, good.out.split("\n")[0]) == (0, "good"), good.said
+    assert program("report", "diff", first, second).code == 2
+    assert program("report", "diff", second, second / REPORT).code == 0
+    assert "Every record is encrypted" in program.do("report", "show", second).out
+
+    # Somebody makes the first report a good one, manifest and all.
+    document = json.loads((first / REPORT).read_bytes())
+    control(document, "32-encryption")["status"] = "Pass"
+    (first / REPORT).write_bytes(canonical(document))
+    changed = program("report", "verify", first, "--trusted-checkpoint", kept)
+    assert changed.code == 1
+    assert "is not the file that the manifest names" in changed.out
+    manifest = json.loads((first / MANIFEST).read_bytes())
+    manifest["files"][REPORT] = hashlib.sha256((first / REPORT).read_bytes()).hexdigest()
+    (first / MANIFEST).write_bytes(canonical(manifest))
+    changed = program("report", "verify", first, "--trusted-checkpoint", kept)
+    assert (changed.code, "does not have this manifest" in changed.out) == (1, True)
+
+
+def test_what_cannot_be_run_or_read_is_told(program: Program) -> None:
+    for arguments, says in (
+        (("run",), "nothing is declared"),
+        (("show", program.state), "is no folder of a report"),
+    ):
+        ended = program("report", *arguments)
+        assert (ended.code, says in ended.err) == (1, True), ended.said
+    assert program("report", "verify", program.state.parent).code == 3
+    at_work(program)
+    for options, says in (
+        (("--policy", "other"), "there is no RetentionPolicy 'other'"),
+        (("--since", "yesterday"), "is no time"),
+        (("--since", "1d", "--until", "2d"), "--since is not before --until"),
+    ):
+        ended = program("report", "run", *options)
+        assert (ended.code, says in ended.err) == (1, True), ended.said
