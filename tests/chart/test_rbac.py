@@ -19,12 +19,12 @@ from memtenant.controller.events import Seen, cluster_source, secret_source
 from memtenant.controller.watches import Watches
 from memtenant.reconcile.world import InstanceHost
 from memtenant.reports.incluster import read_public_key
+from memtenant.resources.clusterreports import reports_in_cluster
 from memtenant.resources.connection import Connection
 from memtenant.resources.instances import ClusterInstances
 from memtenant.resources.kubernetes import KubernetesResources
 from memtenant.resources.lease import Elector
 from memtenant.resources.port import RECONCILED, EventType, Kind, ObjectKey, Resources, SecretDraft
-from memtenant.resources.reportobjects import reports_in_cluster
 from memtenant.resources.secretreaders import read_grants
 from memtenant.rules.instance import Instance
 from memtenant.rules.reporting import cron_job, cron_job_name, differs

@@ -12,11 +12,12 @@ from memtenant.api.policy import RetentionPolicyStatus
 from memtenant.clock import Clock, rfc3339
 from memtenant.reconcile.policy import reconcile_policy
 from memtenant.reconcile.world import World
+from memtenant.resources.clusterreports import reports_in_cluster
 from memtenant.resources.connection import Connection
 from memtenant.resources.kubernetes import KubernetesResources
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import Kind, ObjectKey
-from memtenant.resources.reportobjects import reports_in_cluster, reports_in_folder
+from memtenant.resources.reportobjects import reports_in_folder
 from memtenant.rules.reporting import cron_job_name
 from tests.reconcile.conftest import Ground
 from tests.support.controlplane.cluster import Cluster

@@ -52,7 +52,7 @@ async def _report(
         read_public_key,
     )
     from memtenant.reports.making import make_and_keep
-    from memtenant.resources.reportobjects import reports_in_cluster
+    from memtenant.resources.clusterreports import reports_in_cluster
 
     mounts = Mounts(Path(os.environ.get("MEMTENANT_REPORTER", _REPORTER)), archive)
     async with Connection.open() as connection:
