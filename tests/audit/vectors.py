@@ -76,7 +76,7 @@ OPERATIONS = {
     "SPEC_SEEN": 0x5C,
     "AUDIT_STARTED": 0x5E,
     "AUDIT_STOPPED": 0x5F,
-    "REPORT": 0x61,
+    "REPORT": 0x5D,
     "MALFORMED": 1,
     "PLAINTEXT": 2,
     "OTHER_KEY": 3,

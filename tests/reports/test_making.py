@@ -46,8 +46,8 @@ async def test_a_run_leaves_files_an_event_and_an_object(scene: Scene) -> None:
     report, manifest = read_report(made.folder)
     assert report.to_json() == made.report.to_json()
     with scene.server.admin() as admin:
-        (entry,) = admin.lrange(keys.INSTALLATION_QUEUE, 0, -1)
-    assert manifest.digest in bytes(entry)
+        entry = admin.lindex(keys.INSTALLATION_QUEUE, -1)
+    assert manifest.digest.hex().encode() in bytes(entry)
     shown = await scene.ground.resources.get(
         ObjectKey.report(scene.ground.resources.home, made.name)
     )

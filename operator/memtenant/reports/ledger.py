@@ -7,15 +7,16 @@ event has explained yet.
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 from memtenant.archive import SealedEntry, SealedGap
-from memtenant.audit import Entry, Event, Operation, Outcome, parse_sequences
+from memtenant.audit import OPERATOR, Entry, Event, Operation, Outcome, parse_sequences
 from memtenant.audit.leaf import Verdict
 from memtenant.clock import rfc3339
 from memtenant.errors import AuditEventMalformed
@@ -66,6 +67,10 @@ class EventLedger:
     _by_agent: Counter[str] = field(default_factory=Counter)
     _destroyed: list[str] = field(default_factory=list)
     _destroyed_total: int = 0
+    _released: list[str] = field(default_factory=list)
+    _specs: dict[str, int] = field(default_factory=dict)
+    _unnamed: int = 0
+    _held_at: int = 0
     _refused: int = 0
     _gaps: int = 0
     _bad: int = 0
@@ -103,7 +108,9 @@ class EventLedger:
         self._first = min(self._first or entry.time, entry.time)
         self._last = max(self._last, entry.time)
         self._count(entry, event)
-        if entry.outcome is Outcome.DONE:
+        if event.agent == OPERATOR and event.binding_version == 0:
+            self._told(entry, event)
+        elif entry.outcome is Outcome.DONE:
             self._sealed_run(entry, event)
             self._removed(entry, event)
 
@@ -134,6 +141,9 @@ class EventLedger:
             last=moment(self._last) if self._last else None,
             destroyed=tuple(self._destroyed),
             destroyed_total=self._destroyed_total,
+            released=tuple(self._released),
+            specs=dict(self._specs),
+            unnamed=self._unnamed,
             coverage=Missing("coverage", "the tenant's records were not read")
             if self.runs is None
             else self._coverage(),
@@ -168,13 +178,48 @@ class EventLedger:
                     _Gone(a + offset, b + offset, entry.time, event.subject)
                 )
 
+    def _told(self, entry: Entry, event: Event) -> None:
+        """What the operator did."""
+        detail = _detail(event)
+        match event.operation:
+            case Operation.SPEC_SEEN | Operation.PROVISIONED:
+                self._spec(entry, detail)
+            case Operation.HOLD_SET:
+                self._held_at = self._held_at or entry.time
+            case Operation.HOLD_RELEASED | Operation.OVERRIDE:
+                when = moment(entry.time)
+                if when in self.period and len(self._released) < _EXAMPLES:
+                    what = detail.get("matter") or detail.get("what") or ""
+                    by = f" by {detail['by']}" if detail.get("by") else ""
+                    self._released.append(f"{what} at {rfc3339(when)}{by}")
+            case Operation.PURGED | Operation.DEPROVISIONED:
+                self._explained += sum(
+                    one.last - one.first + 1 for gone in self._gone.values() for one in gone
+                )
+                self._gone.clear()
+            case _:
+                pass
+
+    def _spec(self, entry: Entry, detail: Mapping[str, object]) -> None:
+        generation = detail.get("generation")
+        if not isinstance(generation, int):
+            return
+        kind, name = detail.get("kind", "MemoryTenant"), detail.get("name", "")
+        parts = (kind, detail.get("namespace", ""), name)
+        object_ = "/".join(str(part) for part in parts if part)
+        self._specs[object_] = max(generation, self._specs.get(object_, 0))
+        if moment(entry.time) in self.period and not detail.get("by"):
+            self._unnamed += 1
+
     def _removed(self, entry: Entry, event: Event) -> None:
         if event.operation is Operation.FORGET and event.subject != _NOBODY:
             self._forgotten.add(event.subject)
         if event.operation not in _REMOVALS:
             return
         when = moment(entry.time)
-        if self.held_since is not None and when >= self.held_since and entry.sequence:
+        held = self.held_since is not None and when >= self.held_since
+        # A hold may say that it began before anybody declared it.
+        if held and entry.time >= self._held_at and entry.sequence:
             self._destroyed_total += 1
             if len(self._destroyed) < _EXAMPLES:
                 self._destroyed.append(
@@ -241,6 +286,15 @@ def _told(event: Event) -> Iterator[tuple[int, int]]:
         yield event.counter, event.counter + max(event.count, 1) - 1
     elif event.operation in _TOLD_BY_COUNTER:
         yield event.counter, event.counter
+
+
+def _detail(event: Event) -> Mapping[str, object]:
+    """Of an event of the operator: a JSON object; empty where there is none that can be read."""
+    try:
+        found = json.loads(event.detail)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _sequences(entry: Entry, event: Event) -> tuple[int, ...]:

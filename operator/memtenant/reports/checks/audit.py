@@ -173,7 +173,12 @@ def changes_recorded(evidence: Evidence, _parameters: Parameters) -> Judgement:
             )
     for facts, events in judge.tenants(lambda one: one.events):
         seen = max(events.specs.values(), default=0)
-        if seen < facts.generation:
+        if not seen and events.total:
+            judge.warn(
+                str(facts.tenant),
+                f"generation {facts.generation} of its spec is older than its audit",
+            )
+        elif seen < facts.generation:
             judge.fail(
                 str(facts.tenant), f"generation {facts.generation} of its spec is not in the log"
             )
