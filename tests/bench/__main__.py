@@ -1,4 +1,4 @@
-"""`python -m tests.bench [--only operator|sdk] [--quick] [--tenants N] [--json FILE]`."""
+"""`python -m tests.bench [--only operator|sdk|audit] [--quick] [--tenants N] [--json FILE]`."""
 
 import argparse
 import asyncio
@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import context, erasure, measurements, report, sdk, sdk_report, sweep
+from tests.bench import auditlog, context, erasure, measurements, report, sdk, sdk_report, sweep
 from tests.bench.api import connect
 from tests.bench.measurements import Results
 from tests.bench.progress import Progress
@@ -21,7 +21,7 @@ from tests.support.processes import Unavailable
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--only", choices=("operator", "sdk"), help="one half (default: both)")
+    parser.add_argument("--only", choices=("operator", "sdk", "audit"), help="one part")
     parser.add_argument("--quick", action="store_true", help="less of everything, to try it out")
     parser.add_argument("--tenants", type=int, default=1000, help="how many (default 1000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there too")
@@ -29,9 +29,11 @@ def main() -> int:
     found: dict[str, Any] = {"machine": report.machine()}
     print(found["machine"])
     try:
-        if options.only != "operator":
+        if options.only in (None, "sdk"):
             found["sdk"] = _sdk(quick=options.quick)
-        if options.only != "sdk":
+        if options.only in (None, "audit"):
+            found["audit"] = _audit(quick=options.quick)
+        if options.only in (None, "operator"):
             tenants = 200 if options.quick else options.tenants
             found["operator"] = _operator(tenants, 2_000 if options.quick else 100_000)
     except Unavailable as missing:
@@ -53,6 +55,16 @@ def _sdk(*, quick: bool) -> dict[str, Any]:
     lines = [*sdk_report.rows(results), *kept, *sdk_report.erasure_rows(erased)]
     print(f"\n{report.table(lines)}\n\n{sdk_report.tables(results)}")
     return {**_figures(lines, results), "erasure": dataclasses.asdict(erased)}
+
+
+def _audit(*, quick: bool) -> dict[str, Any]:
+    with Progress() as progress:
+        progress.step("the audit log", 1)
+        logged = auditlog.measure(100_000 if quick else 1_000_000)
+    lines = auditlog.rows(logged)
+    print(f"\n{report.table(lines)}")
+    rows = [dataclasses.asdict(line) for line in lines]
+    return {"rows": rows, "log": dataclasses.asdict(logged)}
 
 
 def _operator(tenants: int, conversations: int) -> dict[str, Any]:
