@@ -2,11 +2,13 @@
 
 import asyncio
 import random
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,12 @@ from memtenant.jobs.seal import StoreDrain
 from memtenant.stores.sealing import SealingStore
 from memtenant.tenancy import keys
 from memtenant.tenancy.audited import Audited
+from memtenant.tenancy.sentinel import SentinelAccess, endpoint_from
 from memtenant.tenancy.storesfile import StoresFile
 from tests.archive.making import LOG, Agent
 from tests.conftest import StartServer
 from tests.jobs.sealers import ACME, Observed, admit, engine_over, sealed_entries, sealer
+from tests.support.sentinels import MASTER, watched
 from tests.support.servers import Flavour, Options, Server
 
 QUEUE, LIMITS, REPORT = keys.audit_queue(ACME), keys.limits(ACME), keys.sealer_report(ACME)
@@ -301,3 +305,43 @@ async def test_of_a_server_that_was_rolled_back_a_gap_tells_what_nobody_had_seal
     assert sealed_entries(tmp_path) == [*sealed, *unsealed, *after]
     (gap,) = ArchiveReader.open(tmp_path / "archive").gaps(LOG)
     assert (gap.first, gap.last) == (151, 170)
+
+
+async def test_after_a_failover_the_new_primary_is_drained(tmp_path: Path) -> None:
+    """Sentinels say where it is; what the former one had taken away may come again."""
+    with watched(Flavour.VALKEY_9, replicas=1) as nodes:
+        former = nodes.primary
+        (access,) = (await admit(former)).stores
+        with former.admin() as admin:
+            (replica,) = [node for node in nodes.nodes if node.port != former.port]
+            copy_user(former, replica, access.username)
+            agent = Agent(opened=now_opened())
+            first = agent.some(100)
+            admin.rpush(QUEUE, *first)
+            assert admin.wait(1, 5000) == 1
+        asked = tuple(endpoint_from(endpoint) for endpoint in nodes.endpoints)
+        sentinel = SentinelAccess(asked, MASTER, "default", nodes.password)
+        stores = StoresFile((replace(access, flavour="Sentinel", sentinel=sentinel),))
+        async with sealer(tmp_path, stores) as sealing:
+            assert (await sealing.step()).drained["shared"].events == 100
+            former.kill9()
+            nodes.wait_for_failover(former)
+            second = agent.some(10)
+            with nodes.primary.admin() as admin:
+                admin.rpush(QUEUE, *second)
+            assert "shared" in (await sealing.step()).failures  # the connection is gone
+            assert (await sealing.step()).drained["shared"].events == 10
+    assert sealed_entries(tmp_path) == [*first, *second]
+
+
+def copy_user(source: Server, target: Server, name: str) -> None:
+    """As the operator makes it on every node."""
+    with source.admin() as admin:
+        rules = next(line for line in admin.acl_list() if line.startswith(f"user {name} "))
+    with target.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", name, "reset", *_rules(rules))
+
+
+def _rules(line: str) -> list[str]:
+    """The words of ACL LIST, selectors whole."""
+    return re.findall(r"\([^)]*\)|\S+", line)[2:]

@@ -5,6 +5,7 @@ import itertools
 from datetime import UTC, datetime, timedelta
 
 from memtenant.rules.systemusers import ROTATE_AFTER, SystemSecret, is_memtenants
+from memtenant.tenancy.sentinel import SentinelAccess
 from memtenant.tenancy.storesfile import Endpoint, StoreAccess
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
@@ -67,6 +68,7 @@ def test_a_secret_is_read_as_it_was_written() -> None:
         server_name="redis.example.org",
         client_crt="crt",
         client_key="key",
+        sentinel=SentinelAccess((("s1", 26379), ("::1", 26380)), "main", "mt.ask", "pw", "name"),
     )
     secret = at(at(at(SystemSecret(b"k" * 32), NOW), NOW + ROTATE_AFTER), NOW, tls)
     assert SystemSecret.from_data(secret.to_data()) == secret

@@ -94,6 +94,7 @@ def _access(role: SystemRole, link: StoreLink) -> StoreAccess:
         server_name=settings.server_name or "",
         client_crt=(tls.client_certificate or "") if tls else "",
         client_key=(tls.client_key or "") if tls else "",
+        sentinel=link.sentinel,
     )
 
 

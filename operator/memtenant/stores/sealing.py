@@ -8,17 +8,20 @@ One instance belongs to one task.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.errors import InvalidResource, LoginRefused, StoreRefused, StoreUnavailable
+from memtenant.memory.topology import Way, asking_for_primary, primary_from
 from memtenant.memory.wire import ErrorReply, LoginFailed, Replies, logged_in, login, packed
 from memtenant.stores.batches import batches
 from memtenant.stores.connection import StoreTls
 from memtenant.tenancy import keys
 from memtenant.tenancy.audited import Audited
 from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.sentinel import SentinelAccess
 from memtenant.tenancy.storesfile import StoreAccess
 
 __all__ = ["Queue", "Roster", "SealingStore", "queue_of"]
@@ -77,6 +80,7 @@ class SealingStore:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._where = ""
+        self._way = Way()
 
     async def close(self) -> None:
         """Close the connection; what is on its way is lost."""
@@ -201,21 +205,16 @@ class SealingStore:
 
     async def _connect(self) -> None:
         access = self._access()
-        endpoint = access.endpoints[0]
-        self._where = f"{endpoint.host}:{endpoint.port}"
         context = None
         if access.tls:
             context = StoreTls(
                 access.ca_crt or None, access.client_crt or None, access.client_key or None
             ).context()
+        host, port = access.endpoints[0].host, access.endpoints[0].port
+        if access.sentinel is not None:
+            host, port = await self._primary(access.sentinel, context)
         async with asyncio.timeout(self._connect_timeout):
-            self._reader, self._writer = await asyncio.open_connection(
-                endpoint.host,
-                endpoint.port,
-                ssl=context,
-                server_hostname=(access.server_name or endpoint.host) if context else None,
-                limit=_READ_BYTES,
-            )
+            await self._open(host, port, context, access.server_name)
             try:
                 logged_in(await self._answers(login(access.username, access.password)))
             except LoginFailed:
@@ -223,6 +222,35 @@ class SealingStore:
                     f"{self._where} does not let {access.username} in: the operator makes this "
                     "user, and the mounted Secret follows a change within minutes"
                 ) from None
+
+    async def _primary(
+        self, sentinel: SentinelAccess, context: ssl.SSLContext | None
+    ) -> tuple[str, int]:
+        """Where the first Sentinel that answers says that it is."""
+        failure: OSError | None = None
+        for host, port in self._way.sentinels(sentinel):
+            try:
+                async with asyncio.timeout(self._connect_timeout):
+                    await self._open(host, port, context, sentinel.server_name)
+                    return primary_from(await self._answers(asking_for_primary(sentinel)))
+            except OSError as error:
+                failure = error
+                self._way.turn()
+            finally:
+                await self.close()
+        raise failure or ConnectionRefusedError("no Sentinel is known")
+
+    async def _open(
+        self, host: str, port: int, context: ssl.SSLContext | None, server_name: str
+    ) -> None:
+        self._where = f"{host}:{port}"
+        self._reader, self._writer = await asyncio.open_connection(
+            host,
+            port,
+            ssl=context,
+            server_hostname=(server_name or host) if context else None,
+            limit=_READ_BYTES,
+        )
 
 
 def _refusal(where: str, reply: ErrorReply) -> StoreUnavailable | StoreRefused:

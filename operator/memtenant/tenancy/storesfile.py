@@ -12,6 +12,7 @@ from typing import Self
 
 from memtenant.errors import KeyInvalid
 from memtenant.tenancy.document import DocumentInvalid, Fields, canonical_json, read_json
+from memtenant.tenancy.sentinel import SentinelAccess
 
 __all__ = ["STORES_FILE", "Endpoint", "StoreAccess", "StoresFile"]
 
@@ -35,9 +36,9 @@ class Endpoint:
 class StoreAccess:
     """How one store is reached and who logs in.
 
-    flavour: ``Standalone``, or ``Sentinel``, whose endpoint is where the primary was last. ca_crt,
-    client_crt, client_key are PEM, empty where there is none; server_name is the name to expect in
-    certificates, empty for the endpoint's host.
+    flavour: ``Standalone``, or ``Sentinel``: then ``sentinel`` says whom to ask for the primary;
+    the endpoint is where it was last. ca_crt, client_crt, client_key are PEM, empty where there is
+    none; server_name is the name to expect in certificates, empty for the endpoint's host.
     """
 
     name: str
@@ -50,6 +51,7 @@ class StoreAccess:
     server_name: str = ""
     client_crt: str = ""
     client_key: str = field(default="", repr=False)
+    sentinel: SentinelAccess | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,9 @@ def _written(access: StoreAccess) -> dict[str, object]:
         "clientCrt": access.client_crt,
         "clientKey": access.client_key,
     }
+    asked = {} if access.sentinel is None else {"sentinel": _asked(access.sentinel)}
     return {
+        **asked,
         "name": access.name,
         "flavour": access.flavour,
         "endpoints": [{"host": one.host, "port": one.port} for one in access.endpoints],
@@ -110,6 +114,33 @@ def _written(access: StoreAccess) -> dict[str, object]:
     }
 
 
+def _asked(sentinel: SentinelAccess) -> dict[str, object]:
+    return {
+        "endpoints": [{"host": host, "port": port} for host, port in sentinel.endpoints],
+        "master": sentinel.master,
+        "username": sentinel.username,
+        "password": sentinel.password,
+        "serverName": sentinel.server_name,
+    }
+
+
+def _sentinel(fields: Fields) -> SentinelAccess:
+    return SentinelAccess(
+        tuple((one.host, one.port) for one in _endpoints(fields)),
+        fields.text("master", 253),
+        fields.text("username", 253),
+        fields.text("password", _LONGEST_SECRET),
+        fields.text("serverName", 253),
+    )
+
+
+def _endpoints(fields: Fields) -> tuple[Endpoint, ...]:
+    return tuple(
+        Endpoint(one.text("host", 253), one.integer("port", 1, 65_535))
+        for one in fields.each("endpoints", 100)
+    )
+
+
 def _access(fields: Fields) -> StoreAccess:
     def optional(name: str, longest: int) -> str:
         return fields.text(name, longest) if name in fields else ""
@@ -117,10 +148,7 @@ def _access(fields: Fields) -> StoreAccess:
     return StoreAccess(
         name=fields.text("name", 253),
         flavour=fields.text("flavour", 64),
-        endpoints=tuple(
-            Endpoint(one.text("host", 253), one.integer("port", 1, 65_535))
-            for one in fields.each("endpoints", 100)
-        ),
+        endpoints=_endpoints(fields),
         username=fields.text("username", 253),
         password=fields.text("password", _LONGEST_SECRET),
         tls=fields.flag("tls"),
@@ -128,4 +156,5 @@ def _access(fields: Fields) -> StoreAccess:
         server_name=optional("serverName", 253),
         client_crt=optional("clientCrt", _LONGEST_PEM),
         client_key=optional("clientKey", _LONGEST_PEM),
+        sentinel=_sentinel(fields.inner("sentinel")) if "sentinel" in fields else None,
     )
