@@ -1,7 +1,7 @@
 """A policy with tenants on a real server, agents that work, and a log that is really sealed."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -173,7 +173,20 @@ def statuses(results: Iterable[ControlResult]) -> dict[str, str]:
 @pytest.fixture
 async def scene(valkey: Server, tmp_path: Path) -> AsyncIterator[Scene]:
     """Nothing declared but the store."""
-    ground = Ground(valkey, tmp_path / "state")
+    async with _scene(valkey, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def each_scene(redis_server: Server, tmp_path: Path) -> AsyncIterator[Scene]:
+    """The same on each flavour of server in turn."""
+    async with _scene(redis_server, tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def _scene(server: Server, tmp_path: Path) -> AsyncIterator[Scene]:
+    ground = Ground(server, tmp_path / "state")
     ground.open()
     ground.store()
     made = Scene(ground, tmp_path)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from memtenant.api.fields import Isolation
 from memtenant.errors import MemtenantError
 from memtenant.reports.evidence import StoreEvidence, TenantFacts, UserDrift
 from memtenant.reports.sources import StoreLogin
@@ -100,6 +101,7 @@ def _users(
             state=state,
             password_hashes=_hashes(reply),
             commands=node.commands,
+            own_keys=facts.spec.isolation is Isolation.STRICT,
         )
         yield name, tuple(_shortened(differences(rendered, reply, node.categories)))
 

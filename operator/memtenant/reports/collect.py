@@ -81,8 +81,8 @@ async def collect(
         log if isinstance(log, Missing) else log.verify({INSTALLATION_LOG, *wanted}, trusted, now)
     )
     everybody = frozenset(TenantId(one.key.namespace, one.key.name) for one in declared.tenants)
-    for name in sorted({one.store for one in found.facts.values()}):
-        on_it = {one: two for one, two in found.facts.items() if two.store == name}
+    for name in sorted({one.server for one in found.facts.values()}):
+        on_it = {one: two for one, two in found.facts.items() if two.server == name}
         await _store(
             _Looking(sources, log, everybody, period, now, pace, progress),
             logins.get(name),
@@ -171,7 +171,9 @@ async def _store(
     found: _Found,
 ) -> None:
     if login is None:
-        _lose(found, name, tenants, Missing("store", f"MemoryStore {name} is not declared"))
+        _lose(
+            found, name, tenants, Missing("store", f"no login of the reporter is known of {name}")
+        )
         return
     if isinstance(login.settings, Missing):
         _lose(found, name, tenants, login.settings)

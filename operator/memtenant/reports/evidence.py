@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from memtenant.api.fields import Isolation
 from memtenant.api.tenant import MemoryTenantSpec, MemoryTenantStatus
 from memtenant.rules.policy import PolicyFacts
 from memtenant.rules.retention import Resolution
@@ -67,6 +68,13 @@ class TenantFacts:
     status: MemoryTenantStatus
     resolution: Resolution
     matters: Mapping[str, datetime] = field(default_factory=dict)
+
+    @property
+    def server(self) -> str:
+        """Which server has the tenant's memory, by its name in ``stores.json``: a store's, or the
+        tenant's own instance."""
+        strict = self.spec.isolation is Isolation.STRICT
+        return str(self.tenant) if strict else self.store
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from memtenant.reports.evidence import Missing
 from memtenant.reports.sources import StoreLogin
 from memtenant.resources.port import Declared
+from memtenant.rules.instance import ADMIN_USER
 from memtenant.rules.systemusers import SystemRole
 from memtenant.stores.connection import Address, StoreSettings, StoreTls
 from memtenant.tenancy.storesfile import StoreAccess, StoresFile
@@ -15,10 +16,16 @@ __all__ = ["logins"]
 
 
 def logins(stores: StoresFile, declared: Iterable[Declared]) -> list[StoreLogin]:
-    """One for each declared store; of one that the file does not name, that it is missing."""
+    """One for each declared store, and for each tenant's own instance; of a store that the file
+    does not name, that it is missing."""
+    system = frozenset(role.user for role in SystemRole)
     found = []
+    names = set()
     for one in declared:
         name = one.key.name
+        names.add(name)
+        if "dedicated" in one.spec:
+            continue  # a template: each of its tenants has an instance of its own
         access = stores.get(name)
         settings: StoreSettings | Missing = (
             Missing(f"store {name}", "the operator has not made a user of the reporter there yet")
@@ -26,8 +33,12 @@ def logins(stores: StoresFile, declared: Iterable[Declared]) -> list[StoreLogin]
             else _settings(access)
         )
         administrator = str(one.spec.get("adminUsername") or "default")
-        system = (role.user for role in SystemRole)
-        found.append(StoreLogin(name, settings, frozenset((administrator, *system))))
+        found.append(StoreLogin(name, settings, system | {administrator}))
+    found += [
+        StoreLogin(access.name, _settings(access), system | {ADMIN_USER})
+        for access in stores
+        if access.name not in names
+    ]
     return found
 
 

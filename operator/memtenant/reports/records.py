@@ -39,6 +39,9 @@ _MAGIC, _FORMATS = 0xFA, {0x10: False, 0x11: True}
 _LEAST: Final = {False: 46, True: 58}
 _HEAD_FIELD: Final = re.compile(rb"state|writers|m[0-8]|meta|tag|lease|saved")
 _LONGEST_HEADER: Final = 23
+_OURS: Final = re.compile(
+    rb"r:(?:_|[a-z0-9-]{1,40}_):[A-Za-z0-9_-]{22}:[lhsg]|r:c:[A-Za-z0-9_-]{22}(?::v|:log)?"
+)
 _EXAMPLES: Final = 5
 _MOST_ERASURES: Final = 50
 _MOST_TEXTS: Final = 10_000
@@ -364,15 +367,11 @@ class TenantRecords:
 def shown_key(tenant: TenantId, part: bytes) -> str:
     """A key as a report may show it: memtenant's own names hold nothing personal; those that
     somebody else chose may, and are told by a digest."""
-    words = part.split(b":")
     whole = f"mt:{{{tenant}}}:{part.decode('utf-8', 'backslashreplace')}"
-    ours = words[0] in (b"r", b"k", b"i") and all(
-        len(word) in (1, 22) or word in (b"log", b"v") for word in words[1:]
-    )
-    if ours:
+    if _OURS.fullmatch(part):
         return whole
     digest = hashlib.sha256(whole.encode()).hexdigest()[:16]
-    return f"a key of mt:{{{tenant}}}:{words[0].decode('utf-8', 'replace')[:1]}… (sha256 {digest})"
+    return f"a key of mt:{{{tenant}}}:{part.decode('utf-8', 'replace')[:1]}… (sha256 {digest})"
 
 
 def _words(text: str) -> str:

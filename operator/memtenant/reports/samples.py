@@ -14,10 +14,11 @@ from memtenant.crypto.agent_keyring import AgentKeyring
 from memtenant.crypto.datakey import unwrap_data_key
 from memtenant.crypto.primitives import SecretKey
 from memtenant.crypto.record import Place, RecordKeys
-from memtenant.errors import MemtenantError
+from memtenant.errors import KeyUnavailable, MemtenantError
 from memtenant.memory.codec import unpack
 from memtenant.reports.evidence import Opened
 from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.keys import shared_alias
 from memtenant.tenancy.policy import EncryptionMode
 
 __all__ = ["Sample", "open_sample"]
@@ -53,17 +54,21 @@ def open_sample(
     read: Callable[[bytes, bytes], None],
 ) -> Opened:
     """Open what was picked; ``read`` gets the key's name and the clear content of each."""
-    opened, failures = 0, Counter[str]()
+    opened, tried, failures = 0, 0, Counter[str]()
     keys: dict[tuple[str, bytes], RecordKeys] = {}
     for part, kind, record in sample.records:
         try:
             content = _opened(tenant, sample, keyring, mode, keys, part, kind, record)
+        except KeyUnavailable:
+            continue  # under Strict isolation an agent's keyring has not all keys
         except MemtenantError as error:
+            tried += 1
             failures[error.reason] += 1
             continue
+        tried += 1
         opened += 1
         read(part, content)
-    return Opened(opened, len(sample.records), sample.seen, dict(failures), opened)
+    return Opened(opened, tried, sample.seen, dict(failures), opened)
 
 
 def _opened(
@@ -79,10 +84,8 @@ def _opened(
     words = part.decode().split(":")
     scope, alias = words[1], words[2]
     place = Place(tenant, scope, alias)
-    whose = alias if scope == "c" else sample.owners.get(f"{scope}:{alias}".encode(), alias)
     failure: MemtenantError | None = None
-    # Minimal isolation has one data key for all; elsewhere the index names whose it is.
-    for subject in [whose, *(one for one in sample.data_keys if len(sample.data_keys) <= 2)]:
+    for subject in _subjects(sample, scope, alias):
         if subject not in sample.data_keys:
             continue
         try:
@@ -94,3 +97,15 @@ def _opened(
         except MemtenantError as error:
             failure = failure or error
     raise failure or MemtenantError("no data key is there for it", reason="DataKeyMissing")
+
+
+def _subjects(sample: Sample, scope: str, alias: str) -> list[str]:
+    """Whose data key it may be under: the index names it; a context has one of its own, and under
+    Minimal isolation there is one for all."""
+    if scope == "c":
+        return [alias, shared_alias(alias), *_one_for_all(sample)]
+    return [sample.owners.get(f"{scope}:{alias}".encode(), alias), *_one_for_all(sample)]
+
+
+def _one_for_all(sample: Sample) -> list[str]:
+    return list(sample.data_keys) if len(sample.data_keys) == 1 else []

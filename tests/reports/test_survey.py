@@ -1,0 +1,68 @@
+"""What is read of a store: on every server, by a user that may only read, whatever is there."""
+
+from memtenant import Message
+from memtenant.reports.checks import Status
+from memtenant.reports.evidence import RecordEvidence, StoreEvidence
+from memtenant.tenancy import keys
+from tests.reports.conftest import ACME, Scene, words
+from tests.reports.test_checks import at_work
+
+ONLY_MANY = 70_000
+"""Bytes beyond which a key is read page by page."""
+
+
+async def found(scene: Scene) -> RecordEvidence:
+    evidence = await scene.evidence()
+    (tenant,) = evidence.tenants
+    assert isinstance(tenant.records, RecordEvidence)
+    return tenant.records
+
+
+async def test_every_server_is_read_by_the_reporters_own_user(each_scene: Scene) -> None:
+    await at_work(each_scene)
+    evidence = await each_scene.evidence()
+    store = evidence.stores["shared"]
+    assert isinstance(store, StoreEvidence)
+    assert (store.checked, store.drift, store.strangers, store.open_nodes) == (1, (), (), ())
+    records = await found(each_scene)
+    assert (records.records, records.encrypted, records.plain) == (5, 5, 0)
+    assert (await each_scene.judged("AuditCovers")).judgement.status is Status.PASS
+    with each_scene.server.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", "mt.support.acme.default.a", "+keys")
+        admin.execute_command("ACL", "SETUSER", "somebody", "on", ">x", "~*", "+get")
+    result = await each_scene.judged("LeastPrivilege")
+    assert "has +keys" in words(result)
+    assert "user somebody was not made by memtenant" in words(result)
+
+
+async def test_whatever_somebody_wrote_by_hand_is_counted_as_clear(each_scene: Scene) -> None:
+    await at_work(each_scene)
+    before = await found(each_scene)
+    prefix = keys.records(ACME)
+    with each_scene.server.admin() as admin:
+        admin.set(f"{prefix}ada@example.org", b"\xff\x00\xfe")
+        admin.sadd(f"{prefix}set", "a", "b")
+        admin.zadd(f"{prefix}zset", {"c": 1.5})
+        admin.hset(f"{prefix}_:{'h' * 22}:h", "note", "x" * 10)
+        admin.rpush(f"{prefix}_:{'l' * 22}:l", *("y" * 100 for _ in range(ONLY_MANY // 100)))
+        admin.hset(f"{prefix}c:{'c' * 22}", mapping={f"f{n}": "z" * 100 for n in range(900)})
+        admin.xadd(f"{prefix}stream", {"k": "v"})
+    after = await found(each_scene)
+    assert after.encrypted == before.encrypted
+    assert after.plain == 1 + 2 + 1 + 1 + ONLY_MANY // 100 + 900 + 1
+    assert not any("ada" in one for shown in after.examples.values() for one in shown)
+
+
+async def test_a_conversation_of_many_pages_is_covered_by_its_events(scene: Scene) -> None:
+    await scene.declare(quota={"writesPerSecond": 100_000})
+    chat = scene.agent().conversation("s", user="ada")
+    for _ in range(6):
+        await chat.extend([Message.human("x" * 50) for _ in range(100)])
+    await chat.remove(3, 4, 300)
+    await chat.pop()
+    await scene.seal()
+    evidence = await scene.evidence()
+    (tenant,) = evidence.tenants
+    coverage = tenant.events.coverage  # type: ignore[union-attr]
+    assert (coverage.records, coverage.covered, coverage.uncovered) == (596, 596, 0)  # type: ignore[union-attr]
+    assert (coverage.explained, coverage.vanished) == (4, 0)  # type: ignore[union-attr]
