@@ -26,7 +26,7 @@ from memtenant.resources.kubernetes import KubernetesResources
 from memtenant.resources.lease import Elector
 from memtenant.resources.port import RECONCILED, EventType, Kind, ObjectKey, Resources, SecretDraft
 from memtenant.resources.secretreaders import read_grants
-from memtenant.rules.instance import Instance
+from memtenant.rules.instance import Instance, stateful_set
 from memtenant.rules.reporting import cron_job, cron_job_name, differs
 from memtenant.tenancy.identity import TenantId
 from tests.chart import objects as declared
@@ -277,6 +277,24 @@ def test_the_operator_cannot_run_a_job_as_somebody_else(release: Release) -> Non
 
     assert answer.returncode != 0
     assert "they run as memtenant-reporter" in answer.stderr
+
+
+def test_the_operator_cannot_run_an_instance_as_somebody_else(release: Release) -> None:
+    tenant = TenantId(TENANTS, "acme")
+    instance = Instance(tenant, "strict", 64 * 1024**2, Dedicated(image="valkey:9"))
+    manifest = stateful_set(instance, HOME, instance.volume)
+    file = release.cluster.folder / "statefulset.json"
+    create = ("create", "--dry-run=server", "-f", str(file), "--as", release.operator)
+    file.write_text(json.dumps(manifest))
+    answer = release.cluster.try_kubectl(*create)
+    assert answer.returncode == 0, answer.stderr
+
+    manifest["spec"]["template"]["spec"]["serviceAccountName"] = f"{RELEASE}-sealer"
+    file.write_text(json.dumps(manifest))
+    answer = release.cluster.try_kubectl(*create)
+
+    assert answer.returncode != 0
+    assert "under no account of memtenant's" in answer.stderr
 
 
 REPORTER = f"{RELEASE}-reporter"

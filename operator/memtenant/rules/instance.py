@@ -162,13 +162,22 @@ def headless_service(instance: Instance, home: str) -> dict[str, Any]:
 
 
 def network_policy(instance: Instance, home: str) -> dict[str, Any]:
-    """Only pods of the tenant's namespace and the operator's reach it, and it reaches nobody."""
+    """Only pods of the tenant's namespace, the operator's, the sealer's and those of report jobs
+    reach it, and it reaches nobody."""
     tenant = instance.tenant
     clients = [
         {"namespaceSelector": _named(tenant.namespace)},
         {
             "namespaceSelector": _named(home),
-            "podSelector": {"matchLabels": {"app.kubernetes.io/component": "controller"}},
+            "podSelector": {
+                "matchExpressions": [
+                    {
+                        "key": "app.kubernetes.io/component",
+                        "operator": "In",
+                        "values": ["controller", "report", "sealer"],
+                    }
+                ]
+            },
         },
     ]
     return {
