@@ -21,6 +21,7 @@ from tests.chart.rendered import (
     of_kind,
     one,
     pod_templates,
+    report_jobs,
     template,
     try_helm,
 )
@@ -126,7 +127,9 @@ def test_every_pod_is_confined(values: Path) -> None:
 @each_ci_values
 def test_the_labels_that_select_pods_are_on_them(values: Path) -> None:
     found = objects("-f", values)
-    pods = [each["spec"]["template"]["metadata"]["labels"] for each in of_kind(found, "Deployment")]
+    templates = [each["spec"]["template"] for each in of_kind(found, "Deployment")]
+    templates += [job["spec"]["template"] for job in report_jobs(templates)]
+    pods = [each["metadata"]["labels"] for each in templates]
     selectors = [each["spec"]["selector"]["matchLabels"] for each in of_kind(found, "Deployment")]
     selectors += [
         each["spec"]["selector"]["matchLabels"] for each in of_kind(found, "PodDisruptionBudget")

@@ -86,6 +86,7 @@ spec:
     metadata:
       labels:
         {{- include "memtenant.selectorLabels" . | nindent 8 }}
+        app.kubernetes.io/component: report
     spec:
       restartPolicy: Never
       serviceAccountName: {{ $fullname }}-reporter
