@@ -84,7 +84,8 @@ class Sealer:
 
     def __init__(self, root: Path) -> None:
         self.root = root / "archive"
-        self.signer = FolderSigner(root / "audit")
+        self.signer_folder = root / "audit"
+        self.signer = FolderSigner(self.signer_folder)
         self.now = START
         self.writer = self.open()
 

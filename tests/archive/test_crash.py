@@ -173,14 +173,15 @@ class Story:
         self.writer.prune(LOG, self.now)
 
 
-@pytest.mark.parametrize("kind", ["kill", "power", "disk"])
+@pytest.mark.parametrize("kind", ["process", "disk"])
 def test_cut_off_at_every_touch_of_the_disk_the_log_is_whole(tmp_path: Path, kind: str) -> None:
     at = failed = 0
     while True:
         at += 1
         root = tmp_path / str(at)
         fault = OSError if kind == "disk" else Killed
-        story = Story(root, at, fault, power=kind == "power")
+        # Of what is not flushed, a power cut takes a part; a killed process leaves it all.
+        story = Story(root, at, fault, power=at // 2 % 2 == 0)
         did_fail = story.run()
         failed += did_fail
         if story.kind.count < at:

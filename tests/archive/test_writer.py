@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from memtenant.archive import ArchiveFolder, SignedHead
+from memtenant.archive import ArchiveFolder, Result, SignedHead, verify
 from memtenant.audit.leaf import Verdict
-from memtenant.errors import ArchiveBusy, ArchiveInconsistent, SignerConflict
+from memtenant.errors import ArchiveBusy, ArchiveInconsistent, KeyInvalid, SignerConflict
 from tests.archive.making import LOG, NEIGHBOUR, Agent, Sealer
 
 
@@ -176,3 +178,59 @@ def test_of_two_that_seal_one_wins(sealer: Sealer) -> None:
         sealer.seal()
     with pytest.raises(ArchiveInconsistent):
         sealer.seal()
+
+
+def test_without_the_state_of_the_signer_nothing_more_is_signed(sealer: Sealer) -> None:
+    sealer.seal()
+    sealer.archive.close()
+    head = sealer.signer_folder / "head"
+    kept = head.read_bytes()
+    head.unlink()
+    with pytest.raises(ArchiveInconsistent, match="what its key signed last is gone"):
+        sealer.open()
+    sealer.archive.close()
+    head.write_bytes(kept[:-2])
+    with pytest.raises(KeyInvalid, match="Restore it from a backup"):
+        sealer.open()
+    sealer.archive.close()
+    head.write_bytes(kept)
+    shutil.rmtree(sealer.root)
+    with pytest.raises(ArchiveInconsistent, match="not the one that was signed"):
+        sealer.open()
+
+
+def test_what_was_remembered_of_a_log_is_not_believed_where_the_log_says_otherwise(
+    sealer: Sealer,
+) -> None:
+    agent = Agent()
+    sealer.take(agent.some(3))
+    sealer.seal()
+    sealer.writer.close()
+    state = sealer.root / "state" / LOG
+    old = state.read_bytes()
+    sealer.take(agent.some(3))
+    sealer.seal()
+    sealer.writer.close()
+    tree = sealer.root / "state" / "tree"
+    peaks = json.loads(old.partition(b"\n")[0])["frontier"]
+    wrong = old.replace(peaks[0].encode(), bytes(64).hex().encode()[:64])
+    trees = [tree.read_bytes().replace(b'"size":4', b'"size":3'), b"{}", tree.read_bytes()]
+    for text in (old, wrong, b"", old.replace(b'"size":3', b'"size":9'), b"\xff" * 100):
+        state.write_bytes(text)
+        tree.write_bytes(trees[len(text) % 3])
+        sealer.reopen()
+        assert sealer.writer.refused == {}
+        assert sealer.writer.size(LOG) == 6
+    sealer.seal()
+    assert sealer.entries() == Agent().some(6)
+    assert verify(sealer.reader, trusted=sealer.reader.latest()).result is Result.GOOD
+
+
+def test_the_key_of_the_log_is_for_its_owner_alone(sealer: Sealer) -> None:
+    sealer.seal()
+    for name in ("key", "head", "origin"):
+        assert (sealer.signer_folder / name).stat().st_mode & 0o777 == 0o600
+    assert sealer.signer_folder.stat().st_mode & 0o777 == 0o700
+    secret = (sealer.signer_folder / "key").read_bytes()
+    for file in sealer.root.rglob("*"):
+        assert not file.is_file() or secret not in file.read_bytes()

@@ -79,6 +79,17 @@ class Log:
 
         Raises `ArchiveInconsistent` where it is not the log whose root was sealed.
         """
+        try:
+            return cls._open(archive, log_id, sealed)
+        except ArchiveInconsistent:
+            if archive.size(state_name(log_id)) is None:
+                raise
+            # What was remembered may be what is wrong.
+            archive.remove(state_name(log_id))
+            return cls._open(archive, log_id, sealed)
+
+    @classmethod
+    def _open(cls, archive: Archive, log_id: str, sealed: LogRoot | None) -> Log:
         folder, known = log_folder(log_id), months(archive, log_folder(log_id))
         covered = sealed.size if sealed is not None else 0
         log = cls._begin(archive, log_id, known, covered)

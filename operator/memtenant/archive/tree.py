@@ -55,9 +55,20 @@ class Tree:
     @classmethod
     def open(cls, archive: Archive, signed: SignedHead | None) -> Tree:
         """Read it, and cut it to what was signed. Raises `ArchiveInconsistent`."""
-        known = months(archive, TREE_FOLDER)
         if signed is None:
-            return cls._first(archive, known)
+            return cls._first(archive, months(archive, TREE_FOLDER))
+        try:
+            return cls._open(archive, signed)
+        except ArchiveInconsistent:
+            if archive.size(state_name(TREE_FOLDER)) is None:
+                raise
+            # What was remembered may be what is wrong.
+            archive.remove(state_name(TREE_FOLDER))
+            return cls._open(archive, signed)
+
+    @classmethod
+    def _open(cls, archive: Archive, signed: SignedHead) -> Tree:
+        known = months(archive, TREE_FOLDER)
         tree = cls._begin(archive, known, signed)
         if tree.tail.size < signed.size:
             for leaves in follow(tree.tail, known, signed.size):
