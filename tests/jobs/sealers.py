@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from memtenant.archive import ArchiveFolder, ArchiveReader, FolderSigner, LogWriter, Sealed
+from memtenant.clock import Clock, system_clock
 from memtenant.errors import MemtenantError
 from memtenant.jobs import sealing as loop
 from memtenant.jobs.seal import Drained, Engine
@@ -65,13 +66,22 @@ async def admit(server: Server, *tenants: TenantId, seal_every: int = 1) -> Stor
     return StoresFile((StoreAccess("shared", "Standalone", where, "mt.sealer", PASSWORD),))
 
 
-def engine_over(folder: Path, archive: ArchiveFolder, *, signer: FolderSigner) -> Engine:
-    return Engine(archive, lambda: LogWriter.open(archive, signer.key(ORIGIN), signer), ROOT)
+def engine_over(
+    archive: ArchiveFolder, *, signer: FolderSigner, clock: Clock = system_clock
+) -> Engine:
+    def opened() -> LogWriter:
+        return LogWriter.open(archive, signer.key(ORIGIN), signer)
+
+    return Engine(archive, opened, ROOT, clock)
 
 
 @asynccontextmanager
 async def sealer(
-    folder: Path, stores: StoresFile, observed: Observed | None = None
+    folder: Path,
+    stores: StoresFile,
+    observed: Observed | None = None,
+    *,
+    clock: Clock = system_clock,
 ) -> AsyncIterator[Sealing]:
     """The sealer of an archive in a folder, closed in order."""
 
@@ -80,7 +90,8 @@ async def sealer(
 
     signer = FolderSigner(folder / "audit")
     with ArchiveFolder.open(folder / "archive", writable=True) as archive:
-        made = Sealing(engine_over(folder, archive, signer=signer), known, observed or Observed())
+        engine = engine_over(archive, signer=signer, clock=clock)
+        made = Sealing(engine, known, observed or Observed(), clock)
         try:
             yield made
         finally:

@@ -9,17 +9,21 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import redis
 
-from memtenant.archive import ArchiveFolder, ArchiveReader, FolderSigner
+from memtenant.archive import ArchiveFolder, ArchiveReader, FolderSigner, verify
+from memtenant.clock import Clock
 from memtenant.errors import ArchiveBusy, ArchiveUnavailable, SignerConflict
 from memtenant.jobs.seal import StoreDrain
 from memtenant.stores.sealing import SealingStore
 from memtenant.tenancy import keys
 from memtenant.tenancy.audited import Audited
+from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.period import Period
 from memtenant.tenancy.sentinel import SentinelAccess, endpoint_from
 from memtenant.tenancy.storesfile import StoresFile
 from tests.archive.making import LOG, Agent
@@ -111,6 +115,62 @@ async def test_a_heartbeat_follows_only_what_the_archive_took(
         assert admin.hget(keys.STORE_SEALER, "trouble") == b""
 
 
+async def test_agents_of_a_tenant_that_is_new_do_not_wait_for_the_next_heartbeat(
+    valkey: Server, tmp_path: Path
+) -> None:
+    stores = await admit(valkey)
+    late = TenantId("sales", "late")
+    async with sealer(tmp_path, stores) as sealing:
+        await sealing.step()
+        with valkey.admin() as admin:
+            admin.hset(keys.STORE_AUDITED, str(late), Audited(60).to_json())
+            admin.hset(keys.STORE_AUDITED, "no tenant", "nonsense")
+            admin.hset(keys.limits(late), "format", "1")
+            step = await sealing.step()
+            assert admin.hget(keys.limits(late), "audit_heartbeat") is not None
+    assert step.drained["shared"].unreadable == ("no tenant",)
+
+
+async def test_what_cannot_be_signed_before_somebody_acts_stops_the_heartbeat(
+    valkey: Server, tmp_path: Path
+) -> None:
+    stores = await admit(valkey)
+    with valkey.admin() as admin:
+        admin.rpush(QUEUE, *Agent(opened=now_opened()).some(3))
+        async with sealer(tmp_path, stores) as sealing:
+            await sealing.step()
+        admin.hdel(LIMITS, "audit_heartbeat")
+        (tree,) = (tmp_path / "archive" / "tree").glob("*.log")
+        tree.write_bytes(bytes(tree.stat().st_size))
+        shutil.rmtree(tmp_path / "archive" / "state")
+        async with sealer(tmp_path, stores) as sealing:
+            for _ in range(2):
+                assert (await sealing.step()).failures
+        assert admin.hget(LIMITS, "audit_heartbeat") is None
+        assert admin.hget(keys.STORE_SEALER, "trouble") not in (None, b"")
+
+
+async def test_months_that_are_older_than_they_are_kept_go(valkey: Server, tmp_path: Path) -> None:
+    stores = await admit(valkey)
+    moment = [datetime(2024, 3, 10, tzinfo=UTC)]
+    clock = Clock(now=lambda: moment[0])
+    agent = Agent(opened=int(moment[0].timestamp()))
+    with valkey.admin() as admin:
+        kept = Audited(60, keep_months=12)
+        admin.hset(keys.STORE_AUDITED, str(ACME), kept.to_json())
+        for months in (0, 6, 14):
+            moment[0] = Period(months, "mo").after(datetime(2024, 3, 10, tzinfo=UTC))
+            admin.rpush(QUEUE, *agent.some(2))
+            async with sealer(tmp_path, stores, clock=clock) as sealing:
+                assert (await sealing.step()).failures == {}
+                await sealing.step()
+    reader = ArchiveReader.open(tmp_path / "archive")
+    assert reader.months(LOG) == ["2024-09", "2025-05"]
+    found = verify(reader)
+    assert not [one for one in found.findings if one.tampered]
+    assert [one.first for one in found.logs if one.log_id == LOG] == [2]
+
+
 async def test_a_tenant_that_is_gone_gets_no_limits_back(valkey: Server, tmp_path: Path) -> None:
     stores = await admit(valkey)
     with valkey.admin() as admin:
@@ -174,7 +234,7 @@ async def test_of_two_sealers_with_one_key_one_signs(valkey: Server, tmp_path: P
         ArchiveFolder.open(tmp_path / "one", writable=True) as one,
         ArchiveFolder.open(tmp_path / "two", writable=True) as two,
     ):
-        first, second = (engine_over(tmp_path, at, signer=signer) for at in (one, two))
+        first, second = (engine_over(at, signer=signer) for at in (one, two))
         await first.open()
         await second.open()
         sealed = await first.seal()

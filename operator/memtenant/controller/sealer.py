@@ -80,6 +80,7 @@ class _Process:
         self._settings = settings
         self._stopping = asyncio.Event()
         self._metrics = SealerMetrics()
+        self._engine: Engine | None = None
         self._sealing: Sealing | None = None
         self._waits_for = "the Secret that the operator writes"
 
@@ -123,8 +124,7 @@ class _Process:
             engine = Engine(archive, lambda: LogWriter.open(archive, secret.key, secret), audit_key)
             sealing = Sealing(engine, self._stores, self._metrics)
             opened.push_async_callback(sealing.close)
-            await engine.open()
-            self._sealing = sealing
+            self._engine, self._sealing = engine, sealing
             _log.info("sealing %s into %s", secret.key.public.name, settings.archive)
             await sealing.run(self._stopping)
 
@@ -156,7 +156,9 @@ class _Process:
     def _unready(self) -> list[str]:
         if self._stopping.is_set():
             return ["it is stopping"]
-        return [f"it waits for {self._waits_for}"] if self._sealing is None else []
+        if self._engine is None:
+            return [f"it waits for {self._waits_for}"]
+        return [str(self._engine.failure)] if self._engine.refuses else []
 
     async def _exposition(self) -> str:
         return generate_latest(self._metrics.registry).decode()

@@ -96,6 +96,7 @@ class Engine:
         self._writer: LogWriter | None = None
         self._keys: dict[str, MacKeys] = {}
         self.sealed: Sealed | None = None
+        self.failure: MemtenantError | None = None
 
     async def close(self) -> None:
         """Write down what makes the next start fast, and end the thread."""
@@ -110,6 +111,12 @@ class Engine:
         """Read the archive: everything else does that too, where it was not done."""
         await self._run(self._opened)
 
+    @property
+    def refuses(self) -> bool:
+        """Whether nothing is sealed before somebody acts. An API server that is away, where the
+        signer's state is, is no reason to refuse agents: what they did is in the archive."""
+        return self.failure is not None and not self.failure.retryable
+
     async def take(self, log: str, entries: list[bytes]) -> Taken:
         """See `LogWriter.take`."""
         mac_keys = self._keys.get(log) or self._keys.setdefault(log, self._mac_keys(log))
@@ -119,7 +126,12 @@ class Engine:
     async def seal(self) -> Sealed:
         """See `LogWriter.seal`."""
         now = self._clock.now()
-        self.sealed = await self._run(lambda: self._opened().seal(now))
+        try:
+            self.sealed = await self._run(lambda: self._opened().seal(now))
+        except MemtenantError as error:
+            self.failure = error
+            raise
+        self.failure = None
         return self.sealed
 
     async def size(self, log: str) -> int:
@@ -142,9 +154,14 @@ class Engine:
         return await self._run(work)
 
     async def try_archive(self) -> None:
-        """Write to the archive. Raises `ArchiveUnavailable`."""
+        """Write to the archive that was opened. Raises `ArchiveUnavailable`, and what `open` does."""
         now = str(self._clock.now()).encode()
-        await self._run(lambda: self._archive.replace(_ALIVE, now))
+
+        def work() -> None:
+            self._opened()
+            self._archive.replace(_ALIVE, now)
+
+        await self._run(work)
 
     def _opened(self) -> LogWriter:
         if self._writer is None:
@@ -176,11 +193,12 @@ class StoreDrain:
     engine: Engine
     clock: Clock = system_clock
     audited: dict[str, Audited] = field(default_factory=dict)
-    trouble: str = ""
+    failure: MemtenantError | None = None
     left: dict[str, int] = field(default_factory=dict)
     seen: dict[str, LogReport] = field(default_factory=dict)
     _told: dict[str, dict[str, str]] = field(default_factory=dict)
     _beaten: float = -BEAT_EVERY
+    _beaten_for: frozenset[TenantId] = frozenset()
     _beat_at: int = 0
 
     async def round(self) -> Drained:
@@ -192,6 +210,7 @@ class StoreDrain:
         drained = Drained(unreadable=roster.unreadable)
         for queue in roster.queues:
             drained = await self._drain(queue, drained)
+        self.failure = None
         await self._beat(drained.refused)
         await self._tell_logs(roster)
         return drained
@@ -224,13 +243,8 @@ class StoreDrain:
             drained = replace(drained, refused=(*drained.refused, queue.log))
         waiting = max(queue.length - taken_here, 0)
         self.left[queue.log] = waiting
-        lost = queue.dropped > report.dropped
-        self.seen[queue.log] = replace(
-            report,
-            queue=waiting,
-            dropped=queue.dropped,
-            irregular_at=self._now() if shrunk or lost else report.irregular_at,
-        )
+        irregular_at = self._now() if shrunk else report.irregular_at
+        self.seen[queue.log] = replace(report, queue=waiting, irregular_at=irregular_at)
         return replace(
             drained,
             waiting=drained.waiting + waiting,
@@ -245,23 +259,40 @@ class StoreDrain:
         return self.seen[log]
 
     async def _beat(self, refused: Iterable[str]) -> None:
-        moment = self.clock.monotonic()
-        if moment - self._beaten < BEAT_EVERY:
+        """All tenants every `BEAT_EVERY` seconds; those that are new at once: their agents wait."""
+        if self.engine.refuses:
             return
-        await self.engine.try_archive()
-        live = sorted(
+        live = frozenset(
             TenantId.parse(log)
             for log, audited in self.audited.items()
             if not audited.closing and log not in refused
         )
-        self._beat_at = await self.store.beat(live)
-        self._beaten = moment
+        moment = self.clock.monotonic()
+        due = moment - self._beaten >= BEAT_EVERY
+        chosen = live if due else live - self._beaten_for
+        if not due and not chosen:
+            return
+        await self.engine.try_archive()
+        self._beat_at = await self.store.beat(sorted(chosen))
+        self._beaten_for = live
+        if due:
+            self._beaten = moment
+            await self._count_dropped(sorted(live))
         await self.tell_sealer()
+
+    async def _count_dropped(self, tenants: list[TenantId]) -> None:
+        for tenant, dropped in (await self.store.dropped(tenants)).items():
+            report = self.seen[str(tenant)]
+            if dropped != report.dropped:
+                irregular_at = self._now() if dropped > report.dropped else report.irregular_at
+                changed = replace(report, dropped=dropped, irregular_at=irregular_at)
+                self.seen[str(tenant)] = changed
 
     async def tell_sealer(self) -> None:
         """Say on the store which seal is the last, and what keeps the next one from being made."""
-        sealed = self.engine.sealed
-        report = SealerReport(beat_at=self._beat_at, trouble=self.trouble)
+        sealed, failure = self.engine.sealed, self.failure or self.engine.failure
+        trouble = "" if failure is None else str(failure)
+        report = SealerReport(beat_at=self._beat_at, trouble=trouble)
         if sealed is not None:
             checkpoint = sealed.checkpoint.checkpoint
             report = replace(
@@ -296,8 +327,8 @@ class StoreDrain:
         return {log: months for log, months in found.items() if months is not None}
 
     async def say_trouble(self, error: MemtenantError) -> None:
-        """Say on the store why nothing is sealed; without a heartbeat, which says that it is."""
-        self.trouble = str(error)
+        """Say on the store why nothing is drained; without a heartbeat, which says that it is."""
+        self.failure = error
         await self.tell_sealer()
 
     def _now(self) -> int:

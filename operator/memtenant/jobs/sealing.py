@@ -185,14 +185,18 @@ class Sealing:
             step.sealed = await self._engine.seal()
         except MemtenantError as error:
             await self._failed("", error, step)
-            for drain in self._drains.values():
-                await self._say(drain, error)
+            await self._tell_all(step)
             return
         self._sealed_at = self._clock.monotonic()
         self._pause("").after_success()
         self._observer.sealed(step.sealed)
+        await self._tell_all(step)
+
+    async def _tell_all(self, step: Step) -> None:
+        """Which seal is the last, or why there is none."""
         for name, drain in self._drains.items():
-            drain.trouble = ""
+            if name in step.failures:
+                continue
             try:
                 await drain.tell_sealer()
             except MemtenantError as error:

@@ -36,13 +36,11 @@ Word = str | bytes | int
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue that is to be drained. ``dropped`` are the events that the server counted and did
-    not write, while nobody drained and the tenant was to go on."""
+    """A queue that is to be drained."""
 
     log: str
     length: int
     audited: Audited | None = None
-    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +79,7 @@ class SealingStore:
         self._writer: asyncio.StreamWriter | None = None
         self._where = ""
         self._way = Way()
+        self._entries: dict[bytes, tuple[bytes, Audited | None]] = {}
 
     async def close(self) -> None:
         """Close the connection; what is on its way is lost."""
@@ -91,27 +90,36 @@ class SealingStore:
     async def roster(self) -> Roster:
         """Whose queues there are, and how long they are."""
         found = (await self._run([("HGETALL", keys.STORE_AUDITED)]))[0]
-        audited: dict[str, Audited] = {}
-        unreadable = []
-        for name, value in _pairs(found):
-            log = name.decode("utf-8", "replace")
-            try:
-                TenantId.parse(log)
-                audited[log] = Audited.from_json(value)
-            except InvalidResource:
-                unreadable.append(log)
+        entries = {name: (value, self._entry(name, value)) for name, value in _pairs(found)}
+        self._entries = entries
+        audited = {_text(name): one for name, (_, one) in entries.items() if one is not None}
         logs = [*sorted(audited), INSTALLATION_LOG]
         lengths = await self._run([("LLEN", queue_of(log)) for log in logs])
-        dropped = await self._run(
-            [("HGET", keys.usage(TenantId.parse(log)), "dropped") for log in logs[:-1]]
-        )
         return Roster(
             tuple(
-                Queue(log, _number(length), audited.get(log), _number(lost))
-                for log, length, lost in zip(logs, lengths, [*dropped, 0], strict=True)
+                Queue(log, _number(length), audited.get(log))
+                for log, length in zip(logs, lengths, strict=True)
             ),
-            tuple(unreadable),
+            tuple(_text(name) for name, (_, one) in entries.items() if one is None),
         )
+
+    def _entry(self, name: bytes, value: bytes) -> Audited | None:
+        """What an entry of the roster says, None for nonsense; as it is known, if it is the same:
+        it is read every second, of thousands of tenants."""
+        known = self._entries.get(name)
+        if known is not None and known[0] == value:
+            return known[1]
+        try:
+            TenantId.parse(_text(name))
+            return Audited.from_json(value)
+        except InvalidResource:
+            return None
+
+    async def dropped(self, tenants: Sequence[TenantId]) -> dict[TenantId, int]:
+        """How many events of the tenants the server counted and did not write, while nobody drained
+        and they were to go on."""
+        found = await self._run([("HGET", keys.usage(tenant), "dropped") for tenant in tenants])
+        return {tenant: _number(count) for tenant, count in zip(tenants, found, strict=True)}
 
     async def page(self, log: str, most: int) -> list[bytes]:
         """The oldest entries of a queue, at most so many."""
@@ -264,6 +272,10 @@ def _refusal(where: str, reply: ErrorReply) -> StoreUnavailable | StoreRefused:
             reason="StorePermissionMissing",
         )
     return StoreRefused(f"{where} refused a command of the sealer: {reply.code or 'ERR'}")
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
 
 
 def _pairs(reply: object) -> list[tuple[bytes, bytes]]:
