@@ -154,7 +154,7 @@ class Engine:
         return await self._run(work)
 
     async def try_archive(self) -> None:
-        """Write to the archive that was opened. Raises `ArchiveUnavailable`, and what `open` does."""
+        """Write to the archive, opened. Raises `ArchiveUnavailable`, and what `open` raises."""
         now = str(self._clock.now()).encode()
 
         def work() -> None:
