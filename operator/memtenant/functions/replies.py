@@ -7,8 +7,9 @@ server saw them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from memtenant.crypto.header import Header, peek_header
 from memtenant.errors import CallInvalid, HistoryRewound, VersionConflict
@@ -145,12 +146,11 @@ class Popped:
     duplicate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry of a list: its clear header, and the record behind it (empty: a tombstone)."""
 
     header: Header
-    record: bytes = field(repr=False)
+    record: bytes
 
     @classmethod
     def parse(cls, raw: bytes) -> Entry:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from memtenant.crypto.header import Header
 from memtenant.crypto.record import MESSAGE, RecordKeys
@@ -92,14 +92,13 @@ class CounterCheck:
         self._last = sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """A message in a copy; ``data`` is its JSON where the message holds what a caller could
     change (mappings), so that each caller gets its own."""
 
     stored: StoredMessage
     time: int
-    data: bytes | None = field(repr=False)
+    data: bytes | None
 
     def mine(self) -> StoredMessage:
         """The message for one caller."""
