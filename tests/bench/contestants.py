@@ -7,7 +7,9 @@ the peers have an environment of their own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import json
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 Append = Callable[[Sequence[str]], Awaitable[object]]
@@ -15,7 +17,9 @@ Read = Callable[[], Awaitable[Sequence[object]]]
 
 
 class Contestant(Protocol):
-    """One library, connected."""
+    """One library, connected. ``blocks``: it has no asyncio, so several writers are threads."""
+
+    blocks: bool
 
     def session(self, name: str) -> tuple[Append, Read]:
         """How to append texts to a conversation, and how to read all of it as objects."""
@@ -28,6 +32,8 @@ class Contestant(Protocol):
 
 class Raw:
     """What nobody can undercut by much: RPUSH and EXPIRE in one pipeline of redis-py."""
+
+    blocks = False
 
     def __init__(self, url: str) -> None:
         import redis.asyncio
@@ -53,6 +59,8 @@ class Raw:
 
 class Memtenant:
     """The SDK as an agent uses it: by its binding, as the tenant's user, with all checks."""
+
+    blocks = False
 
     def __init__(self, folder: str, *, masking: bool = False) -> None:
         from pathlib import Path
@@ -86,15 +94,18 @@ class Memtenant:
 
 
 class LangChain:
-    """langchain-community's RedisChatMessageHistory: plain text, without asyncio, in threads."""
+    """langchain-community's RedisChatMessageHistory: plain text, without asyncio."""
+
+    blocks = True
 
     def __init__(self, url: str) -> None:
         import warnings
 
         warnings.simplefilter("ignore")
         from langchain_community.chat_message_histories import RedisChatMessageHistory
-        from langchain_core.messages import HumanMessage
+        from langchain_core.messages import HumanMessage, message_to_dict
 
+        self._dict = message_to_dict
         self._url, self._history, self._human = url, RedisChatMessageHistory, HumanMessage
         self._open: list[Any] = []
 
@@ -104,8 +115,11 @@ class LangChain:
 
         # Called without a thread: what is measured is the library, not the way into a thread.
         async def append(texts: Sequence[str]) -> None:
-            for text in texts:
-                history.add_message(self._human(text))
+            if len(texts) == 1:
+                history.add_message(self._human(texts[0]))
+            else:  # it has no batches; this only fills
+                made = (json.dumps(self._dict(self._human(text))) for text in texts)
+                history.redis_client.lpush(history.key, *made)
 
         async def read() -> Sequence[object]:
             found: Sequence[object] = history.messages
@@ -120,6 +134,8 @@ class LangChain:
 
 class OpenAIAgents:
     """OpenAI Agents' RedisSession; with ``encrypted``, inside its EncryptedSession."""
+
+    blocks = False
 
     def __init__(self, url: str, *, encrypted: bool) -> None:
         import redis.asyncio
@@ -165,6 +181,14 @@ def contestant(name: str, where: str) -> Contestant:
     raise ValueError(name)
 
 
-async def at_once(writers: int, work: Callable[[int], Awaitable[None]]) -> None:
+async def at_once(
+    writers: int, work: Callable[[int], Coroutine[Any, Any, None]], *, threads: bool
+) -> None:
     """Do the work of each writer, all at the same time."""
-    await asyncio.gather(*(work(number) for number in range(writers)))
+    if not threads:
+        await asyncio.gather(*(work(number) for number in range(writers)))
+        return
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(writers) as pool:
+        each = (loop.run_in_executor(pool, asyncio.run, work(number)) for number in range(writers))
+        await asyncio.gather(*each)

@@ -28,13 +28,15 @@ ROOT = Path(__file__).parents[2]
 PEERS = ROOT / ".venv-peers"
 CONTESTANTS = ("raw", "memtenant", "memtenant-masking", "langchain", "openai", "openai-encrypted")
 LENGTHS = (100, 1_000, 10_000)
-WRITERS = (8, 64)
+WRITERS = (1, 8, 64)
 SHARED = "memtenant, one conversation"
 BATCH = 16
 MESSAGE_BYTES = 220
 
 _NEEDS_PEERS = {"langchain", "openai", "openai-encrypted"}
 _FILL = 100
+_MOST_FILLED = 100_000
+_APPENDS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +100,9 @@ class Costs:
 
 @dataclass(slots=True)
 class SdkResults:
-    """By contestant; appends also by length of the conversation, or number of writers."""
+    """By contestant; appends by number of writers and, in that, length of the conversation."""
 
-    lengths: dict[int, dict[str, Series]] = field(default_factory=dict)
-    writers: dict[int, dict[str, Series]] = field(default_factory=dict)
+    appends: dict[int, dict[int, dict[str, Series]]] = field(default_factory=dict)
     batch: Series = field(default_factory=Series)
     reads: dict[str, float] = field(default_factory=dict)
     costs: dict[str, Costs] = field(default_factory=dict)
@@ -161,9 +162,9 @@ class Arena:
         messages = count * batch * len(sessions)
         return Pass(messages, answer["seconds"], answer["latencies"], cpu, function)
 
-    def fill(self, name: str, session: str, count: int) -> None:
-        """Bring a conversation to a length."""
-        self.append(name, [session], max(count // _FILL, 1), min(count, _FILL))
+    def fill(self, name: str, sessions: list[str], count: int) -> None:
+        """Bring new conversations to a length."""
+        self.append(name, sessions, max(count // _FILL, 1), min(count, _FILL))
 
     def stored(self) -> int:
         """Bytes of all keys, as the server estimates them."""
@@ -199,19 +200,21 @@ def measure(results: SdkResults, *, quick: bool) -> None:
     rounds = 3 if quick else 9
     lengths = LENGTHS[:2] if quick else LENGTHS
     with arena() as here, Progress() as progress:
-        for length in lengths:
-            progress.step(f"appends to {length:,} messages", rounds)
-            results.lengths[length] = _by_length(here, length, rounds, progress.advance)
         for writers in WRITERS:
-            progress.step(f"{writers} writers", rounds)
-            results.writers[writers] = _by_writers(here, writers, rounds, progress.advance)
+            results.appends[writers] = {}
+            times = rounds if writers == 1 else min(rounds, 5)
+            for length in lengths:
+                progress.step(f"appends to {length:,} messages, writers: {writers}", times)
+                results.appends[writers][length] = _appends(
+                    here, length, writers, times, progress.advance
+                )
         progress.step(f"batches of {BATCH}", rounds)
         for number in range(rounds):
             results.batch.passes.append(here.append("memtenant", [f"batch-{number}"], 60, BATCH))
             progress.advance()
         progress.step("reads of 1,000 messages", len(CONTESTANTS))
         for name in CONTESTANTS:
-            here.fill(name, f"{name}-read", 1_000)
+            here.fill(name, [f"{name}-read"], 1_000)
         for name in CONTESTANTS:
             answer = here.workers[name].ask(
                 do="read", session=f"{name}-read", times=5 if quick else 15
@@ -227,39 +230,36 @@ def measure(results: SdkResults, *, quick: bool) -> None:
         results.imports = imports(5 if quick else 25)
 
 
-def _by_length(
-    here: Arena, length: int, rounds: int, advance: Callable[[], None]
+def _appends(
+    here: Arena, length: int, writers: int, rounds: int, advance: Callable[[], None]
 ) -> dict[str, Series]:
-    found = {name: Series() for name in CONTESTANTS}
-    count = 100 if length < 1_000 else 200
-    for number in range(rounds):
-        # A new conversation each round, so that it has about the length that is asked for; the
-        # longest, to which a round adds little, is filled once.
-        for name in CONTESTANTS:
-            session = f"{name}-{length}-{number if length < max(LENGTHS) else 0}"
-            if length < max(LENGTHS) or number == 0:
-                here.fill(name, session, length)
-            found[name].passes.append(here.append(name, [session], count))
-        advance()
-    return found
-
-
-def _by_writers(
-    here: Arena, writers: int, rounds: int, advance: Callable[[], None]
-) -> dict[str, Series]:
-    """One conversation a writer; of memtenant also all writers on one. Not langchain, which has no
-    asyncio."""
-    names = [name for name in CONTESTANTS if name not in ("langchain", "memtenant-masking")]
-    found = {name: Series() for name in (*names, SHARED)}
+    """Each writer has a conversation of its own, of that length; of memtenant also all on one."""
+    found = {name: Series() for name in _contenders(length, writers)}
+    count = _APPENDS // writers if writers > 1 else 100 if length < 1_000 else 200
     for number in range(rounds):
         for name, series in found.items():
-            own = [f"{name}-{writers}-{number}-{writer}" for writer in range(writers)]
-            sessions = [f"{name}-{writers}-{number}"] * writers if name == SHARED else own
-            contestant = "memtenant" if name == SHARED else name
-            here.append(contestant, sorted(set(sessions)), 1)
-            series.passes.append(here.append(contestant, sessions, 2_000 // writers))
+            shared = name == SHARED
+            contestant = "memtenant" if shared else name
+            # New conversations each round, so that they have about the length that is asked for;
+            # many long ones, to which a round adds little, are filled once.
+            once = not shared and length * writers >= max(LENGTHS)
+            start = f"{name}-{length}-{writers}-{0 if once else number}"
+            sessions = [f"{start}-{place}" for place in range(1 if shared else writers)]
+            if number == 0 or not once:
+                here.fill(contestant, sessions, length)
+            each = sessions * writers if shared else sessions
+            series.passes.append(here.append(contestant, each, count))
         advance()
     return found
+
+
+def _contenders(length: int, writers: int) -> tuple[str, ...]:
+    """Where filling takes minutes, memtenant and what its limit is a share of."""
+    if writers == 1:
+        return CONTESTANTS
+    if length * writers > _MOST_FILLED:
+        return ("raw", "memtenant", SHARED)
+    return (*(name for name in CONTESTANTS if name != "memtenant-masking"), SHARED)
 
 
 def _costs(here: Arena, name: str, count: int = 1_000) -> Costs:

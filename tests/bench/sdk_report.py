@@ -51,33 +51,34 @@ def erasure_rows(cost: ErasureCost) -> list[Row]:
 
 def tables(results: SdkResults) -> str:
     """Everything else, as Markdown."""
-    lengths = (
-        f"Appends of {MESSAGE_BYTES} bytes by one writer, by the length of the conversation: p50 "
-        "and p99 in µs, messages a second, and how often as many as the raw pipeline's."
-    )
-    writers = (
-        "Appends by several writers, each with a conversation of its own: messages a second, how "
-        "often as many as the raw pipeline's, the server's CPU a message."
-    )
+    parts = []
+    for writers, found in results.appends.items():
+        who = "one writer" if writers == 1 else f"{writers} writers, each to one of its own"
+        told = (
+            f"Appends of {MESSAGE_BYTES} bytes by {who}, by the length of the conversation: p50 "
+            "and p99 in µs, messages a second, how often as many as the raw pipeline's, the "
+            "server's CPU a message."
+        )
+        parts += (told, _table(found))
     costs = "What one append of one writer costs, and a read of 1,000 messages into objects."
-    parts = (lengths, _lengths(results), writers, _writers(results), costs, _costs(results))
-    return "\n\n".join(parts)
+    return "\n\n".join((*parts, costs, _costs(results)))
 
 
 def _appends(results: SdkResults) -> list[Row]:
     made = []
-    for length, found in results.lengths.items():
-        ratio = found["memtenant"].beside(found["raw"])
-        what = f"append to {length:,} messages, 1 writer, beside raw"
-        made.append(_least(what, ratio, _ONE_WRITER))
-        ratio = found["memtenant-masking"].beside(found["raw"])
-        made.append(_least("… with masking", ratio, _MASKING))
-    for writers, found in results.writers.items():
-        ratio = found["memtenant"].beside(found["raw"])
-        made.append(_least(f"append, {writers} writers, beside raw", ratio, _MANY_WRITERS))
-        ratio = found[SHARED].beside(found["raw"])
-        made.append(_least("… all on one conversation", ratio, _MANY_WRITERS))
-    for length, found in results.lengths.items():
+    for writers, lengths in results.appends.items():
+        limit = _ONE_WRITER if writers == 1 else _MANY_WRITERS
+        for length, found in lengths.items():
+            who = "1 writer" if writers == 1 else f"{writers} writers"
+            ratio = found["memtenant"].beside(found["raw"])
+            made.append(_least(f"append to {length:,} messages, {who}, beside raw", ratio, limit))
+            if writers == 1:
+                ratio = found["memtenant-masking"].beside(found["raw"])
+                made.append(_least("… with masking", ratio, _MASKING))
+            else:
+                ratio = found[SHARED].beside(found["raw"])
+                made.append(_least("… all on one conversation", ratio, limit))
+    for length, found in results.appends[1].items():
         ratio = found["memtenant"].beside(found["openai-encrypted"])
         what = f"append to {length:,} messages, 1 writer, beside EncryptedSession"
         made.append(_least(what, ratio, _ENCRYPTED))
@@ -132,49 +133,30 @@ def _least(what: str, ratio: float, limit: float) -> Row:
 
 
 def _single(results: SdkResults) -> Series:
-    return next(iter(results.lengths.values()))["memtenant"]
+    return next(iter(results.appends[1].values()))["memtenant"]
 
 
-def _lengths(results: SdkResults) -> str:
-    cells: list[tuple[str, ...]] = [("", *(f"{length:,}" for length in results.lengths))]
-    for name in next(iter(results.lengths.values())):
-        taken = [found[name] for found in results.lengths.values()]
-        raw = [found["raw"] for found in results.lengths.values()]
-        cells.append(
-            (
-                _TITLES[name],
-                *(
-                    f"{one.percentile(0.5) * 1e6:.0f}, {one.percentile(0.99) * 1e6:.0f}, "
-                    f"{one.rate:,.0f}/s, {one.beside(its):.2f} x"
-                    for one, its in zip(taken, raw, strict=True)
-                ),
-            )
-        )
-    return grid(cells)
+def _table(found: dict[int, dict[str, Series]]) -> str:
+    names = next(iter(found.values()))
+    lines = ((_TITLES[one], *(_cell(one, beside) for beside in found.values())) for one in names)
+    return grid([("", *(f"{length:,}" for length in found)), *lines])
 
 
-def _writers(results: SdkResults) -> str:
-    cells: list[tuple[str, ...]] = [("", *(f"{count} writers" for count in results.writers))]
-    for name in next(iter(results.writers.values())):
-        taken = [found[name] for found in results.writers.values()]
-        raw = [found["raw"] for found in results.writers.values()]
-        cells.append(
-            (
-                _TITLES[name],
-                *(
-                    f"{one.rate:,.0f}/s, {one.beside(its):.2f} x, {one.server_cpu * 1e6:.0f} µs"
-                    for one, its in zip(taken, raw, strict=True)
-                ),
-            )
-        )
-    return grid(cells)
+def _cell(name: str, found: dict[str, Series]) -> str:
+    if name not in found:
+        return "-"
+    one = found[name]
+    return (
+        f"{one.percentile(0.5) * 1e6:.0f}, {one.percentile(0.99) * 1e6:.0f}, {one.rate:,.0f}/s, "
+        f"{one.beside(found['raw']):.2f} x, {one.server_cpu * 1e6:.0f} µs"
+    )
 
 
 def _costs(results: SdkResults) -> str:
     cells: list[tuple[str, ...]] = [
         ("", "commands", "bytes sent", "received", "server CPU", "bytes kept", "read of 1,000")
     ]
-    single = next(iter(results.lengths.values()))
+    single = next(iter(results.appends[1].values()))
     for name, costs in results.costs.items():
         cells.append(
             (

@@ -35,7 +35,8 @@ async def main(name: str) -> None:
                 contender = contestant(name, order["where"])
             case "append":
                 chosen = [session(which)[0] for which in order["sessions"]]
-                answer = await _append(chosen, order["count"], order["batch"])
+                threads = contender is not None and contender.blocks and len(chosen) > 1
+                answer = await _append(chosen, order["count"], order["batch"], threads=threads)
             case "read":
                 answer = await _read(session(order["session"])[1], order["times"])
         print(json.dumps(answer), flush=True)
@@ -43,7 +44,9 @@ async def main(name: str) -> None:
         await contender.close()
 
 
-async def _append(sessions: list[Append], count: int, batch: int) -> dict[str, Any]:
+async def _append(
+    sessions: list[Append], count: int, batch: int, *, threads: bool
+) -> dict[str, Any]:
     """``count`` appends by each of the writers, one session a writer (or the same one often)."""
     latencies: list[float] = []
     prepared = [texts(count * batch, seed=number) for number in range(len(sessions))]
@@ -58,7 +61,7 @@ async def _append(sessions: list[Append], count: int, batch: int) -> dict[str, A
             latencies.append(time.perf_counter() - begun)
 
     cpu, started = time.process_time(), time.perf_counter()
-    await at_once(len(sessions), write)
+    await at_once(len(sessions), write, threads=threads)
     seconds = time.perf_counter() - started
     return {"seconds": seconds, "cpu": time.process_time() - cpu, "latencies": latencies}
 
