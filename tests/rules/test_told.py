@@ -106,6 +106,12 @@ def test_the_release_of_a_hold_names_who_released_it() -> None:
     assert released.detail == {"matter": "case-1", "policy": "gdpr", "by": "counsel"}
 
 
+def test_a_hold_that_was_broken_is_told_before_the_end() -> None:
+    found = told(replace(NOW, matters=("case-1",)), replace(NOW, ended="Delete"))
+    assert [one.operation for one in found] == [Operation.HOLD_RELEASED, Operation.DEPROVISIONED]
+    assert found[0].detail["by"] == "counsel"
+
+
 def test_nobody_is_named_where_the_cluster_does_not_tell() -> None:
     for after in (replace(NOW, generation=4), replace(NOW, matters=("m",))):
         (deed,) = deeds(TENANT, NOW, after, new=False, actors=Actors())

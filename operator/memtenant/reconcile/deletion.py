@@ -69,7 +69,7 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
     if policy is DeletionPolicy.RETAIN and (obstacle or _may_be_held(world, declared, record)):
         await _stop_expiry(link, tenant)
     await _revoke(world, link, tenant, record)
-    await tell_ended(world, link, tenant, policy.value)
+    await tell_ended(world, link, tenant, policy.value, declared)
     if policy is DeletionPolicy.RETAIN:
         kept = _in_phase(record, Phase.RETAINED, world.clock.now())
         await world.resources.apply_secret(record_draft(world, kept), current=current.stored_record)

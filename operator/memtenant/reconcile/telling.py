@@ -37,7 +37,7 @@ CHANGED_BY_ANNOTATION = "memtenant.dev/changed-by"
 """Who changed the spec last, where an admission policy stamps it (chart: admission.changedBy)."""
 
 
-def actors_of(world: World, declared: Declared, policy: str) -> Actors:
+def actors_of(world: World, declared: Declared | None, policy: str) -> Actors:
     """Who declared the tenant and its policy; nobody where the annotation could be anybody's."""
     named = world.mirror.get(ObjectKey.policy(policy)) if policy else None
     return Actors(_actor(world, declared), _actor(world, named))
@@ -62,19 +62,22 @@ async def tell(
     voice.done(telling)
 
 
-async def tell_ended(world: World, link: StoreLink, tenant: TenantId, policy: str) -> None:
+async def tell_ended(
+    world: World, link: StoreLink, tenant: TenantId, policy: str, declared: Declared | None = None
+) -> None:
     """The tenant's users are gone. Where its data stays, its queue is drained for the last time;
-    else that follows when all is removed (`tell_purged`)."""
+    else no hold stands any more, and the rest follows when all is removed (`tell_purged`)."""
     state = await _state(link, tenant)
     known = Told.from_text(state.access.get(TOLD, ""))
     if known is None or known.ended == policy:
         return
-    told = replace(known, ended=policy)
     retained = policy == "Retain"
-    change = StateChange(
-        access={TOLD: told.to_text()}, audited=closing_entry(state.audited) if retained else None
+    told = replace(known, ended=policy, matters=known.matters if retained else ())
+    done = deeds(tenant, known, told, new=False, actors=actors_of(world, declared, known.policy))
+    audited = closing_entry(state.audited) if retained else None
+    await tell(
+        world, link, tenant, done, StateChange(access={TOLD: told.to_text()}, audited=audited)
     )
-    await tell(world, link, tenant, deeds(tenant, known, told, new=False, actors=Actors()), change)
 
 
 async def tell_purged(

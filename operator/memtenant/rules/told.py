@@ -86,6 +86,7 @@ def deeds(
 def _differences(tenant: TenantId, before: Told, after: Told, actors: Actors) -> Iterator[Deed]:
     if after.ended != before.ended:
         if after.ended:
+            yield from _holds(before, after, actors)
             yield Deed(Operation.DEPROVISIONED, {"deletionPolicy": after.ended, "uid": after.uid})
             return
         yield _provisioned(after, actors)
@@ -107,10 +108,17 @@ def _differences(tenant: TenantId, before: Told, after: Told, actors: Actors) ->
         yield Deed(Operation.KEY_MADE, {"version": version})
     for version in sorted(set(before.keys) - set(after.keys)):
         yield Deed(Operation.KEY_DESTROYED, {"version": version})
-    for matter in sorted(set(after.matters) - set(before.matters)):
-        yield _hold(Operation.HOLD_SET, matter, after.policy, actors)
-    for matter in sorted(set(before.matters) - set(after.matters)):
-        yield _hold(Operation.HOLD_RELEASED, matter, after.policy, actors)
+    yield from _holds(before, after, actors)
+
+
+def _holds(before: Told, after: Told, actors: Actors) -> Iterator[Deed]:
+    for operation, matters in (
+        (Operation.HOLD_SET, set(after.matters) - set(before.matters)),
+        (Operation.HOLD_RELEASED, set(before.matters) - set(after.matters)),
+    ):
+        for matter in sorted(matters):
+            detail = {"matter": matter, "policy": after.policy}
+            yield Deed(operation, detail | _by(actors.policy))
 
 
 def _access(before: Told, after: Told) -> Iterator[Deed]:
@@ -147,10 +155,6 @@ def _started(after: Told) -> Deed:
 
 def _stopped(actors: Actors) -> Deed:
     return Deed(Operation.AUDIT_STOPPED, _by(actors.policy or actors.tenant))
-
-
-def _hold(operation: Operation, matter: str, policy: str, actors: Actors) -> Deed:
-    return Deed(operation, {"matter": matter, "policy": policy} | _by(actors.policy))
 
 
 def _by(actor: str) -> dict[str, object]:
