@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.archive.making import LOG, NEIGHBOUR, Agent, Sealer
+from memtenant.audit import Deed, Operation, Voice
+from tests.archive.making import LOG, NEIGHBOUR, Agent, Sealer, key
 from tests.cli.program import Program
 
 
@@ -82,6 +83,21 @@ def test_events_of_a_period_are_shown_by_lines(program: Program, kept: Path) -> 
     assert (
         len(program.do("audit", "events", "--until", "2026-02", "-o", "json").out.split("\n")) == 9
     )
+
+
+def test_what_the_operator_tells_is_shown_as_it_says_it(program: Program, sealer: Sealer) -> None:
+    voice = Voice(key(LOG, "operator", 0))
+    deed = Deed(Operation.HOLD_SET, {"matter": "case-7", "policy": "gdpr"})
+    entries = voice.tell([deed], sealer.tick()).entries
+    taken = sealer.writer.take(LOG, entries, lambda *of: key(LOG, *of), sealer.now)
+    assert (taken.events, taken.bad) == (1, 0)
+    line = program.do("audit", "events", LOG, "-o", "json").out.splitlines()[-1]
+    shown = json.loads(line)
+    assert (shown["operation"], shown["agent"]) == ("HoldSet", "operator")
+    assert shown["told"] == {"matter": "case-7", "policy": "gdpr"}
+    assert '"matter": "case-7"' in program.do("audit", "events", LOG).out
+    exported = json.loads(program.do("audit", "export", LOG).out.splitlines()[-1])
+    assert (exported["activity_id"], exported["activity_name"]) == (99, "HoldSet")
 
 
 def test_the_export_is_of_ocsf(program: Program, kept: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ events take it. Only the export has it; what is evidence are the leaves.
 
 from __future__ import annotations
 
+import json
 from importlib import metadata
 from typing import Final
 
@@ -84,6 +85,7 @@ def as_data(one: SealedEntry | SealedGap) -> dict[str, object]:
     if read is None:
         return shown | {"raw": one.raw.hex()}
     entry, event = read
+    told = _told(event)
     return shown | {
         "operation": event.operation.name.title().replace("_", ""),
         "agent": event.agent,
@@ -98,6 +100,7 @@ def as_data(one: SealedEntry | SealedGap) -> dict[str, object]:
         "outcome": _OUTCOMES[entry.outcome],
         "time": entry.time,
         "sequence": entry.sequence,
+        **({} if told is None else {"told": told}),
     }
 
 
@@ -111,10 +114,11 @@ def as_ocsf(one: SealedEntry | SealedGap) -> dict[str, object]:
         entry, event = read
         activity = _ACTIVITIES.get(event.operation, _OTHER)
         time, done, actor = entry.time, entry.outcome is Outcome.DONE, event.agent
+    name = _NAMES[activity] if activity != _OTHER else str(data.get("operation", "Gap"))
     writer = data.get("writer") or (one.writer.hex() if isinstance(one, SealedGap) else "unknown")
     return {
         "activity_id": activity,
-        "activity_name": _NAMES[activity],
+        "activity_name": name,
         "actor": {"app_name": actor, "user": {"name": actor, "type_id": 3, "type": "System"}},
         "category_name": "Application Activity",
         "category_uid": _CATEGORY,
@@ -142,6 +146,16 @@ def as_ocsf(one: SealedEntry | SealedGap) -> dict[str, object]:
         "type_uid": _CLASS * 100 + activity,
         "unmapped": data,
     }
+
+
+def _told(event: Event) -> object:
+    """The detail of what is no agent's, which is JSON; None where there is none."""
+    if event.binding_version or not event.detail:
+        return None
+    try:
+        return json.loads(event.detail)
+    except ValueError:
+        return None
 
 
 def _read(one: SealedEntry) -> tuple[Entry, Event] | None:

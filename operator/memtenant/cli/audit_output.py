@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -29,7 +30,7 @@ __all__ = [
 
 _COLUMNS: Final = (
     *("log", "leaf", "sealed", "verdict", "what"),
-    *("outcome", "agent", "writer", "counter"),
+    *("outcome", "agent", "writer", "counter", "told"),
 )
 _PAGE: Final = 1000
 _STYLES: Final = {Result.GOOD: "green", Result.TAMPERED: "bold red", Result.INCOMPLETE: "yellow"}
@@ -133,10 +134,11 @@ def _cells(data: dict[str, object]) -> Iterator[str]:
     gap = data.get("gap")
     if isinstance(gap, dict):
         counters = f"{gap['first']} to {gap['last']}"
-        yield from ("", "Gap", "", "", str(gap["writer"]), counters)
+        yield from ("", "Gap", "", "", str(gap["writer"]), counters, "")
         return
     names = ("verdict", "operation", "outcome", "agent", "writer", "counter")
     yield from (str(data.get(name, "")) for name in names)
+    yield json.dumps(data["told"]) if "told" in data else ""
 
 
 def proof_as_data(
