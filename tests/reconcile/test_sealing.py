@@ -50,6 +50,7 @@ async def test_a_store_and_its_tenants_tell_whether_their_audit_is_sealed(ground
         await ground.settle()
         tenant = await ground.tenant_status("acme")
         assert told(tenant, "AuditSealed")[:2] == ("False", "AuditGaps")
+        assert '"AuditGaps"' in (ground.folder / "events.log").read_text()
 
         ground.tenant("acme")
         await ground.settle()

@@ -93,6 +93,7 @@ class Sealing:
         self._known = StoresFile()
         self._drains: dict[str, StoreDrain] = {}
         self._pauses: dict[str, _Pause] = {}
+        self._said: dict[str, tuple[str, ...]] = {}
         self._sealed_at: float | None = None
         self._pruned_at: float | None = None
         self.turned_at = clock.monotonic()
@@ -176,8 +177,21 @@ class Sealing:
                 await self._say(drain, error)
             return False
         self._pause(name).after_success()
+        self._note(name, step.drained[name])
         self._observer.drained(name, step.drained[name])
         return True
+
+    def _note(self, name: str, drained: Drained) -> None:
+        """What is wrong, once: a round comes every second."""
+        wrong = (
+            *(f"the log of {log} is not what was sealed" for log in drained.refused),
+            *(f"the queue of {log} lost entries" for log in drained.shrunk),
+            *(f"the roster's entry of {log} cannot be read" for log in drained.unreadable),
+        )
+        for words in wrong:
+            if words not in self._said.get(name, ()):
+                _log.warning("store %s: %s", name, words)
+        self._said[name] = wrong
 
     async def _seal(self, step: Step) -> None:
         try:

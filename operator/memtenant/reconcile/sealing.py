@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from memtenant.api.conditions import Condition, ConditionType, Finding
+from memtenant.api.conditions import Condition, ConditionStatus, ConditionType, Finding
 from memtenant.api.store import LastSeal, MemoryStoreStatus
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.world import World
-from memtenant.resources.port import Kind, ObjectKey
+from memtenant.resources.port import EventType, Kind, ObjectKey
 from memtenant.rules.sealing import log_finding, store_finding
 from memtenant.tenancy.identity import TenantId
 
@@ -33,17 +33,27 @@ async def look_at_seals(world: World, link: StoreLink) -> Outcome:
     gone end here, once they are drained."""
     link.seals = seen = await link.admin.look_at_seals()
     ended = await link.admin.finish_closed(sealed_before=seen.sealer is not None)
-    enqueue: list[ObjectKey] = []
-    store = link.key
-    changed = _shown(world, store) != _words(store_finding(seen)) or _seal_is_due(link)
-    if store.kind is Kind.STORE and changed:
-        enqueue.append(store)
+    found: dict[ObjectKey, Finding | None] = {}
+    if link.key.kind is Kind.STORE:
+        found[link.key] = store_finding(seen)
     for tenant in link.tenants:
-        key = ObjectKey.tenant(tenant.namespace, tenant.name)
-        if _shown(world, key) != _words(log_finding(seen, tenant)):
-            enqueue.append(key)
-    did = tuple(f"The audit log of {tenant}, which is gone, is sealed" for tenant in ended)
-    return Outcome(enqueue=tuple(enqueue), changed=bool(did), did=did, seals=seen)
+        found[ObjectKey.tenant(tenant.namespace, tenant.name)] = log_finding(seen, tenant)
+    news = {key for key, finding in found.items() if _shown(world, key) != _words(finding)}
+    for key in sorted(news):
+        await _warn(world, key, found[key])
+    if link.key.kind is Kind.STORE and _seal_is_due(link):
+        news.add(link.key)
+    did = tuple(f"The audit of {tenant} is over, its queue drained" for tenant in ended)
+    return Outcome(enqueue=tuple(sorted(news)), changed=bool(did), did=did, seals=seen)
+
+
+async def _warn(world: World, key: ObjectKey, finding: Finding | None) -> None:
+    """An Event where something is wrong now that was not, or was otherwise."""
+    declared = world.mirror.get(key)
+    if declared is None or finding is None or finding.status is not ConditionStatus.FALSE:
+        return
+    message = finding.message
+    await world.resources.emit_event(declared, EventType.WARNING, finding.reason, message)
 
 
 def with_store_finding(
