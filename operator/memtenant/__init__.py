@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from memtenant.memory.importance import Category
     from memtenant.memory.masking import Masking
     from memtenant.memory.messages import Message, Receipt, StoredMessage, ToolCall
+    from memtenant.memory.observing import Observation
     from memtenant.memory.options import Options
     from memtenant.memory.prompt import PromptContext
     from memtenant.memory.summaries import Summary, SummaryRequest
@@ -33,6 +34,7 @@ __all__ = [
     "Masking",
     "MaskingAction",
     "Message",
+    "Observation",
     "Options",
     "PromptContext",
     "Receipt",
@@ -53,6 +55,7 @@ _WHERE = {
     "Masking": "memory.masking",
     "MaskingAction": "tenancy.masking",
     "Message": "memory.messages",
+    "Observation": "memory.observing",
     "Options": "memory.options",
     "PromptContext": "memory.prompt",
     "Receipt": "memory.messages",

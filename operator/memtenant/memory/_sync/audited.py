@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Final, TypeVar
 
@@ -27,6 +28,7 @@ from memtenant.memory._sync.store import Store, Tries
 from memtenant.memory.answers import value
 from memtenant.memory.auditing import Auditor, Intent, Turn, failure_of
 from memtenant.memory.datakeys import DataKey, DataKeys
+from memtenant.memory.observing import Observer, observed
 from memtenant.memory.options import Options
 from memtenant.memory.places import ContextPlace, ConversationPlace, UserPlace
 from memtenant.memory.source import BindingSource
@@ -53,6 +55,7 @@ class AuditedStore(Store):
         super().__init__(source, options)
         self.auditor = Auditor(source)
         self._keys = keys
+        self._observer = options.observer
 
     def write_audited(
         self, call: Audited[R], intent: Intent | Callable[[], Intent], tries: Tries | None = None
@@ -68,7 +71,18 @@ class AuditedStore(Store):
         tries: Tries | None = None,
     ) -> R:
         """The answer of a writing call, as `Store.write_made`. Every try brings the same event."""
-        tries = tries or Tries()
+        if (observer := self._observer) is None:
+            return self._written(call, intent, tries or Tries())
+        told = intent if isinstance(intent, Intent) else intent()
+        with self._observed(observer, told):
+            return self._written(call, told, tries or Tries())
+
+    def _written(
+        self,
+        call: Callable[[bool], Audited[R]],
+        intent: Intent | Callable[[], Intent],
+        tries: Tries,
+    ) -> R:
         if not self.auditor.expects(reading=False):
             try:
                 return self.write_made(call, tries)
@@ -94,6 +108,14 @@ class AuditedStore(Store):
     ) -> list[object]:
         """The replies to ``before``, to a reading call, and to ``after``, in one round trip; an
         error reply is raised as what it means."""
+        if (observer := self._observer) is None:
+            return self._shown(call, intent, before, after)
+        with self._observed(observer, intent):
+            return self._shown(call, intent, before, after)
+
+    def _shown(
+        self, call: Audited[R], intent: Intent, before: Sequence[Words], after: Sequence[Words]
+    ) -> list[object]:
         if not self.auditor.expects(reading=True):
             try:
                 return self._replies(*before, call.words, *after)
@@ -152,6 +174,11 @@ class AuditedStore(Store):
 
     def _replies(self, *commands: Words) -> list[object]:
         return [value(reply) for reply in self.read(*commands)]
+
+    def _observed(self, observer: Observer, intent: Intent) -> AbstractContextManager[None]:
+        binding = self.source.current().binding
+        operation = intent.operation.name.lower()
+        return observed(observer, operation, str(binding.tenant), binding.agent, intent.count)
 
     def _event_left(self, intent: Intent, turn: Turn) -> None:
         if intent.turn is None:
