@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from memtenant.archive import ArchiveFolder, ArchiveReader, FolderSigner, verify
+from memtenant.audit.leaf import Verdict
 from memtenant.clock import Clock
 from memtenant.errors import ArchiveBusy, ArchiveUnavailable, SignerConflict
 from memtenant.jobs.seal import StoreDrain
@@ -211,11 +212,29 @@ async def test_entries_that_changed_under_the_sealers_hands_stay(
     with valkey.admin() as admin:
         admin.rpush(QUEUE, first)
         page = await store.page(LOG, 10)
+        assert page.entries == (first,)
         admin.delete(QUEUE)
         admin.rpush(QUEUE, second)
         assert not await store.trim(LOG, page)
         assert admin.lrange(QUEUE, 0, -1) == [second]
     await store.close()
+
+
+async def test_an_entry_of_any_size_takes_no_sealer_down(valkey: Server, tmp_path: Path) -> None:
+    stores = await admit(valkey)
+    first, last = Agent(opened=now_opened()).some(2)
+    with valkey.admin() as admin:
+        admin.rpush(QUEUE, first)
+        admin.rpush(QUEUE, b"x" * (33 << 20))
+        admin.rpush(QUEUE, last)
+        async with sealer(tmp_path, stores) as sealing:
+            step = await sealing.step()
+            step = await sealing.step()
+        assert step.failures == {}
+        assert not admin.exists(QUEUE)
+    events = ArchiveReader.open(tmp_path / "archive").events(LOG)
+    verdicts = [one.verdict for one in events]
+    assert verdicts == [Verdict.GOOD, Verdict.OVERSIZED, Verdict.GOOD]
 
 
 async def test_of_two_sealers_of_an_archive_one_is_refused(valkey: Server, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ that the archive took; a round without entries writes to the archive too, to see
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -117,7 +117,7 @@ class Engine:
         signer's state is, is no reason to refuse agents: what they did is in the archive."""
         return self.failure is not None and not self.failure.retryable
 
-    async def take(self, log: str, entries: list[bytes]) -> Taken:
+    async def take(self, log: str, entries: Sequence[bytes]) -> Taken:
         """See `LogWriter.take`."""
         mac_keys = self._keys.get(log) or self._keys.setdefault(log, self._mac_keys(log))
         now = self._clock.now()
@@ -222,10 +222,10 @@ class StoreDrain:
         try:
             while taken_here < min(queue.length, MOST_A_ROUND):
                 page = await self.store.page(queue.log, PAGE)
-                if not page:
+                if not page.entries:
                     break
-                taken = await self.engine.take(queue.log, page)
-                drained = drained.plus(taken, len(page))
+                taken = await self.engine.take(queue.log, page.entries)
+                drained = drained.plus(taken, len(page.entries))
                 irregular = bool(taken.gaps or taken.bad)
                 report = replace(
                     report,
@@ -238,7 +238,7 @@ class StoreDrain:
                 if not await self.store.trim(queue.log, page):
                     shrunk = True
                     break
-                taken_here += len(page)
+                taken_here += len(page.entries)
         except (ArchiveInconsistent, ArchiveMalformed):
             drained = replace(drained, refused=(*drained.refused, queue.log))
         waiting = max(queue.length - taken_here, 0)

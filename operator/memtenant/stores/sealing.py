@@ -24,9 +24,15 @@ from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.sentinel import SentinelAccess
 from memtenant.tenancy.storesfile import StoreAccess
 
-__all__ = ["Queue", "Roster", "SealingStore", "queue_of"]
+__all__ = ["Page", "Queue", "Roster", "SealingStore", "queue_of"]
 
 _READ_BYTES = 1 << 20
+_MOST_BYTES = 32 << 20
+"""Of one answer: half again what a page of the longest entries that a Function takes has."""
+
+_BEGINNING = 9000
+"""More than an entry of the log may have, so that it is told as what it is: oversized."""
+
 _BATCH = 100
 _TRIES = 5
 _AWAY = frozenset({"BUSY", "LOADING", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN", "UNBLOCKED"})
@@ -49,6 +55,23 @@ class Roster:
 
     queues: tuple[Queue, ...]
     unreadable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Entries as they were read. ``cut``: one that is too large, of which there is the beginning of
+    the server's answer, which tells its size."""
+
+    entries: tuple[bytes, ...] = ()
+    cut: bool = False
+
+
+class _TooMuch(Exception):
+    """More than `_MOST_BYTES` came; ``beginning`` are the first of them."""
+
+    def __init__(self, beginning: bytes) -> None:
+        super().__init__("the answer is too large")
+        self.beginning = beginning
 
 
 def queue_of(log: str) -> str:
@@ -121,22 +144,33 @@ class SealingStore:
         found = await self._run([("HGET", keys.usage(tenant), "dropped") for tenant in tenants])
         return {tenant: _number(count) for tenant, count in zip(tenants, found, strict=True)}
 
-    async def page(self, log: str, most: int) -> list[bytes]:
-        """The oldest entries of a queue, at most so many."""
-        reply = (await self._run([("LRANGE", queue_of(log), 0, most - 1)]))[0]
-        return [one for one in reply if isinstance(one, bytes)] if isinstance(reply, list) else []
+    async def page(self, log: str, most: int) -> Page:
+        """The oldest entries of a queue, at most so many.
 
-    async def trim(self, log: str, entries: Sequence[bytes]) -> bool:
+        An agent may push what it likes, and one entry of hundreds of megabytes must not take the
+        sealer of all tenants down: of one that is too large to be read its first bytes are taken.
+        """
+        try:
+            reply = (await self._run([("LRANGE", queue_of(log), 0, most - 1)]))[0]
+        except _TooMuch as much:
+            if most > 1:
+                return await self.page(log, 1)
+            return Page((much.beginning,), cut=True)
+        entries = reply if isinstance(reply, list) else []
+        return Page(tuple(one for one in entries if isinstance(one, bytes)))
+
+    async def trim(self, log: str, page: Page) -> bool:
         """Remove the entries that were read, if they still are where they were read.
 
         Nobody but the sealer shortens a queue. A server that lost or got back entries meanwhile (a
         restore, a failover) is read anew; what was taken already is recognised then.
         """
-        queue, last = queue_of(log), len(entries) - 1
-        first, end = await self._run([("LRANGE", queue, 0, 0), ("LRANGE", queue, last, last)])
-        if first != [entries[0]] or end != [entries[-1]]:
-            return False
-        await self._run([("LTRIM", queue, len(entries), -1)])
+        queue, last = queue_of(log), len(page.entries) - 1
+        if not page.cut:
+            first, end = await self._run([("LRANGE", queue, 0, 0), ("LRANGE", queue, last, last)])
+            if first != [page.entries[0]] or end != [page.entries[-1]]:
+                return False
+        await self._run([("LTRIM", queue, last + 1, -1)])
         return True
 
     async def beat(self, tenants: Sequence[TenantId]) -> int:
@@ -203,11 +237,16 @@ class SealingStore:
         reader, writer = self._reader, self._writer
         assert reader is not None and writer is not None  # noqa: S101, PT018 - just connected
         writer.write(packed([tuple(command) for command in commands]))
-        found = Replies()
+        found, size, beginning = Replies(), 0, b""
         while len(found.ready) < len(commands):
             data = await reader.read(_READ_BYTES)
             if not data:
                 raise ConnectionResetError("it closed the connection")
+            if len(beginning) < _BEGINNING:
+                beginning += data[:_BEGINNING]
+            size += len(data)
+            if size > _MOST_BYTES:
+                raise _TooMuch(beginning[:_BEGINNING])
             found.feed(data)
         return found.ready
 
