@@ -18,6 +18,7 @@ from pathlib import Path
 
 import agent
 import redis
+from complying import Complying
 from remembering import FAILURE, Remembering
 from story import Story, StoryBroken, stop_on_sigterm
 
@@ -57,6 +58,7 @@ class Demo:
         self.retain()
         self.delete()
         self.hold_and_shred()
+        Complying(self.story, self.state, self._run).tell()
 
     def look_first(self) -> None:
         """What would be done, before anything is."""

@@ -77,8 +77,17 @@ def test_the_demo_without_a_cluster(tmp_path: Path) -> None:
     state = tmp_path / "state"
     ended = run("local.py", tmp_path, "--state", str(state))
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    for words in (*TOLD_BY_BOTH, "$ memtenant apply -f", f"The state folder stays: {state}"):
+    for words in (
+        *TOLD_BY_BOTH,
+        "$ memtenant apply -f",
+        "✓ mended, and the report says what turned",
+        "✓ the hash of the report is a leaf of the sealed log",
+        "✓ whoever holds the checkpoint sees it, and where",
+        f"The state folder stays: {state}",
+    ):
         assert words in ended.stdout
+    pages = list((state / "reports" / "patients").glob("*/report.html"))
+    assert any(str(page) in ended.stdout for page in pages)
     assert ESCAPE not in ended.stdout
     assert not left_behind(tmp_path)
     assert (state / "bindings" / "support" / "acme-triage" / "uri").is_file()
