@@ -69,8 +69,8 @@ class Complying:
         """One byte of the archive."""
         story = self.story
         story.chapter("One byte of the sealed log is changed")
-        verify = ("memtenant", "audit", "verify")
-        verify += ("--trusted-checkpoint", str(self.state / "kept.checkpoint"))
+        kept = str(self.state / "kept.checkpoint")
+        verify = ("memtenant", "audit", "verify", "--trusted-checkpoint", kept)
         story.output(self.run(*verify, code=GOOD))
         (segment,) = (self.state / "archive" / "logs" / "clinic.ward").glob("*.log")
         whole = segment.read_bytes()
