@@ -120,7 +120,10 @@ def test_a_mark_is_true_if_the_operator_or_a_steward_set_it_for_this_person() ->
 def test_the_operators_events_count_on_and_are_under_a_key_of_its_own() -> None:
     events = OperatorEvents(GROUND, NOW)
     first, second = events(), events()
-    assert [Event.parse(one).counter for one in (first, second)] == [1, 2]
+    events.renew()  # whether the second arrived is not known
+    told = [Event.parse(one) for one in (first, second, events())]
+    assert [one.counter for one in told] == [1, 2, 1]
+    assert told[0].writer == told[1].writer != told[2].writer
     assert is_authentic(key(OPERATOR, 0), first)
 
 

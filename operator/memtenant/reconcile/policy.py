@@ -15,7 +15,7 @@ from memtenant.errors import InvalidResource
 from memtenant.reconcile.declared import policy_spec, save_status, status_before
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.reporting import keep_reporting
-from memtenant.reconcile.telling import tell_policy, tell_policy_gone
+from memtenant.reconcile.telling import tell_policy_gone, tell_spec
 from memtenant.reconcile.world import FINALIZER, Reported, World
 from memtenant.resources.port import Declared, EventType, ObjectKey
 from memtenant.rules.policy import PolicyFacts, hold_labels, policy_facts, retention_findings
@@ -93,7 +93,7 @@ async def reconcile_policy(world: World, declared: Declared) -> Outcome:
         *kept.findings,
     )
     retold = _tells_anew(before, kept.told)
-    await tell_policy(world, declared)
+    await tell_spec(world, declared)
     wait = world.counts_wait(declared.key, before.tenants, len(tenants))
     if wait and before.observed_generation == declared.generation and not retold:
         return Outcome(requeue_after=wait, changed=kept.changed)

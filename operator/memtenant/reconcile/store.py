@@ -25,7 +25,7 @@ from memtenant.reconcile.storelink import link_to
 from memtenant.reconcile.storestatus import usable_findings, usable_status
 from memtenant.reconcile.systemusers import forget_system_users, provide_system_users
 from memtenant.reconcile.taking import inspect, lead
-from memtenant.reconcile.telling import tell_declared, tell_policies
+from memtenant.reconcile.telling import tell_declared, tell_policies, tell_spec
 from memtenant.reconcile.template import reconcile_template
 from memtenant.reconcile.world import FINALIZER, World
 from memtenant.resources.port import Declared, EventType, ObjectKey
@@ -74,6 +74,7 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     try:
         spec = store_spec(declared)
         if spec.dedicated is not None:
+            await tell_spec(world, declared)
             return await reconcile_template(world, declared)
         link = await link_to(world, declared, spec)
         renewed = await _take(world, declared, link)

@@ -28,9 +28,9 @@ __all__ = [
     "tell_ended",
     "tell_expired",
     "tell_policies",
-    "tell_policy",
     "tell_policy_gone",
     "tell_purged",
+    "tell_spec",
 ]
 
 CHANGED_BY_ANNOTATION = "memtenant.dev/changed-by"
@@ -118,9 +118,9 @@ def _expired(tally: Tally, limits: Mapping[str, str]) -> Deed:
     return Deed(Operation.EXPIRED, {**counts, "before": cut_offs}, tally.records)
 
 
-async def tell_policy(world: World, declared: Declared) -> None:
-    """The generation of a policy that the operator acts upon: to the first store, by name, on which
-    somebody listens."""
+async def tell_spec(world: World, declared: Declared) -> None:
+    """The generation of what has no server of its own, as a policy: to the first store, by name, on
+    which somebody listens."""
     for link in _ready_links(world):
         if await tell_declared(world, link, declared):
             return
@@ -157,7 +157,7 @@ async def tell_policies(world: World, link: StoreLink) -> None:
     for key in declared:
         policy = world.mirror.get(key)
         if policy is not None and not policy.deleting:
-            await tell_policy(world, policy)
+            await tell_spec(world, policy)
     log = link.admin.installation_log
     if await log.is_drained():
         for name in await log.names():
@@ -199,4 +199,6 @@ def _name(key: ObjectKey) -> str:
 
 
 def _ready_links(world: World) -> list[StoreLink]:
-    return sorted((one for one in world.links.values() if one.ready), key=lambda one: one.name)
+    """Shared stores first: an instance goes with its tenant."""
+    ready = (one for one in world.links.values() if one.ready)
+    return sorted(ready, key=lambda one: (one.name != one.store, one.name))

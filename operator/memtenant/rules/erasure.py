@@ -70,12 +70,17 @@ class OperatorEvents:
 
     def __init__(self, ground: Ground, now: datetime, random: Random = secrets.token_bytes) -> None:
         self._key = _audit_key(ground, OPERATOR, 0)
+        self._now, self._random = now, random
         self._turn = Turn(new_writer(now, random), 1)
 
     def __call__(self) -> bytes:
         """The next one. It names nobody: the person's audit alias dies with its data key."""
         turn, self._turn = self._turn, Turn(self._turn.writer, self._turn.counter + 1)
         return Deed(Operation.FORGET).event(turn, self._key)
+
+    def renew(self) -> None:
+        """The last event may not have arrived: its writer is not used again."""
+        self._turn = Turn(new_writer(self._now, self._random), 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from redis.exceptions import ResponseError
 
@@ -40,7 +40,7 @@ from memtenant.tenancy.erasure import ErasureReceipt
 from memtenant.tenancy.identity import AgentName, TenantId
 from memtenant.tenancy.policy import Isolation
 
-__all__ = ["Finding", "Sought", "StoreErasure", "TenantCalls"]
+__all__ = ["Events", "Finding", "Sought", "StoreErasure", "TenantCalls"]
 
 R = TypeVar("R")
 
@@ -132,11 +132,20 @@ class Finding:
     sequences: tuple[int, ...] = ()
 
 
+class Events(Protocol):
+    """Where the next event comes from."""
+
+    def __call__(self) -> bytes:
+        """It."""
+
+    def renew(self) -> None:
+        """The last one may not have arrived."""
+
+
 class TenantCalls:
     """The calls that erase, on the operator's connection: `memory._async.erasure` says which.
 
-    ``agent`` is who asked; ``event`` makes the next event of the operator's, for tenants that are
-    audited.
+    ``agent`` is who asked; ``events`` are the operator's, for tenants that are audited.
     """
 
     def __init__(
@@ -144,12 +153,12 @@ class TenantCalls:
         primary: NodeClient,
         term: Callable[[], Term],
         agent: AgentName,
-        event: Callable[[], bytes],
+        events: Events,
     ) -> None:
         self._primary = primary
         self._term = term
         self._agent = agent
-        self._event = event
+        self._events = events
         self._audited = False
 
     async def read(self, *commands: Words) -> list[object]:
@@ -192,8 +201,12 @@ class TenantCalls:
         return await self._with_event(call)
 
     async def _with_event(self, call: Audited[R]) -> R:
-        told = call.with_event(self._agent, self._event())
-        return call.read(await self._fenced(told.words))
+        told = call.with_event(self._agent, self._events())
+        try:
+            return call.read(await self._fenced(told.words))
+        except MemtenantError:
+            self._events.renew()
+            raise
 
     async def _fenced(self, *commands: Words) -> Reply:
         replies = await run_fenced(self._primary, self._term(), commands, patience=0)
@@ -214,9 +227,9 @@ class StoreErasure:
         self._term = term
         self._pace = pace
 
-    def calls(self, agent: AgentName, event: Callable[[], bytes]) -> TenantCalls:
+    def calls(self, agent: AgentName, events: Events) -> TenantCalls:
         """The calls that erase what an agent asked for."""
-        return TenantCalls(self._primary, self._term, agent, event)
+        return TenantCalls(self._primary, self._term, agent, events)
 
     async def waiting(self, tenants: Collection[TenantId]) -> list[TenantId]:
         """Those in whose queue something stands."""
