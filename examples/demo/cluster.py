@@ -12,6 +12,7 @@ import secrets
 import shlex
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from tests.support.servers import Flavour, Options, Server
 from memtenant.archive import ArchiveReader, verify
 from memtenant.audit.leaf import Verdict
 from memtenant.crypto.signing import VerifyingKey
+from memtenant.rules.instance import instance_name
 from memtenant.rules.record import record_name
 from memtenant.tenancy.identity import TenantId
 
@@ -47,6 +49,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 # In production these are longer; here nobody wants to wait for a minute.
 FAST = {"measureInterval": "2s", "repairInterval": "2s", "kubeletLag": "1s"}
 
+INSTANCES = "memtenant.dev/component=tenant-instance"
 NOTE, NEIGHBOURS_NOTE = "mt:{support.acme}:r:note", "mt:{support.globex}:r:note"
 
 
@@ -72,6 +75,7 @@ class Demo:
         self.leader_lost()
         self.in_use()
         self.report()
+        self.strict()
         self.retain()
         self.delete()
         self.hold_and_shred()
@@ -360,6 +364,46 @@ class Demo:
             "the tenants under the policy name it in their status",
         )
 
+    def strict(self) -> None:
+        """A tenant's own instance: a pod that is killed, and back with data and users."""
+        story = self.story
+        story.chapter("A Strict tenant: a Valkey of its own, and agents kept apart")
+        self.apply(MANIFESTS / "4-strict.yaml")
+        self.wait_for("clinic", "condition=Ready")
+        name = instance_name(TenantId("support", "clinic"))
+        self.kubectl(
+            "get", "statefulset,service,networkpolicy,pvc,pod", "-n", HOME, "-l", INSTANCES
+        )
+        note = "mt:{support.clinic}:r:intake_:note"
+        said = self.run_agent("intake", "clinic-intake", ("SET", note, "for the doctor only"))
+        story.check(said == ["OK"], "its agent's own memory is writable", said)
+        said = self.run_agent("billing", "clinic-billing", ("GET", note))
+        story.check(
+            said[0].startswith("NOPERM"), "the other agent of the same tenant has its own", said
+        )
+        before = self.instance(name)["metadata"]["uid"]
+        self.kubectl("delete", "pod", f"{name}-0", "-n", HOME, "--force", "--grace-period=0")
+        story.until(lambda: self.is_back(name, before), "the pod is there again")
+        said = self.run_agent("again", "clinic-intake", ("GET", note))
+        story.check(said == ["for the doctor only"], "with its data and its users", said)
+        self.kubectl("delete", "mtenant", "clinic", "-n", "support", "--timeout=180s")
+        story.until(lambda: not self.instance(name), "deleted, the tenant takes it along")
+
+    def instance(self, name: str) -> dict[str, Any]:
+        """The pod of an instance; empty where it is not."""
+        found = self.cluster.get("pods", "-n", HOME, "-l", INSTANCES)["items"]
+        return next((pod for pod in found if pod["metadata"]["name"] == f"{name}-0"), {})
+
+    def is_back(self, name: str, before: str) -> bool:
+        """Whether another pod than before is ready."""
+        pod = self.instance(name)
+        ready = [
+            one["status"]
+            for one in pod.get("status", {}).get("conditions", ())
+            if one["type"] == "Ready"
+        ]
+        return bool(pod) and pod["metadata"]["uid"] != before and ready == ["True"]
+
     def retain(self) -> None:
         """Retain: access goes, data and keys stay; declared again, the tenant finds them."""
         story = self.story
@@ -548,13 +592,17 @@ def _text(name: bytes | str) -> str:
     return name.decode() if isinstance(name, bytes) else name
 
 
-def _images() -> dict[str, Image]:
+def _images(folder: Path) -> dict[str, Image]:
+    server = folder / "valkey-server"
+    server.write_text(f'#!/bin/sh\nexec {Flavour.VALKEY_9.binary()} "$@" --bind "$POD_ADDRESS"\n')
+    server.chmod(0o755)
     programs = Path(sys.executable).parent
     path = f"{programs}:/usr/local/bin:/usr/bin:/bin"
     here = (HERE.parents[1], Path(sys.prefix), Path(sys.base_prefix))
     return {
         # All pods share this machine's network: each serves its probes on an address of its own.
         "memtenant": Image(env={"PATH": path, "MEMTENANT_HEALTH_HOST": "{address}"}, folders=here),
+        "valkey/": Image(env={"PATH": f"{folder}:{path}"}, folders=(*here, folder)),
         "example.org/agent": Image((sys.executable, str(HERE / "agent.py")), folders=here),
         "example.org/helpdesk": Image((sys.executable, str(EXAMPLE / "helpdesk.py")), folders=here),
     }
@@ -589,7 +637,8 @@ def main() -> int:
         with (
             servers.running(Flavour.VALKEY_9, Options(aclfile=True, appendonly=True)) as store,
             control_plane.running() as cluster,
-            running_kubelet(cluster.kubeconfig, _images()) as kubelet,
+            tempfile.TemporaryDirectory(prefix="memtenant-demo-") as folder,
+            running_kubelet(cluster.kubeconfig, _images(Path(folder))) as kubelet,
         ):
             demo = Demo(story, cluster, kubelet, store)
             try:

@@ -25,6 +25,7 @@ from story import Story, StoryBroken, stop_on_sigterm
 from memtenant.errors import MemtenantError
 from memtenant.stores import embedded
 from memtenant.stores.embedded import EmbeddedStore
+from memtenant.stores.instances import EmbeddedInstances
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -55,6 +56,7 @@ class Demo:
         self.drift()
         self.quota()
         self.rotation()
+        self.strict()
         self.retain()
         self.delete()
         self.hold_and_shred()
@@ -172,6 +174,24 @@ class Demo:
             self.memtenant("apply")
             users = agent.ask(admin, "ACL", "USERS")
             story.check(before not in users, "the old user is idle, so it is revoked", users)
+
+    def strict(self) -> None:
+        """An instance of its own, and agents that share no conversation."""
+        story = self.story
+        story.chapter("A Strict tenant: a Valkey of its own, and agents kept apart")
+        self.memtenant("apply", "-f", str(MANIFESTS / "4-strict.yaml"))
+        ports = [self.binding(name)["port"] for name in ("clinic-intake", "acme-triage")]
+        story.check(ports[0] != ports[1], "it is another server than everybody else's", ports)
+        note = "mt:{support.clinic}:r:intake_:note"
+        said = self.agent("clinic-intake", "SET", note, "for the doctor only")
+        story.check(said == "OK", "its agent's own memory is writable", said)
+        said = self.agent("clinic-billing", "GET", note)
+        story.check(
+            said.startswith("NOPERM"), "the other agent of the same tenant has its own", said
+        )
+        self.memtenant("delete", "tenant/support/clinic")
+        left = list((self.state / "instances").iterdir())
+        story.check(not left, "deleted, it takes its server along", left)
 
     def retain(self) -> None:
         """Retain: access goes, data and keys stay; declared again, the tenant finds them."""
@@ -327,6 +347,8 @@ def main() -> int:
         # Whatever happened, no server stays behind.
         with contextlib.suppress(MemtenantError):
             asyncio.run(embedded.stop(state / "valkey"))
+        with contextlib.suppress(MemtenantError):
+            asyncio.run(EmbeddedInstances(state / "instances").stop())
     story.end(
         f"The state folder stays: {state}",
         "  . .venv/bin/activate",

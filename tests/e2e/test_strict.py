@@ -6,6 +6,8 @@ real Valkey in a pod of the kubelet. The tests are one life, in order.
 
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,7 +34,7 @@ pytestmark = pytest.mark.cluster
 
 API = "memtenant.dev/v1alpha1"
 TEAM = "health"
-CLINIC, LAB = TenantId(TEAM, "clinic"), TenantId(TEAM, "lab")
+CLINIC, LAB, VAULT = (TenantId(TEAM, name) for name in ("clinic", "lab", "vault"))
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 PATIENCE = 240.0  # seconds, on a busy machine
 GIB = 1 << 30
@@ -64,21 +66,39 @@ class Stage:
     def agent(self, tenant: TenantId, agent: str) -> "redis.Redis":
         """A client with an agent's binding, at the address behind the Service's name."""
         name = f"{tenant.name}-{agent}"
-        fields = {
-            field: self.cluster.kubectl(
-                *("get", "secret", name, "-n", tenant.namespace),
-                f'-o=go-template={{{{base64decode (index .data "{field}")}}}}',
-            )
-            for field in ("host", "port", "username", "password")
-        }
+        wanted = ("host", "port", "username", "password")
+        fields = {field: self.secret(name, tenant.namespace, field) for field in wanted}
         assert fields["host"] == f"{instance_name(tenant)}.{HOME}.svc"
+        tls: Object = {}
+        if tenant == VAULT:
+            tls = {"ssl": True, "ssl_ca_data": self.secret(name, TEAM, "ca.crt")}
+            tls["ssl_check_hostname"] = False  # it is the Service's, and nothing resolves that here
         return redis.Redis(
             self.kubelet.address(HOME, f"{instance_name(tenant)}-0"),
             int(fields["port"]),
             username=fields["username"],
             password=fields["password"],
             decode_responses=True,
+            **tls,
         )
+
+    def secret(self, name: str, namespace: str, field: str) -> str:
+        return self.cluster.kubectl(
+            *("get", "secret", name, "-n", namespace),
+            f'-o=go-template={{{{base64decode (index .data "{field}")}}}}',
+        )
+
+    def served(self, tenant: TenantId) -> str:
+        """The certificate that the instance shows, verified by its authority and its name."""
+        name = f"{tenant.name}-intake"
+        context = ssl.create_default_context(cadata=self.secret(name, TEAM, "ca.crt"))
+        where = (self.kubelet.address(HOME, f"{instance_name(tenant)}-0"), 6379)
+        host = self.secret(name, TEAM, "host")
+        with (
+            socket.create_connection(where, 5) as raw,
+            context.wrap_socket(raw, server_hostname=host) as shown,
+        ):
+            return ssl.DER_cert_to_PEM_cert(shown.getpeercert(True) or b"")
 
     def pod(self, tenant: TenantId) -> Object:
         found = self.cluster.get("pods", "-n", HOME)["items"]
@@ -107,27 +127,39 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folders = (ROOT, Path(sys.prefix), Path(sys.base_prefix))
     operator = Image(env={"PATH": path, "MEMTENANT_HEALTH_HOST": "{address}"}, folders=folders)
     programs = tmp_path_factory.mktemp("programs")
-    server = programs / "valkey-server"
+    tls_programs = tmp_path_factory.mktemp("tls")
     with ExitStack() as stack:
         try:
-            binary = Flavour.VALKEY_9.binary()
-            # All pods share this machine's network: each listens on an address of its own.
-            server.write_text(f'#!/bin/sh\nexec {binary} "$@" --bind "$POD_ADDRESS"\n')
-            server.chmod(0o755)
-            valkey = Image(env={"PATH": f"{programs}:{path}"}, folders=(*folders, programs))
+            valkey = _image(programs, "valkey-server", Flavour.VALKEY_9, path, folders)
+            # The embedded Valkey has no TLS.
+            redis_7 = _image(tls_programs, "redis-server", Flavour.REDIS_7, path, folders)
             cluster = stack.enter_context(control_plane.running())
-            images = {"memtenant": operator, "valkey/": valkey}
+            images = {"memtenant": operator, "valkey/": valkey, "redis": redis_7}
             kubelet = stack.enter_context(running_kubelet(cluster.kubeconfig, images))
         except Unavailable as missing:
             tiers.cannot_run(str(missing))
         for name in (HOME, TEAM):
             cluster.create_namespace(name, RESTRICTED)
-        cluster.apply(_storage_class(), *(_volume(number) for number in range(2)))
+        cluster.apply(_storage_class(), *(_volume(number) for number in range(3)))
         options = (f"--set=tenantNamespaces={{{TEAM}}}", "--set=settings.repairInterval=1s")
         cluster.helm("install", RELEASE, str(CHART), "-n", HOME, "--set=replicas=1", *options)
         cluster.kubectl("rollout", "status", f"deployment/{RELEASE}", "-n", HOME)
-        cluster.apply(template("valkey/valkey:8.1"), policy(), tenant(CLINIC), tenant(LAB))
+        cluster.apply(template("valkey/valkey:8.1"), template("redis:7.0", "own-tls"), policy())
+        cluster.apply(*(tenant(which) for which in (CLINIC, LAB, VAULT)))
         yield Stage(cluster, kubelet)
+
+
+def _image(
+    folder: Path, name: str, flavour: Flavour, path: str, folders: tuple[Path, ...]
+) -> Image:
+    """A server of this machine as a pod's. All pods share this machine's network: each listens on
+    an address of its own."""
+    program = folder / name
+    program.write_text(f'#!/bin/sh\nexec {flavour.binary()} "$@" --bind "$POD_ADDRESS"\n')
+    program.chmod(0o755)
+    # No other server is in the way of the one that the image has.
+    plain = f"{folder}:/usr/local/bin:/bin:/usr/bin"
+    return Image(env={"PATH": plain}, folders=(*folders, folder))
 
 
 def _storage_class() -> Object:
@@ -154,9 +186,10 @@ def _volume(number: int) -> Object:
     }
 
 
-def template(image: str) -> Object:
-    spec = {"dedicated": {"image": image, "storageClassName": "growing"}}
-    return {"apiVersion": API, "kind": "MemoryStore", "metadata": {"name": "own"}, "spec": spec}
+def template(image: str, name: str = "own") -> Object:
+    tls = {"mode": "Enabled" if name == "own-tls" else "Disabled"}
+    spec = {"dedicated": {"image": image, "storageClassName": "growing", "tls": tls}}
+    return {"apiVersion": API, "kind": "MemoryStore", "metadata": {"name": name}, "spec": spec}
 
 
 def policy() -> Object:
@@ -171,6 +204,7 @@ def tenant(which: TenantId, **spec: object) -> Object:
         "spec": {
             "isolation": "Strict",
             "retentionPolicyRef": {"name": "standard"},
+            "storeRef": {"name": "own-tls" if which == VAULT else "own"},
             "quota": {"memory": "16Mi"},
             "agents": [{"name": "intake"}, {"name": "billing"}],
             "deletionPolicy": "Delete",
@@ -266,6 +300,25 @@ def test_a_new_image_restarts_one_instance_after_the_other(stage: Stage) -> None
         )
 
 
+def test_an_instance_is_verified_by_tls_and_takes_a_new_certificate_as_it_runs(
+    stage: Stage,
+) -> None:
+    stage.wait(VAULT)
+    pod = stage.pod(VAULT)["metadata"]["uid"]
+    with stage.agent(VAULT, "intake") as intake:
+        intake.set(own_key(VAULT, "intake"), "hello")
+    first = stage.served(VAULT)
+    damage = '{"data": {"tls.crt": "bm9uZQ=="}}'
+    stage.cluster.kubectl("patch", "secret", instance_name(VAULT), "-n", HOME, "-p", damage)
+    stage.cluster.kubectl("annotate", "mtenant", VAULT.name, "-n", TEAM, "look=again")
+    processes.wait_until(
+        lambda: stage.served(VAULT) != first, what="another certificate", timeout=PATIENCE
+    )
+    assert stage.pod(VAULT)["metadata"]["uid"] == pod
+    with stage.agent(VAULT, "intake") as intake:
+        assert intake.get(own_key(VAULT, "intake")) == "hello"
+
+
 def test_a_deleted_tenant_takes_its_instance_along_and_no_other(stage: Stage) -> None:
     stage.cluster.kubectl(
         *("delete", "mtenant", CLINIC.name, "-n", TEAM, f"--timeout={PATIENCE:.0f}s")
@@ -286,7 +339,10 @@ def test_a_deleted_tenant_takes_its_instance_along_and_no_other(stage: Stage) ->
         *("delete", "mtenant", LAB.name, "-n", TEAM, f"--timeout={PATIENCE:.0f}s")
     )
     processes.wait_until(
-        lambda: stage.names() == {f"PersistentVolumeClaim/{claim_name(LAB)}"},
+        lambda: (
+            {one for one in stage.names() if instance_name(VAULT) not in one}
+            == {f"PersistentVolumeClaim/{claim_name(LAB)}"}
+        ),
         what="only the volume left",
         timeout=PATIENCE,
     )

@@ -91,7 +91,8 @@ def test_the_pod_is_restricted_and_knows_no_password() -> None:
     }
     assert spec["securityContext"]["runAsNonRoot"]
     assert not spec["automountServiceAccountToken"]
-    assert spec["volumes"][0]["secret"]["items"] == [{"key": "admin.acl", "path": "admin.acl"}]
+    mounted = {item["key"] for item in spec["volumes"][0]["secret"]["items"]}
+    assert mounted == {"admin.acl", "tls.crt", "tls.key", "ca.crt"}
     assert b"secret-word" not in admin_line("secret-word", ("+ping",))
 
 
@@ -159,3 +160,15 @@ def test_what_somebody_changed_is_a_difference(path: tuple[str, ...], value: obj
     found = differences(stateful_set(instance(), HOME, GIB), there)
     assert found
     assert all(one.startswith(".".join(path)) for one in found)
+
+
+def test_without_tls_the_pod_has_no_certificate_and_with_it_no_open_port() -> None:
+    clear = stateful_set(instance(tls={"mode": "Disabled"}), HOME, GIB)["spec"]["template"]["spec"]
+    assert [item["key"] for item in clear["volumes"][0]["secret"]["items"]] == ["admin.acl"]
+    arguments = clear["containers"][0]["args"]
+    assert arguments[arguments.index("--port") + 1] == "6379"
+    assert "--tls-port" not in arguments
+    protected = stateful_set(instance(), HOME, GIB)["spec"]["template"]["spec"]
+    arguments = protected["containers"][0]["args"]
+    assert arguments[arguments.index("--port") + 1] == "0"
+    assert arguments[arguments.index("--tls-port") + 1] == "6379"

@@ -36,6 +36,7 @@ __all__ = [
     "DedicatedPersistence",
     "DedicatedResources",
     "DedicatedScheduling",
+    "DedicatedTls",
     "Durable",
     "Fsync",
     "IsolationProof",
@@ -51,6 +52,7 @@ __all__ = [
     "StoreFlavour",
     "StoreTls",
     "TenantPolicy",
+    "TlsMode",
     "Toleration",
     "UserPersistence",
 ]
@@ -137,6 +139,24 @@ class Fsync(StrEnum):
     ALWAYS = "Always"
 
 
+class TlsMode(StrEnum):
+    """Whether connections are protected by TLS."""
+
+    ENABLED = "Enabled"
+    DISABLED = "Disabled"
+
+
+class DedicatedTls(Model):
+    """How connections to an instance are protected."""
+
+    mode: TlsMode = Field(
+        default=TlsMode.ENABLED,
+        description="Enabled: TLS under an authority that the operator makes, whose certificate is "
+        "in the bindings as ca.crt. Disabled: in clear. A change restarts one instance after the "
+        "other.",
+    )
+
+
 class DedicatedPersistence(Model):
     """How an instance keeps its data. The append-only file is always on."""
 
@@ -208,6 +228,9 @@ class Dedicated(Model):
         description="StorageClass of the instances' volumes, which must let them grow "
         "(allowVolumeExpansion) for a quota to be raised. Left out: the cluster's default. For "
         "new instances.",
+    )
+    tls: DedicatedTls = Field(
+        default_factory=DedicatedTls, description="How connections to an instance are protected."
     )
     persistence: DedicatedPersistence = Field(
         default_factory=DedicatedPersistence, description="How an instance keeps its data."

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from memtenant.errors import NotProven, StoreRefused
 from memtenant.jobs.link import LiveTenant, StoreLink
 from memtenant.reconcile.current import Current, binding_owner, record_draft
-from memtenant.reconcile.instance import take_instance
+from memtenant.reconcile.instance import require_alive, take_instance
 from memtenant.reconcile.telling import tell
 from memtenant.reconcile.world import FINALIZER, World
 from memtenant.resources.port import Declared, SecretDraft
@@ -66,6 +66,7 @@ async def apply(world: World, work: Work, plan: Sequence[Action]) -> Declared:
                 world.mirror.put(declared)
             elif isinstance(action, SetInstance):
                 assert work.instance is not None  # noqa: S101 - planned for instances alone
+                await require_alive(world, declared)
                 await take_instance(world, work.instance)
             else:
                 await _execute(world, work, action)

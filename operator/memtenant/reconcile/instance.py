@@ -13,13 +13,18 @@ from dataclasses import replace
 
 from memtenant.api.store import MemoryStoreSpec
 from memtenant.api.tenant import MemoryTenantSpec
-from memtenant.errors import KeyUnavailable, MemtenantError, StoreUnavailable
+from memtenant.errors import KeyUnavailable, MemtenantError, ResourceConflict, StoreUnavailable
 from memtenant.jobs.link import StoreLink
+from memtenant.reconcile.instancetls import (
+    certificate_files,
+    certificate_is_due,
+    reload_until,
+)
 from memtenant.reconcile.systemusers import forget_system_users, provide_system_users
 from memtenant.reconcile.taking import inspect, take
 from memtenant.reconcile.telling import tell_policies
 from memtenant.reconcile.world import World, mint_password
-from memtenant.resources.port import EventType, ObjectKey, SecretDraft, StoredSecret
+from memtenant.resources.port import Declared, EventType, ObjectKey, SecretDraft, StoredSecret
 from memtenant.rules.acl import template_digest
 from memtenant.rules.instance import (
     ADMIN_USER,
@@ -29,7 +34,14 @@ from memtenant.rules.instance import (
     instance_labels,
     instance_name,
 )
-from memtenant.stores import Address, MatrixProof, StoreAdmin, StoreSettings, instance_rules
+from memtenant.stores import (
+    Address,
+    MatrixProof,
+    StoreAdmin,
+    StoreSettings,
+    StoreTls,
+    instance_rules,
+)
 from memtenant.tenancy.identity import TenantId
 
 __all__ = [
@@ -39,6 +51,7 @@ __all__ = [
     "let_go_of_instance",
     "look_at_instance",
     "remove_instance",
+    "require_alive",
     "take_instance",
     "wanted_instance",
 ]
@@ -78,6 +91,9 @@ def wanted_instance(
 async def instance_changes(world: World, wanted: Instance) -> tuple[str, ...]:
     """What of the instance is not as it should be, in words."""
     changes = await world.host.changes(wanted)
+    stored = await world.resources.get_secret(world.resources.home, wanted.name)
+    if stored is not None and await certificate_is_due(world, wanted, stored):
+        changes = (*changes, f"a new certificate of {wanted.name}")
     link = world.links.get(str(wanted.tenant))
     if link is not None and link.facts is not None:
         now = link.facts.primary.maxmemory
@@ -86,18 +102,28 @@ async def instance_changes(world: World, wanted: Instance) -> tuple[str, ...]:
     return changes
 
 
+async def require_alive(world: World, declared: Declared) -> None:
+    """Before something is made for a tenant that no fence and no guarded write would hold up: a
+    reconcile that saw it a moment before its end must not make an instance for nobody. Raises
+    `ResourceConflict`.
+    """
+    now = await world.resources.get(declared.key)
+    if now is None or now.uid != declared.uid or now.deleting:
+        raise ResourceConflict(f"{declared.key} is gone, or about to go, since it was seen")
+
+
 async def take_instance(world: World, wanted: Instance) -> StoreLink:
     """Make the instance what it should be, connect to it, and lead it.
 
     Raises `NotRunning` while it is on its way, or away.
     """
     async with world.instance_locks.setdefault(wanted.tenant, asyncio.Lock()):
-        secret = await _secret(world, wanted.tenant)
+        secret = await _secret(world, wanted)
         password = secret.data[_PASSWORD].decode()
         sighting = await world.host.make(wanted, password)
         if not sighting.host:
             _fail(world, wanted, sighting.why)
-        link = await _link(world, wanted, sighting, password)
+        link = await _link(world, wanted, sighting, secret)
         was_ready = link.ready
         try:
             await take(link)
@@ -128,7 +154,7 @@ async def _restart_in_turn(world: World, wanted: Instance, link: StoreLink) -> N
         return
     if world.restarting.setdefault(wanted.store, wanted.tenant) != wanted.tenant:
         return
-    why = f"it restarts with image {wanted.template.image}"
+    why = f"it restarts with {wanted.template.image}"
     link.failure = StoreUnavailable(why)
     await world.host.restart(wanted)
     declared = world.mirror.get(ObjectKey.tenant(wanted.tenant.namespace, wanted.tenant.name))
@@ -145,7 +171,7 @@ async def look_at_instance(world: World, wanted: Instance) -> StoreLink | None:
     sighting = await world.host.look(wanted)
     if stored is None or not sighting.host:
         return None
-    link = await _link(world, wanted, sighting, stored.data.get(_PASSWORD, b"").decode())
+    link = await _link(world, wanted, sighting, stored)
     link.facts = await inspect(link)
     template = template_digest(link.facts.commands, own_keys=True)
     link.proof = MatrixProof(link.facts.primary.version, template, checked=0, denied=0)
@@ -168,16 +194,25 @@ async def _size(link: StoreLink, wanted: Instance) -> None:
         link.facts = replace(link.facts, primary=primary)
 
 
-async def _link(world: World, wanted: Instance, sighting: Sighting, password: str) -> StoreLink:
+async def _link(
+    world: World, wanted: Instance, sighting: Sighting, secret: StoredSecret
+) -> StoreLink:
     """The instance's link, made anew where it is reached in another way than before."""
     name = str(wanted.tenant)
     endpoint = Address(sighting.host, sighting.port)
-    digest = hashlib.sha256(f"{endpoint}\n{password}".encode()).hexdigest()
+    password = secret.data.get(_PASSWORD, b"").decode()
+    trusted = secret.data.get("ca.crt", b"").decode() if sighting.tls else ""
+    digest = hashlib.sha256(f"{endpoint}\n{password}\n{trusted}".encode()).hexdigest()
     known = world.links.get(name)
     if known is not None and known.digest == digest:
         return known
     admin = StoreAdmin(
-        StoreSettings(endpoint=endpoint, username=ADMIN_USER, password=lambda: password),
+        StoreSettings(
+            endpoint=endpoint,
+            username=ADMIN_USER,
+            password=lambda: password,
+            tls=StoreTls(ca=trusted) if sighting.tls else None,
+        ),
         installation=world.installation,
         fence=world.fence,
         clock=world.clock,
@@ -185,7 +220,9 @@ async def _link(world: World, wanted: Instance, sighting: Sighting, password: st
         own_keys=True,
     )
     key = ObjectKey.tenant(wanted.tenant.namespace, wanted.tenant.name)
-    link = StoreLink(name, wanted.store, key, digest, admin, endpoint)
+    link = StoreLink(name, wanted.store, key, digest, admin, endpoint, sighting.tls, trusted)
+    if sighting.tls:
+        link.reload_until = reload_until(world, secret)
     if known is not None:
         link.tenants, link.usage, link.measured_at = known.tenants, known.usage, known.measured_at
         link.working, link.mending = known.working, known.mending
@@ -194,10 +231,10 @@ async def _link(world: World, wanted: Instance, sighting: Sighting, password: st
     return link
 
 
-async def _secret(world: World, tenant: TenantId) -> StoredSecret:
+async def _secret(world: World, wanted: Instance) -> StoredSecret:
     """The operator's credentials of the instance, made once: in the home namespace, where the
     instance's pod reads the password's hash."""
-    home, name = world.resources.home, instance_name(tenant)
+    home, name, tenant = world.resources.home, wanted.name, wanted.tenant
     stored = await world.resources.get_secret(home, name)
     password = stored.data.get(_PASSWORD) if stored else mint_password().encode()
     if password is None:
@@ -210,10 +247,18 @@ async def _secret(world: World, tenant: TenantId) -> StoredSecret:
         namespace=home,
         name=name,
         owner=_OWNER,
-        data={_PASSWORD: password, "admin.acl": admin_line(password.decode(), instance_rules())},
+        data={
+            _PASSWORD: password,
+            "admin.acl": admin_line(password.decode(), instance_rules()),
+            **await certificate_files(world, wanted, stored),
+        },
         labels=instance_labels(tenant),
     )
-    return await world.resources.apply_secret(draft, current=stored)
+    made = await world.resources.apply_secret(draft, current=stored)
+    link = world.links.get(str(tenant))
+    if link is not None and stored is not None and made.data != stored.data:
+        link.reload_until = reload_until(world, made)
+    return made
 
 
 async def remove_instance(world: World, tenant: TenantId, *, keep_data: bool) -> None:

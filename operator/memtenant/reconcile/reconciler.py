@@ -22,6 +22,7 @@ from memtenant.reconcile.deletion import delete_tenant
 from memtenant.reconcile.erasure import erase_persons
 from memtenant.reconcile.expiry import tell_removal
 from memtenant.reconcile.instance import let_go_of_instance
+from memtenant.reconcile.instancetls import reload_certificate
 from memtenant.reconcile.outcome import Lane, Measured, Outcome, merged
 from memtenant.reconcile.policy import reconcile_policy
 from memtenant.reconcile.sealing import look_at_seals
@@ -147,6 +148,7 @@ class WorldReconciler:
         except StoreUnavailable as error:
             link.failure = error
             return Outcome(enqueue=(link.key,))
+        await reload_certificate(self.world, link)
         did = await self._tell_repair(store, found)
         enqueue = (link.key,) if found.nodes_changed or found.restored or found.removed else ()
         if found.look_again:

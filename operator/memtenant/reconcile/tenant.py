@@ -24,7 +24,7 @@ from memtenant.jobs.link import LiveTenant
 from memtenant.reconcile.access import LOOK_AGAIN, missing_secret_access
 from memtenant.reconcile.apply import Work, apply
 from memtenant.reconcile.declared import save_status, status_before
-from memtenant.reconcile.instance import InstanceNeeded, NotRunning, take_instance
+from memtenant.reconcile.instance import InstanceNeeded, NotRunning, require_alive, take_instance
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.prepare import Prepared, Stop, prepare
 from memtenant.reconcile.sealing import with_tenant_finding
@@ -121,6 +121,7 @@ async def _prepared(world: World, declared: Declared) -> Prepared | None:
             # Before anything exists outside the object, so that its deletion waits for us.
             declared = await world.resources.add_finalizer(declared, FINALIZER)
             world.mirror.put(declared)
+        await require_alive(world, declared)
         await take_instance(world, needed.wanted)
         for change in needed.changes:
             await world.resources.emit_event(declared, EventType.NORMAL, "InstanceSet", change)

@@ -81,6 +81,11 @@ class InstanceHost(Protocol):
     """Where instances of Strict tenants run: a cluster, or this machine. No method connects to one;
     each may be repeated, and changes nothing where nothing is to be changed."""
 
+    @property
+    def tls(self) -> bool:
+        """Whether an instance can speak TLS there."""
+        ...
+
     async def changes(self, wanted: Instance) -> tuple[str, ...]:
         """What `make` would do, in words. Writes nothing."""
         ...

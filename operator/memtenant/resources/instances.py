@@ -66,6 +66,8 @@ class _Found:
 class ClusterInstances:
     """`memtenant.reconcile.world.InstanceHost` over an API server, in the ``home`` namespace."""
 
+    tls = True
+
     def __init__(self, connection: Connection, *, home: str) -> None:
         self._connection = connection
         self._home = home
@@ -83,7 +85,8 @@ class ClusterInstances:
             claim = claim_name(wanted.tenant)
             said.append(f"grow claim {claim}: {mebibytes(now)} → {mebibytes(volume)}")
         if (await self.look(wanted)).outdated:
-            said.append(f"restart {wanted.name} with image {wanted.template.image}, in its turn")
+            how = "with TLS" if wanted.tls else "without TLS"
+            said.append(f"restart {wanted.name} with {wanted.template.image}, {how}, in its turn")
         return tuple(said)
 
     async def make(self, wanted: Instance, password: str) -> Sighting:
@@ -109,13 +112,14 @@ class ClusterInstances:
             return Sighting(why="its pod is not there yet")
         if "deletionTimestamp" in pod["metadata"]:
             return Sighting(why="its pod is ending, and comes again")
-        image = pod["spec"]["containers"][0]["image"]
-        outdated = image != wanted.template.image
+        container = pod["spec"]["containers"][0]
+        tls = "--tls-port" in container.get("args", ())
+        outdated = (container["image"], tls) != (wanted.template.image, wanted.tls)
         status = pod.get("status", {})
         conditions = {one["type"]: one["status"] for one in status.get("conditions", ())}
         if conditions.get("Ready") != "True":
             return Sighting(why=f"its pod is not ready: {_why(status)}", outdated=outdated)
-        return Sighting(host_of(wanted.tenant, self._home), PORT, outdated=outdated)
+        return Sighting(host_of(wanted.tenant, self._home), PORT, tls=tls, outdated=outdated)
 
     async def restart(self, wanted: Instance) -> None:
         """Delete the pod; the StatefulSet makes the next one."""

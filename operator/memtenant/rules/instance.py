@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memtenant.api.quantity import Quantity
-from memtenant.api.store import Dedicated, Fsync
+from memtenant.api.store import Dedicated, Fsync, TlsMode
 from memtenant.errors import InvalidResource
 from memtenant.rules.record import LABEL_NAME, LABEL_NAMESPACE
 from memtenant.tenancy.identity import TenantId
@@ -24,6 +24,8 @@ __all__ = [
     "INSTANCE_COMPONENT",
     "INSTANCE_LABEL",
     "PORT",
+    "SECRET_FOLDER",
+    "TLS_FILES",
     "Instance",
     "Sighting",
     "admin_line",
@@ -31,6 +33,7 @@ __all__ = [
     "differences",
     "headless_service",
     "host_of",
+    "hosts_of",
     "instance_labels",
     "instance_name",
     "mebibytes",
@@ -39,6 +42,14 @@ __all__ = [
 ]
 
 PORT = 6379
+SECRET_FOLDER = "/etc/memtenant"  # noqa: S105 - a folder in the pod
+TLS_FILES = {
+    "tls-cert-file": "tls.crt",
+    "tls-key-file": "tls.key",
+    "tls-ca-cert-file": "ca.crt",
+}
+"""Settings of the server, and the files in the pod that they name."""
+
 DATA_VOLUME = "data"
 ADMIN_USER = "memtenant-operator"
 INSTANCE_LABEL = "memtenant.dev/component"
@@ -81,6 +92,11 @@ class Instance:
         return instance_name(self.tenant)
 
     @property
+    def tls(self) -> bool:
+        """Whether connections are protected by TLS."""
+        return self.template.tls.mode is TlsMode.ENABLED
+
+    @property
     def maxmemory(self) -> int:
         """The quota, and room for what is not the tenant's: users, Functions, buffers."""
         return self.quota + max(_LEAST_OVERHEAD, self.quota // 8)
@@ -100,12 +116,14 @@ class Instance:
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """What was seen of an instance. ``host`` is empty while there is nothing to connect to, ``why``
-    says why; ``outdated``: it runs with another image than it should, and a restart changes that.
+    says why; ``tls``: it speaks TLS; ``outdated``: it runs with another image than it should, or
+    not as safely, and a restart changes that.
     """
 
     host: str = ""
     port: int = PORT
     why: str = ""
+    tls: bool = False
     outdated: bool = False
 
 
@@ -125,6 +143,12 @@ def claim_name(tenant: TenantId) -> str:
 def host_of(tenant: TenantId, home: str) -> str:
     """How agents and the operator reach the instance."""
     return f"{instance_name(tenant)}.{home}.svc"
+
+
+def hosts_of(tenant: TenantId, home: str) -> tuple[str, ...]:
+    """The names that its certificate is for."""
+    host = host_of(tenant, home)
+    return host, f"{host}.cluster.local"
 
 
 def instance_labels(tenant: TenantId) -> dict[str, str]:
@@ -251,7 +275,7 @@ def _pod(instance: Instance) -> dict[str, Any]:
                 "secret": {
                     "secretName": instance.name,
                     "defaultMode": 0o440,
-                    "items": [{"key": "admin.acl", "path": "admin.acl"}],
+                    "items": [{"key": key, "path": key} for key in _mounted(instance)],
                 },
             }
         ],
@@ -271,6 +295,11 @@ def _pod(instance: Instance) -> dict[str, Any]:
     if scheduling.priority_class_name is not None:
         spec["priorityClassName"] = scheduling.priority_class_name
     return spec
+
+
+def _mounted(instance: Instance) -> tuple[str, ...]:
+    """What of the Secret the pod gets: no password."""
+    return ("admin.acl", *(TLS_FILES.values() if instance.tls else ()))
 
 
 def _container(instance: Instance) -> dict[str, Any]:
@@ -298,7 +327,7 @@ def _container(instance: Instance) -> dict[str, Any]:
         },
         "volumeMounts": [
             {"name": DATA_VOLUME, "mountPath": "/data"},
-            {"name": "admin", "mountPath": "/etc/memtenant", "readOnly": True},
+            {"name": "admin", "mountPath": SECRET_FOLDER, "readOnly": True},
         ],
     }
 
@@ -306,7 +335,7 @@ def _container(instance: Instance) -> dict[str, Any]:
 def _arguments(instance: Instance) -> list[str]:
     fsync = "always" if instance.template.persistence.fsync is Fsync.ALWAYS else "everysec"
     settings = {
-        "port": str(PORT),
+        **_ports(instance),
         "protected-mode": "no",
         "appendonly": "yes",
         "appendfsync": fsync,
@@ -315,6 +344,13 @@ def _arguments(instance: Instance) -> list[str]:
         "maxmemory-policy": "noeviction",
     }
     return [word for name, value in settings.items() for word in (f"--{name}", value)]
+
+
+def _ports(instance: Instance) -> dict[str, str]:
+    if not instance.tls:
+        return {"port": str(PORT)}
+    files = {name: f"{SECRET_FOLDER}/{file}" for name, file in TLS_FILES.items()}
+    return {"port": "0", "tls-port": str(PORT), "tls-auth-clients": "no", **files}
 
 
 def _probe(*, period: int, failures: int) -> dict[str, Any]:

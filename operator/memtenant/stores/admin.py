@@ -343,6 +343,14 @@ class StoreAdmin:
         if isinstance(reply, ResponseError):
             raise translated(reply, str(self._primary.address))
 
+    async def reload_certificates(self, settings: Mapping[str, str]) -> None:
+        """Have the primary read anew the files that these settings name."""
+        self._term()
+        words = [word for name, value in settings.items() for word in (name, value)]
+        reply = await self._primary.call("CONFIG", "SET", *words)
+        if isinstance(reply, ResponseError):
+            raise translated(reply, str(self._primary.address))
+
     # --- proof -----------------------------------------------------------------------------
 
     async def prove_matrix(self) -> MatrixProof:

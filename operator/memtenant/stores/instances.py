@@ -21,6 +21,8 @@ class EmbeddedInstances:
     """`memtenant.reconcile.world.InstanceHost` over processes of this machine, whose folders are
     below ``root``."""
 
+    tls = False
+
     def __init__(self, root: Path) -> None:
         self._root = root
 
@@ -29,7 +31,9 @@ class EmbeddedInstances:
         if await embedded.running(self._folder(wanted.tenant)) is not None:
             return ()
         there = (self._folder(wanted.tenant) / "valkey.conf").exists()
-        return (f"{'start' if there else 'make'} the embedded instance of {wanted.tenant}",)
+        told = " (without TLS, which it does not have)" if wanted.tls else ""
+        verb = "start" if there else "make"
+        return (f"{verb} the embedded instance of {wanted.tenant}{told}",)
 
     async def make(self, wanted: Instance, password: str) -> Sighting:
         """The running server, started if it does not run."""
