@@ -17,7 +17,7 @@ from memtenant.errors import InvalidResource, MemtenantError, RecordInvalid, Res
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.current import Current, read_bindings, read_record, record_draft
 from memtenant.reconcile.declared import save_status, status_before, store_spec
-from memtenant.reconcile.instance import NotRunning, remove_instance, take_instance
+from memtenant.reconcile.instance import reach_instance, remove_instance
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.policy import read_policy
 from memtenant.reconcile.telling import tell_ended, tell_purged
@@ -58,6 +58,9 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
     policy = _deletion_policy(declared, record)
     link = await _link(world, record)
     if link is None or not link.ready:
+        if _has_instance(record) and record.phase is Phase.RETAINED:
+            # It ended at an earlier look, which the object does not tell yet.
+            return await _without_instance(world, declared, current, record, DeletionPolicy.RETAIN)
         return await _without_store(world, declared, current, record, policy)
     obstacle = await _obstacle(world, record, policy, link, declared)
     if obstacle is not None:
@@ -95,8 +98,8 @@ async def _link(world: World, record: TenantRecord) -> StoreLink | None:
         if spec is None or spec.dedicated is None:
             return None
         wanted = Instance(record.tenant, record.store, record.quota_bytes, spec.dedicated)
-        return await take_instance(world, wanted)
-    except (NotRunning, InvalidResource):
+        return await reach_instance(world, wanted)
+    except InvalidResource:
         return None
 
 

@@ -50,6 +50,7 @@ __all__ = [
     "instance_changes",
     "let_go_of_instance",
     "look_at_instance",
+    "reach_instance",
     "remove_instance",
     "require_alive",
     "take_instance",
@@ -119,30 +120,50 @@ async def take_instance(world: World, wanted: Instance) -> StoreLink:
     """
     async with world.instance_locks.setdefault(wanted.tenant, asyncio.Lock()):
         secret = await _secret(world, wanted)
-        password = secret.data[_PASSWORD].decode()
-        sighting = await world.host.make(wanted, password)
+        sighting = await world.host.make(wanted, secret.data[_PASSWORD].decode())
         if not sighting.host:
+            if sighting.outdated and _has_turn(world, wanted):
+                await world.host.restart(wanted)  # an image that does not start is mended so
             _fail(world, wanted, sighting.why)
-        link = await _link(world, wanted, sighting, secret)
-        was_ready = link.ready
-        try:
-            await take(link)
-            await provide_system_users(world, link)
-            if not was_ready:
-                await tell_policies(world, link)
-            await _size(link, wanted)
-        except StoreUnavailable as error:
-            link.failure = error
-            _fail(world, wanted, str(error))
-        except MemtenantError as error:
-            link.failure = error
-            raise
-        link.failure = None
+        link = await _taken(world, wanted, await _link(world, wanted, sighting, secret))
         if sighting.outdated:
             await _restart_in_turn(world, wanted, link)
         elif world.restarting.get(wanted.store) == wanted.tenant:
             del world.restarting[wanted.store]
         return link
+
+
+async def reach_instance(world: World, wanted: Instance) -> StoreLink | None:
+    """Connect to the instance as it is, and lead it; None where it is away, or gone already: what
+    is about to go is not made anew."""
+    async with world.instance_locks.setdefault(wanted.tenant, asyncio.Lock()):
+        stored = await world.resources.get_secret(world.resources.home, wanted.name)
+        sighting = await world.host.look(wanted)
+        if stored is None or not sighting.host:
+            return None
+        link = await _link(world, wanted, sighting, stored)
+        try:
+            return await _taken(world, wanted, link)
+        except NotRunning:
+            return None
+
+
+async def _taken(world: World, wanted: Instance, link: StoreLink) -> StoreLink:
+    was_ready = link.ready
+    try:
+        await take(link)
+        await provide_system_users(world, link)
+        if not was_ready:
+            await tell_policies(world, link)
+        await _size(link, wanted)
+    except StoreUnavailable as error:
+        link.failure = error
+        _fail(world, wanted, str(error))
+    except MemtenantError as error:
+        link.failure = error
+        raise
+    link.failure = None
+    return link
 
 
 async def _restart_in_turn(world: World, wanted: Instance, link: StoreLink) -> None:
@@ -152,7 +173,7 @@ async def _restart_in_turn(world: World, wanted: Instance, link: StoreLink) -> N
     known = (world.links.get(str(tenant)) for tenant in others)
     if not all(other is not None and other.ready for other in known):
         return
-    if world.restarting.setdefault(wanted.store, wanted.tenant) != wanted.tenant:
+    if not _has_turn(world, wanted):
         return
     why = f"it restarts with {wanted.template.image}"
     link.failure = StoreUnavailable(why)
@@ -163,6 +184,11 @@ async def _restart_in_turn(world: World, wanted: Instance, link: StoreLink) -> N
             declared, EventType.NORMAL, "InstanceRestarted", f"{wanted.name}: {why}"
         )
     _fail(world, wanted, why)
+
+
+def _has_turn(world: World, wanted: Instance) -> bool:
+    """Whether no other instance of the store restarts now; this one does from here on."""
+    return world.restarting.setdefault(wanted.store, wanted.tenant) == wanted.tenant
 
 
 async def look_at_instance(world: World, wanted: Instance) -> StoreLink | None:
