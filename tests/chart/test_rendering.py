@@ -223,6 +223,7 @@ def test_crds_stay_when_the_release_goes() -> None:
         ("settings.workers=0", "/settings/workers"),
         ("settings.worker=4", "worker"),
         ("secretAccess=All", "/secretAccess"),
+        ("sealer.auditNamespace=default", "sealer.auditNamespace"),
         ("replica=1", "replica"),
     ],
 )

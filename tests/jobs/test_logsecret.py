@@ -63,6 +63,8 @@ async def test_no_new_key_takes_the_place_of_a_lost_one(resources: FolderResourc
     await resources.delete_secret(stored)
     with pytest.raises(KeyUnavailable):
         await asyncio.to_thread(secret.load)
+    with pytest.raises(KeyUnavailable):
+        await read_or_make(resources, AUDIT, ORIGIN, fresh=False)
     resources.declare_secret(AUDIT, LOG_SECRET, {"origin": ORIGIN.encode()})
     with pytest.raises(KeyUnavailable):
         await read_or_make(resources, AUDIT, ORIGIN)

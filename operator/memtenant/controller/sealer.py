@@ -119,7 +119,8 @@ class _Process:
                 return
             opened.callback(archive.close)
             origin = f"memtenant.dev/{installation}"
-            secret = await read_or_make(resources, settings.audit_namespace, origin)
+            fresh = not archive.names("checkpoints")
+            secret = await read_or_make(resources, settings.audit_namespace, origin, fresh=fresh)
             await publish_key(connection, settings.audit_namespace, str(secret.key.public))
             engine = Engine(archive, lambda: LogWriter.open(archive, secret.key, secret), audit_key)
             sealing = Sealing(engine, self._stores, self._metrics)

@@ -25,13 +25,16 @@ _PATIENCE = 60.0
 T = TypeVar("T")
 
 
-async def read_or_make(resources: Resources, namespace: str, origin: str) -> LogSecret:
+async def read_or_make(
+    resources: Resources, namespace: str, origin: str, *, fresh: bool = True
+) -> LogSecret:
     """The Secret, made at the first start; who finds it there keeps the name that it has.
 
-    Raises `KeyUnavailable` where it is damaged: no new key takes its place.
+    Raises `KeyUnavailable` where it is damaged, or gone although the archive is not ``fresh``: no
+    new key takes its place.
     """
     stored = await resources.get_secret(namespace, LOG_SECRET)
-    if stored is None:
+    if stored is None and fresh:
         draft = SecretDraft(
             namespace=namespace,
             name=LOG_SECRET,
@@ -44,8 +47,9 @@ async def read_or_make(resources: Resources, namespace: str, origin: str) -> Log
             stored = await resources.get_secret(namespace, LOG_SECRET)
     if stored is None or _KEY not in stored.data or _ORIGIN not in stored.data:
         raise KeyUnavailable(
-            f"Secret {namespace}/{LOG_SECRET} does not hold {_KEY} and {_ORIGIN}: restore it from "
-            "a backup. No new key is made in its place: nobody would know whose log it is"
+            f"Secret {namespace}/{LOG_SECRET} with the log's {_KEY} and {_ORIGIN} is gone or "
+            "damaged: restore it from a backup. No new key is made in its place: nobody would know "
+            "whose log it is"
         )
     return LogSecret(resources, namespace, stored)
 
