@@ -5,6 +5,7 @@ RBAC, a real Valkey. The tests are one life of an installation, in order.
 """
 
 import base64
+import json
 import secrets
 import sys
 import threading
@@ -292,50 +293,88 @@ def test_what_tenants_use_is_not_deleted(installed: Platform) -> None:
         assert "deletionTimestamp" not in installed.cluster.get(kind, name)["metadata"]
 
 
-def test_a_report_is_made_by_a_pod_with_an_account_of_its_own(installed: Platform) -> None:
-    cluster = installed.cluster
-    cluster.apply(
+SOX = "sarbanes"
+
+
+def run_report(platform: Platform, name: str) -> tuple[Object, dict[str, Object]]:
+    """The ComplianceReport of a job from the policy's CronJob, and its controls by their id."""
+    before = {
+        one["metadata"]["name"] for one in platform.cluster.get("mreports", "-n", HOME)["items"]
+    }
+    cronjob = f"--from=cronjob/memtenant-report-{SOX}"
+    platform.cluster.kubectl("create", "job", name, "-n", HOME, cronjob)
+    try:
+        platform.wait(f"job/{name}", "condition=Complete", HOME)
+    except KubectlFailed:
+        for log in platform.kubelet.logs.glob(f"{HOME}_{name}-*.log"):
+            raise AssertionError(log.read_text()) from None
+        raise
+    (made,) = (
+        one
+        for one in platform.cluster.get("mreports", "-n", HOME)["items"]
+        if one["metadata"]["name"] not in before
+    )
+    files = platform.kubelet.claim(HOME, f"{RELEASE}-reports")
+    folder = files / made["status"]["artefacts"]["location"]
+    document = json.loads((folder / "report.json").read_text())
+    (framework,) = document["frameworks"]
+    return made, {one["check"]: one for one in framework["controls"]}
+
+
+@pytest.fixture(scope="module")
+def reporting(installed: Platform) -> Platform:
+    """A policy under SOX with a schedule, and a tenant under it whose log is sealed."""
+    installed.cluster.apply(
         {
             "apiVersion": API,
             "kind": "RetentionPolicy",
-            "metadata": {"name": "standard"},
-            "spec": {"report": {"schedule": "0 3 1 1 *"}},
-        }
+            "metadata": {"name": SOX},
+            "spec": {"frameworks": ["SOX"], "report": {"schedule": "0 3 1 1 *"}},
+        },
+        tenant("books", retentionPolicyRef={"name": SOX}),
     )
-    cronjob = "memtenant-report-standard"
-    processes.wait_until(
-        lambda: cluster.try_kubectl("get", "cronjob", cronjob, "-n", HOME).returncode == 0,
-        what="the policy's CronJob",
-        timeout=PATIENCE,
-    )
-    cluster.kubectl("create", "job", "now", "-n", HOME, f"--from=cronjob/{cronjob}")
-    try:
-        installed.wait("job/now", "condition=Complete", HOME)
-    except KubectlFailed:
-        for log in installed.kubelet.logs.glob(f"{HOME}_now-*.log"):
-            raise AssertionError(log.read_text()) from None
-        raise
+    installed.wait("mtenant/books", "condition=Ready")
+    installed.wait("mtenant/books", "condition=AuditSealed")
+    return installed
 
-    (report,) = cluster.get("mreports", "-n", HOME)["items"]
-    assert report["spec"]["policyRef"] == {"name": "standard"}
-    assert report["status"]["tenants"] >= 1
-    shown = cluster.kubectl("get", "mreports", "-n", HOME).splitlines()
-    assert shown[0].split()[:3] == ["NAME", "POLICY", "PASS"]
-    (pod,) = cluster.get("pods", "-n", HOME, "-l", "job-name=now")["items"]
+
+def test_a_report_is_made_by_a_pod_with_an_account_of_its_own(reporting: Platform) -> None:
+    report, controls = run_report(reporting, "now")
+
+    (pod,) = reporting.cluster.get("pods", "-n", HOME, "-l", "job-name=now")["items"]
     assert pod["spec"]["serviceAccountName"] == f"{RELEASE}-reporter"
-    files = installed.kubelet.claim(HOME, f"{RELEASE}-reports")
-    made = files / report["status"]["artefacts"]["location"]
-    assert {file.name for file in made.iterdir()} == {
-        *("manifest.json", "report.html", "report.json")
-    }
+    assert report["spec"]["policyRef"] == {"name": SOX}
+    assert report["status"]["tenants"] == 1
+    shown = reporting.cluster.kubectl("get", "mreports", "-n", HOME).splitlines()
+    assert shown[0].split()[:3] == ["NAME", "POLICY", "PASS"]
+    for check in ("LogKeySeparate", "LogVerifies", "SealerLive"):
+        assert controls[check]["status"] == "Pass", controls[check]
     processes.wait_until(
         lambda: (
-            cluster.get("mtenant", "acme", "-n", TEAM)["status"].get("lastReport", {}).get("name")
+            reporting.cluster.get("mtenant", "books", "-n", TEAM)["status"]
+            .get("lastReport", {})
+            .get("name")
             == report["metadata"]["name"]
         ),
         what="the report in the tenant's status",
         timeout=PATIENCE,
     )
+
+
+def test_a_second_reader_of_the_logs_key_fails_the_next_report(reporting: Platform) -> None:
+    where = ("-n", f"{HOME}-audit")
+    reporting.cluster.kubectl(
+        *("create", "role", "curious", *where, "--verb=get", "--resource=secrets")
+    )
+    reporting.cluster.kubectl(
+        *("create", "rolebinding", "curious", *where, "--role=curious", "--user=eve")
+    )
+
+    report, controls = run_report(reporting, "again")
+
+    assert controls["LogKeySeparate"]["status"] == "Fail"
+    (failing,) = (one for one in report["status"]["failing"] if "eve" in one["finding"])
+    assert failing["id"] == f"SOX/{controls['LogKeySeparate']['id']}"
 
 
 class Worker:
