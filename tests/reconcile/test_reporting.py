@@ -90,19 +90,23 @@ class Policy:
         return await self.resources.cron_jobs.get(cron_job_name(self.name))
 
 
-@pytest.fixture
-async def policy(
-    cluster: Cluster, namespace: str, pytestconfig: pytest.Config
-) -> AsyncIterator[Policy]:
+@pytest.fixture(scope="module")
+def kinds(cluster: Cluster, pytestconfig: pytest.Config) -> Cluster:
+    """The control plane with the committed CRDs, established."""
     folder = str(pytestconfig.rootpath / "crds")
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", folder)
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", folder)
-    async with Connection.open(kubeconfig=cluster.kubeconfig) as connection:
-        made = Policy(cluster, connection, namespace)
+    return cluster
+
+
+@pytest.fixture
+async def policy(kinds: Cluster, namespace: str) -> AsyncIterator[Policy]:
+    async with Connection.open(kubeconfig=kinds.kubeconfig) as connection:
+        made = Policy(kinds, connection, namespace)
         yield made
         no_finalizers = ("--type=merge", "-p", '{"metadata":{"finalizers":null}}')
-        cluster.try_kubectl("patch", "rp", made.name, *no_finalizers)
-        cluster.try_kubectl("delete", "rp", made.name)
+        kinds.try_kubectl("patch", "rp", made.name, *no_finalizers)
+        kinds.try_kubectl("delete", "rp", made.name)
 
 
 def _told(status: RetentionPolicyStatus, kind: str) -> tuple[str, str]:
