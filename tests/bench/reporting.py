@@ -173,8 +173,8 @@ class _Made:
     async def log_key_readers(self) -> LogKeyReaders | Missing:
         return Missing("log key", "nobody was asked")
 
-    async def keyring(self, _tenant: TenantId) -> AgentKeyring | None:
-        return None
+    async def keyrings(self, _tenant: TenantId) -> Sequence[AgentKeyring]:
+        return ()
 
 
 async def _report(sources: _Made, records: int) -> ReportCost:

@@ -13,6 +13,7 @@ from memtenant.reports.canonical import canonical
 from memtenant.sync import Tenant
 from memtenant.tenancy.keys import records
 from tests.cli.program import TENANT, Program, policy, tenant
+from tests.cli.test_strict import instance, opened, strict, template
 
 
 def at_work(program: Program) -> None:
@@ -110,3 +111,21 @@ def test_what_cannot_be_run_or_read_is_told(program: Program) -> None:
     ):
         ended = program("report", "run", *options)
         assert (ended.code, says in ended.err) == (1, True), ended.said
+
+
+def test_the_instance_of_a_strict_tenant_is_read_too(program: Program) -> None:
+    rules = policy(frameworks=["GDPR", "HIPAA"], legalBasis="treatment")
+    program.do("apply", "-f", program.write("all.yaml", template(), rules, strict()))
+    for agent in ("intake", "billing"):
+        with opened(program, agent) as memory:
+            memory.conversation("s", user="ada").append(Message.human("hello"))
+            memory.shared_context("case").update({agent: 1})
+    program.do("seal")
+    code, document, _ = run(program, "--decrypt", "--fail-on", "error")
+    assert code == 0, document["recommendations"]
+    (row,) = document["tenants"]
+    assert (row["records"], row["encrypted"], row["tellable"]) == (row["records"], 6, 4)
+    with instance(program) as admin:
+        admin.execute_command("ACL", "SETUSER", "mt.support.acme.billing.a", "+keys")
+    _, document, _ = run(program)
+    assert document["stores"][0]["usersThatDiffer"] == 1

@@ -223,7 +223,7 @@ async def _read(
             tenant,
             Expectation(
                 _cut_offs(facts, looking.now),
-                sample=await looking.sources.keyring(tenant) is not None,
+                sample=bool(await looking.sources.keyrings(tenant)),
             ),
             looking.now,
         )
@@ -250,11 +250,11 @@ def _cut_offs(facts: TenantFacts, now: datetime) -> dict[str, int]:
 
 
 async def _opened(looking: _Looking, facts: TenantFacts, records: TenantRecords) -> RecordEvidence:
-    keyring = await looking.sources.keyring(facts.tenant)
-    if keyring is None:
+    keyrings = await looking.sources.keyrings(facts.tenant)
+    if not keyrings:
         return records.result()
     mode = EncryptionMode(facts.spec.encryption.mode.value)
-    opened = open_sample(facts.tenant, records.sample, keyring, mode, records.find)
+    opened = open_sample(facts.tenant, records.sample, keyrings, mode, records.find)
     records.count_texts(opened.opened)
     return replace(records.result(), opened=opened)
 

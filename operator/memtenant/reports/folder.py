@@ -94,18 +94,19 @@ class FolderSources:
             said="by the mode of its file",
         )
 
-    async def keyring(self, tenant: TenantId) -> AgentKeyring | None:
-        """From the binding of any agent: all of them have all keys that read."""
+    async def keyrings(self, tenant: TenantId) -> Sequence[AgentKeyring]:
+        """From the bindings of its agents. Under Strict isolation each has keys of its own."""
         if not self._decrypt:
-            return None
+            return ()
+        found = []
         for secret in await self._bindings(tenant):
             try:
                 binding = Binding.from_mapping(secret)
                 if binding.tenant == tenant:
-                    return AgentKeyring.from_json(binding.keyring)
+                    found.append(AgentKeyring.from_json(binding.keyring))
             except MemtenantError:
                 continue
-        return None
+        return found
 
     async def _bindings(self, tenant: TenantId) -> list[dict[str, bytes]]:
         declared = next(

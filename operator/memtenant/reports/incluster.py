@@ -129,9 +129,9 @@ class ClusterSources:
             "the control plane, kube-system, and who may start a pod in the namespace",
         )
 
-    async def keyring(self, tenant: TenantId) -> AgentKeyring | None:
+    async def keyrings(self, tenant: TenantId) -> Sequence[AgentKeyring]:
         """None: a job has no key of any tenant."""
-        return None
+        return ()
 
 
 async def read_public_key(connection: Connection, namespace: str) -> VerifyingKey | None:

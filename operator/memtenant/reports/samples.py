@@ -6,7 +6,7 @@ Only a run that was given the keys does that, and only of a sample, whose size i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,7 +14,7 @@ from memtenant.crypto.agent_keyring import AgentKeyring
 from memtenant.crypto.datakey import unwrap_data_key
 from memtenant.crypto.primitives import SecretKey
 from memtenant.crypto.record import Place, RecordKeys
-from memtenant.errors import KeyUnavailable, MemtenantError
+from memtenant.errors import MemtenantError
 from memtenant.memory.codec import unpack
 from memtenant.reports.evidence import Opened
 from memtenant.tenancy.identity import TenantId
@@ -49,54 +49,70 @@ class Sample:
 def open_sample(
     tenant: TenantId,
     sample: Sample,
-    keyring: AgentKeyring,
+    keyrings: Sequence[AgentKeyring],
     mode: EncryptionMode,
     read: Callable[[bytes, bytes], None],
 ) -> Opened:
     """Open what was picked; ``read`` gets the key's name and the clear content of each."""
-    opened, tried, failures = 0, 0, Counter[str]()
-    keys: dict[tuple[str, bytes], RecordKeys] = {}
+    opened, failures = 0, Counter[str]()
+    keys = _Keys(tenant, sample, keyrings, mode)
     for part, kind, record in sample.records:
         try:
-            content = _opened(tenant, sample, keyring, mode, keys, part, kind, record)
-        except KeyUnavailable:
-            continue  # under Strict isolation an agent's keyring has not all keys
+            content = keys.opened(part, kind, record)
         except MemtenantError as error:
-            tried += 1
             failures[error.reason] += 1
             continue
-        tried += 1
         opened += 1
         read(part, content)
-    return Opened(opened, tried, sample.seen, dict(failures), opened)
+    return Opened(opened, len(sample.records), sample.seen, dict(failures), opened)
 
 
-def _opened(
-    tenant: TenantId,
-    sample: Sample,
-    keyring: AgentKeyring,
-    mode: EncryptionMode,
-    keys: dict[tuple[str, bytes], RecordKeys],
-    part: bytes,
-    kind: str,
-    record: bytes,
-) -> bytes:
-    words = part.decode().split(":")
-    scope, alias = words[1], words[2]
-    place = Place(tenant, scope, alias)
-    failure: MemtenantError | None = None
-    for subject in _subjects(sample, scope, alias):
-        if subject not in sample.data_keys:
-            continue
-        try:
-            known = keys.get((subject, part))
-            if known is None:
-                data_key: SecretKey = unwrap_data_key(keyring, subject, sample.data_keys[subject])
-                known = keys[subject, part] = RecordKeys(data_key, place, mode)
-            return unpack(known.open(kind, record).content)
-        except MemtenantError as error:
-            failure = failure or error
-    raise failure or MemtenantError("no data key is there for it", reason="DataKeyMissing")
+class _Keys:
+    """The data keys of a tenant, as far as any of its agents can unwrap them."""
+
+    def __init__(
+        self,
+        tenant: TenantId,
+        sample: Sample,
+        keyrings: Sequence[AgentKeyring],
+        mode: EncryptionMode,
+    ) -> None:
+        self._tenant = tenant
+        self._sample = sample
+        self._keyrings = keyrings
+        self._mode = mode
+        self._known: dict[tuple[str, bytes], RecordKeys] = {}
+
+    def opened(self, part: bytes, kind: str, record: bytes) -> bytes:
+        """The clear content. Raises what kept it from being opened."""
+        _, scope, alias, *_ = part.decode().split(":")
+        failure: MemtenantError | None = None
+        for subject in _subjects(self._sample, scope, alias):
+            if subject not in self._sample.data_keys:
+                continue
+            try:
+                keys = self._keys(subject, part, Place(self._tenant, scope, alias))
+                return unpack(keys.open(kind, record).content)
+            except MemtenantError as error:
+                failure = failure or error
+        raise failure or MemtenantError("no data key is there for it", reason="DataKeyMissing")
+
+    def _keys(self, subject: str, part: bytes, place: Place) -> RecordKeys:
+        known = self._known.get((subject, part))
+        if known is None:
+            known = RecordKeys(self._data_key(subject), place, self._mode)
+            self._known[subject, part] = known
+        return known
+
+    def _data_key(self, subject: str) -> SecretKey:
+        failure: MemtenantError | None = None
+        for keyring in self._keyrings:
+            try:
+                return unwrap_data_key(keyring, subject, self._sample.data_keys[subject])
+            except MemtenantError as error:
+                failure = failure or error
+        assert failure is not None  # noqa: S101 - there is a keyring at least
+        raise failure
 
 
 def _subjects(sample: Sample, scope: str, alias: str) -> list[str]:

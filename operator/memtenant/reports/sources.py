@@ -75,6 +75,6 @@ class Sources(Protocol):
         """Who can read the key that seals the log."""
         ...
 
-    async def keyring(self, tenant: TenantId) -> AgentKeyring | None:
-        """The keys of a tenant, where the run was given them; None: it is not decrypted."""
+    async def keyrings(self, tenant: TenantId) -> Sequence[AgentKeyring]:
+        """The keys of a tenant's agents, where the run was given them; none: not decrypted."""
         ...
