@@ -7,19 +7,28 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from memtenant.archive import log as logs
+from memtenant.archive import verify
+from memtenant.archive.intake import Intake, Macs
 from memtenant.archive.memory import recall_log, remember_log
 from memtenant.archive.segments import Tail
 from memtenant.archive.writers import Standing, Writers
 from memtenant.audit.leaf import Verdict
 from memtenant.audit.merkle import Frontier
-from tests.archive.making import LOG, Agent, Sealer
+from tests.archive.making import LOG, Agent, Sealer, keys
 
 
 @pytest.fixture(autouse=True)
 def without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def _almost(rest: bytes) -> bytes:
+    entry = Agent().entry(1)
+    return entry[: 97 - len(rest)] + rest + entry[97:]
 
 
 class Queue:
@@ -119,3 +128,42 @@ def test_what_is_remembered_reads_back_and_anything_else_is_not_believed(tmp_pat
         # The header has no checksum: it is compared with what was sealed (`Log.open`).
         assert other is None or place < data.index(b"\n"), place
     assert recall_log(b"", archive, "logs/a.b", 100) is None
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_an_agent_that_lies_in_its_numbers_harms_nothing(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    numbers = (0, 1, 2, 3, 65_535, 2**31, 2**32 - 2, 2**32 - 1)
+    sealer = Sealer(tmp_path)
+    agents = [Agent(n, opened=chance.choice(numbers)) for n in range(4)]
+    pushed: list[bytes] = []
+    for _ in range(12):
+        for _ in range(6):
+            agent = chance.choice(agents)
+            count = chance.choice((0, 1, 2, 65_535))
+            detail = chance.choice((b"", b"", b"x"))
+            outcome = chance.choice("OOCR")
+            pushed.append(agent.entry(chance.choice(numbers), outcome, count, detail))
+        sealer.take(chance.choices(pushed, k=9) + pushed[-6:])
+        chance.choice((sealer.seal, sealer.reopen, sealer.tick))()
+    sealer.take(pushed)
+    sealer.writer.close()
+    sealer.reopen()
+    assert sealer.take(pushed)[3] == len(pushed)
+    kept = [one.raw[:-11] for one in sealer.reader.events(LOG)]
+    odd = [one.raw for one in sealer.reader.events(LOG) if one.verdict is Verdict.MALFORMED]
+    assert all(entry[14:18] == bytes(4) for entry in odd)
+    assert set(kept) == {entry[:-11] for entry in pushed}
+    assert len(set(odd)) == len(odd)
+    assert len(kept) - len(odd) == len(set(kept) - {one[:-11] for one in odd})
+    sealer.seal()
+    sealer.writer.close()
+    assert verify(sealer.reader, trusted=sealer.reader.latest()).findings == ()
+
+
+@given(st.lists(st.binary(max_size=200) | st.binary(max_size=20).map(_almost), max_size=20))
+def test_whatever_stands_in_a_queue_is_taken(entries: list[bytes]) -> None:
+    intake = Intake(Writers(most=100), lambda _: (), 7)
+    intake.take(entries, Macs(keys))
+    assert intake.events + intake.bad + intake.duplicates == len(entries)
+    assert len(intake.leaves) == intake.events + intake.bad + intake.gaps

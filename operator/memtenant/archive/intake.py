@@ -13,6 +13,7 @@ from hmac import compare_digest
 from typing import TYPE_CHECKING, Final
 
 from memtenant.archive.writers import (
+    LAST_COUNTER,
     MOST_PENDING,
     NEVER_HEARD,
     NUMBERS,
@@ -43,6 +44,7 @@ _BLOCK: Final = 64
 _LABEL: Final = length_prefixed(b"memtenant/1/audit-event")
 _SHORTEST: Final = 85 + 12
 _ALL: Final = (0, 2**33)
+_NO_COUNTER: Final = bytes(4)
 _OUTCOMES: Final = frozenset(b"OCR")
 _INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
@@ -84,7 +86,7 @@ def verdict_of(entry: bytes, macs: Macs) -> Verdict:
     if length < _SHORTEST or entry[0] != 0xE1 or entry[-12] not in _OUTCOMES:
         return Verdict.MALFORMED
     end = 69 + entry[68]
-    if end + 28 > length:
+    if end + 28 > length or entry[14:18] == _NO_COUNTER:
         return Verdict.MALFORMED
     made = macs.of(entry, end)
     if made is None:
@@ -127,7 +129,9 @@ class Intake:
             before = known.get(writer)
             if before is not None and first == before[0] + 1 and entry[-12] == 0x4F:
                 # As nearly all are: the next of its writer, and done.
-                last = first + count - 1 if count > 1 and entry[1] == 0x01 else first
+                last = first
+                if count > 1 and entry[1] == 0x01:
+                    last = min(first + count - 1, LAST_COUNTER)
                 del known[writer]
                 known[writer] = Standing(last, entry[-28:-11], (), now)
                 add(good + entry)

@@ -19,6 +19,7 @@ from memtenant.audit.leaf import Verdict
 
 __all__ = [
     "DAY",
+    "LAST_COUNTER",
     "MOST_PENDING",
     "NEVER_HEARD",
     "NUMBERS",
@@ -40,6 +41,9 @@ MOST_PENDING: Final = 8
 _MOST_ODD: Final = 4096
 NUMBERS: Final = struct.Struct(">8sIH")
 """Writer, counter and count, from byte 6 of an event on."""
+
+LAST_COUNTER: Final = 2**32 - 1
+"""Whatever a lying agent says."""
 
 Range = tuple[int, int]
 """The first and the last counter."""
@@ -85,7 +89,7 @@ class Sighting(NamedTuple):
 def sighting(entry: bytes) -> Sighting:
     """Of an entry that is an event, whatever its MAC."""
     writer, first, count = NUMBERS.unpack_from(entry, 6)
-    last = first + count - 1 if count > 1 and entry[1] == _APPEND else first
+    last = min(first + count - 1, LAST_COUNTER) if count > 1 and entry[1] == _APPEND else first
     return Sighting(writer, first, last, entry[-28:-11])
 
 
