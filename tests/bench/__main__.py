@@ -10,7 +10,17 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import auditlog, context, erasure, measurements, report, sdk, sdk_report, sweep
+from tests.bench import (
+    auditlog,
+    context,
+    erasure,
+    measurements,
+    report,
+    sdk,
+    sdk_report,
+    sealing,
+    sweep,
+)
 from tests.bench.api import connect
 from tests.bench.measurements import Results
 from tests.bench.progress import Progress
@@ -61,10 +71,13 @@ def _audit(*, quick: bool) -> dict[str, Any]:
     with Progress() as progress:
         progress.step("the audit log", 1)
         logged = auditlog.measure(100_000 if quick else 1_000_000)
-    lines = auditlog.rows(logged)
+        progress.step("from a server's queue into the log", 1)
+        drained = sealing.measure(100_000 if quick else 1_000_000)
+    lines = [*auditlog.rows(logged), *sealing.rows(drained)]
     print(f"\n{report.table(lines)}")
     rows = [dataclasses.asdict(line) for line in lines]
-    return {"rows": rows, "log": dataclasses.asdict(logged)}
+    parts = {"log": dataclasses.asdict(logged), "sealer": dataclasses.asdict(drained)}
+    return {"rows": rows, **parts}
 
 
 def _operator(tenants: int, conversations: int) -> dict[str, Any]:

@@ -9,16 +9,19 @@ import resource
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 from tests.archive.making import LOG, NEIGHBOUR, Agent
+from tests.bench.report import Row, table
 from tests.jobs.sealers import admit, sealer
 from tests.support.servers import Flavour, Server, running
 
 _WRITERS = 8
 _AT_ONCE = 10_000
+_LIMIT = 100_000
 
 
 def fill(server: Server, log: str, events: int) -> None:
@@ -32,9 +35,42 @@ def fill(server: Server, log: str, events: int) -> None:
             admin.rpush(keys.audit_queue(TenantId.parse(log)), *entries)
 
 
-async def measure(events: int) -> tuple[float, float, int]:
-    """Seconds until everything is taken and sealed, the process' own of them, and how many
-    megabytes the process grew meanwhile."""
+@dataclass(frozen=True, slots=True)
+class SealerCost:
+    """Of so many events: seconds until all are taken and sealed, the process' own CPU of them, and
+    the megabytes that it grew by meanwhile."""
+
+    events: int
+    seconds: float
+    cpu: float
+    grown: int
+
+
+def measure(events: int) -> SealerCost:
+    """Over a Valkey of its own."""
+    return asyncio.run(_measure(events))
+
+
+def rows(cost: SealerCost) -> list[Row]:
+    """As lines of the report."""
+    rate, own = cost.events / cost.seconds, cost.events / cost.cpu
+    return [
+        Row(
+            "drain a Valkey's queues into the log: read, take, take away, seal",
+            "≥ 100k events/s",
+            f"{rate / 1000:.0f}k/s ({own / 1000:.0f}k in a second of its own CPU)",
+            rate >= _LIMIT,
+        ),
+        Row(
+            f"memory that the sealer grows by over {cost.events:,} events",
+            "constant",
+            f"{cost.grown} MiB",
+            None,
+        ),
+    ]
+
+
+async def _measure(events: int) -> SealerCost:
     with running(Flavour.VALKEY_9) as server, tempfile.TemporaryDirectory() as folder:
         tenants = [TenantId.parse(log) for log in (LOG, NEIGHBOUR)]
         stores = await admit(server, *tenants)
@@ -49,17 +85,13 @@ async def measure(events: int) -> tuple[float, float, int]:
         assert step.sealed.events == events // 2 * 2
         assert step.failures == {}
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
-        return taken, own, grown
+    return SealerCost(events, taken, own, grown)
 
 
 def main() -> None:
-    """Print a line."""
+    """Print a table."""
     events = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    taken, own, grown = asyncio.run(measure(events))
-    print(
-        f"{events:,} events drained, archived and sealed in {taken:.1f} s: {events / taken:,.0f} a "
-        f"second ({events / own:,.0f} a second of the sealer's own CPU), {grown} MB more memory"
-    )
+    print(table(rows(measure(events))))
 
 
 if __name__ == "__main__":
