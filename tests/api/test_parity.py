@@ -59,7 +59,7 @@ _AT_EVERY_PLACE: tuple[Any, ...] = (
 
 @_kinds
 def test_verdicts_agree_on_every_field_with_every_kind_of_value(kind: str, judge: Judge) -> None:
-    flavours = ("standalone", "sentinel", "dedicated") if kind == "MemoryStore" else ("",)
+    flavours = _FLAVOURS if kind == "MemoryStore" else ("",)
     disagreements = []
     for flavour in flavours:
         whole = _whole(kind, flavour)
@@ -193,11 +193,14 @@ def test_an_update_that_only_removes_a_finalizer_is_never_refused(judge: Judge) 
     judge.delete("MemoryTenant", stored["metadata"]["name"])
 
 
+_FLAVOURS = ("standalone", "sentinel", "cluster", "dedicated")
+
+
 def _whole(kind: str, flavour: str = "standalone") -> dict[str, Any]:
     """An object with every field that can be in it; of what excludes each other, one."""
     spec = generated.full(structural_schema(kind)["properties"]["spec"])
     if kind == "MemoryStore":
-        others = {"standalone", "sentinel", "dedicated"} - {flavour}
+        others = {*_FLAVOURS} - {flavour}
         if flavour == "dedicated":
             others |= {"adminSecretRef", "tls"}
         spec = {name: value for name, value in spec.items() if name not in others}

@@ -109,7 +109,7 @@ _REFUSED_AT_CREATION: list[tuple[dict[str, Any], str, str]] = [
     (
         _object("MemoryStore", standalone=None),
         "spec",
-        "say what the store is: set exactly one of standalone",
+        "say what the store is: set exactly one of standalone, sentinel, cluster",
     ),
     (
         _object(
@@ -121,7 +121,7 @@ _REFUSED_AT_CREATION: list[tuple[dict[str, Any], str, str]] = [
             },
         ),
         "spec",
-        "say what the store is: set exactly one of standalone",
+        "say what the store is: set exactly one of standalone, sentinel, cluster",
     ),
     (
         _object("MemoryStore", dedicated={"image": "valkey/valkey:8.1"}),

@@ -23,9 +23,10 @@ from memtenant.jobs.seal import StoreDrain
 from memtenant.stores.sealing import SealingStore
 from memtenant.tenancy import keys
 from memtenant.tenancy.audited import Audited
+from memtenant.tenancy.endpoint import endpoint_from
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.period import Period
-from memtenant.tenancy.sentinel import SentinelAccess, endpoint_from
+from memtenant.tenancy.sentinel import SentinelAccess
 from memtenant.tenancy.storesfile import StoresFile
 from tests.archive.making import LOG, Agent
 from tests.conftest import StartServer

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from memtenant.memory._sync.link import Link
 from memtenant.memory.options import Options
-from memtenant.memory.wire import ErrorReply, LoginFailed, Replies, logged_in, packed
+from memtenant.memory.wire import (
+    ErrorReply,
+    LoginFailed,
+    Replies,
+    led_to_primary,
+    logged_in,
+    packed,
+)
 
 _WORDS = st.text("abc :$*+-é", max_size=20).map(str.encode)
 _REPLIES = st.recursive(
@@ -76,15 +83,16 @@ def test_a_refused_login_is_told_from_a_server_that_takes_no_connection() -> Non
         logged_in([ErrorReply("max number of clients reached"), b"OK"])
 
 
-def test_a_replica_is_no_server_to_log_in_to() -> None:
-    logged_in([[b"server", b"redis", b"role", b"master", b"modules", []], b"OK"])
+def test_a_replica_is_no_primary() -> None:
+    led_to_primary([[b"server", b"redis", b"role", b"master", b"modules", []], b"OK"])
     with pytest.raises(ConnectionError, match="it is a replica now"):
-        logged_in([[b"server", b"redis", b"role", b"replica", b"modules", []], b"OK"])
+        led_to_primary([[b"server", b"redis", b"role", b"replica", b"modules", []], b"OK"])
 
 
 def test_without_asyncio_a_server_that_answers_byte_by_byte_is_not_waited_for_endlessly() -> None:
     mine, servers = socket.socketpair()
-    link = Link(mine, Options(timeout=0.1), 1)
+    link = Link(mine, Options(timeout=0.1), 1, ("localhost", 1))
+    link.opened()
 
     def drip() -> None:
         with servers, suppress(OSError):

@@ -310,7 +310,11 @@ class Server:
 
 
 def start(
-    flavour: Flavour, options: Options | None = None, *, replica_of: Server | None = None
+    flavour: Flavour,
+    options: Options | None = None,
+    *,
+    replica_of: Server | None = None,
+    admin_password: str = "",
 ) -> Server:
     """Start a server; `discard` it when done. Raises Unavailable or StartFailed."""
     options = options or Options()
@@ -323,7 +327,9 @@ def start(
         port=processes.free_port(),
         folder=folder,
         options=options,
-        admin_password=replica_of.admin_password if replica_of else secrets.token_hex(16),
+        admin_password=replica_of.admin_password
+        if replica_of
+        else admin_password or secrets.token_hex(16),
         replica_of=replica_of,
     )
     for attempt in range(_TRIES):

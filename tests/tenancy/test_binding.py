@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from memtenant.errors import BindingInvalid
 from memtenant.tenancy.binding import BINDING_SECRET_TYPE, Binding
+from memtenant.tenancy.cluster import ClusterAccess
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.policy import Quota, TenantPolicy
 from memtenant.tenancy.sentinel import SentinelAccess
@@ -56,6 +57,17 @@ bindings = st.builds(
     tls=st.booleans(),
     ca_crt=st.sampled_from(["", "-----BEGIN CERTIFICATE-----\n"]),
     sentinel=st.sampled_from([None, SENTINEL, replace(SENTINEL, server_name="")]),
+    cluster=st.none(),
+) | st.builds(
+    replace,
+    st.just(BINDING),
+    cluster=st.builds(
+        ClusterAccess,
+        st.lists(st.tuples(st.sampled_from(["a.b", "::1"]), st.integers(1, 65535)), min_size=1).map(
+            tuple
+        ),
+        st.sampled_from(["", "redis.example"]),
+    ),
 )
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "AclState",
     "Capacity",
     "ClientCertificateRef",
+    "Cluster",
     "Dedicated",
     "DedicatedPersistence",
     "DedicatedResources",
@@ -79,6 +80,7 @@ class StoreFlavour(StrEnum):
     STANDALONE = "Standalone"
     SENTINEL = "Sentinel"
     DEDICATED = "Dedicated"
+    CLUSTER = "Cluster"
 
 
 class NodeRole(StrEnum):
@@ -243,6 +245,17 @@ class Dedicated(Model):
     )
 
 
+class Cluster(Model):
+    """A Redis or Valkey Cluster, with all of its shards and their replicas."""
+
+    endpoints: tuple[Endpoint, ...] = Field(
+        min_length=1,
+        description="host:port of some nodes, from which operator and agents find all others: one "
+        "of each shard at least. Use addresses that agents' pods resolve.",
+        **set_list(64),
+    )
+
+
 class ClientCertificateRef(Model):
     """A client certificate and its private key: a Secret as of type kubernetes.io/tls."""
 
@@ -276,7 +289,7 @@ class StoreTls(Model):
     ) = Field(
         default=None,
         description="The name to expect in the servers' certificates. Left out: the endpoint's "
-        "host, or the first Sentinel's.",
+        "host, or the first one's.",
     )
 
 
@@ -344,10 +357,13 @@ class MemoryStoreSpec(Model):
     model_config = ConfigDict(
         json_schema_extra=ruled(
             Rule(
-                cel="[has(self.standalone), has(self.sentinel), has(self.dedicated)]"
-                ".filter(given, given).size() == 1",
-                message="say what the store is: set exactly one of standalone, sentinel, dedicated",
-                check=lambda it, _: len({"standalone", "sentinel", "dedicated"} & it.keys()) == 1,
+                cel="[has(self.standalone), has(self.sentinel), has(self.cluster), "
+                "has(self.dedicated)].filter(given, given).size() == 1",
+                message="say what the store is: set exactly one of standalone, sentinel, cluster, "
+                "dedicated",
+                check=lambda it, _: (
+                    len({"standalone", "sentinel", "cluster", "dedicated"} & it.keys()) == 1
+                ),
             ),
             Rule(
                 cel="has(self.dedicated) != has(self.adminSecretRef)",
@@ -374,6 +390,9 @@ class MemoryStoreSpec(Model):
     )
     sentinel: Sentinel | None = Field(
         default=None, description="A primary and its replicas under Sentinels."
+    )
+    cluster: Cluster | None = Field(
+        default=None, description="A Cluster. All keys of a tenant are in one of its shards."
     )
     dedicated: Dedicated | None = Field(
         default=None,
@@ -481,7 +500,7 @@ class MemoryStoreStatus(Status):
 
     flavour: StoreFlavour | None = Field(
         default=None,
-        description="The shape of the installation: Standalone, Sentinel or Dedicated.",
+        description="The shape of the installation: Standalone, Sentinel, Cluster or Dedicated.",
     )
     server: str = Field(
         default="", description="What the servers run, as Valkey or Redis.", max_length=64
@@ -493,7 +512,9 @@ class MemoryStoreStatus(Status):
         max_length=253,
     )
     nodes: tuple[NodeStatus, ...] = Field(
-        default=(), description="The servers.", **map_list("address", 64)
+        default=(),
+        description="The servers, the first 64 of them by address.",
+        **map_list("address", 64),
     )
     durable: Durable | None = Field(
         default=None, description="What the primary's configuration promises about data."

@@ -148,7 +148,8 @@ def stood_in(spec: Mapping[str, Any], server: Server) -> dict[str, Any]:
         "adminSecretRef": {"name": LOCAL_SECRET, "key": "password"},
     }
     replaced.pop("tls", None)
-    replaced.pop("sentinel", None)
+    for other in ("sentinel", "cluster"):
+        replaced.pop(other, None)
     if server.tls:
         ref = {"caSecretRef": {"name": LOCAL_SECRET, "key": "ca.crt"}} if server.ca else {}
         replaced["tls"] = ref

@@ -66,7 +66,7 @@ async def expire(
     removed = await link.admin.expire_due(list(link.tenants), most=MOST_DUE)
     passed = False
     expiry = link.expiry
-    run_id = link.admin.facts.primary.run_id
+    run_id = link.admin.facts.run_id
     if expiry.scan is not None and expiry.run_id != run_id:
         expiry.scan = None
     now = clock.now()

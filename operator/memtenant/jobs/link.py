@@ -29,6 +29,7 @@ from memtenant.stores import (
     Tally,
 )
 from memtenant.stores.matrix import MatrixProof
+from memtenant.tenancy.cluster import ClusterAccess
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.sentinel import SentinelAccess
 
@@ -78,8 +79,8 @@ class StoreLink:
 
     ``name`` is the store's, or the id of the instance's tenant; ``store`` the MemoryStore's, which
     is an instance's template; ``key`` the object whose reconcile connects to the server: the store,
-    or the instance's tenant. ``endpoint`` is the declared one, ``sentinel`` how agents ask where
-    the primary is.
+    or the instance's tenant. ``endpoint`` is the declared one, ``sentinel`` or ``cluster``
+    how agents ask where their primary is.
     ``digest`` tells whether the declaration or a Secret changed since it was made; ``failure`` is
     why the store cannot be used now; ``reload_until`` is how long an instance has its certificate
     read anew, because its pod may not have the new one yet; ``unsaved`` that users changed since
@@ -89,10 +90,10 @@ class StoreLink:
     ``marks`` are the tombstones that the last measurement saw, ``true_marks`` those known as true.
     ``working`` are the tenants whose users a reconcile changes now, ``mending`` is held while a
     repair writes. ``key_scans`` are what the last pass found of the data keys of each tenant whose
-    keys are in motion, ``key_pass`` is one that was cut off. ``told_replicas`` is how many replicas
-    the tenants' limits tell of. ``system`` are the users of the installation's own processes.
-    ``seals`` is what the sealer said at the last look, ``seal_shown`` the time of the seal (ms) for
-    which the status was last looked at.
+    keys are in motion, ``key_pass`` is one that was cut off. ``told_replicas`` are the facts by
+    which the tenants' limits tell of replicas. ``system`` are the users of the installation's own
+    processes. ``seals`` is what the sealer said at the last look, ``seal_shown`` the time of the
+    seal (ms) for which the status was last looked at.
     """
 
     name: str
@@ -104,13 +105,14 @@ class StoreLink:
     tls: bool = False
     ca_crt: str = ""
     sentinel: SentinelAccess | None = None
+    cluster: ClusterAccess | None = None
     facts: StoreFacts | None = None
     proof: MatrixProof | None = None
     failure: MemtenantError | None = None
     tenants: dict[TenantId, LiveTenant] = field(default_factory=dict)
     usage: dict[TenantId, Usage] | None = None
     measured_at: datetime | None = None
-    told_replicas: int | None = None
+    told_replicas: StoreFacts | None = None
     system: tuple[AclUser, ...] = ()
     seals: SealView | None = None
     seal_shown: int = 0
@@ -142,29 +144,31 @@ class StoreLink:
 
     @property
     def primary(self) -> Address:
-        """Where the primary was when it was looked at last; before that, the endpoint."""
-        return self.endpoint if self.facts is None else self.facts.primary.address
+        """Where the primary was when it was looked at last; before that, and of a Cluster, which
+        has several, the endpoint."""
+        if self.facts is None or self.cluster is not None:
+            return self.endpoint
+        return self.facts.primary.address
 
     @property
-    def way(self) -> tuple[Address, bool, str, SentinelAccess | None]:
+    def way(self) -> tuple[object, ...]:
         """How agents reach the store: where, whether by TLS, and by which authority."""
-        return self.primary, self.tls, self.ca_crt, self.sentinel
+        return self.primary, self.tls, self.ca_crt, self.sentinel, self.cluster
 
     def shares_server_with(self, other: StoreLink) -> bool:
         """Whether both were last found to lead to one and the same server process."""
         if self.facts is None or other.facts is None:
             return False
-        return self.facts.primary.run_id == other.facts.primary.run_id
+        return not self.facts.processes.isdisjoint(other.facts.processes)
 
     @property
     def ready(self) -> bool:
         """Whether tenants may be provisioned now."""
         return self.facts is not None and self.proof is not None and self.failure is None
 
-    @property
-    def replicas(self) -> int:
-        """How many replicas follow the primary, as WAIT counts them."""
-        return 0 if self.facts is None else len(self.facts.primary.replicas)
+    def replicas_of(self, tenant: TenantId) -> int:
+        """How many replicas follow the tenant's primary, as WAIT counts them."""
+        return 0 if self.facts is None else self.facts.replicas_of(tenant)
 
     @property
     def whole(self) -> bool:

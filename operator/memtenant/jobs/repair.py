@@ -51,7 +51,7 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
     facts = await link.admin.discover()
     changed = before is None or _shape(before) != _shape(facts)
     look_again = before is not None and (
-        before.primary.run_id != facts.primary.run_id
+        not facts.processes <= before.processes
         or bool(before.unreachable.keys() - facts.unreachable.keys())
     )
     link.facts = facts
@@ -69,18 +69,23 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
     if link.unsaved:
         await link.admin.save_users()
         link.unsaved = False
-    whole = not facts.unreachable and not facts.primary.syncing
+    whole = not facts.unreachable and not facts.syncing
     return Repair(restored, strangers, changed, look_again, whole)
 
 
 async def _tell_replicas(link: StoreLink) -> None:
     """Agents that wait for replicas wait for as many as there are: written when that changes."""
-    count = link.replicas
-    if link.told_replicas == count:
+    told, facts = link.told_replicas, link.facts
+    if facts is None or told is facts:
         return
-    change = StateChange(limits={"replicas": str(count)})
-    await link.admin.write_states(dict.fromkeys(link.tenants, change))
-    link.told_replicas = count
+    counts = {tenant: facts.replicas_of(tenant) for tenant in link.tenants}
+    changes = {
+        tenant: StateChange(limits={"replicas": str(count)})
+        for tenant, count in counts.items()
+        if told is None or told.replicas_of(tenant) != count
+    }
+    await link.admin.write_states(changes)
+    link.told_replicas = facts
 
 
 async def _mend(

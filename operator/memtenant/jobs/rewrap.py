@@ -61,7 +61,7 @@ def _is_news(found: KeyScan, before: KeyScan | None) -> bool:
 
 def _begun(link: StoreLink, clock: Clock) -> KeyPass | None:
     """The pass that was cut off, while it is about this server still, else a new one."""
-    run_id = "" if link.facts is None else link.facts.primary.run_id
+    run_id = "" if link.facts is None else link.facts.run_id
     if link.key_pass is not None and link.key_pass.run_id == run_id:
         return link.key_pass
     now = clock.now()

@@ -12,9 +12,11 @@ from memtenant.memory.wire import ErrorReply
 __all__ = ["login_refused", "passing", "unavailable", "value"]
 
 _PASSING: dict[str, str] = {
+    "ASK": "the tenant's slot moves to another node of its cluster",
     "BUSY": "a script keeps it busy",
     "CLUSTERDOWN": "its cluster is down",
     "LOADING": "it still loads its data",
+    "MOVED": "the tenant's slot is on another node of its cluster now",
     "MASTERDOWN": "it has lost its primary",
     "NOREPLICAS": "it lacks the replicas that it needs for writes",
     "READONLY": "it is a replica now, not the primary",

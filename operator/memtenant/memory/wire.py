@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from memtenant.functions.fcall import Words
 
-__all__ = ["ErrorReply", "LoginFailed", "Replies", "logged_in", "login", "packed"]
+__all__ = ["ErrorReply", "LoginFailed", "Replies", "led_to_primary", "logged_in", "login", "packed"]
 
 _HEADS = tuple(b"\r\n$%d\r\n" % size for size in range(256))
 """What ends a word and begins the next one, which has so many bytes."""
@@ -63,13 +63,18 @@ def login(username: str, password: str) -> tuple[Words, ...]:
 
 
 def logged_in(replies: Sequence[object]) -> None:
-    """Check what came back for `login`: raises `LoginFailed`, or ``ConnectionError``, also for a
-    replica, where an agent would read what was true some time ago."""
+    """Check what came back for `login`: raises `LoginFailed`, or ``ConnectionError``."""
     told = replies[0]
     if isinstance(told, ErrorReply):
         if told.code == "WRONGPASS":
             raise LoginFailed(told.text)
         raise ConnectionRefusedError(told.text)
+
+
+def led_to_primary(replies: Sequence[object]) -> None:
+    """Raises ``ConnectionError`` where the answer to `login` is a replica's: an agent would read
+    there what was true some time ago."""
+    told = replies[0]
     fields = dict(zip(told[::2], told[1::2], strict=False)) if isinstance(told, list) else {}
     if fields.get(b"role", b"master") != b"master":
         raise ConnectionRefusedError("it is a replica now, not the primary")

@@ -87,7 +87,9 @@ async def _execute(world: World, work: Work, action: Action) -> None:
         case SetState(fields, _):
             limits = {field: after for name, field, _, after in fields if name == "limits"}
             if "replicas" in limits:
-                limits["replicas"] = str(link.replicas)  # a repair may have counted meanwhile
+                limits["replicas"] = str(
+                    link.replicas_of(tenant)
+                )  # a repair may have counted meanwhile
             access = {field: after for name, field, _, after in fields if name == "access"}
             audited = {after or "" for name, _, _, after in fields if name == "audited"}
             change = StateChange(limits, access, next(iter(audited), None))

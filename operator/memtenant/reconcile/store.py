@@ -150,7 +150,7 @@ async def _take(world: World, declared: Declared, link: StoreLink) -> bool:
                 reason="StoreDeclaredTwice",
             )
     await lead(link)
-    return before is not None and before.primary.run_id != facts.primary.run_id
+    return before is not None and not facts.processes <= before.processes
 
 
 def _on_the_same_server(world: World, link: StoreLink) -> list[Declared]:

@@ -22,6 +22,7 @@ from memtenant.stores import (
     StoreSettings,
 )
 from memtenant.stores import StoreTls as Tls
+from memtenant.tenancy.cluster import ClusterAccess
 from memtenant.tenancy.sentinel import SentinelAccess
 
 __all__ = ["link_to"]
@@ -34,6 +35,7 @@ async def link_to(world: World, declared: Declared, spec: MemoryStoreSpec) -> St
     password = await _secret(world, spec.admin_secret_ref.name, spec.admin_secret_ref.key)
     tls = await _tls(world, spec.tls) if spec.tls else None
     endpoint, sentinels = await _endpoint(world, name, spec)
+    cluster = tuple(_address(one) for one in spec.cluster.endpoints) if spec.cluster else ()
     parts = (
         str(endpoint),
         spec.admin_username,
@@ -41,6 +43,7 @@ async def link_to(world: World, declared: Declared, spec: MemoryStoreSpec) -> St
         repr(spec.tls),
         str(hash(tls)),
         "" if sentinels is None else f"{spec.sentinel} {sentinels.password()}",
+        repr(cluster),
     )
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     known = world.links.get(name)
@@ -52,6 +55,7 @@ async def link_to(world: World, declared: Declared, spec: MemoryStoreSpec) -> St
         password=lambda: password,
         tls=tls,
         server_name=spec.tls.server_name if spec.tls else None,
+        cluster=cluster,
     )
     admin = StoreAdmin(
         settings,
@@ -63,13 +67,16 @@ async def link_to(world: World, declared: Declared, spec: MemoryStoreSpec) -> St
     )
     ca = (tls.ca or "") if tls else ""
     link = StoreLink(name, name, declared.key, digest, admin, endpoint, tls is not None, ca)
+    server_name = (settings.server_name or endpoint.host) if tls else ""
+    if cluster:
+        link.cluster = ClusterAccess(tuple((one.host, one.port) for one in cluster), server_name)
     if sentinels is not None:
         link.sentinel = SentinelAccess(
             tuple((one.host, one.port) for one in sentinels.endpoints),
             sentinels.master,
             sentinels.agents_username,
             sentinels.agents_password,
-            (settings.server_name or endpoint.host) if tls else "",
+            server_name,
         )
     if known is not None:
         link.tenants, link.usage, link.measured_at = known.tenants, known.usage, known.measured_at
@@ -82,6 +89,8 @@ async def link_to(world: World, declared: Declared, spec: MemoryStoreSpec) -> St
 async def _endpoint(
     world: World, name: str, spec: MemoryStoreSpec
 ) -> tuple[Address, SentinelSettings | None]:
+    if spec.cluster is not None:
+        return _address(spec.cluster.endpoints[0]), None
     if spec.sentinel is None:
         assert spec.standalone is not None  # noqa: S101 - the API demands exactly one flavour
         return _address(spec.standalone.endpoint), None

@@ -27,7 +27,6 @@ from memtenant.rules.record import (
 )
 from memtenant.stores import (
     Address,
-    NodeFacts,
     Role,
     StoreFacts,
 )
@@ -35,6 +34,7 @@ from memtenant.stores import (
 __all__ = ["counted", "usable_findings", "usable_status"]
 
 _SHOWN_ORPHANS = 100
+_SHOWN_NODES = 64
 
 
 def usable_status(
@@ -49,14 +49,14 @@ def usable_status(
     assert facts is not None and proof is not None  # noqa: S101, PT018 - the link was just taken
     return before.model_copy(
         update={
-            "flavour": StoreFlavour.SENTINEL if link.sentinel else StoreFlavour.STANDALONE,
+            "flavour": _flavour(link),
             "server": str(facts.primary.flavour),
             "version": facts.primary.version,
             "owner": world.installation,
             "nodes": _nodes(link, facts, users),
             "durable": Durable(
-                aof=facts.primary.append_only,
-                noeviction=not facts.primary.evicts,
+                aof=all(node.append_only for node in facts.primaries),
+                noeviction=not any(node.evicts for node in facts.primaries),
                 aclfile=facts.users_persist,
             ),
             "user_persistence": UserPersistence.ACL_FILE
@@ -87,6 +87,12 @@ def counted(
             for _, record in orphans[:_SHOWN_ORPHANS]
         ),
     }
+
+
+def _flavour(link: StoreLink) -> StoreFlavour:
+    if link.cluster is not None:
+        return StoreFlavour.CLUSTER
+    return StoreFlavour.STANDALONE if link.sentinel is None else StoreFlavour.SENTINEL
 
 
 def _proof(
@@ -123,7 +129,7 @@ def _nodes(
         NodeStatus(address=str(address), role=NodeRole.REPLICA, acl=AclState.UNREACHABLE)
         for address in facts.unreachable
     ]
-    return tuple(sorted((*reached, *lost), key=lambda node: node.address))
+    return tuple(sorted((*reached, *lost), key=lambda node: node.address))[:_SHOWN_NODES]
 
 
 def usable_findings(link: StoreLink) -> tuple[Finding, ...]:
@@ -143,12 +149,12 @@ def usable_findings(link: StoreLink) -> tuple[Finding, ...]:
             "ReplicaUnreachable" if lost else "Usable",
             f"Replica {lost} does not answer: it is provisioned when it does" if lost else "",
         ),
-        _durable(facts.primary),
+        _durable(facts),
     )
 
 
-def _durable(primary: NodeFacts) -> Finding:
-    if primary.durable:
+def _durable(facts: StoreFacts) -> Finding:
+    if facts.durable:
         return Finding(
             ConditionType.DURABLE, ConditionStatus.TRUE, "Durable", "AOF is on, nothing is evicted"
         )

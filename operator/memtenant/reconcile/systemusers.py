@@ -14,7 +14,8 @@ from memtenant.reconcile.world import World, mint_password
 from memtenant.resources.port import SecretDraft
 from memtenant.rules.acl import AclUser
 from memtenant.rules.systemusers import SystemRole, SystemSecret, render_system_user
-from memtenant.tenancy.storesfile import Endpoint, StoreAccess
+from memtenant.stores import Address
+from memtenant.tenancy.storesfile import CLUSTER, Endpoint, StoreAccess
 
 __all__ = ["forget_system_users", "provide_system_users"]
 
@@ -83,10 +84,16 @@ async def _audit_key(world: World, role: SystemRole) -> bytes:
 def _access(role: SystemRole, link: StoreLink) -> StoreAccess:
     settings = link.admin.settings
     tls = settings.tls
+    flavour = "Standalone"
+    endpoints: tuple[Address, ...] = (link.primary,)
+    if link.cluster is not None:
+        flavour, endpoints = CLUSTER, settings.cluster
+    elif link.sentinel is not None:
+        flavour = "Sentinel"
     return StoreAccess(
         name=link.name,
-        flavour="Standalone" if link.sentinel is None else "Sentinel",
-        endpoints=(Endpoint(link.primary.host, link.primary.port),),
+        flavour=flavour,
+        endpoints=tuple(Endpoint(one.host, one.port) for one in endpoints),
         username=role.user,
         password="",
         tls=tls is not None,

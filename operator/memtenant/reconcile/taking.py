@@ -18,7 +18,7 @@ async def take(link: StoreLink) -> None:
 async def lead(link: StoreLink) -> None:
     """Claim the server, lead it, and prove the rule template on it."""
     if link.told_replicas is None:
-        link.told_replicas = link.replicas
+        link.told_replicas = link.facts
     await link.admin.lead()
     await link.admin.load_functions()
     await link.admin.admit_agents()
@@ -35,13 +35,13 @@ async def lead(link: StoreLink) -> None:
 async def inspect(link: StoreLink) -> StoreFacts:
     """Look at every node; `StoreRefused` for what tenants could not be safe on."""
     facts = await link.admin.discover()
-    if facts.primary.evicts:
-        raise StoreRefused(
-            f"{link.endpoint} evicts keys when it is full (maxmemory-policy "
-            f"{facts.primary.maxmemory_policy}): set noeviction, so that no memory is lost "
-            "silently",
-            reason="EvictionEnabled",
-        )
+    for node in facts.primaries:
+        if node.evicts:
+            raise StoreRefused(
+                f"{node.address} evicts keys when it is full (maxmemory-policy "
+                f"{node.maxmemory_policy}): set noeviction, so that no memory is lost silently",
+                reason="EvictionEnabled",
+            )
     for node in facts.nodes:
         if node.default_user_open:
             raise StoreRefused(

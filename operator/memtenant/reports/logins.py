@@ -10,7 +10,7 @@ from memtenant.resources.port import Declared
 from memtenant.rules.instance import ADMIN_USER
 from memtenant.rules.systemusers import SystemRole
 from memtenant.stores.connection import Address, StoreSettings, StoreTls
-from memtenant.tenancy.storesfile import StoreAccess, StoresFile
+from memtenant.tenancy.storesfile import CLUSTER, StoreAccess, StoresFile
 
 __all__ = ["logins"]
 
@@ -59,4 +59,7 @@ def _settings(access: StoreAccess) -> StoreSettings:
         password=lambda: access.password,
         tls=tls,
         server_name=access.server_name or None,
+        cluster=tuple(Address(one.host, one.port) for one in access.endpoints)
+        if access.flavour == CLUSTER
+        else (),
     )

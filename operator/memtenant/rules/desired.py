@@ -27,6 +27,7 @@ from memtenant.rules.quota import QuotaState
 from memtenant.rules.record import Phase, TenantRecord
 from memtenant.rules.told import TOLD, Actors, Told, deeds
 from memtenant.tenancy.binding import Binding
+from memtenant.tenancy.cluster import ClusterAccess
 from memtenant.tenancy.identity import AgentName, Slot, TenantId, agent_user
 from memtenant.tenancy.masking import MaskingPolicy
 from memtenant.tenancy.policy import Isolation as BoundIsolation
@@ -62,7 +63,7 @@ class Identity:
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """The store as agents reach it, the commands that all its nodes know, how many replicas follow
-    its primary, and who tells where that is, if Sentinels do."""
+    its primary, and who tells where that is, if Sentinels or the nodes of a Cluster do."""
 
     store: str
     host: str
@@ -72,6 +73,7 @@ class Endpoint:
     ca_crt: str = ""
     replicas: int = 0
     sentinel: SentinelAccess | None = None
+    cluster: ClusterAccess | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,4 +366,5 @@ def _binding(situation: Situation, agent: AgentName, principal: Principal) -> Bi
         tls=endpoint.tls,
         ca_crt=endpoint.ca_crt,
         sentinel=endpoint.sentinel,
+        cluster=endpoint.cluster,
     )

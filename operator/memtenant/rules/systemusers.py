@@ -78,6 +78,8 @@ _SERVER_READS = (
     "acl|getuser",
     "acl|list",
     "acl|users",
+    "cluster|info",
+    "cluster|nodes",
     "command|list",
     "config|get",
     "dbsize",

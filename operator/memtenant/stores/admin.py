@@ -40,7 +40,9 @@ from memtenant.stores import (
     tenant_state,
     usage,
 )
-from memtenant.stores.connection import Address, NodeClient, Reply, StoreSettings
+from memtenant.stores.cluster import ClusterKeyspace, find_cluster
+from memtenant.stores.cluster_nodes import ClusterMap, Shard
+from memtenant.stores.connection import Address, EpochPlace, NodeClient, Reply, StoreSettings
 from memtenant.stores.data_keys import StoredDataKey
 from memtenant.stores.erasure import StoreErasure
 from memtenant.stores.expiry import CutOffs, Tally
@@ -48,6 +50,7 @@ from memtenant.stores.expiry_pass import ExpiryScan
 from memtenant.stores.fence import Term
 from memtenant.stores.functions import FunctionsState
 from memtenant.stores.installation_log import InstallationLog
+from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.matrix import MatrixProof, prove_matrix
 from memtenant.stores.nodes import (
     NodeFacts,
@@ -63,11 +66,12 @@ from memtenant.stores.purge import LatestRecord, Progress
 from memtenant.stores.refusals import translated
 from memtenant.stores.scan import Pace, ScanPosition
 from memtenant.stores.sentinel import SentinelSettings, SentinelWatch
+from memtenant.stores.slots import epoch_keys
 from memtenant.stores.tenant_state import StateChange, TenantState
 from memtenant.stores.together import Together
 from memtenant.stores.usage import UsageScan
 from memtenant.tenancy.identity import TenantId
-from memtenant.tenancy.keys import audit_queue
+from memtenant.tenancy.keys import STORE_OWNER, audit_queue
 
 __all__ = ["Fence", "StoreAdmin"]
 
@@ -116,6 +120,7 @@ class StoreAdmin:
         self._pace = pace or Pace(clock=clock)
         self._patience = replication_patience
         self._own_keys = own_keys
+        self._cluster: ClusterKeyspace | None = None
         self._facts: StoreFacts | None = None
         self._clients: dict[Address, NodeClient] = {}
         self._proofs: dict[tuple[str, str], MatrixProof] = {}
@@ -161,12 +166,16 @@ class StoreAdmin:
         return self._facts
 
     async def discover(self) -> StoreFacts:
-        """Find the primary and every replica, also replicas of replicas.
+        """Find the primary and every replica, also replicas of replicas; of a Cluster, all nodes.
 
         Raises what `inspect_node` raises for the primary, what `SentinelWatch.primary` raises, and
         `StoreUnavailable` (``NotPrimary``) where a replica is in its place. Replicas that fail are
         in the facts as unreachable.
         """
+        if self._settings.cluster:
+            self._facts = await self._discover_cluster()
+            await self._forget_all_but({node.address for node in self._facts.nodes})
+            return self._facts
         where = self._settings.endpoint
         if self._sentinels is not None:
             where = await self._sentinels.primary()
@@ -191,9 +200,58 @@ class StoreAdmin:
             known = replicas.keys() | unreachable.keys()
             below = (address for node in found.results.values() for address in node.replicas)
             layer = tuple(address for address in below if address not in known)
-        self._facts = StoreFacts(primary, tuple(replicas.values()), unreachable)
+        self._facts = StoreFacts(primary, tuple(replicas.values()), unreachable=unreachable)
         await self._forget_all_but({where, *replicas})
         return self._facts
+
+    async def _discover_cluster(self) -> StoreFacts:
+        known = [] if self._facts is None else [node.address for node in self._facts.nodes]
+        found = await find_cluster(self._client, (*self._settings.cluster, *known))
+        inspected = await on_every_node(
+            found.addresses,
+            lambda address: inspect_node(self._client(address), "cluster"),
+        )
+        nodes, failures = inspected.results, dict(inspected.failures)
+        for shard in found.shards:
+            if not shard.slots:
+                continue
+            if shard.primary in failures:
+                raise failures[shard.primary]
+            if nodes[shard.primary].role is not Role.PRIMARY:
+                raise StoreUnavailable(
+                    f"{shard.primary} is a replica: the Cluster replaces a primary at the moment",
+                    reason="NotPrimary",
+                )
+        primaries = [nodes[shard.primary] for shard in found.shards if shard.primary in nodes]
+        replicas = [
+            nodes[address]
+            for shard in found.shards
+            for address in shard.replicas
+            if address in nodes
+        ]
+        self._cluster = ClusterKeyspace(found, self._client)
+        self._place_epochs(found)
+        return StoreFacts(
+            primaries[0],
+            tuple(replicas),
+            others=tuple(primaries[1:]),
+            cluster=found,
+            unreachable={at: _may_pass(error) for at, error in failures.items()},
+        )
+
+    def _place_epochs(self, found: ClusterMap) -> None:
+        """Say for each node where the term that leads it stands."""
+        held = [(shard, key) for shard in found.shards if (key := _epoch_key(shard)) is not None]
+        first = self._client(held[0][0].primary)
+        by_shard = {shard.primary: key for shard, key in held}
+        for shard in found.shards:
+            key = by_shard.get(shard.primary)
+            for address in (shard.primary, *shard.replicas):
+                self._client(address).epoch = (
+                    EpochPlace(elsewhere=first)
+                    if key is None
+                    else EpochPlace(key, follower=address != shard.primary)
+                )
 
     async def _inspect(self, address: Address) -> NodeFacts:
         return await inspect_node(self._client(address))
@@ -208,7 +266,12 @@ class StoreAdmin:
         return self._clients[address]
 
     @property
-    def _primary(self) -> NodeClient:
+    def _primary(self) -> Keyspace:
+        """Where the keys are: the primary, or those of a Cluster."""
+        if self._settings.cluster:
+            if self._cluster is None:
+                raise StoreUnavailable(f"{self._settings.endpoint} has not been looked at yet")
+            return self._cluster
         if self._sentinels is None:
             return self._client(self._settings.endpoint)
         return self._client(self.facts.primary.address)
@@ -236,11 +299,15 @@ class StoreAdmin:
 
     def _patience_with(self, node: NodeClient) -> float:
         """A primary learns of a term at once; what it lacks then, waiting does not bring."""
-        return 0.0 if node is self._primary else self._patience
+        return 0.0 if node in self._primary.shards else self._patience
+
+    @property
+    def _owner_node(self) -> NodeClient:
+        return self._primary.parts([("GET", STORE_OWNER)])[0].node
 
     async def owner(self) -> StoreOwner | None:
         """Which installation owns the store, if any."""
-        return await owner.owner_of(self._primary)
+        return await owner.owner_of(self._owner_node)
 
     async def lead(self) -> StoreOwner:
         """Claim the store for this installation, and make the current term the one that writes.
@@ -248,13 +315,17 @@ class StoreAdmin:
         Raises `StoreRefused` (``StoreOwnedElsewhere``) or `FencedOut`; changes nothing then.
         """
         term = self._term()
-        record = await owner.claim(self._primary, self._installation, self._clock.now())
-        await fence.raise_epoch(self._primary, term)
+        node = self._owner_node
+        record = await owner.claim(node, self._installation, self._clock.now())
+        if self._cluster is None:
+            await fence.raise_epoch(node, term)
+        else:
+            await fence.raise_epochs(self._cluster, term, tuple(epoch_keys().values()))
         return record
 
     async def stored_term(self) -> Term | None:
         """The term that may write now, as the primary holds it."""
-        return await fence.stored_term(self._primary)
+        return await fence.stored_term(self._primary.shards[0])
 
     async def admit_agents(self) -> int:
         """Let agents ask the Sentinels for the primary; how many Sentinels did not know them."""
@@ -264,7 +335,12 @@ class StoreAdmin:
     async def release(self) -> bool:
         """Give the store up, for another installation to claim; whether it was ours."""
         self._term()
-        return await owner.release(self._primary, self._installation)
+        if self._cluster is None:
+            return await owner.release(self._owner_node, self._installation)
+        was_ours = await owner.release(self._owner_node, self._installation, with_it=())
+        if was_ours:
+            await self._cluster.run([("DEL", key) for key in epoch_keys().values()])
+        return was_ours
 
     # --- users -----------------------------------------------------------------------------
 
@@ -416,7 +492,14 @@ class StoreAdmin:
     async def load_functions(self) -> FunctionsState:
         """Load this version of the Functions and the one before, where they differ or are missing;
         a no-op writes nothing. Replicas get them by replication."""
-        return await functions.load_functions(self._primary, self._term(), libraries())
+        found = [
+            await functions.load_functions(self._client(node.address), self._term(), libraries())
+            for node in self.facts.primaries
+        ]
+        return FunctionsState(
+            tuple(name for one in found for name in one.loaded),
+            tuple(name for one in found for name in one.removed),
+        )
 
     # --- tenants ---------------------------------------------------------------------------
 
@@ -508,8 +591,15 @@ class StoreAdmin:
         """Write every node's files anew, so that they hold nothing that is deleted; what could not
         be done, in words. Takes as long as the nodes need for it."""
         self._term()
-        offset = await files.replication_offset(self._primary)
-        found = await self._everywhere(lambda node: files.rewrite_files(node, offset))
+        offsets = {
+            node.address: await files.replication_offset(self._client(node.address))
+            for node in self.facts.primaries
+        }
+        source = {
+            node.address: offsets.get(node.follows or node.address, max(offsets.values()))
+            for node in self.facts.nodes
+        }
+        found = await self._everywhere(lambda node: files.rewrite_files(node, source[node.address]))
         away = (f"{at} did not answer: its files are as they were" for at in found.failures)
         return (*(words for left in found.results.values() for words in left), *away)
 
@@ -552,9 +642,17 @@ class StoreAdmin:
 
     async def count_keys(self) -> int:
         """How many keys there are, of whomever: what a pass will look at, at most."""
-        reply = await self._primary.call("INFO", "keyspace")
-        text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else ""
+        replies = [await node.call("INFO", "keyspace") for node in self._primary.shards]
+        text = b"".join(reply for reply in replies if isinstance(reply, bytes)).decode()
         return sum(int(number) for number in re.findall(r"^db0:keys=(\d+)", text, re.MULTILINE))
+
+
+def _epoch_key(shard: Shard) -> str | None:
+    """The first key of a term in the shard's slots."""
+    for slot, key in epoch_keys().items():
+        if any(begin <= slot <= end for begin, end in shard.slots):
+            return key
+    return None
 
 
 def _may_pass(error: MemtenantError) -> MemtenantError:

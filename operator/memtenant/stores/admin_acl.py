@@ -83,6 +83,12 @@ _USED: tuple[tuple[str, Command], ...] = (
     ("zrem", ("ZREM", _SAMPLE_KEY, "member")),
     ("zscore", ("ZSCORE", _SAMPLE_KEY, "member")),
 )
+_IN_CLUSTER: tuple[tuple[str, Command], ...] = (
+    ("asking", ("ASKING",)),
+    ("cluster|info", ("CLUSTER", "INFO")),
+    ("cluster|nodes", ("CLUSTER", "NODES")),
+    ("readonly", ("READONLY",)),
+)
 _FRAME = ("client|setinfo", "discard", "exec", "multi", "unwatch", "watch")
 _OPTIONAL = ("config|get",)
 _MANAGED = frozenset({"acl|deluser", "acl|getuser", "acl|setuser", "acl|users"})
@@ -93,7 +99,8 @@ def admin_rules(commands: frozenset[str] | None = None) -> tuple[str, ...]:
 
     ``commands`` is the server's COMMAND LIST; None leaves out what Redis 7.0 does not know.
     """
-    names = sorted({name for name, _ in _USED} | {*_FRAME, *_OPTIONAL})
+    used = {name for name, _ in (*_USED, *_IN_CLUSTER)}
+    names = sorted(used | {*_FRAME, *_OPTIONAL})
     known = [
         name
         for name in names
@@ -117,16 +124,17 @@ class Lacking:
     withheld: tuple[str, ...]
 
 
-async def missing_permissions(node: NodeClient) -> Lacking:
+async def missing_permissions(node: NodeClient, *, in_cluster: bool = False) -> Lacking:
     """Ask the server about every command, without an effect: queued in MULTI, then discarded."""
+    used = (*_USED, *_IN_CLUSTER) if in_cluster else _USED
     async with node.session() as session:
         first = (await session.run([("MULTI",)]))[0]
         if isinstance(first, NoPermissionError):
             return Lacking(("multi",), ())
-        replies = await session.run([*(command for _, command in _USED), ("DISCARD",)])
+        replies = await session.run([*(command for _, command in used), ("DISCARD",)])
     denied: list[str] = []
     withheld: list[str] = []
-    for (name, _), reply in zip(_USED, replies, strict=False):
+    for (name, _), reply in zip(used, replies, strict=False):
         if not isinstance(reply, ResponseError) or isinstance(reply, ReadOnlyError):
             continue
         if isinstance(reply, NoPermissionError):

@@ -27,9 +27,21 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.retry import Retry
 
+from memtenant.stores.keyspace import Part
 from memtenant.stores.refusals import translated
+from memtenant.tenancy.keys import STORE_EPOCH
 
-__all__ = ["Address", "Command", "NodeClient", "Reply", "Session", "StoreSettings", "StoreTls"]
+__all__ = [
+    "Address",
+    "Argument",
+    "Command",
+    "EpochPlace",
+    "NodeClient",
+    "Reply",
+    "Session",
+    "StoreSettings",
+    "StoreTls",
+]
 
 Argument = str | bytes | int
 Command = Sequence[Argument]
@@ -84,7 +96,8 @@ def _load_client_certificate(context: ssl.SSLContext, certificate: str, key: str
 class StoreSettings:
     """How to reach a store's nodes.
 
-    endpoint: the primary's address, or of several Sentinels the first's. password is asked at each
+    endpoint: the primary's address, or of several Sentinels the first's. cluster: of a Cluster, the
+    nodes from which the others are found. password is asked at each
     connect, so that a rotated Secret is honoured without a restart. server_name is the name to
     expect in certificates (None: the endpoint's host). connect_timeout and timeout (for the
     replies to one batch) are in seconds.
@@ -95,13 +108,27 @@ class StoreSettings:
     password: Callable[[], str] = field(repr=False)
     tls: StoreTls | None = None
     server_name: str | None = None
+    cluster: tuple[Address, ...] = ()
     connect_timeout: float = 3.0
     timeout: float = 5.0
     connections_per_node: int = 4
 
 
+@dataclass(frozen=True, slots=True)
+class EpochPlace:
+    """Where the leader's term is looked up for writes to a node.
+
+    follower: the node serves keys of its primary's only to who says READONLY. elsewhere: the node
+    of a Cluster has no slot with such a key (it was just added): it is looked up there.
+    """
+
+    key: str = STORE_EPOCH
+    follower: bool = False
+    elsewhere: NodeClient | None = None
+
+
 class NodeClient:
-    """Commands to one node over a few pooled connections.
+    """Commands to one node over a few pooled connections; a `Keyspace` of its own.
 
     ``wait`` is the longest time for all the replies, in seconds.
     Every method raises `StoreUnavailable` when the node does not answer (what was sent may have
@@ -111,6 +138,7 @@ class NodeClient:
     def __init__(self, address: Address, settings: StoreSettings, *, login: bool = True) -> None:
         """Without ``login`` a new connection sends nothing by itself: its user sends AUTH."""
         self.address = address
+        self.epoch = EpochPlace()
         self._timeout = settings.timeout
         self._connect_timeout = settings.connect_timeout + settings.timeout
         options: dict[str, Any] = {
@@ -173,6 +201,19 @@ class NodeClient:
         if isinstance(reply, redis.exceptions.ResponseError):
             raise translated(reply, str(self.address))
         return reply
+
+    @property
+    def shards(self) -> tuple[NodeClient, ...]:
+        """Itself."""
+        return (self,)
+
+    def parts(self, commands: Sequence[Command]) -> list[Part]:
+        """All commands in one."""
+        return [Part(self, tuple(range(len(commands))))]
+
+    async def steady(self) -> str:
+        """Keys stay on the node."""
+        return ""
 
     async def close(self) -> None:
         """Close every connection."""

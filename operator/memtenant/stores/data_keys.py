@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 
 from redis.exceptions import ResponseError
 
-from memtenant.stores.connection import Command, NodeClient, Reply
+from memtenant.stores.connection import Command, Reply
 from memtenant.stores.fence import Term, run_fenced
+from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.refusals import translated
 from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
 from memtenant.tenancy import keys
@@ -40,7 +41,7 @@ class StoredDataKey:
 
 
 async def data_keys(
-    primary: NodeClient,
+    primary: Keyspace,
     wanted: Callable[[TenantId], bool],
     position: ScanPosition,
     pace: Pace,
@@ -60,7 +61,7 @@ async def data_keys(
 
 
 async def replace_data_keys(
-    primary: NodeClient, term: Term, changes: Sequence[tuple[StoredDataKey, bytes]]
+    primary: Keyspace, term: Term, changes: Sequence[tuple[StoredDataKey, bytes]]
 ) -> Counter[TenantId]:
     """Write each new wrap over the bytes that were read, fenced; how many of each tenant were
     still the same."""
@@ -76,7 +77,7 @@ async def replace_data_keys(
     return Counter(one.tenant for (one, _), reply in written if reply is not None)
 
 
-def _value(primary: NodeClient, reply: Reply) -> bytes:
+def _value(primary: Keyspace, reply: Reply) -> bytes:
     if isinstance(reply, bytes):
         return reply
     if isinstance(reply, ResponseError) and not str(reply).startswith("WRONGTYPE"):

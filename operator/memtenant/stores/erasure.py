@@ -31,8 +31,9 @@ from memtenant.functions.refusals import refusal
 from memtenant.memory.places import ConversationPlace, listed_place
 from memtenant.memory.subjects import Subject
 from memtenant.stores.batches import batches
-from memtenant.stores.connection import Command, NodeClient, Reply
+from memtenant.stores.connection import Command, Reply
 from memtenant.stores.fence import Term, run_fenced
+from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.refusals import translated
 from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
 from memtenant.tenancy import keys
@@ -150,7 +151,7 @@ class TenantCalls:
 
     def __init__(
         self,
-        primary: NodeClient,
+        primary: Keyspace,
         term: Callable[[], Term],
         agent: AgentName,
         events: Events,
@@ -222,7 +223,7 @@ class TenantCalls:
 class StoreErasure:
     """What the operator does on one store's primary for the erasure of persons."""
 
-    def __init__(self, primary: NodeClient, term: Callable[[], Term], pace: Pace) -> None:
+    def __init__(self, primary: Keyspace, term: Callable[[], Term], pace: Pace) -> None:
         self._primary = primary
         self._term = term
         self._pace = pace
@@ -449,5 +450,5 @@ def _octets(reply: Reply) -> list[bytes]:
     return [one for one in reply if isinstance(one, bytes)] if isinstance(reply, list) else []
 
 
-def _meant(error: ResponseError, node: NodeClient) -> MemtenantError:
+def _meant(error: ResponseError, node: Keyspace) -> MemtenantError:
     return refusal(str(error)) or translated(error, str(node.address))

@@ -28,8 +28,9 @@ from memtenant.functions.expiry_calls import (
 )
 from memtenant.functions.keyspace import ContextKeys, ConversationKeys
 from memtenant.functions.refusals import refusal
-from memtenant.stores.connection import Command, NodeClient, Reply
+from memtenant.stores.connection import Command, Reply
 from memtenant.stores.fence import Term, run_fenced
+from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.refusals import translated
 from memtenant.stores.scan import Pace
 from memtenant.tenancy.identity import TenantId
@@ -166,7 +167,7 @@ _NOTHING = Expired(None, 0, 0, 0, False, 0, 0, 0, 0, 0, 0)
 
 
 async def look(
-    node: NodeClient,
+    node: Keyspace,
     places: Sequence[Place],
     cut_offs: Mapping[TenantId, CutOffs],
     pace: Pace,
@@ -212,7 +213,7 @@ def _together(before: Expired, page: Expired) -> Expired:
 
 
 async def remove(
-    primary: NodeClient,
+    primary: Keyspace,
     term: Term,
     places: Iterable[Place],
     removed: dict[TenantId, Tally],
@@ -237,7 +238,7 @@ async def remove(
         await pace.rest(pace.clock.monotonic() - started)
 
 
-def _answer(call: _Call, reply: Reply, node: NodeClient) -> Expired | None:
+def _answer(call: _Call, reply: Reply, node: Keyspace) -> Expired | None:
     """What a call told; None of a tenant that is not provisioned. A key that holds what memtenant
     did not write counts as one without a time."""
     if not isinstance(reply, ResponseError):
@@ -255,13 +256,13 @@ def _is_denial(error: Exception) -> bool:
     return isinstance(error, (AccessDenied, AccessReadOnly))
 
 
-def raise_denied(reply: Reply, node: NodeClient) -> None:
+def raise_denied(reply: Reply, node: Keyspace) -> None:
     """Raise what a refused command means: the operator's user may not do it."""
     if isinstance(reply, NoPermissionError):
         raise translated(reply, str(node.address))
 
 
-def _refused(reply: ResponseError, node: NodeClient) -> Exception:
+def _refused(reply: ResponseError, node: Keyspace) -> Exception:
     """A Function asks the server before it writes, and so tells of a missing permission itself."""
     if str(reply).startswith("MT_"):
         return StoreRefused(

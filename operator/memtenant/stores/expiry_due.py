@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from memtenant.functions.expiry_calls import Part
 from memtenant.functions.keyspace import ContextKeys, ConversationKeys
 from memtenant.stores.batches import batches
-from memtenant.stores.connection import Command, NodeClient
+from memtenant.stores.connection import Command
 from memtenant.stores.expiry import (
     ConversationPart,
     Place,
@@ -22,6 +22,7 @@ from memtenant.stores.expiry import (
     remove,
 )
 from memtenant.stores.fence import Term, run_fenced
+from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.scan import Pace
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
@@ -34,7 +35,7 @@ _TURN = 50
 
 
 async def expire_due(
-    primary: NodeClient, term: Term, tenants: Collection[TenantId], *, most: int, pace: Pace
+    primary: Keyspace, term: Term, tenants: Collection[TenantId], *, most: int, pace: Pace
 ) -> dict[TenantId, Tally]:
     """Remove what ``x`` says is due, at most so many conversations and contexts, the tenants in
     turns; what went, by tenant. The next call goes on."""
@@ -58,7 +59,7 @@ async def expire_due(
     return dict(removed)
 
 
-async def _due(node: NodeClient, tenants: Sequence[TenantId]) -> dict[TenantId, list[bytes]]:
+async def _due(node: Keyspace, tenants: Sequence[TenantId]) -> dict[TenantId, list[bytes]]:
     """The members of ``x`` whose oldest record has expired, of each tenant that has some."""
     cut_offs = await node.run(
         [("HGET", keys.limits(tenant), "cutoff_content") for tenant in tenants]
@@ -81,7 +82,7 @@ async def _due(node: NodeClient, tenants: Sequence[TenantId]) -> dict[TenantId, 
 
 
 async def _expire_members(
-    primary: NodeClient,
+    primary: Keyspace,
     term: Term,
     tenant: TenantId,
     members: Iterable[bytes],

@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 from memtenant.functions.expiry_calls import MAX_COMPACT, CompactIndex, Part
 from memtenant.functions.keyspace import ContextKeys, ConversationKeys, TenantKeys
 from memtenant.stores.batches import batches
-from memtenant.stores.connection import Command, NodeClient
+from memtenant.stores.connection import Command
 from memtenant.stores.expiry import (
     ConversationPart,
     CutOffs,
@@ -28,6 +28,7 @@ from memtenant.stores.expiry import (
     remove,
 )
 from memtenant.stores.fence import Term, run_fenced
+from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
@@ -56,7 +57,7 @@ class ExpiryScan:
 
 
 async def expire_scanned(
-    primary: NodeClient,
+    primary: Keyspace,
     term: Term,
     scan: ExpiryScan,
     *,
@@ -91,7 +92,7 @@ async def expire_scanned(
 
 
 async def count_expiring(
-    node: NodeClient,
+    node: Keyspace,
     cut_offs: Mapping[TenantId, CutOffs] | None,
     *,
     pace: Pace,
@@ -150,7 +151,7 @@ def _named(batch: Iterable[bytes]) -> list[_Name]:
     return names
 
 
-async def _places(node: NodeClient, names: Iterable[_Name]) -> list[Place]:
+async def _places(node: Keyspace, names: Iterable[_Name]) -> list[Place]:
     """What the keys belong to, each once: by the list, or by another key where there is none."""
     conversations: dict[tuple[TenantId, str, str], set[str]] = defaultdict(set)
     contexts: dict[tuple[TenantId, str], set[str]] = defaultdict(set)
@@ -187,7 +188,7 @@ async def _places(node: NodeClient, names: Iterable[_Name]) -> list[Place]:
     return places
 
 
-async def _compact(primary: NodeClient, term: Term, index: _Name, pace: Pace) -> None:
+async def _compact(primary: Keyspace, term: Term, index: _Name, pace: Pace) -> None:
     """Take the entries of one index that lead to nothing, and all but one of the same."""
     limits = TenantKeys.of(index.tenant).limits
     start = 0
@@ -211,7 +212,7 @@ async def _compact(primary: NodeClient, term: Term, index: _Name, pace: Pace) ->
 
 
 async def _idle(
-    node: NodeClient, tenant: TenantId, entries: Mapping[bytes, int]
+    node: Keyspace, tenant: TenantId, entries: Mapping[bytes, int]
 ) -> list[tuple[bytes, int]]:
     """Those entries that lead to nothing or are there more than once, and how often beyond it."""
     records = keys.records(tenant).encode()

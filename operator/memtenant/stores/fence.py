@@ -10,6 +10,10 @@ Replicas take part: they accept ACL SETUSER in MULTI, and a replicated SET abort
 watched. A replica may lag behind its primary, so the compare is for equality: a new leader, whose
 higher term has not arrived there yet, waits; from the moment it may write, the old one may not.
 At no moment can two terms write to one node.
+
+In a Cluster a transaction holds the keys of one slot, and the term is in many slots
+(`stores.slots`), of which each node has some. One that was just added has none: there the term is
+looked up on another node a moment before.
 """
 
 from __future__ import annotations
@@ -22,12 +26,13 @@ from enum import Enum
 from redis.exceptions import ResponseError
 
 from memtenant.errors import FencedOut, StoreRefused, StoreUnavailable
-from memtenant.stores.connection import Command, NodeClient, Reply, Session
+from memtenant.stores.connection import Command, EpochPlace, NodeClient, Reply, Session
+from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.owner import check_owner
 from memtenant.stores.refusals import translated
 from memtenant.tenancy.keys import STORE_EPOCH, STORE_OWNER
 
-__all__ = ["Term", "Unchanged", "raise_epoch", "run_fenced", "stored_term"]
+__all__ = ["Term", "Unchanged", "raise_epoch", "raise_epochs", "run_fenced", "stored_term"]
 
 Unchanged = tuple[str, str, bytes]
 """A hash, a field of it, and the value that a command relies on."""
@@ -79,7 +84,7 @@ class Term:
 
 async def stored_term(node: NodeClient) -> Term | None:
     """The term that the node holds now."""
-    return Term.parse(await node.call("GET", STORE_EPOCH))
+    return Term.parse(await node.call("GET", node.epoch.key))
 
 
 async def raise_epoch(primary: NodeClient, term: Term) -> None:
@@ -112,15 +117,42 @@ async def raise_epoch(primary: NodeClient, term: Term) -> None:
     raise _unsettled(primary)
 
 
+async def raise_epochs(where: Keyspace, term: Term, keys: Sequence[str]) -> None:
+    """`raise_epoch` in a Cluster, for each of the keys."""
+    stored = await where.run([("GET", key) for key in keys])
+    behind = [("GET", key) for key, one in zip(keys, stored, strict=True) if not _holds(term, one)]
+    for part in where.parts(behind):
+        for place in part.places:
+            await _raise(part.node, term, behind[place][1])
+
+
+def _holds(term: Term, stored: Reply) -> bool:
+    return term.holds(Term.parse(stored))
+
+
+async def _raise(primary: NodeClient, term: Term, key: str) -> None:
+    async with primary.session() as session:
+        for _ in range(_TRIES):
+            replies = await _all(session, [("WATCH", key), ("GET", key)])
+            stored = Term.parse(replies[1])
+            own = stored is not None and stored.installation == term.installation
+            if own and term.fenced_out_by(stored):
+                raise _fenced_out(session, term, stored)
+            if await _transaction(session, [("SET", key, str(term))]) is not None:
+                return
+    raise _unsettled(primary)
+
+
 async def run_fenced(
-    node: NodeClient,
+    where: Keyspace,
     term: Term,
     commands: Sequence[Command],
     *,
     patience: float = 2.0,
     unchanged: Sequence[Unchanged] = (),
 ) -> list[Reply]:
-    """Run the commands in one transaction, if ``term`` is the node's; the replies of EXEC.
+    """Run the commands in one transaction (in a Cluster: in one for each slot), if ``term`` is the
+    node's; the replies of EXEC.
 
     A command that fails in the transaction has its `ResponseError` as reply; one that the server
     refuses to queue fails the whole batch (`StoreRefused`) and nothing is written. ``patience`` is
@@ -128,25 +160,50 @@ async def run_fenced(
     command, a command is left out, and its reply is None, where its field has another value now.
     Raises `FencedOut` where another term leads.
     """
+    replies: list[Reply] = [None] * len(commands)
+    for part in where.parts(commands) if commands else ():
+        places = list(part.places)
+        relied_on = [unchanged[place] for place in places] if unchanged else []
+        if relied_on and not _together(where, [*(commands[place] for place in places)], relied_on):
+            # In another slot, and so in no transaction with these: looked at a moment before.
+            places = [
+                place
+                for place, (name, field, value) in zip(places, relied_on, strict=True)
+                if await where.call("HGET", name, field) == value
+            ]
+            relied_on = []
+        found = await _run_on(
+            part.node, term, [commands[place] for place in places], patience, relied_on
+        )
+        for place, reply in zip(places, found, strict=True):
+            replies[place] = reply
+    return replies
+
+
+def _together(where: Keyspace, commands: Sequence[Command], unchanged: Sequence[Unchanged]) -> bool:
+    """Whether what the commands rely on can be watched where they run."""
+    fields: list[Command] = [("HGET", name, field) for name, field, _ in unchanged]
+    return len(where.parts([*commands, *fields])) == 1
+
+
+async def _run_on(
+    node: NodeClient,
+    term: Term,
+    commands: Sequence[Command],
+    patience: float,
+    unchanged: Sequence[Unchanged],
+) -> list[Reply]:
     if not commands:
         return []
     deadline = asyncio.get_running_loop().time() + patience
     aborted = 0
     async with node.session() as session:
         while aborted < _TRIES:
-            replies = await _all(
-                session,
-                [
-                    ("WATCH", STORE_EPOCH, *(name for name, _, _ in unchanged)),
-                    ("GET", STORE_EPOCH),
-                    *(("HGET", name, field) for name, field, _ in unchanged),
-                ],
-            )
-            stored = Term.parse(replies[1])
+            stored, found = await _watched(session, node.epoch, unchanged)
             if term.fenced_out_by(stored):
                 raise _fenced_out(session, term, stored)
             if term.holds(stored):
-                outcome = await _still_good(session, commands, unchanged, replies[2:])
+                outcome = await _still_good(session, commands, unchanged, found)
                 if outcome is not None:
                     return outcome
                 aborted += 1
@@ -160,6 +217,28 @@ async def run_fenced(
             await _all(session, [("UNWATCH",)])
             await asyncio.sleep(_POLL)
     raise _unsettled(node)
+
+
+async def _watched(
+    session: Session, epoch: EpochPlace, unchanged: Sequence[Unchanged]
+) -> tuple[Term | None, list[Reply]]:
+    """The term that leads the node, and the fields that the commands rely on; all of it is watched
+    from here on."""
+    if epoch.elsewhere is not None:
+        return await stored_term(epoch.elsewhere), []
+    replies = await _all(
+        session,
+        [
+            *([("READONLY",)] if epoch.follower else ()),
+            ("WATCH", epoch.key),
+            # Each by itself: in a Cluster they are in other slots.
+            *(("WATCH", name) for name in dict.fromkeys(name for name, _, _ in unchanged)),
+            ("GET", epoch.key),
+            *(("HGET", name, field) for name, field, _ in unchanged),
+        ],
+    )
+    found = replies[len(replies) - len(unchanged) :]
+    return Term.parse(replies[len(replies) - len(unchanged) - 1]), found
 
 
 async def _still_good(

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from redis.exceptions import ResponseError
 
-from memtenant.stores.connection import Command, NodeClient
+from memtenant.stores.connection import Command
 from memtenant.stores.fence import Term, run_fenced
+from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.refusals import translated
 from memtenant.tenancy.keys import INSTALLATION_QUEUE, STORE_AUDITED, STORE_TOLD
 
@@ -18,7 +19,7 @@ __all__ = ["InstallationLog", "tell"]
 class InstallationLog:
     """What one store holds of it."""
 
-    def __init__(self, primary: NodeClient) -> None:
+    def __init__(self, primary: Keyspace) -> None:
         self._primary = primary
 
     async def is_drained(self) -> bool:
@@ -38,10 +39,11 @@ class InstallationLog:
 
 
 async def tell(
-    primary: NodeClient, term: Term, entries: Sequence[bytes], told: Mapping[str, str | None]
+    primary: Keyspace, term: Term, entries: Sequence[bytes], told: Mapping[str, str | None]
 ) -> None:
     """Append the entries, and enter (None: strike) under each name what they tell, fenced and in
-    one transaction."""
+    one transaction. In a Cluster it is two: what was told before a crash between them is told
+    again."""
     commands: list[Command] = [("RPUSH", INSTALLATION_QUEUE, *entries)]
     for name, mark in sorted(told.items()):
         commands.append(

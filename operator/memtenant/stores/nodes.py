@@ -14,8 +14,12 @@ from redis.exceptions import ResponseError
 
 from memtenant.errors import MemtenantError, StoreRefused, StoreUnavailable
 from memtenant.stores.admin_acl import missing_permissions
+from memtenant.stores.cluster_nodes import ClusterMap
 from memtenant.stores.connection import Address, NodeClient, Reply
 from memtenant.stores.refusals import translated
+from memtenant.stores.slots import slot_of
+from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.keys import prefix
 
 __all__ = [
     "Flavour",
@@ -53,7 +57,7 @@ class NodeFacts:
     replicas: addresses of the replicas that follow this node and are online; syncing: of those
     that are not (yet). users_persist: whether users survive a restart (an aclfile).
     default_user_open: whether anybody may come in without a password. server_time: its clock when
-    it was asked.
+    it was asked. follows: a replica's primary.
     """
 
     address: Address
@@ -73,6 +77,7 @@ class NodeFacts:
     users_persist: bool | None = None
     default_user_open: bool | None = None
     server_time: datetime | None = None
+    follows: Address | None = None
 
     @property
     def evicts(self) -> bool:
@@ -88,18 +93,52 @@ class NodeFacts:
 @dataclass(frozen=True, slots=True)
 class StoreFacts:
     """A store's nodes. ``unreachable`` are replicas that the primary names and that did not
-    answer as they should; they are not provisioned until they do."""
+    answer as they should; they are not provisioned until they do.
+
+    A Cluster has a primary for each shard, the first of which is ``primary`` and the rest
+    ``others``, those without a slot included; ``cluster`` says whose the slots are.
+    """
 
     primary: NodeFacts
     replicas: tuple[NodeFacts, ...] = ()
+    others: tuple[NodeFacts, ...] = ()
+    cluster: ClusterMap | None = None
     unreachable: Mapping[Address, MemtenantError] = field(
         default_factory=lambda: MappingProxyType({})
     )
 
     @property
     def nodes(self) -> tuple[NodeFacts, ...]:
-        """The primary, then the replicas."""
-        return (self.primary, *self.replicas)
+        """The primaries, then the replicas."""
+        return (*self.primaries, *self.replicas)
+
+    @property
+    def primaries(self) -> tuple[NodeFacts, ...]:
+        """One, or of a Cluster one for each shard."""
+        return (self.primary, *self.others)
+
+    @property
+    def processes(self) -> frozenset[str]:
+        """The run ids of the primaries."""
+        return frozenset(node.run_id for node in self.primaries)
+
+    @property
+    def run_id(self) -> str:
+        """Another one where keys may not be where they were: a pass over them begins anew."""
+        if self.cluster is None:
+            return self.primary.run_id
+        return " ".join((self.cluster.layout, *sorted(self.processes)))
+
+    def replicas_of(self, tenant: TenantId) -> int:
+        """How many replicas follow the primary that has the tenant's keys, as WAIT counts them."""
+        if self.cluster is None:
+            return len(self.primary.replicas)
+        shard = self.cluster.shard_of(slot_of(prefix(tenant)))
+        return sum(
+            len(node.replicas)
+            for node in self.primaries
+            if shard is not None and node.address == shard.primary
+        )
 
     @property
     def commands(self) -> frozenset[str]:
@@ -108,8 +147,13 @@ class StoreFacts:
 
     @property
     def durable(self) -> bool:
-        """Whether the primary is durable."""
-        return self.primary.durable
+        """Whether every primary is durable."""
+        return all(node.durable for node in self.primaries)
+
+    @property
+    def syncing(self) -> bool:
+        """Whether a replica is being filled."""
+        return any(node.syncing for node in self.primaries)
 
     @property
     def users_persist(self) -> bool:
@@ -159,8 +203,8 @@ async def on_every_node(
     return NodeResults(results, failures)
 
 
-async def inspect_node(node: NodeClient) -> NodeFacts:
-    """Ask a node what it is.
+async def inspect_node(node: NodeClient, mode: str = "standalone") -> NodeFacts:
+    """Ask a node what it is. ``mode`` is what it should be: ``standalone`` or ``cluster``.
 
     Raises `StoreUnavailable`, or `StoreRefused` with the reason ``ACLManagedElsewhere`` (ACL
     SETUSER is renamed or withheld, as managed services do), ``StorePermissionMissing`` (all that
@@ -179,8 +223,8 @@ async def inspect_node(node: NodeClient) -> NodeFacts:
         ]
     )
     server, replication, persistence, memory = (info_of(node, reply) for reply in replies[:4])
-    _check_kind(node, server)
-    await _check_permissions(node)
+    _check_kind(node, server, mode)
+    await _check_permissions(node, in_cluster=mode == "cluster")
     role = Role.PRIMARY if replication.get("role") == "master" else Role.REPLICA
     online, syncing = _replicas(replication)
     return NodeFacts(
@@ -201,10 +245,11 @@ async def inspect_node(node: NodeClient) -> NodeFacts:
         users_persist=_aclfile_is_set(replies[6]),
         default_user_open=_is_open(replies[5]),
         server_time=_server_time(server),
+        follows=_followed(replication),
     )
 
 
-def _check_kind(node: NodeClient, server: Mapping[str, str]) -> None:
+def _check_kind(node: NodeClient, server: Mapping[str, str], expected: str) -> None:
     version = server.get("redis_version", "0")
     if int(version.partition(".")[0]) < 7:
         raise StoreRefused(
@@ -213,15 +258,16 @@ def _check_kind(node: NodeClient, server: Mapping[str, str]) -> None:
             reason="StoreTooOld",
         )
     mode = server.get("redis_mode") or server.get("server_mode", "standalone")
-    if mode != "standalone":
+    if mode != expected:
         raise StoreRefused(
-            f"{node.address} runs in {mode} mode, but the store is declared as standalone",
+            f"{node.address} runs in {mode} mode, but the store is declared otherwise: say "
+            f"{mode} in the MemoryStore",
             reason="StoreModeUnsupported",
         )
 
 
-async def _check_permissions(node: NodeClient) -> None:
-    lacking = await missing_permissions(node)
+async def _check_permissions(node: NodeClient, *, in_cluster: bool) -> None:
+    lacking = await missing_permissions(node, in_cluster=in_cluster)
     if lacking.withheld:
         raise StoreRefused(
             f"{node.address} does not let its clients manage users "
@@ -259,6 +305,11 @@ def _replicas(
         address = Address(fields["ip"], int(fields["port"]))
         (online if fields.get("state") == "online" else syncing).append(address)
     return tuple(online), tuple(syncing)
+
+
+def _followed(replication: Mapping[str, str]) -> Address | None:
+    host, port = replication.get("master_host"), replication.get("master_port", "")
+    return Address(host, int(port)) if host and port.isdecimal() else None
 
 
 def info_of(node: NodeClient, reply: Reply) -> dict[str, str]:

@@ -52,7 +52,9 @@ async def claim(primary: NodeClient, installation: str, now: datetime) -> StoreO
     return check_owner(outcome[-1], installation, str(primary.address))
 
 
-async def release(primary: NodeClient, installation: str) -> bool:
+async def release(
+    primary: NodeClient, installation: str, *, with_it: tuple[str, ...] = (STORE_EPOCH,)
+) -> bool:
     """Give the store up, with its epoch; whether the installation owned it."""
     async with primary.session() as session:
         await session.run([("WATCH", STORE_OWNER)])
@@ -63,7 +65,7 @@ async def release(primary: NodeClient, installation: str) -> bool:
         if owner is None or owner.installation != installation:
             await session.run([("UNWATCH",)])
             return False
-        replies = await session.run([("MULTI",), ("DEL", STORE_OWNER, STORE_EPOCH), ("EXEC",)])
+        replies = await session.run([("MULTI",), ("DEL", STORE_OWNER, *with_it), ("EXEC",)])
         if isinstance(replies[-1], ResponseError):
             raise translated(replies[-1], str(primary.address))
         return replies[-1] is not None

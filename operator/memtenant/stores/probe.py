@@ -12,13 +12,14 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
+from redis.exceptions import AskError, NoPermissionError, ReadOnlyError, ResponseError
 
 from memtenant.errors import NotProven, StoreRefused
 from memtenant.rules.acl import AclUser, UserName, parse_user
 from memtenant.rules.acl_drift import Categories
 from memtenant.stores.acl import differing, get_users
 from memtenant.stores.connection import Command, NodeClient, Reply, StoreSettings
+from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.refusals import shown, translated
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
@@ -114,7 +115,7 @@ class Expectation:
     writes: tuple[_Check, ...]
 
 
-async def expectations(node: NodeClient, names: Collection[str]) -> dict[str, Expectation]:
+async def expectations(node: Keyspace, names: Collection[str]) -> dict[str, Expectation]:
     """What to expect of live probes of the users; `NotProven` for one that is not ours."""
     calls = {name: _writes(name) for name in names}
     replies = iter(
@@ -208,9 +209,10 @@ async def probe(
 def _live_failures(check: _Check, reply: Reply) -> Iterator[str]:
     what = " ".join(check.words[:2])
     denied = isinstance(reply, NoPermissionError)
-    # A replica refuses writes only after it has judged the permission.
+    # A replica refuses writes, and a node of a Cluster redirects, only after it has judged the
+    # permission.
     if isinstance(reply, ResponseError) and not isinstance(
-        reply, (NoPermissionError, ReadOnlyError)
+        reply, (NoPermissionError, ReadOnlyError, AskError)
     ):
         yield f"{what} is not proven: {shown(reply)}"
     elif denied == check.allowed:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from redis.exceptions import ResponseError
 
-from memtenant.stores.connection import Command, NodeClient
+from memtenant.stores.connection import Command
 from memtenant.stores.fence import Term, run_fenced
+from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.refusals import translated
 from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
 from memtenant.stores.sealed import is_kept
@@ -41,7 +42,7 @@ class LatestRecord:
 
 
 async def purge(
-    primary: NodeClient,
+    primary: Keyspace,
     term: Term,
     tenants: Collection[TenantId],
     *,
@@ -72,7 +73,7 @@ async def purge(
 
 
 async def latest_records(
-    primary: NodeClient, tenants: Collection[TenantId], *, pace: Pace | None = None
+    primary: Keyspace, tenants: Collection[TenantId], *, pace: Pace | None = None
 ) -> AsyncIterator[LatestRecord]:
     """The last record of each conversation of the tenants: when they were last written to."""
     wanted = frozenset(tenants)

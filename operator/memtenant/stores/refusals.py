@@ -11,9 +11,12 @@ from memtenant.errors import MemtenantError, StoreRefused, StoreUnavailable
 __all__ = ["shown", "translated"]
 
 _UNAVAILABLE = {
+    "ASK": "the slot moves to another node",
     "BUSY": "a script keeps it busy",
+    "CLUSTERDOWN": "its Cluster is down",
     "LOADING": "it still loads its data",
     "MASTERDOWN": "it has lost its primary",
+    "MOVED": "the slot is on another node now",
     "NOREPLICAS": "it lacks the replicas that it needs for writes",
     "TRYAGAIN": "it asks to try again",
     "UNBLOCKED": "it changed its role",
@@ -82,6 +85,9 @@ _CODES: tuple[tuple[type[BaseException], str], ...] = (
     (redis.exceptions.BusyLoadingError, "LOADING"),
     (redis.exceptions.MasterDownError, "MASTERDOWN"),
     (redis.exceptions.TryAgainError, "TRYAGAIN"),
+    (redis.exceptions.MovedError, "MOVED"),
+    (redis.exceptions.AskError, "ASK"),
+    (redis.exceptions.ClusterDownError, "CLUSTERDOWN"),
 )
 
 

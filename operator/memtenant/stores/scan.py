@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from memtenant.clock import Clock, system_clock
 from memtenant.errors import StoreUnavailable
-from memtenant.stores.connection import NodeClient
+from memtenant.stores.keyspace import Keyspace
 
 __all__ = ["Pace", "ScanPosition", "scan_tenant_keys"]
 
@@ -75,9 +75,12 @@ def _digest(key: bytes) -> int:
 
 @dataclass(slots=True)
 class ScanPosition:
-    """Where a pass stands; hand it in again to go on after an interruption."""
+    """Where a pass stands: in which shard, at which cursor, under which layout of the slots; hand
+    it in again to go on after an interruption."""
 
     cursor: bytes = b"0"
+    shard: int = 0
+    layout: str | None = None
     done: bool = False
     _seen: _Seen = field(default_factory=_Seen, repr=False)
 
@@ -92,12 +95,18 @@ class ScanPosition:
 
 
 async def scan_tenant_keys(
-    node: NodeClient, position: ScanPosition, pace: Pace
+    where: Keyspace, position: ScanPosition, pace: Pace
 ) -> AsyncIterator[list[bytes]]:
-    """Batches of keys of all tenants from ``position`` on; what the consumer does between two
-    batches counts as work. The position moves on when the next batch is asked for."""
+    """Batches of keys of all tenants from ``position`` on, shard by shard; what the consumer does
+    between two batches counts as work. The position moves on when the next batch is asked for.
+
+    Raises `StoreUnavailable` (``SlotsMoving``) where keys moved from shard to shard meanwhile.
+    """
+    await _same_layout(where, position)
+    shards = where.shards
     while not position.done:
         started = pace.clock.monotonic()
+        node = shards[position.shard]
         reply = await node.call("SCAN", position.cursor, "MATCH", _PATTERN, "COUNT", SCAN_COUNT)
         if not isinstance(reply, list) or len(reply) != 2:
             raise StoreUnavailable(f"{node.address} answered SCAN in a way that is not understood")
@@ -106,6 +115,22 @@ async def scan_tenant_keys(
         if fresh:
             yield fresh
             position.handled(fresh)
-        position.cursor, position.done = cursor, cursor == b"0"
-        if not position.done:
-            await pace.rest(pace.clock.monotonic() - started)
+        position.cursor = cursor
+        if cursor == b"0":
+            if position.shard == len(shards) - 1:
+                await _same_layout(where, position)
+                position.done = True
+                return
+            position.shard += 1
+        await pace.rest(pace.clock.monotonic() - started)
+
+
+async def _same_layout(where: Keyspace, position: ScanPosition) -> None:
+    layout = await where.steady()
+    if position.layout not in (None, layout):
+        raise StoreUnavailable(
+            f"Slots of the Cluster of {where.address} moved during a pass over all keys: it begins "
+            "anew",
+            reason="SlotsMoving",
+        )
+    position.layout = layout

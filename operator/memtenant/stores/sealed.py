@@ -5,8 +5,9 @@ from __future__ import annotations
 from memtenant.errors import InvalidResource
 from memtenant.rules.sealing import LogReport, SealerReport, SealView
 from memtenant.stores.batches import batches
-from memtenant.stores.connection import NodeClient, Reply
+from memtenant.stores.connection import Reply
 from memtenant.stores.fence import Term, run_fenced
+from memtenant.stores.keyspace import Keyspace
 from memtenant.tenancy import keys
 from memtenant.tenancy.audited import Audited
 from memtenant.tenancy.identity import TenantId
@@ -16,7 +17,7 @@ __all__ = ["finish_closed", "is_kept", "look_at_seals"]
 _BATCH = 200
 
 
-async def look_at_seals(primary: NodeClient) -> SealView:
+async def look_at_seals(primary: Keyspace) -> SealView:
     """What the sealer says of itself and of each log."""
     time = await primary.call("TIME")
     sealer = _fields(await primary.call("HGETALL", keys.STORE_SEALER))
@@ -35,7 +36,7 @@ async def look_at_seals(primary: NodeClient) -> SealView:
     )
 
 
-async def is_kept(primary: NodeClient, tenants: list[TenantId]) -> frozenset[bytes]:
+async def is_kept(primary: Keyspace, tenants: list[TenantId]) -> frozenset[bytes]:
     """The keys that a purge of these tenants leaves for the sealer, which takes what is in them."""
     kept: set[bytes] = set()
     for batch in batches(tenants, _BATCH):
@@ -48,7 +49,7 @@ async def is_kept(primary: NodeClient, tenants: list[TenantId]) -> frozenset[byt
     return frozenset(kept)
 
 
-async def finish_closed(primary: NodeClient, term: Term, *, sealed: bool) -> tuple[TenantId, ...]:
+async def finish_closed(primary: Keyspace, term: Term, *, sealed: bool) -> tuple[TenantId, ...]:
     """End the audit of tenants that are gone, once their queues are drained; without a sealer ever
     (``sealed``), at once. Whose ended.
 
@@ -67,14 +68,15 @@ async def finish_closed(primary: NodeClient, term: Term, *, sealed: bool) -> tup
         done = await run_fenced(
             primary,
             term,
+            # In this order: in a Cluster it is two transactions.
             [
-                ("HDEL", keys.STORE_AUDITED, name),
                 ("DEL", keys.audit_queue(tenant), keys.sealer_report(tenant)),
+                ("HDEL", keys.STORE_AUDITED, name),
             ],
             patience=0,
             unchanged=[(keys.STORE_AUDITED, str(tenant), value)] * 2,
         )
-        if done[0] is not None:
+        if done[1] is not None:
             ended.append(tenant)
     return tuple(ended)
 

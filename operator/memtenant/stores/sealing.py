@@ -14,15 +14,22 @@ from dataclasses import dataclass
 
 from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.errors import InvalidResource, LoginRefused, StoreRefused, StoreUnavailable
-from memtenant.memory.topology import Way, asking_for_primary, primary_from
+from memtenant.memory.topology import (
+    MOST_MOVES,
+    Way,
+    asking_for_primary,
+    moved_to,
+    primary_from,
+)
 from memtenant.memory.wire import ErrorReply, LoginFailed, Replies, logged_in, login, packed
 from memtenant.stores.batches import batches
 from memtenant.stores.connection import StoreTls
+from memtenant.stores.slots import slot_of
 from memtenant.tenancy import keys
 from memtenant.tenancy.audited import Audited
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.sentinel import SentinelAccess
-from memtenant.tenancy.storesfile import StoreAccess
+from memtenant.tenancy.storesfile import CLUSTER, Endpoint, StoreAccess
 
 __all__ = ["Page", "Queue", "Roster", "SealingStore", "queue_of"]
 
@@ -35,9 +42,22 @@ _BEGINNING = 9000
 
 _BATCH = 100
 _TRIES = 5
-_AWAY = frozenset({"BUSY", "LOADING", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN", "UNBLOCKED"})
+_AWAY = frozenset(
+    {
+        "ASK",
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "MOVED",
+        "NOREPLICAS",
+        "TRYAGAIN",
+        "UNBLOCKED",
+    }
+)
 
 Word = str | bytes | int
+_Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +103,8 @@ def queue_of(log: str) -> str:
 
 class SealingStore:
     """Connects at the first call, and anew after any failure. ``access`` is asked each time, so
-    that a rotated password is honoured without a restart.
+    that a rotated password is honoured without a restart. In a Cluster it learns from each node's
+    answer which node has a log's keys.
 
     Every method raises `StoreUnavailable`, `LoginRefused` or `StoreRefused`.
     """
@@ -98,16 +119,17 @@ class SealingStore:
         self._access = access
         self._connect_timeout = connect_timeout
         self._timeout = timeout
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._where = ""
+        self._lines: dict[Endpoint, _Line] = {}
+        self._owners: dict[int, Endpoint] = {}
+        self._failures = 0
         self._way = Way()
         self._entries: dict[bytes, tuple[bytes, Audited | None]] = {}
 
     async def close(self) -> None:
-        """Close the connection; what is on its way is lost."""
-        writer, self._reader, self._writer = self._writer, None, None
-        if writer is not None:
+        """Close the connections; what is on its way is lost."""
+        lines, self._lines = self._lines, {}
+        self._owners.clear()
+        for _, writer in lines.values():
             writer.transport.abort()
 
     async def roster(self) -> Roster:
@@ -177,15 +199,16 @@ class SealingStore:
         """Say to the Functions that the tenants' queues are drained, by the server's clock: its
         milliseconds. A tenant whose limits are gone gets none back by this."""
         now = _milliseconds((await self._run([("TIME",)]))[0])
-        for batch in batches(tenants, _BATCH):
+        # A transaction of a Cluster holds one tenant's keys.
+        for batch in batches(tenants, 1 if self._access().flavour == CLUSTER else _BATCH):
             names = [keys.limits(tenant) for tenant in batch]
             for _ in range(_TRIES):
                 replies = await self._run(
-                    [("WATCH", *names), *(("HGET", name, "format") for name in names)]
+                    [("WATCH", *names), *(("HGET", name, "format") for name in names)], at=names[0]
                 )
                 there = [name for name, one in zip(names, replies[1:], strict=True) if one]
                 beats = [("HSET", name, "audit_heartbeat", now) for name in there]
-                replies = await self._run([("MULTI",), *beats, ("EXEC",)])
+                replies = await self._run([("MULTI",), *beats, ("EXEC",)], at=names[0])
                 if replies[-1] is not None:
                     break
         return now
@@ -205,99 +228,150 @@ class SealingStore:
                 ]
             )
 
-    # --- the connection --------------------------------------------------------------------
+    # --- the connections -------------------------------------------------------------------
 
-    async def _run(self, commands: Sequence[Sequence[Word]]) -> list[object]:
-        if not commands:
-            return []
+    async def _run(
+        self, commands: Sequence[Sequence[Word]], *, at: str | None = None
+    ) -> list[object]:
+        """The replies, of each command from where its key is, or all from where ``at`` is."""
+        replies: list[object] = [None] * len(commands)
+        waiting = list(range(len(commands)))
+        for _ in range(MOST_MOVES):
+            moved: list[int] = []
+            for node, places in self._by_node(commands, waiting, at).items():
+                found = await self._answered(node, [commands[place] for place in places])
+                for place, reply in zip(places, found, strict=True):
+                    replies[place] = reply
+                    if self._learns(commands[place], reply, node):
+                        moved.append(place)
+            # What belongs together is not sent again in parts, nor without what it watched.
+            waiting = list(range(len(commands))) if moved and at is not None else moved
+            if not waiting or commands[0][0] == "MULTI":
+                break
+        for reply in replies:
+            if isinstance(reply, ErrorReply):
+                seed = self._seed()
+                where = f"{seed.host}:{seed.port}"
+                await self.close()
+                raise _refusal(where, reply)
+        return replies
+
+    def _by_node(
+        self, commands: Sequence[Sequence[Word]], places: Sequence[int], at: str | None
+    ) -> dict[Endpoint, list[int]]:
+        if self._access().flavour != CLUSTER:
+            return {self._seed(): list(places)} if places else {}
+        found: dict[Endpoint, list[int]] = {}
+        for place in places:
+            words = commands[place]
+            key = at if at is not None else words[1] if len(words) > 1 else ""
+            node = self._owners.get(slot_of(str(key)), self._seed())
+            found.setdefault(node, []).append(place)
+        return found
+
+    def _learns(self, words: Sequence[Word], reply: object, node: Endpoint) -> bool:
+        """Whether the key is on another node, which is asked from here on."""
+        if not isinstance(reply, ErrorReply) or reply.code != "MOVED" or words[0] == "EXEC":
+            return False
+        elsewhere = moved_to(reply, (node.host, node.port))
+        if elsewhere is not None:
+            self._owners[slot_of(str(words[1]))] = Endpoint(*elsewhere)
+        return elsewhere is not None
+
+    def _seed(self) -> Endpoint:
+        """The primary, or after each failure another node of those that are named."""
+        endpoints = self._access().endpoints
+        return endpoints[self._failures % len(endpoints)]
+
+    async def _answered(self, node: Endpoint, commands: Sequence[Sequence[Word]]) -> list[object]:
+        where = f"{node.host}:{node.port}"
         try:
-            replies = await self._exchange(commands)
+            if node not in self._lines:
+                self._lines[node] = await self._connected(node)
+            async with asyncio.timeout(self._timeout):
+                return await _answers(self._lines[node], commands)
         except BaseException as error:
+            self._failures += 1
             await self.close()
             if isinstance(error, TimeoutError):
                 raise StoreUnavailable(
-                    f"{self._where} did not answer in time", reason="StoreTimeout"
+                    f"{where} did not answer in time", reason="StoreTimeout"
                 ) from None
             if isinstance(error, OSError):
-                raise StoreUnavailable(f"{self._where} cannot be reached: {error}") from None
+                raise StoreUnavailable(f"{where} cannot be reached: {error}") from None
             raise
-        for reply in replies:
-            if isinstance(reply, ErrorReply):
-                await self.close()
-                raise _refusal(self._where, reply)
-        return replies
 
-    async def _exchange(self, commands: Sequence[Sequence[Word]]) -> list[object]:
-        if self._writer is None:
-            await self._connect()
-        async with asyncio.timeout(self._timeout):
-            return await self._answers(commands)
-
-    async def _answers(self, commands: Sequence[Sequence[Word]]) -> list[object]:
-        reader, writer = self._reader, self._writer
-        assert reader is not None and writer is not None  # noqa: S101, PT018 - just connected
-        writer.write(packed([tuple(command) for command in commands]))
-        found, size, beginning = Replies(), 0, b""
-        while len(found.ready) < len(commands):
-            data = await reader.read(_READ_BYTES)
-            if not data:
-                raise ConnectionResetError("it closed the connection")
-            if len(beginning) < _BEGINNING:
-                beginning += data[:_BEGINNING]
-            size += len(data)
-            if size > _MOST_BYTES:
-                raise _TooMuch(beginning[:_BEGINNING])
-            found.feed(data)
-        return found.ready
-
-    async def _connect(self) -> None:
+    async def _connected(self, node: Endpoint) -> _Line:
         access = self._access()
         context = None
         if access.tls:
             context = StoreTls(
                 access.ca_crt or None, access.client_crt or None, access.client_key or None
             ).context()
-        host, port = access.endpoints[0].host, access.endpoints[0].port
-        if access.sentinel is not None:
-            host, port = await self._primary(access.sentinel, context)
+        name = access.server_name or access.endpoints[0].host
+        where = node if access.sentinel is None else await self._primary(access.sentinel, context)
         async with asyncio.timeout(self._connect_timeout):
-            await self._open(host, port, context, access.server_name)
+            line = await _opened(where, context, name)
             try:
-                logged_in(await self._answers(login(access.username, access.password)))
+                logged_in(await _answers(line, login(access.username, access.password)))
             except LoginFailed:
+                line[1].transport.abort()
                 raise LoginRefused(
-                    f"{self._where} does not let {access.username} in: the operator makes this "
-                    "user, and the mounted Secret follows a change within minutes"
+                    f"{node.host}:{node.port} does not let {access.username} in: the operator "
+                    "makes this user, and the mounted Secret follows a change within minutes"
                 ) from None
+            except BaseException:
+                line[1].transport.abort()
+                raise
+        return line
 
-    async def _primary(
-        self, sentinel: SentinelAccess, context: ssl.SSLContext | None
-    ) -> tuple[str, int]:
+    async def _primary(self, sentinel: SentinelAccess, context: ssl.SSLContext | None) -> Endpoint:
         """Where the first Sentinel that answers says that it is."""
-        failure: OSError | None = None
+        failure: OSError = ConnectionRefusedError("no Sentinel is known")
         for host, port in self._way.sentinels(sentinel):
+            line: _Line | None = None
             try:
                 async with asyncio.timeout(self._connect_timeout):
-                    await self._open(host, port, context, sentinel.server_name)
-                    return primary_from(await self._answers(asking_for_primary(sentinel)))
+                    line = await _opened(
+                        Endpoint(host, port), context, sentinel.server_name or host
+                    )
+                    return Endpoint(
+                        *primary_from(await _answers(line, asking_for_primary(sentinel)))
+                    )
             except OSError as error:
                 failure = error
                 self._way.turn()
             finally:
-                await self.close()
-        raise failure or ConnectionRefusedError("no Sentinel is known")
+                if line is not None:
+                    line[1].transport.abort()
+        raise failure
 
-    async def _open(
-        self, host: str, port: int, context: ssl.SSLContext | None, server_name: str
-    ) -> None:
-        self._where = f"{host}:{port}"
-        self._reader, self._writer = await asyncio.open_connection(
-            host,
-            port,
-            ssl=context,
-            server_hostname=(server_name or host) if context else None,
-            limit=_READ_BYTES,
-        )
+
+async def _answers(line: _Line, commands: Sequence[Sequence[Word]]) -> list[object]:
+    reader, writer = line
+    writer.write(packed([tuple(command) for command in commands]))
+    found, size, beginning = Replies(), 0, b""
+    while len(found.ready) < len(commands):
+        data = await reader.read(_READ_BYTES)
+        if not data:
+            raise ConnectionResetError("it closed the connection")
+        if len(beginning) < _BEGINNING:
+            beginning += data[:_BEGINNING]
+        size += len(data)
+        if size > _MOST_BYTES:
+            raise _TooMuch(beginning[:_BEGINNING])
+        found.feed(data)
+    return found.ready
+
+
+async def _opened(where: Endpoint, context: ssl.SSLContext | None, name: str) -> _Line:
+    return await asyncio.open_connection(
+        where.host,
+        where.port,
+        ssl=context,
+        server_hostname=name if context else None,
+        limit=_READ_BYTES,
+    )
 
 
 def _refusal(where: str, reply: ErrorReply) -> StoreUnavailable | StoreRefused:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from redis.exceptions import ResponseError
 
 from memtenant.errors import StoreUnavailable
-from memtenant.stores.connection import Command, NodeClient, Reply
+from memtenant.stores.connection import Command, Reply
+from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.refusals import translated
 from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
 from memtenant.tenancy import keys
@@ -40,7 +41,7 @@ class Held:
 
 
 async def survey(
-    node: NodeClient,
+    node: Keyspace,
     *,
     wanted: Callable[[TenantId], bool],
     pace: Pace,
@@ -82,7 +83,7 @@ async def survey(
         progress(looked)
 
 
-async def queued(node: NodeClient, key: str) -> AsyncIterator[list[bytes]]:
+async def queued(node: Keyspace, key: str) -> AsyncIterator[list[bytes]]:
     """What stands in a queue, page by page, the oldest first. What is drained meanwhile is with
     whoever drained it."""
     start = 0
@@ -97,7 +98,7 @@ async def queued(node: NodeClient, key: str) -> AsyncIterator[list[bytes]]:
 
 
 async def _whole(
-    node: NodeClient, named: list[tuple[TenantId, bytes, bytes, str, int]]
+    node: Keyspace, named: list[tuple[TenantId, bytes, bytes, str, int]]
 ) -> AsyncIterator[Held]:
     replies = await node.run(_read_all(kind, key) for _, key, _, kind, _ in named)
     for (tenant, _, part, kind, size), reply in zip(named, replies, strict=True):
@@ -109,7 +110,7 @@ async def _whole(
 
 
 async def _paged(
-    node: NodeClient, tenant: TenantId, key: bytes, part: bytes, kind: str, size: int
+    node: Keyspace, tenant: TenantId, key: bytes, part: bytes, kind: str, size: int
 ) -> AsyncIterator[Held]:
     if kind == "list":
         length = await node.call("LLEN", key)
@@ -166,13 +167,13 @@ def _entries(kind: str, reply: Reply) -> Iterator[tuple[bytes, bytes]]:
         yield b"", one if isinstance(one, bytes) else b""
 
 
-def _text(node: NodeClient, reply: Reply) -> str:
+def _text(node: Keyspace, reply: Reply) -> str:
     if isinstance(reply, ResponseError):
         raise translated(reply, str(node.address))
     return reply.decode("utf-8", "replace") if isinstance(reply, bytes) else "none"
 
 
-def _size(node: NodeClient, reply: Reply) -> int:
+def _size(node: Keyspace, reply: Reply) -> int:
     if isinstance(reply, ResponseError):
         raise translated(reply, str(node.address))
     return reply if isinstance(reply, int) else 0

@@ -11,8 +11,9 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from memtenant.stores.batches import batches
-from memtenant.stores.connection import Command, NodeClient, Reply
+from memtenant.stores.connection import Command, Reply
 from memtenant.stores.fence import Term, run_fenced
+from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.refusals import translated
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
@@ -45,9 +46,7 @@ class StateChange:
     events: Sequence[bytes] = field(default=(), repr=False)
 
 
-async def read_states(
-    node: NodeClient, tenants: Collection[TenantId]
-) -> dict[TenantId, TenantState]:
+async def read_states(node: Keyspace, tenants: Collection[TenantId]) -> dict[TenantId, TenantState]:
     """The states of all the tenants."""
     states: dict[TenantId, TenantState] = {}
     for batch in batches(tenants, _BATCH):
@@ -69,7 +68,7 @@ async def read_states(
 
 
 async def write_states(
-    primary: NodeClient, term: Term, changes: Iterable[tuple[TenantId, StateChange]]
+    primary: Keyspace, term: Term, changes: Iterable[tuple[TenantId, StateChange]]
 ) -> None:
     """Apply the changes in their order, fenced, each of them atomically."""
     for batch in batches(changes, _BATCH):
@@ -77,7 +76,7 @@ async def write_states(
         await _fenced(primary, term, commands)
 
 
-async def remove_states(primary: NodeClient, term: Term, tenants: Collection[TenantId]) -> None:
+async def remove_states(primary: Keyspace, term: Term, tenants: Collection[TenantId]) -> None:
     """Remove both hashes of the tenants, fenced."""
     for batch in batches(tenants, _BATCH):
         await _fenced(
@@ -87,7 +86,7 @@ async def remove_states(primary: NodeClient, term: Term, tenants: Collection[Ten
         )
 
 
-async def _fenced(primary: NodeClient, term: Term, commands: list[Command]) -> None:
+async def _fenced(primary: Keyspace, term: Term, commands: list[Command]) -> None:
     for reply in await run_fenced(primary, term, commands, patience=0):
         if isinstance(reply, ResponseError):
             raise translated(reply, str(primary.address))
@@ -111,12 +110,12 @@ def _changes(key: str, fields: Mapping[str, str | None]) -> Iterator[Command]:
         yield ("HDEL", key, *removed)
 
 
-def _fields(node: NodeClient, reply: Reply) -> dict[str, str]:
+def _fields(node: Keyspace, reply: Reply) -> dict[str, str]:
     texts = [item.decode("utf-8", "replace") for item in _list(node, reply)]
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
-def _list(node: NodeClient, reply: Reply) -> list[Any]:
+def _list(node: Keyspace, reply: Reply) -> list[Any]:
     if isinstance(reply, ResponseError):
         raise translated(reply, str(node.address))
     return reply if isinstance(reply, list) else []

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from memtenant.rules.quota import Usage
-from memtenant.stores.connection import NodeClient
+from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
@@ -87,7 +87,7 @@ class UsageScan:
 
 
 async def measure(
-    node: NodeClient, scan: UsageScan | None = None, pace: Pace | None = None
+    node: Keyspace, scan: UsageScan | None = None, pace: Pace | None = None
 ) -> dict[TenantId, Usage]:
     """Bytes and conversations of all tenants that have a key on the node."""
     scan = scan or UsageScan()

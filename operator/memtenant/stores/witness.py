@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from redis.exceptions import ResponseError
 
 from memtenant.errors import MemtenantError
+from memtenant.stores.cluster import ClusterKeyspace, find_cluster
 from memtenant.stores.connection import Address, NodeClient, Reply, StoreSettings
+from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.nodes import info_of
 from memtenant.stores.refusals import translated
 from memtenant.stores.scan import Pace
@@ -45,6 +47,8 @@ class StoreWitness:
         self._settings = settings
         self._pace = pace or Pace()
         self._clients: dict[Address, NodeClient] = {}
+        self._cluster: ClusterKeyspace | None = None
+        self._members: tuple[Address, ...] = ()
 
     @property
     def tls(self) -> bool:
@@ -53,7 +57,7 @@ class StoreWitness:
 
     @property
     def address(self) -> Address:
-        """The primary's."""
+        """The primary's, or that of one node of a Cluster."""
         return self._settings.endpoint
 
     async def close(self) -> None:
@@ -62,12 +66,26 @@ class StoreWitness:
         for client in clients.values():
             await client.close()
 
+    async def _keys(self) -> Keyspace:
+        """Where the keys are: on the primary, or on those of a Cluster as it was at first."""
+        if not self._settings.cluster:
+            return self._client(self.address)
+        if self._cluster is None:
+            found = await find_cluster(self._client, self._settings.cluster)
+            self._cluster = ClusterKeyspace(found, self._client)
+            self._members = found.addresses
+        return self._cluster
+
     async def nodes(self) -> tuple[tuple[NodeView, ...], Mapping[Address, MemtenantError]]:
-        """The primary and its replicas, and of those that did not answer why not. Raises what the
-        primary answers with."""
-        primary, replicas = await self._view(self.address)
+        """The primaries and their replicas, and of those that did not answer why not. Raises what
+        the first primary answers with."""
+        first, *others = (self.address,)
+        if self._settings.cluster:
+            await self._keys()
+            first, *others = self._members
+        primary, replicas = await self._view(first)
         found, lost = [primary], {}
-        waiting, seen = list(replicas), {self.address}
+        waiting, seen = [*others, *replicas], {first}
         while waiting:
             address = waiting.pop()
             if address in seen:
@@ -88,32 +106,34 @@ class StoreWitness:
         progress: Callable[[int], None] = lambda _keys: None,
     ) -> AsyncIterator[Held]:
         """Everything that the wanted tenants have on the primary, but for their queues."""
-        primary = self._client(self.address)
-        async for page in survey(primary, wanted=wanted, pace=self._pace, progress=progress):
+        async for page in survey(
+            await self._keys(), wanted=wanted, pace=self._pace, progress=progress
+        ):
             yield page
 
     async def queued(self, key: str) -> AsyncIterator[list[bytes]]:
         """What stands in a queue."""
-        async for page in queued(self._client(self.address), key):
+        async for page in queued(await self._keys(), key):
             yield page
 
     async def hash(self, key: str) -> dict[str, str]:
         """A hash of texts; empty where there is none."""
-        reply = await self._client(self.address).call("HGETALL", key)
+        reply = await (await self._keys()).call("HGETALL", key)
         texts = [_text(one) for one in reply] if isinstance(reply, list) else []
         return dict(zip(texts[::2], texts[1::2], strict=True))
 
     async def count_keys(self) -> int:
         """How many keys the store has, of tenants and others."""
-        info = info_of(
-            self._client(self.address), await self._client(self.address).call("INFO", "keyspace")
-        )
-        fields = dict(part.partition("=")[::2] for part in info.get("db0", "").split(","))
-        return int(fields.get("keys", "0"))
+        total = 0
+        for node in (await self._keys()).shards:
+            info = info_of(node, await node.call("INFO", "keyspace"))
+            fields = dict(part.partition("=")[::2] for part in info.get("db0", "").split(","))
+            total += int(fields.get("keys", "0"))
+        return total
 
     async def push(self, key: str, entry: bytes) -> None:
         """Append to the installation's queue: the one thing that a report writes to a store."""
-        await self._client(self.address).call("RPUSH", key, entry)
+        await (await self._keys()).call("RPUSH", key, entry)
 
     def _client(self, address: Address) -> NodeClient:
         if address not in self._clients:

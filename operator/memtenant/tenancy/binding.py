@@ -14,9 +14,11 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from memtenant.errors import BindingInvalid, InvalidResource
+from memtenant.tenancy.cluster import ClusterAccess
+from memtenant.tenancy.endpoint import endpoint_from
 from memtenant.tenancy.identity import AgentName, TenantId, agent_name
 from memtenant.tenancy.policy import MAX_POLICY_BYTES, TenantPolicy
-from memtenant.tenancy.sentinel import SentinelAccess, endpoint_from
+from memtenant.tenancy.sentinel import SentinelAccess
 
 __all__ = ["BINDING_PROVIDER", "BINDING_SECRET_TYPE", "BINDING_TYPE", "Binding"]
 
@@ -30,6 +32,7 @@ _LIMITS = {
     "keyring.json": 64 * 1024,
     "policy.json": MAX_POLICY_BYTES,
     "sentinelEndpoints": 8 * 1024,
+    "clusterEndpoints": 24 * 1024,
 }
 """Largest size of a field in bytes, where not ``_MAX_TEXT``. A whole Secret stops at 1 MiB."""
 
@@ -50,7 +53,7 @@ _REQUIRED = (
 _SENTINEL = ("sentinelEndpoints", "sentinelMaster", "sentinelUsername", "sentinelPassword")
 """All of them in a binding to a store that Sentinels watch, none in another."""
 
-_OPTIONAL = ("ca.crt", *_SENTINEL, "tlsServerName")
+_OPTIONAL = ("ca.crt", *_SENTINEL, "clusterEndpoints", "tlsServerName")
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _HOST = re.compile(r"[0-9A-Za-z._:%-]+")
@@ -64,7 +67,7 @@ class Binding:
     ``version`` counts the credentials of this agent from 1. ``ca_crt`` is the PEM bundle that the
     server's certificate is checked against; empty with ``tls`` means the system's own bundle.
     With ``sentinel``, ``host`` and ``port`` are those of the primary when the binding was written:
-    Sentinels know where it is now.
+    Sentinels know where it is now. With ``cluster`` they are those of one of its nodes.
     """
 
     tenant: TenantId
@@ -79,6 +82,7 @@ class Binding:
     tls: bool = False
     ca_crt: str = ""
     sentinel: SentinelAccess | None = None
+    cluster: ClusterAccess | None = None
 
     @property
     def uri(self) -> str:
@@ -102,6 +106,7 @@ class Binding:
             "agent": self.agent,
             "version": str(self.version),
             **(self.sentinel.to_fields() if self.sentinel else {}),
+            **(self.cluster.to_fields() if self.cluster else {}),
         }
         data = {name: text.encode() for name, text in texts.items()}
         data |= {"keyring.json": self.keyring, "policy.json": self.policy.to_json()}
@@ -136,6 +141,7 @@ class Binding:
             tls=_line(data, "uri").startswith("rediss://"),
             ca_crt=_text(data, "ca.crt") if "ca.crt" in data else "",
             sentinel=_sentinel(data) if any(name in data for name in _SENTINEL) else None,
+            cluster=_cluster(data) if "clusterEndpoints" in data else None,
         )
         if _target(_line(data, "uri")) != _target(binding.uri):
             raise _invalid("uri", "contradicts host, port, username or password")
@@ -229,18 +235,28 @@ def _sentinel(data: Mapping[str, bytes]) -> SentinelAccess:
     for name in _SENTINEL:
         if name not in data:
             raise _invalid(name, "is missing")
-    try:
-        texts = _line(data, "sentinelEndpoints").split(",")
-        endpoints = tuple(endpoint_from(text.strip()) for text in texts)
-    except ValueError:
-        raise _invalid("sentinelEndpoints", "is not host:port,host:port") from None
     return SentinelAccess(
-        endpoints,
+        _endpoints(data, "sentinelEndpoints"),
         _line(data, "sentinelMaster"),
         _line(data, "sentinelUsername"),
         _line(data, "sentinelPassword"),
-        _line(data, "tlsServerName") if "tlsServerName" in data else "",
+        _server_name(data),
     )
+
+
+def _cluster(data: Mapping[str, bytes]) -> ClusterAccess:
+    return ClusterAccess(_endpoints(data, "clusterEndpoints"), _server_name(data))
+
+
+def _endpoints(data: Mapping[str, bytes], name: str) -> tuple[tuple[str, int], ...]:
+    try:
+        return tuple(endpoint_from(text.strip()) for text in _line(data, name).split(","))
+    except ValueError:
+        raise _invalid(name, "is not host:port,host:port") from None
+
+
+def _server_name(data: Mapping[str, bytes]) -> str:
+    return _line(data, "tlsServerName") if "tlsServerName" in data else ""
 
 
 def _tenant(data: Mapping[str, bytes]) -> TenantId:

@@ -14,9 +14,11 @@ from memtenant.errors import KeyInvalid
 from memtenant.tenancy.document import DocumentInvalid, Fields, canonical_json, read_json
 from memtenant.tenancy.sentinel import SentinelAccess
 
-__all__ = ["STORES_FILE", "Endpoint", "StoreAccess", "StoresFile"]
+__all__ = ["CLUSTER", "STORES_FILE", "Endpoint", "StoreAccess", "StoresFile"]
 
 STORES_FILE = "stores.json"
+CLUSTER = "Cluster"
+"""The flavour of a store whose keys are on several nodes."""
 
 _MAX_BYTES = 900 * 1024
 _MOST = 1000
@@ -36,9 +38,10 @@ class Endpoint:
 class StoreAccess:
     """How one store is reached and who logs in.
 
-    flavour: ``Standalone``, or ``Sentinel``: then ``sentinel`` says whom to ask for the primary;
-    the endpoint is where it was last. ca_crt, client_crt, client_key are PEM, empty where there is
-    none; server_name is the name to expect in certificates, empty for the endpoint's host.
+    flavour: ``Standalone``; ``Sentinel``: then ``sentinel`` says whom to ask for the primary, and
+    the endpoint is where it was last; or ``Cluster``, whose endpoints are nodes that tell where the
+    others are. ca_crt, client_crt, client_key are PEM, empty where there is none; server_name is
+    the name to expect in certificates, empty for the endpoint's host.
     """
 
     name: str

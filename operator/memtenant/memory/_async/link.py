@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from memtenant.errors import UsageError
 from memtenant.functions.fcall import Words
 from memtenant.memory.options import Options
-from memtenant.memory.topology import Way, asking_for_primary, primary_from
-from memtenant.memory.wire import Replies, logged_in, login, packed
-from memtenant.tenancy.binding import Binding
-from memtenant.tenancy.sentinel import SentinelAccess
+from memtenant.memory.topology import Endpoint
+from memtenant.memory.wire import Replies, packed
 
 if TYPE_CHECKING:
     from memtenant.memory.summaries import Summariser, SummaryRequest
@@ -88,67 +86,41 @@ class Link:
     A call that does not end as it should leaves the connection unusable: `drop` it.
     """
 
-    def __init__(self, options: Options, generation: int) -> None:
-        self._timeout = options.timeout
+    def __init__(self, options: Options, generation: int, where: Endpoint) -> None:
+        self._options = options
+        self._timeout = options.connect_timeout
         self._process = os.getpid()
         self._stream = _Stream()
         self.generation = generation
+        self.where = where
 
     @classmethod
-    async def open(
+    async def connect(
         cls,
-        binding: Binding,
+        where: Endpoint,
+        name: str,
         options: Options,
         context: ssl.SSLContext | None,
         generation: int,
-        way: Way,
     ) -> Link:
-        """Connect to the primary and log in. Raises `LoginFailed` or ``OSError``."""
-        link = cls(options, generation)
-        where = (binding.host, binding.port)
-        name = binding.host
+        """Connect; with TLS, to a server whose certificate has the name. Raises ``OSError``."""
+        link = cls(options, generation, where)
         try:
-            if binding.sentinel is not None:
-                where = await cls._primary(binding.sentinel, options, context, way)
-                name = binding.sentinel.server_name
             async with asyncio.timeout(options.connect_timeout):
-                await link._connect(where, context, name)
-                logged_in(await link.exchange(login(binding.username, binding.password)))
+                await asyncio.get_running_loop().create_connection(
+                    lambda: link._stream,
+                    *where,
+                    ssl=context,
+                    server_hostname=name if context else None,
+                )
         except BaseException:
-            way.turn()
             await link.drop()
             raise
         return link
 
-    @classmethod
-    async def _primary(
-        cls, access: SentinelAccess, options: Options, context: ssl.SSLContext | None, way: Way
-    ) -> tuple[str, int]:
-        """Where the first Sentinel that answers says that the primary is. Raises ``OSError``."""
-        problem: OSError = _gone()
-        for sentinel in way.sentinels(access):
-            link = cls(options, 0)
-            try:
-                async with asyncio.timeout(options.connect_timeout):
-                    await link._connect(sentinel, context, access.server_name)
-                    return primary_from(await link.exchange(asking_for_primary(access)))
-            except OSError as error:
-                problem = error
-            finally:
-                await link.drop()
-        raise problem
-
-    async def _connect(
-        self, where: tuple[str, int], context: ssl.SSLContext | None, name: str
-    ) -> None:
-        host, port = where
-        await asyncio.get_running_loop().create_connection(
-            lambda: self._stream,
-            host,
-            port,
-            ssl=context,
-            server_hostname=(name or host) if context else None,
-        )
+    def opened(self) -> None:
+        """Logged in: from here on answers may take as long as any."""
+        self._timeout = self._options.timeout
 
     async def exchange(self, commands: Sequence[Words]) -> list[object]:
         """Send the commands in one write and read their replies; an error reply is an `ErrorReply`

@@ -19,11 +19,12 @@ from memtenant.functions.fcall import Call, Words
 from memtenant.functions.keyspace import TenantKeys
 from memtenant.functions.replies import Marked
 from memtenant.memory._async.link import Gate, Link, check_left, home, sleep
+from memtenant.memory._async.opening import Opening
 from memtenant.memory.answers import login_refused, passing, unavailable, value
 from memtenant.memory.locks import ShortLock
 from memtenant.memory.options import Options, full_jitter
 from memtenant.memory.source import BindingSource, OpenBinding
-from memtenant.memory.topology import Way
+from memtenant.memory.topology import Endpoint, Way, asking, redirected
 from memtenant.memory.wire import LoginFailed
 from memtenant.tenancy.policy import Durability
 
@@ -187,7 +188,7 @@ class Store:
                 await link.drop()
                 raise
             self._idle.append(link)
-            return replies
+            return await self._redirected(link.where, batch, replies)
         finally:
             gate.leave()
 
@@ -197,10 +198,31 @@ class Store:
             if link.generation == opened.generation:
                 return link
             await link.close()
+        return await self._opening().primary()
+
+    def _opening(self) -> Opening:
         opened = self.source.current(look=True)
-        return await Link.open(
+        return Opening(
             opened.binding, self._options, self._tls(opened), opened.generation, self._way
         )
+
+    async def _redirected(
+        self, where: Endpoint, batch: Sequence[Words], replies: list[object]
+    ) -> list[object]:
+        """The replies, of which those come from another node whose keys are there already, while
+        the tenant's slot is on its way to it."""
+        found = redirected(replies, batch, where)
+        if found is None:
+            return replies
+        there, places = found
+        link = await self._opening().at(there)
+        try:
+            answers = await link.exchange(asking([batch[place] for place in places]))
+        finally:
+            await link.drop()
+        for place, answer in zip(places, answers[1::2], strict=True):
+            replies[place] = answer
+        return replies
 
     async def _forget_idle(self) -> None:
         """After a change of role, connections lead to a server that is no primary."""

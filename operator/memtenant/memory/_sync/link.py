@@ -17,10 +17,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from memtenant.functions.fcall import Words
 from memtenant.memory.options import Options
-from memtenant.memory.topology import Way, asking_for_primary, primary_from
-from memtenant.memory.wire import Replies, logged_in, login, packed
-from memtenant.tenancy.binding import Binding
-from memtenant.tenancy.sentinel import SentinelAccess
+from memtenant.memory.topology import Endpoint
+from memtenant.memory.wire import Replies, packed
 
 if TYPE_CHECKING:
     from memtenant.memory.summaries import Summariser, SummaryRequest
@@ -94,39 +92,41 @@ class Link:
     A call that does not end as it should leaves the connection unusable: `drop` it.
     """
 
-    def __init__(self, connected: socket.socket, options: Options, generation: int) -> None:
+    def __init__(
+        self, connected: socket.socket, options: Options, generation: int, where: Endpoint
+    ) -> None:
         self._socket = connected
-        self._timeout = options.timeout
+        self._options = options
+        self._timeout = options.connect_timeout
         self._replies = Replies()
         self.generation = generation
+        self.where = where
 
     @classmethod
-    def open(
+    def connect(
         cls,
-        binding: Binding,
+        where: Endpoint,
+        name: str,
         options: Options,
         context: ssl.SSLContext | None,
         generation: int,
-        way: Way,
     ) -> Link:
-        """Connect to the primary and log in. Raises `LoginFailed` or ``OSError``."""
-        where = (binding.host, binding.port)
-        name = binding.host
+        """Connect; with TLS, to a server whose certificate has the name. Raises ``OSError``."""
+        connected = socket.create_connection(where, options.connect_timeout)
         try:
-            if binding.sentinel is not None:
-                where = _primary(binding.sentinel, options, context, way)
-                name = binding.sentinel.server_name
-            link = cls(_connected(where, options, context, name), options, generation)
-            try:
-                logged_in(link.exchange(login(binding.username, binding.password)))
-                link._socket.settimeout(options.timeout)
-            except BaseException:
-                link.drop()
-                raise
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if context is not None:
+                connected = context.wrap_socket(connected, server_hostname=name)
         except BaseException:
-            way.turn()
+            connected.close()
             raise
-        return link
+        return cls(connected, options, generation, where)
+
+    def opened(self) -> None:
+        """Logged in: from here on answers may take as long as any."""
+        self._timeout = self._options.timeout
+        self._socket.settimeout(self._timeout)
 
     def exchange(self, commands: Sequence[Words]) -> list[object]:
         """Send the commands in one write and read their replies; an error reply is an `ErrorReply`
@@ -155,35 +155,3 @@ class Link:
     def is_cut(self) -> bool:
         """Only a fork leaves connections behind here, and they are the parent's."""
         return False
-
-
-def _primary(
-    access: SentinelAccess, options: Options, context: ssl.SSLContext | None, way: Way
-) -> tuple[str, int]:
-    """Where the first Sentinel that answers says that the primary is. Raises ``OSError``."""
-    problem: OSError = ConnectionResetError("the connection was closed")
-    for sentinel in way.sentinels(access):
-        try:
-            link = Link(_connected(sentinel, options, context, access.server_name), options, 0)
-            try:
-                return primary_from(link.exchange(asking_for_primary(access)))
-            finally:
-                link.drop()
-        except OSError as error:
-            problem = error
-    raise problem
-
-
-def _connected(
-    where: tuple[str, int], options: Options, context: ssl.SSLContext | None, name: str
-) -> socket.socket:
-    connected = socket.create_connection(where, options.connect_timeout)
-    try:
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if context is not None:
-            connected = context.wrap_socket(connected, server_hostname=name or where[0])
-    except BaseException:
-        connected.close()
-        raise
-    return connected

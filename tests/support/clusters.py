@@ -1,0 +1,202 @@
+"""A real Cluster: shards with replicas, slots that move, nodes that come and go.
+
+with cluster(Flavour.VALKEY_9) as found:
+    found.move_slot(found.slot_of("{support.acme}"), to=found.shards[1].primary)
+"""
+
+import contextlib
+import secrets
+import time
+from binascii import crc_hqx
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from tests.support import processes, servers
+from tests.support.certificates import Authority
+from tests.support.servers import Flavour, Options, Server
+
+_SLOTS = 16_384
+
+
+@dataclass(slots=True)
+class Nodes:
+    """The servers of a Cluster, whatever their roles are now."""
+
+    flavour: Flavour
+    admin_password: str
+    tls: Authority | None = None
+    servers: list[Server] = field(default_factory=list)
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def endpoints(self) -> list[str]:
+        """Of all nodes."""
+        return [server.endpoint for server in self.servers]
+
+    def start(self) -> Server:
+        """One more server, which is in no Cluster yet."""
+        config = {
+            "cluster-enabled": "yes",
+            "cluster-config-file": "nodes.conf",
+            "cluster-node-timeout": "1500",
+            "cluster-port": str(processes.free_port()),
+            "cluster-replica-validity-factor": "0",
+            "repl-ping-replica-period": "1",
+        }
+        if self.tls is not None:
+            config["tls-cluster"] = "yes"
+        options = Options(appendonly=True, tls=self.tls, config=config)
+        server = servers.start(self.flavour, options, admin_password=self.admin_password)
+        self._stack.callback(servers.discard, server)
+        self.servers.append(server)
+        return server
+
+    def add(self, *, replica_of: Server | None = None) -> Server:
+        """One more node of the Cluster, without slots, or as a replica."""
+        server = self.start()
+        self.meet(server)
+        if replica_of is not None:
+            primary = self.id_of(replica_of)
+            processes.wait_until(lambda: primary in self._known(server), what="the primary")
+            self.run(server, "CLUSTER", "REPLICATE", primary)
+            server.wait_for_sync()
+        return server
+
+    def meet(self, server: Server) -> None:
+        """Make the node one of the Cluster, for all others."""
+        first = self.servers[0]
+        bus = server.options.config["cluster-port"]
+        self.run(first, "CLUSTER", "MEET", server.host, server.port, bus)
+        processes.wait_until(
+            lambda: (
+                self.id_of(server) in self._known(first)
+                and self.id_of(first) in self._known(server)
+            ),
+            what="a node that is known",
+            timeout=60,
+        )
+
+    def settle(self) -> None:
+        """Wait until all nodes that are up agree that all is well, on who is who."""
+
+        def is_settled() -> bool:
+            there = [one for one in self.servers if one.alive]
+            states = [self.run(one, "CLUSTER", "INFO") for one in there]
+            owners = {frozenset(self._owners(one).items()) for one in there}
+            return all("cluster_state:ok" in state for state in states) and len(owners) == 1
+
+        processes.wait_until(is_settled, what="a Cluster that agrees", timeout=60)
+
+    def owner_of(self, slot: int) -> Server:
+        """The node that has the slot, as the nodes say that are up."""
+        port = self._owner(next(one for one in self.servers if one.alive), slot)
+        return next(one for one in self.servers if one.port == port)
+
+    def replicas_of(self, primary: Server) -> list[Server]:
+        """The nodes that follow it."""
+        found = []
+        for one in self.servers:
+            if one.alive and one is not primary:
+                with one.admin() as admin:
+                    facts = admin.info("replication")
+                if facts.get("master_port") == primary.port:
+                    found.append(one)
+        return found
+
+    def move_slot(self, slot: int, to: Server, *, pause: float = 0.0) -> None:
+        """Move a slot as `redis-cli --cluster reshard` does, key by key; ``pause`` seconds with
+        some keys here and some there."""
+        source = self.owner_of(slot)
+        there, here = self.id_of(to), self.id_of(source)
+        self.run(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", here)
+        self.run(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", there)
+        half_way = False
+        while keys := self._raw(source, "CLUSTER", "GETKEYSINSLOT", slot, 3):
+            assert isinstance(keys, list)
+            login = ("AUTH2", source.admin_user, self.admin_password)
+            self.run(source, "MIGRATE", to.host, to.port, "", 0, 5000, *login, "KEYS", *keys)
+            if not half_way:
+                half_way = True
+                time.sleep(pause)
+        for one in (to, source, *self.servers):
+            with contextlib.suppress(Exception):  # a replica takes no such order
+                self.run(one, "CLUSTER", "SETSLOT", slot, "NODE", there)
+        self.settle()
+
+    def move_slot_at_once(self, slot: int, to: Server) -> None:
+        """Move a slot as Valkey 9 does by itself: no client sees it half-way."""
+        source = self.owner_of(slot)
+        there = self.id_of(to)
+        self.run(source, "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", there)
+        processes.wait_until(
+            lambda: all(self._owner(one, slot) == to.port for one in self.servers if one.alive),
+            what="a moved slot",
+            timeout=60,
+        )
+
+    def id_of(self, server: Server) -> str:
+        """The node's id."""
+        return self.run(server, "CLUSTER", "MYID")
+
+    def run(self, server: Server, *words: object) -> str:
+        """A command to one node, as the administrator; its answer as a text."""
+        answer = self._raw(server, *words)
+        return answer.decode() if isinstance(answer, bytes) else str(answer)
+
+    def close(self) -> None:
+        """End all of them."""
+        self._stack.close()
+
+    def _raw(self, server: Server, *words: object) -> object:
+        with server.admin() as admin:
+            admin.response_callbacks.clear()
+            return admin.execute_command(*words)
+
+    def _known(self, server: Server) -> str:
+        """Whom it knows and does not only shake hands with."""
+        lines = self.run(server, "CLUSTER", "NODES").splitlines()
+        return "\n".join(line for line in lines if "handshake" not in line)
+
+    def _owner(self, server: Server, slot: int) -> int:
+        owners = self._owners(server).items()
+        return next(port for (begin, end), port in owners if begin <= slot <= end)
+
+    def _owners(self, server: Server) -> dict[tuple[int, int], int]:
+        owners = {}
+        for line in self.run(server, "CLUSTER", "NODES").splitlines():
+            words = line.split(" ")
+            port = int(words[1].partition("@")[0].rpartition(":")[2])
+            for word in words[8:]:
+                if not word.startswith("["):
+                    begin, _, end = word.partition("-")
+                    owners[int(begin), int(end or begin)] = port
+        return owners
+
+
+def slot_of(key: str) -> int:
+    """The slot of a key, by its hash tag."""
+    tag = key.partition("{")[2].partition("}")[0] or key
+    return crc_hqx(tag.encode(), 0) % _SLOTS
+
+
+@contextlib.contextmanager
+def cluster(
+    flavour: Flavour, *, shards: int = 3, replicas: int = 1, tls: Authority | None = None
+) -> Iterator[Nodes]:
+    """That many primaries with that many replicas each."""
+    found = Nodes(flavour, secrets.token_hex(16), tls)
+    with contextlib.closing(found):
+        primaries = [found.start() for _ in range(shards)]
+        for number, primary in enumerate(primaries):
+            found.run(primary, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for other in primaries[1:]:
+            found.meet(other)
+        for number, primary in enumerate(primaries):
+            begin, end = (_SLOTS * part // shards for part in (number, number + 1))
+            found.run(primary, "CLUSTER", "ADDSLOTSRANGE", begin, end - 1)
+        for primary in primaries:
+            for _ in range(replicas):
+                found.add(replica_of=primary)
+        found.settle()
+        yield found
