@@ -27,6 +27,7 @@ THE_CHARTS_OWN = {
     "health_host": "by extraEnv, on clusters without IPv4",
     "report_job": "the values reports, image and securityContext, rendered as one jobTemplate",
     "health_port": "the probes and the Service name it",
+    "changed_by_stamped": "the value admission.changedBy, with the policy that stamps",
 }
 
 
