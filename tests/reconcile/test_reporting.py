@@ -208,9 +208,13 @@ async def test_a_cronjob_of_somebody_else_is_left_alone(policy: Policy) -> None:
 
 
 @pytest.mark.cluster
-async def test_an_installation_without_report_jobs_says_so(policy: Policy) -> None:
-    policy.world.report_job = None
+async def test_an_installation_that_runs_no_report_jobs_says_so_and_leaves_none(
+    policy: Policy,
+) -> None:
     policy.declare(**_DAILY)
+    await policy.reconcile()
+    assert await policy.cron_job() is not None
+    policy.world.report_job = None
 
     assert _told(await policy.reconcile(), "ReportScheduled") == ("False", "ReportsDisabled")
     assert await policy.cron_job() is None

@@ -48,18 +48,18 @@ async def keep_reporting(world: World, policy: Declared, reporting: Reporting | 
     last = newest_report(world, policy.key.name)
     fresh = stale_finding(None, policy.key.name, "", world.clock.now())
     jobs, template = world.resources.cron_jobs, world.report_job
-    if reporting is None:
-        removed = jobs is not None and await _remove(jobs, policy)
-        return Kept(Reported(last, fresh), changed=removed)
-    if jobs is None or template is None:
-        return Kept(Reported(last, fresh), (_not_scheduled(by_hand=jobs is None),))
+    if jobs is None:
+        return Kept(Reported(last, fresh), () if reporting is None else (_by_hand(),))
     try:
+        if reporting is None or template is None:
+            findings = () if reporting is None else (_disabled(),)
+            return Kept(Reported(last, fresh), findings, await _remove(jobs, policy))
         return await _schedule(world, policy, reporting, jobs, template, last)
     except MemtenantError as error:
         if error.retryable:
             raise
         # Reports are not what tenants rest on: the policy goes on for them.
-        return Kept(Reported(last, fresh), _refused(error))
+        return Kept(Reported(last, fresh), () if reporting is None else _refused(error))
 
 
 async def _schedule(
@@ -151,13 +151,14 @@ def _scheduled(reporting: Reporting) -> Finding:
     )
 
 
-def _not_scheduled(*, by_hand: bool) -> Finding:
-    kind = ConditionType.REPORT_SCHEDULED
-    if by_hand:
-        words = "Without a cluster nothing runs by itself: make reports with `memtenant report run`"
-        return Finding(kind, _FALSE, "ByHand", words)
+def _by_hand() -> Finding:
+    words = "Without a cluster nothing runs by itself: make reports with `memtenant report run`"
+    return Finding(ConditionType.REPORT_SCHEDULED, _FALSE, "ByHand", words)
+
+
+def _disabled() -> Finding:
     return Finding(
-        kind,
+        ConditionType.REPORT_SCHEDULED,
         _FALSE,
         "ReportsDisabled",
         "The operator was given no job to run reports with: set the chart's reports.enabled to "
