@@ -46,7 +46,8 @@ INSTALLATION = "installation"
 """The key of it that holds the installation's id."""
 
 _ACCOUNTS = "accounts.json"
-_MAX_BYTES = 512 * 1024
+_MAX_BYTES = 1 << 20
+_MOST_STORES = 10_000
 
 _SESSION = ("acl|whoami", "client|setinfo", "client|setname", "info", "ping", "time")
 # What somebody wrote by hand may have any type.
@@ -224,7 +225,7 @@ class SystemSecret:
         try:
             stores = StoresFile.from_json(data.get(STORES_FILE, b""))
             fields = read_json(data.get(_ACCOUNTS, b""), limit=_MAX_BYTES)
-            accounts = dict(_account(one) for one in fields.each("stores", 1000))
+            accounts = dict(_account(one) for one in fields.each("stores", _MOST_STORES))
         except (KeyInvalid, DocumentInvalid):
             return cls()
         installation = data.get(INSTALLATION, b"").decode("utf-8", "replace")

@@ -20,8 +20,10 @@ STORES_FILE = "stores.json"
 CLUSTER = "Cluster"
 """The flavour of a store whose keys are on several nodes."""
 
-_MAX_BYTES = 900 * 1024
-_MOST = 1000
+_MAX_BYTES = 1 << 20
+"""What a Secret holds at most: some 600 stores with a CA each, thousands without."""
+
+_MOST = 10_000
 _LONGEST_PEM = 256 * 1024
 _LONGEST_SECRET = 4096
 
