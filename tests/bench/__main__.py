@@ -16,6 +16,7 @@ from tests.bench import (
     erasure,
     measurements,
     report,
+    reporting,
     sdk,
     sdk_report,
     sealing,
@@ -73,11 +74,13 @@ def _audit(*, quick: bool) -> dict[str, Any]:
         logged = auditlog.measure(100_000 if quick else 1_000_000)
         progress.step("from a server's queue into the log", 1)
         drained = sealing.measure(100_000 if quick else 1_000_000)
-    lines = [*auditlog.rows(logged), *sealing.rows(drained)]
+        progress.step("compliance reports", 1)
+        made = reporting.measure(100 if quick else 1000, 100 if quick else 1000)
+    lines = [*auditlog.rows(logged), *sealing.rows(drained), *reporting.rows(made)]
     print(f"\n{report.table(lines)}")
     rows = [dataclasses.asdict(line) for line in lines]
     parts = {"log": dataclasses.asdict(logged), "sealer": dataclasses.asdict(drained)}
-    return {"rows": rows, **parts}
+    return {"rows": rows, **parts, "reports": [dataclasses.asdict(one) for one in made]}
 
 
 def _operator(tenants: int, conversations: int) -> dict[str, Any]:

@@ -162,7 +162,7 @@ class TenantEvents:
 
     by_operation, by_agent, refused: counts. subjects: distinct persons. gaps, bad, forged: counters
     that are missing, events whose MAC is not their agent's or that are no events, second outcomes
-    of one event; over all of the log that is kept. first: time of the first event that is kept.
+    of one event; those that were sealed in the period. first: time of the first event that is kept.
     destroyed: removals at or after the begin of a hold, in words. released: holds that ended or
     were overridden. specs: the latest generation of each object that was seen, by the
     operator's word; unnamed: how many of these changes name no person.

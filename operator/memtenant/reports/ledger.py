@@ -93,15 +93,16 @@ class EventLedger:
 
     def add(self, leaf: SealedEntry | SealedGap) -> None:
         """The next leaf of the tenant's sealed log."""
+        lately = leaf.sealed_at in self.period
         if isinstance(leaf, SealedGap):
-            self._gaps += leaf.last - leaf.first + 1
+            self._gaps += lately * (leaf.last - leaf.first + 1)
             return
         self._total += 1
         if leaf.verdict is Verdict.FORGED:
-            self._forged += 1
+            self._forged += lately
             return
         if leaf.verdict is not Verdict.GOOD:
-            self._bad += 1
+            self._bad += lately
             return
         entry = leaf.entry()
         event = Event.parse(entry.event)

@@ -37,7 +37,7 @@ def audited(evidence: Evidence, parameters: Parameters) -> Judgement:
         elif parameters.flag("reads") and records.limits.get("audit_reads") != "1":
             judge.fail(name, "reads leave no event")
         if records.dropped:
-            judge.fail(name, f"{records.dropped} events were dropped while the sealer was away")
+            judge.fail(name, f"events dropped while the sealer was away: {records.dropped}")
     return judge.judgement("what each store is told to audit")
 
 
@@ -79,28 +79,30 @@ def audit_covers(evidence: Evidence, _parameters: Parameters) -> Judgement:
     for facts, events in judge.tenants(lambda one: one.events):
         name, found = str(facts.tenant), events.coverage
         if events.gaps:
-            judge.fail(name, f"{events.gaps} counters of writers are missing: events were taken")
+            judge.fail(name, f"counters of writers missing, for events were taken: {events.gaps}")
         if events.bad:
-            judge.fail(name, f"{events.bad} entries are no events of the agent that they name")
+            judge.fail(
+                name, f"entries that are no events of the agent that they name: {events.bad}"
+            )
         if events.forged:
-            judge.fail(name, f"{events.forged} events tell a second outcome of one counter")
+            judge.fail(name, f"events that tell a second outcome of one counter: {events.forged}")
         if isinstance(found, Missing):
             judge.missing(name, found)
             continue
         records += found.records
         covered += found.covered + found.waiting
         if found.uncovered:
-            judge.fail(name, f"{found.uncovered}/{found.records} records have no event")
+            judge.fail(name, f"records without an event: {found.uncovered}/{found.records}")
         if found.vanished:
             judge.fail(
                 name,
-                f"{found.vanished} records that the log tells are gone, and neither an event nor "
-                "their period says why",
+                "records that the log tells and that are gone, with neither an event nor their "
+                f"period to say why: {found.vanished}",
             )
         if found.before:
             judge.warn(
                 name,
-                f"{found.before}/{found.records} records are older than the log of this tenant",
+                f"records older than the log of this tenant: {found.before}/{found.records}",
             )
     return judge.judgement(f"all messages and context values, {covered}/{records} told")
 
@@ -183,5 +185,7 @@ def changes_recorded(evidence: Evidence, _parameters: Parameters) -> Judgement:
                 str(facts.tenant), f"generation {facts.generation} of its spec is not in the log"
             )
         if events.unnamed:
-            judge.warn(str(facts.tenant), f"{events.unnamed} changes of its spec name no person")
+            judge.warn(
+                str(facts.tenant), f"changes of its spec that name no person: {events.unnamed}"
+            )
     return judge.judgement("generations against the log", of="policy and tenants")

@@ -19,15 +19,15 @@ def encrypted(evidence: Evidence, _parameters: Parameters) -> Judgement:
         if records.authenticated:
             judge.fail(
                 str(facts.tenant),
-                f"{records.authenticated}/{records.records} records are readable: "
-                "encryption is Disabled, or was when they were written",
+                "records that can be read, for encryption is Disabled, or was when they were "
+                f"written: {records.authenticated}/{records.records}",
             )
         if records.plain:
             where = ", ".join(records.examples.get("plain", ()))
             judge.fail(
                 str(facts.tenant),
-                f"{records.plain}/{records.records} values are in clear, written around the SDK: "
-                f"{where}",
+                f"values in clear, written around the SDK: {records.plain}/{records.records} "
+                f"({where})",
             )
     return judge.judgement(f"all records, {under}/{total} encrypted")
 
@@ -60,7 +60,7 @@ def _looked_through(evidence: Evidence, wanted: list[str], what: str) -> Judgeme
         for detector in wanted:
             if many := records.hits.get(detector, 0):
                 where = ", ".join(records.examples.get(detector, ()))
-                judge.fail(name, f"{many} x {detector} {what}: {where}")
+                judge.fail(name, f"{detector} that {what}: {many} ({where})")
         closed = records.encrypted if isinstance(opened, Missing) else 0
         if closed:
             judge.skip(name, f"not decrypted: {closed}/{records.records} records")
@@ -86,5 +86,5 @@ def records_authentic(evidence: Evidence, _parameters: Parameters) -> Judgement:
             continue
         opened += found.opened
         for why, many in sorted(found.failures.items()):
-            judge.fail(name, f"{many}/{found.tried} records do not open: {why}")
+            judge.fail(name, f"records that do not open ({why}): {many}/{found.tried}")
     return judge.judgement(f"a sample of records, {opened}/{of} opened")

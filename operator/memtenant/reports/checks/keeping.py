@@ -22,7 +22,9 @@ def kept_within_period(evidence: Evidence, _parameters: Parameters) -> Judgement
         name = str(facts.tenant)
         if records.undated:
             where = ", ".join(records.examples.get("undated", ()))
-            judge.fail(name, f"{records.undated} entries tell no time and never expire: {where}")
+            judge.fail(
+                name, f"entries that tell no time and never expire: {records.undated} ({where})"
+            )
         if facts.matters:
             continue
         for record_class, many in sorted(records.expired.items()):
@@ -30,8 +32,8 @@ def kept_within_period(evidence: Evidence, _parameters: Parameters) -> Judgement
             kept = next(one for name_, one in retention.items() if name_ == record_class)
             judge.fail(
                 name,
-                f"{many} records of {record_class} are older than {kept.effective.period} "
-                f"({kept.effective.reason}); the oldest is of "
+                f"records of {record_class} older than {kept.effective.period} "
+                f"({kept.effective.reason}): {many}, the oldest of "
                 f"{rfc3339(records.oldest[record_class])}",
             )
     for one in evidence.tenants:
@@ -77,16 +79,16 @@ def nothing_deleted_under_hold(evidence: Evidence, _parameters: Parameters) -> J
         if events.destroyed_total:
             judge.fail(
                 name,
-                f"{events.destroyed_total} removals while {matters} stood: "
-                f"{'; '.join(events.destroyed)}",
+                f"removals while {matters} stood: {events.destroyed_total} "
+                f"({'; '.join(events.destroyed)})",
             )
         if isinstance(events.coverage, Missing):
             judge.missing(name, events.coverage)
         elif events.coverage.vanished:
             judge.fail(
                 name,
-                f"{events.coverage.vanished} records that the log tells are gone, and no event "
-                f"says why, while {matters} stands",
+                f"records that the log tells and that are gone while {matters} stands, with no "
+                f"event that says why: {events.coverage.vanished}",
             )
     return judge.judgement(f"sealed events and live records, {held} held")
 
@@ -106,6 +108,6 @@ def erasures_completed(evidence: Evidence, parameters: Parameters) -> Judgement:
         if records.erasures_remaining:
             judge.fail(
                 str(facts.tenant),
-                f"after erasures, {records.erasures_remaining} records of erased persons were left",
+                f"records of erased persons that were left: {records.erasures_remaining}",
             )
     return judge.judgement(f"{asked} receipts of erasures")

@@ -30,7 +30,7 @@ def keys_rotated(evidence: Evidence, parameters: Parameters) -> Judgement:
             if version not in live or version < least:
                 judge.fail(
                     name,
-                    f"{many} data keys are under version {version}, which was retired or never was",
+                    f"data keys under version {version}, which was retired or never was: {many}",
                 )
     return judge.judgement(f"{data_keys} data keys by their version")
 
