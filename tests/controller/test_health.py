@@ -128,6 +128,23 @@ async def test_nonsense_in_a_status_does_not_break_the_page() -> None:
     assert all(line.startswith("#") or sample.fullmatch(line) for line in text.splitlines())
 
 
+async def test_a_policy_tells_of_its_last_report_and_of_one_that_is_missing() -> None:
+    mirror = Mirror()
+    mirror.put(
+        declared(
+            ObjectKey.policy("gdpr"),
+            conditions=[condition("Stale", "True")],
+            lastReport={"time": "2026-01-01T00:00:00Z", "failed": 2, "errors": 0},
+        )
+    )
+    text = await declared_series(mirror, tenant_limit=6)
+    assert 'policy_condition{policy="gdpr",condition="Stale",status="True"} 1\n' in text
+    since = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    assert f'policy_report_timestamp_seconds{{policy="gdpr"}} {since}\n' in text
+    assert 'policy_report_controls{policy="gdpr",result="fail"} 2\n' in text
+    assert 'policy_report_controls{policy="gdpr",result="error"} 0\n' in text
+
+
 async def test_a_store_that_is_gone_takes_its_series_along() -> None:
     metrics = Metrics()
     metrics.round_ended(EU, Round.REPAIR, Outcome(changed=True), 0.1)

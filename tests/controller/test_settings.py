@@ -49,6 +49,8 @@ def test_cluster_access_watches_everywhere() -> None:
         ({"lease_renew_deadline": 15}, "lease_renew_deadline"),
         ({"secret_access": "Cluster", "tenant_namespaces": "a"}, "tenant_namespaces"),
         ({"wokers": 3}, "wokers"),
+        ({"report_job": "{"}, "report_job"),
+        ({"report_job": '{"spec": {"template": {"spec": {"containers": []}}}}'}, "report_job"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(values: dict[str, object], named: str) -> None:

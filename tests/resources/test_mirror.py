@@ -126,6 +126,20 @@ def test_an_event_from_before_a_list_brings_nothing_back() -> None:
     assert mirror.observe(Kind.TENANT, "ADDED", raw_object(ACME, 7)) == {ACME}
 
 
+def test_a_report_is_looked_at_by_its_policy_also_when_its_status_comes() -> None:
+    mirror = Mirror()
+    report = ObjectKey.report("home", "gdpr-1")
+    spec = {"policyRef": {"name": "gdpr"}}
+    policy = {ObjectKey.policy("gdpr")}
+    assert mirror.observe(Kind.REPORT, "ADDED", raw_object(report, 1, spec=spec)) == policy
+    told = {"madeAt": "2026-01-31T09:30:00Z"}
+    shown = raw_object(report, 2, spec=spec, status=told)
+    assert mirror.observe(Kind.REPORT, "MODIFIED", shown) == policy
+    assert mirror.reports_of_policy("gdpr") == {report}
+    assert mirror.observe(Kind.REPORT, "DELETED", raw_object(report, 3, spec=spec)) == policy
+    assert mirror.reports_of_policy("gdpr") == frozenset()
+
+
 def test_it_is_synced_only_when_all_was_listed() -> None:
     mirror = Mirror()
     for kind in Kind:
