@@ -43,7 +43,7 @@ KEYLESS = {
     SystemRole.SEALER: ALWAYS | {"discard", "exec", "multi", "unwatch"},
     SystemRole.REPORTER: ALWAYS
     | {"acl|cat", "acl|getuser", "acl|list", "acl|users", "command|list", "config|get"}
-    | {"dbsize", "role", "scan"},
+    | {"cluster|info", "cluster|nodes", "dbsize", "role", "scan"},
 }
 
 
