@@ -25,7 +25,7 @@ async def test_every_server_is_read_by_the_reporters_own_user_whatever_is_in_it(
     evidence = await each_scene.evidence()
     store = evidence.stores["shared"]
     assert isinstance(store, StoreEvidence)
-    assert (store.checked, store.drift, store.strangers, store.open_nodes) == (1, (), (), ())
+    assert (store.checked, store.drift, store.strangers, store.open_nodes) == (3, (), (), ())
     before = await found(each_scene)
     assert (before.records, before.encrypted, before.plain) == (5, 5, 0)
     assert (await each_scene.judged("AuditCovers")).judgement.status is Status.PASS
@@ -33,6 +33,7 @@ async def test_every_server_is_read_by_the_reporters_own_user_whatever_is_in_it(
     with each_scene.server.admin() as admin:
         admin.execute_command("ACL", "SETUSER", "mt.support.acme.default.a", "+keys")
         admin.execute_command("ACL", "SETUSER", "somebody", "on", ">x", "~*", "+get")
+        admin.execute_command("ACL", "SETUSER", "mt.sealer", "+acl|setuser")
         # What somebody writes by hand has any type.
         admin.set(f"{prefix}ada@example.org", b"\xff\x00\xfe")
         admin.sadd(f"{prefix}set", "a", "b")
@@ -43,6 +44,7 @@ async def test_every_server_is_read_by_the_reporters_own_user_whatever_is_in_it(
         admin.xadd(f"{prefix}stream", {"k": "v"})
     result = await each_scene.judged("LeastPrivilege")
     assert "has +keys" in words(result)
+    assert "has +acl|setuser" in words(result)
     assert "user somebody was not made by memtenant" in words(result)
     after = await found(each_scene)
     assert after.encrypted == before.encrypted

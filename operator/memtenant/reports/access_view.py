@@ -16,6 +16,7 @@ from memtenant.rules.acl_drift import differences
 from memtenant.rules.desired import accesses_from
 from memtenant.rules.policy import matters_from
 from memtenant.rules.quota import QuotaState
+from memtenant.rules.systemusers import SystemRole, render_system_user
 from memtenant.stores.connection import Address
 from memtenant.stores.witness import NodeView, StoreWitness
 from memtenant.tenancy import keys
@@ -66,12 +67,28 @@ async def _look(witness: StoreWitness, tenants: Mapping[TenantId, TenantFacts]) 
     states = {one: await witness.hash(keys.access(one)) for one in tenants}
     drift, checked = [], 0
     for node in nodes:
-        for facts in tenants.values():
-            for user, found in _users(node, facts, states[facts.tenant]):
-                checked += 1
-                if found:
-                    drift.append(UserDrift(str(node.address), user, found))
+        compared = [
+            *_system_users(node),
+            *(
+                one
+                for facts in tenants.values()
+                for one in _users(node, facts, states[facts.tenant])
+            ),
+        ]
+        checked += len(compared)
+        drift += [UserDrift(str(node.address), user, found) for user, found in compared if found]
     return _Look(nodes, lost, tuple(drift), checked)
+
+
+def _system_users(node: NodeView) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The sealer's and the reporter's own, where they are."""
+    for role in SystemRole:
+        reply = node.users.get(role.user)
+        if reply is not None:
+            rendered = render_system_user(
+                role, password_hashes=_hashes(reply), commands=node.commands
+            )
+            yield role.user, tuple(_shortened(differences(rendered, reply, node.categories)))
 
 
 def _users(

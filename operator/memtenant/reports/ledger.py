@@ -261,11 +261,11 @@ class EventLedger:
                 waiting += missing - left
                 if self._first and time < self._first:
                     before += left
-        vanished = 0
+        vanished, explained = 0, self._explained
         for one in (one for gone in self._gone.values() for one in gone):
             many = one.last - one.first + 1
             if one.subject in self._forgotten:
-                self._explained += many
+                explained += many
             else:
                 vanished += many
         return Coverage(
@@ -274,7 +274,7 @@ class EventLedger:
             waiting=waiting,
             before=before,
             uncovered=records - covered - waiting - before,
-            explained=self._explained,
+            explained=explained,
             vanished=vanished,
             oldest=moment(self._oldest) if self._oldest else None,
         )

@@ -1,0 +1,152 @@
+"""Records against events: what explains that a record is gone, and what does not."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from memtenant.archive import Place, SealedEntry, SealedGap
+from memtenant.audit import Deed, Entry, Event, Operation, Outcome, sequences_to_bytes
+from memtenant.audit.deed import Turn
+from memtenant.audit.leaf import Verdict
+from memtenant.crypto.primitives import SecretKey
+from memtenant.reports.evidence import Coverage, Period, TenantEvents
+from memtenant.reports.ledger import EventLedger
+from memtenant.reports.records import RUN
+
+NOW = datetime(2026, 11, 28, 22, 0, tzinfo=UTC)
+MS = int(NOW.timestamp() * 1000)
+KEY = SecretKey(b"k" * 32)
+LANE, CALLS = b"lane-abc", b"call-abc"
+ADA, TALK, NOTHING = b"a" * 16, b"t" * 16, bytes(16)
+WHERE = Place("support.acme", 0, "logs/support.acme/2026-11.log", 0)
+
+
+def event(operation: Operation, *, counter: int = 1, count: int = 1, **said: object) -> Event:
+    writer = LANE if operation is Operation.APPEND else CALLS
+    fields: dict[str, object] = {"subject": ADA, "place": TALK, "detail": b"", **said}
+    return Event(operation, "default", 1, writer, counter, count, commitment=NOTHING, **fields)  # type: ignore[arg-type]
+
+
+def sealed(
+    of: Event | bytes, sequence: int = 0, *, at: int = MS, outcome: Outcome = Outcome.DONE
+) -> SealedEntry:
+    raw = of if isinstance(of, bytes) else of.to_bytes(KEY)
+    return SealedEntry(WHERE, NOW, Verdict.GOOD, Entry(raw, outcome, at, sequence).to_bytes())
+
+
+def ledger(*live: tuple[int, int], **options: object) -> EventLedger:
+    """With live messages of these counters, first and last."""
+    runs = b"".join(RUN.pack(LANE, MS, first, last) for first, last in live)
+    period = Period(NOW - timedelta(days=1), NOW + timedelta(days=1))
+    return EventLedger(period, runs, **options)  # type: ignore[arg-type]
+
+
+def found(of: EventLedger) -> Coverage:
+    coverage = of.result().coverage
+    assert isinstance(coverage, Coverage)
+    return coverage
+
+
+def appended(of: EventLedger, many: int = 5) -> None:
+    of.add(sealed(event(Operation.APPEND, count=many), many))
+
+
+def test_a_record_is_told_by_the_log_or_waits_in_the_queue_or_nothing_tells_it() -> None:
+    told = ledger((1, 9))
+    appended(told, 5)
+    told.waiting(sealed(event(Operation.APPEND, counter=6, count=2), 7).raw)
+    coverage = found(told)
+    assert (coverage.covered, coverage.waiting, coverage.uncovered) == (5, 2, 2)
+
+
+def test_a_record_from_before_the_first_event_is_counted_apart() -> None:
+    told = ledger((1, 5))
+    told.add(sealed(event(Operation.READ), at=MS + 1))
+    assert (found(told).before, found(told).uncovered) == (5, 0)
+
+
+def test_a_refused_append_tells_no_record() -> None:
+    told = ledger((1, 1))
+    told.add(sealed(event(Operation.APPEND), outcome=Outcome.REFUSED))
+    assert found(told).uncovered == 1
+    assert told.result().refused == 1
+
+
+@pytest.mark.parametrize(
+    ("explain", "vanished"),
+    [
+        (lambda of: None, 5),
+        (lambda of: of.add(sealed(event(Operation.CLEAR), 5)), 0),
+        (lambda of: of.add(sealed(event(Operation.DELETE), 5)), 0),
+        (lambda of: of.add(sealed(event(Operation.DELETE, place=NOTHING), 5)), 5),
+        (lambda of: of.add(sealed(event(Operation.CLEAR), 5, outcome=Outcome.CONFLICT)), 5),
+        (lambda of: of.add(sealed(event(Operation.POP), 5)), 4),
+        (lambda of: of.add(sealed(event(Operation.FORGET))), 0),
+        (lambda of: of.add(sealed(event(Operation.FORGET, subject=b"b" * 16))), 5),
+        (lambda of: of.waiting(sealed(event(Operation.CLEAR), 5).raw), 0),
+        (lambda of: of.add(sealed(Deed(Operation.PURGED).event(Turn(CALLS, 1), KEY))), 0),
+        (
+            lambda of: of.add(
+                sealed(event(Operation.REMOVE, detail=sequences_to_bytes((1, 3, 9))), 3)
+            ),
+            3,
+        ),
+    ],
+)
+def test_what_explains_that_messages_are_gone(
+    explain: Callable[[EventLedger], None], vanished: int
+) -> None:
+    told = ledger()
+    appended(told)
+    explain(told)
+    assert (found(told).vanished, found(told).explained) == (vanished, 5 - vanished)
+
+
+def test_what_has_expired_needs_no_event() -> None:
+    told = ledger(expired_before=MS + 1)
+    appended(told)
+    assert (found(told).vanished, found(told).explained) == (0, 5)
+
+
+def test_a_message_that_is_told_after_a_clear_is_not_explained_by_it() -> None:
+    told = ledger()
+    told.add(sealed(event(Operation.CLEAR), 5))
+    appended(told)
+    assert found(told).vanished == 5
+
+
+def test_removals_count_from_the_begin_of_a_hold_and_from_its_declaration() -> None:
+    def held(*entries: SealedEntry) -> TenantEvents:
+        told = ledger(held_since=NOW - timedelta(days=7))
+        for one in entries:
+            told.add(one)
+        return told.result()
+
+    removal = sealed(event(Operation.CLEAR), 5)
+    declared = Deed(Operation.HOLD_SET, {"matter": "SEC-1"}).event(Turn(CALLS, 1), KEY)
+    released = Deed(Operation.HOLD_RELEASED, {"matter": "SEC-1", "by": "kim"})
+    assert held(removal).destroyed_total == 1
+    assert held(sealed(declared, at=MS + 1), removal).destroyed_total == 0
+    assert held(sealed(declared, at=MS - 1), removal).destroyed_total == 1
+    after = held(sealed(released.event(Turn(CALLS, 2), KEY))).released
+    assert after == ("SEC-1 at 2026-11-28T22:00:00Z by kim",)
+
+
+def test_the_latest_generation_of_each_object_and_who_named_nobody() -> None:
+    told = ledger()
+    for number, by in ((1, "kim"), (2, "")):
+        detail = {"kind": "RetentionPolicy", "name": "gdpr", "generation": number, "by": by}
+        told.add(sealed(Deed(Operation.SPEC_SEEN, detail).event(Turn(CALLS, number), KEY)))
+    events = told.result()
+    assert (events.specs, events.unnamed) == ({"RetentionPolicy/gdpr": 2}, 1)
+
+
+def test_what_is_wrong_in_the_log_counts_in_the_period_in_which_it_was_sealed() -> None:
+    told = ledger()
+    for at in (NOW, NOW - timedelta(days=9)):
+        told.add(SealedGap(WHERE, at, LANE, 3, 5))
+        for verdict in (Verdict.BAD_MAC, Verdict.MALFORMED, Verdict.FORGED):
+            told.add(SealedEntry(WHERE, at, verdict, b"whatever"))
+    events = told.result()
+    assert (events.gaps, events.bad, events.forged) == (3, 2, 1)
