@@ -1,6 +1,7 @@
 """A Strict tenant without a cluster: an instance of its own, from the first binding to its end."""
 
 import asyncio
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from memtenant.resources.port import API_VERSION
 from memtenant.rules.instance import ADMIN_USER
 from memtenant.stores import embedded
 from memtenant.sync import Tenant
+from memtenant.tenancy import keys
 from memtenant.tenancy.erasure import ErasurePhase
 from tests.cli.program import TENANT, Program, policy, tenant
 
@@ -106,8 +108,19 @@ def test_its_life(program: Program) -> None:
     assert not list(instances_folder(program.state).iterdir())
 
 
-def test_each_agent_has_keys_of_its_own_which_turn(program: Program) -> None:
-    program.do("apply", "-f", program.write("all.yaml", template(), policy(), strict()))
+def root_key(first: int) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "root", "namespace": TENANT.namespace},
+        "data": {"key": b64encode(bytes(range(first, first + 32))).decode()},
+    }
+
+
+def test_each_agent_has_keys_of_its_own_which_turn_under_a_new_root(program: Program) -> None:
+    keyed = strict(encryption={"keySecretRef": {"name": "root", "key": "key"}})
+    first = (template(), policy(), root_key(1), keyed)
+    program.do("apply", "-f", program.write("all.yaml", *first))
     say(program, "intake", "one")
     say(program, "billing", "two")
 
@@ -118,7 +131,8 @@ def test_each_agent_has_keys_of_its_own_which_turn(program: Program) -> None:
     assert intake.keks != billing.keks
     assert intake.shared == billing.shared
 
-    program.do("rotate", "support/acme", "--keys")
+    # The former root is gone with this: only the bindings have the keys, for the operator to open.
+    program.do("apply", "-f", program.write("all.yaml", root_key(101)))
 
     assert keyring("intake").active == keyring("billing").active == 2
     shown = program.do("get", "tenant", "acme", "-n", "support", "-o", "json").data()
@@ -156,6 +170,29 @@ def test_a_person_is_erased_at_every_agent(program: Program) -> None:
         assert not [name for name in marked if admin.hexists(name, "dek")]
     with opened(program, "billing") as memory, pytest.raises(SubjectErased):
         memory.conversation("s", user="ada").append(Message.human("again"))
+
+
+def test_an_audited_tenants_instance_waits_for_the_last_events_to_be_sealed(
+    program: Program,
+) -> None:
+    audited = policy(audit={"mode": "Required", "onFailure": "Open"})
+    doomed = strict(deletionPolicy="Delete", audit={"mode": "Enabled"})
+    program.do("apply", "-f", program.write("all.yaml", template(), audited, doomed))
+    say(program, "intake", "one")
+    queue = keys.audit_queue(TENANT)
+    with instance(program) as admin:
+        admin.hset(keys.STORE_SEALER, "sealed_at", "1")
+        assert admin.llen(queue) > 0
+
+    ended = program("delete", "tenant/support/acme")
+
+    assert ended.code == ExitCode.UNSETTLED
+    assert "when the sealer has taken the last events" in ended.said
+    with instance(program) as admin:
+        assert not list(admin.scan_iter("mt:{support.acme}:r:*"))
+        admin.ltrim(queue, 1, 0)
+    program.do("apply")
+    assert not list(instances_folder(program.state).iterdir())
 
 
 def test_isolation_and_store_have_to_fit(program: Program) -> None:
