@@ -460,6 +460,8 @@ def test_uninstalling_leaves_tenants_users_and_data(
     assert platform.cluster.get("crd", "memorytenants.memtenant.dev")
     assert platform.cluster.get("mtenant", "acme", "-n", TEAM)
     assert platform.users("support.acme")
+    assert platform.cluster.get("cronjobs", "-n", HOME)["items"] == []
+    assert platform.cluster.get("mreports", "-n", HOME)["items"]
     with platform.connect("acme-default") as agent:
         assert agent.get(NOTE) == "before"
 
@@ -489,6 +491,11 @@ def test_installed_again_it_takes_up_where_it_was(
         timeout=PATIENCE,
     )
     platform.wait("mtenant/acme", "condition=Ready")
+    processes.wait_until(
+        lambda: platform.cluster.get("cronjobs", "-n", HOME)["items"],
+        what="the CronJob of the policy's reports again",
+        timeout=PATIENCE,
+    )
     assert _versions(platform) == before
     with platform.connect("acme-default") as agent:
         assert agent.get(NOTE) == "before"
