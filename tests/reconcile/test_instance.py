@@ -1,0 +1,93 @@
+"""Instances restart with another image one after the other, and a bad image stops at the first."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from memtenant.api.validate import defaulted
+from memtenant.reconcile.once import fill, local_world, settle
+from memtenant.reconcile.world import World
+from memtenant.resources.folder import FolderResources
+from memtenant.resources.port import API_VERSION, Kind, ObjectKey
+from memtenant.rules.instance import Instance, Sighting
+from memtenant.stores.instances import EmbeddedInstances
+from memtenant.tenancy.identity import TenantId
+
+pytestmark = pytest.mark.redis
+
+ONE, TWO = TenantId("health", "one"), TenantId("health", "two")
+
+
+class Host(EmbeddedInstances):
+    """Embedded servers that remember an image; one of the image ``bad`` never gets ready."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.images: dict[TenantId, str] = {}
+        self.restarts: list[tuple[TenantId, str]] = []
+
+    async def changes(self, wanted: Instance) -> tuple[str, ...]:
+        outdated = self.images.get(wanted.tenant) not in (None, wanted.template.image)
+        return (*await super().changes(wanted), *(("restart",) if outdated else ()))
+
+    async def make(self, wanted: Instance, password: str) -> Sighting:
+        image = self.images.setdefault(wanted.tenant, wanted.template.image)
+        outdated = image != wanted.template.image
+        if image == "bad":
+            return Sighting(why="ErrImagePull", outdated=outdated)
+        found = await super().make(wanted, password)
+        return Sighting(found.host, found.port, outdated=outdated)
+
+    async def restart(self, wanted: Instance) -> None:
+        self.images[wanted.tenant] = wanted.template.image
+        self.restarts.append((wanted.tenant, wanted.template.image))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    made = Host(tmp_path / "instances")
+    yield made
+    asyncio.run(made.stop())
+
+
+def declare(resources: FolderResources, kind: Kind, key: ObjectKey, **spec: object) -> None:
+    metadata = {"name": key.name} | ({"namespace": key.namespace} if key.namespace else {})
+    raw = {"apiVersion": API_VERSION, "kind": kind.value, "metadata": metadata, "spec": spec}
+    resources.declare(key, defaulted(raw)["spec"])
+
+
+async def looks(world: World, resources: FolderResources, image: str, times: int) -> None:
+    """The store's image, and so many looks at everything."""
+    declare(resources, Kind.STORE, ObjectKey.store("own"), dedicated={"image": image})
+    for _ in range(times):
+        await fill(world.mirror, resources)
+        await settle(world)
+
+
+def ready(world: World) -> list[bool]:
+    return [world.links[str(tenant)].ready for tenant in (ONE, TWO)]
+
+
+async def test_a_bad_image_stops_one_instance_and_a_good_one_mends_it(
+    tmp_path: Path, host: Host
+) -> None:
+    with FolderResources.open(tmp_path / "state") as resources:
+        declare(resources, Kind.POLICY, ObjectKey.policy("standard"))
+        for tenant in (ONE, TWO):
+            key = ObjectKey.tenant(tenant.namespace, tenant.name)
+            ref = {"name": "standard"}
+            declare(resources, Kind.TENANT, key, isolation="Strict", retentionPolicyRef=ref)
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+            assert ready(world) == [True, True]
+
+            await looks(world, resources, "bad", 4)
+            assert [image for _, image in host.restarts] == ["bad"]
+            assert sorted(ready(world)) == [False, True]
+
+            await looks(world, resources, "good", 4)
+            assert set(host.images.values()) == {"good"}
+            assert ready(world) == [True, True]
+            assert [image for _, image in host.restarts] == ["bad", "good", "good"]
