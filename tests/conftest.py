@@ -7,8 +7,9 @@ if it needs the API server, `redis` if it needs a real server, otherwise `unit`.
 import secrets
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
@@ -18,14 +19,18 @@ from memtenant.stores.fence import Term
 from memtenant.stores.matrix import MatrixProof, prove_matrix
 from memtenant.stores.nodes import NodeFacts
 from tests.support import servers, tiers
+from tests.support.clusters import Nodes
+from tests.support.clusters import cluster as redis_cluster
 from tests.support.controlplane import cluster as control_plane
 from tests.support.controlplane.cluster import Cluster
 from tests.support.kubelet import Image, Kubelet
 from tests.support.kubelet import running as running_kubelet
 from tests.support.processes import Unavailable
+from tests.support.sentinels import Watched, watched
 from tests.support.servers import Flavour, Options, Server
 
 StartServer = Callable[..., Server]
+Found = TypeVar("Found")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -144,6 +149,18 @@ def proven_once(
 
 
 @pytest.fixture(scope="session")
+def redis_sentinels() -> Callable[..., AbstractContextManager[Watched]]:
+    """`with redis_sentinels(flavour) as watched`: Sentinels over a primary and its replicas."""
+    return _where_it_runs(watched)
+
+
+@pytest.fixture(scope="session")
+def redis_clusters() -> Callable[..., AbstractContextManager[Nodes]]:
+    """`with redis_clusters(flavour) as nodes`: a Redis or Valkey Cluster."""
+    return _where_it_runs(redis_cluster)
+
+
+@pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A Kubernetes control plane for the whole run. Shared: keep to namespaces of your own."""
     try:
@@ -176,6 +193,21 @@ def kubelet(cluster: Cluster) -> Iterator[Kubelet]:
     }
     with running_kubelet(cluster.kubeconfig, images) as kubelet:
         yield kubelet
+
+
+def _where_it_runs(
+    start: Callable[..., AbstractContextManager[Found]],
+) -> Callable[..., AbstractContextManager[Found]]:
+    @contextmanager
+    def running(flavour: Flavour, **how: Any) -> Iterator[Found]:
+        try:
+            flavour.binary()
+        except Unavailable as missing:
+            tiers.cannot_run(str(missing))
+        with start(flavour, **how) as found:
+            yield found
+
+    return running
 
 
 def _started(

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -17,17 +18,19 @@ from tests.reconcile.at_work import STORE, Writer, nothing_lost, operating, user
 from tests.reconcile.conftest import Ground
 from tests.support import processes
 from tests.support.certificates import Authority
-from tests.support.clusters import Nodes, cluster, slot_of
+from tests.support.clusters import Nodes, slot_of
 from tests.support.servers import Flavour, Server
 
 AGENTS = ("one", "two")
 
 
 @pytest.fixture(scope="module", params=[Flavour.VALKEY_9, Flavour.REDIS_7], ids=str)
-def nodes(request: pytest.FixtureRequest) -> Iterator[Nodes]:
+def nodes(
+    request: pytest.FixtureRequest, redis_clusters: Callable[..., AbstractContextManager[Nodes]]
+) -> Iterator[Nodes]:
     """Three shards of a primary and a replica; by TLS where the program has it."""
     tls = Authority("tests") if request.param.speaks_tls else None
-    with cluster(request.param, tls=tls) as found:
+    with redis_clusters(request.param, tls=tls) as found:
         yield found
 
 

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -13,17 +14,19 @@ from tests.reconcile.at_work import STORE, Writer, nothing_lost, operating, user
 from tests.reconcile.conftest import Ground
 from tests.support import processes
 from tests.support.certificates import Authority
-from tests.support.sentinels import MASTER, Watched, watched
+from tests.support.sentinels import MASTER, Watched
 from tests.support.servers import Flavour
 
 AGENTS = tuple(f"agent-{number}" for number in range(8))
 
 
 @pytest.fixture(scope="module", params=[Flavour.VALKEY_9, Flavour.REDIS_7], ids=str)
-def trio(request: pytest.FixtureRequest) -> Iterator[Watched]:
+def trio(
+    request: pytest.FixtureRequest, redis_sentinels: Callable[..., AbstractContextManager[Watched]]
+) -> Iterator[Watched]:
     """Three Sentinels over a primary and two replicas; by TLS where the program has it."""
     tls = Authority("tests") if request.param.speaks_tls else None
-    with watched(request.param, tls=tls) as found:
+    with redis_sentinels(request.param, tls=tls) as found:
         yield found
 
 

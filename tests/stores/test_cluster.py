@@ -2,8 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -31,7 +31,7 @@ from tests.stores.operators import (
     next_term,
     settings_for,
 )
-from tests.support.clusters import Nodes, cluster
+from tests.support.clusters import Nodes
 from tests.support.servers import Flavour, Server
 
 ASKED = Address("10.0.0.9", 7000)
@@ -46,9 +46,11 @@ ff 10.0.0.6:7000@17000 master - 0 1 4 connected
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
+def nodes(
+    redis_clusters: Callable[..., AbstractContextManager[Nodes]],
+) -> Iterator[Nodes]:
     """Two shards, of which the first has a replica, and a node without slots."""
-    with cluster(Flavour.VALKEY_9, shards=2, replicas=0) as found:
+    with redis_clusters(Flavour.VALKEY_9, shards=2, replicas=0) as found:
         found.add(replica_of=found.servers[0])
         found.add()
         make_operator(*found.servers)

@@ -1,8 +1,8 @@
 """Sentinels: who is believed, and what an agent may do there."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -11,7 +11,7 @@ import redis
 from memtenant.errors import StoreRefused, StoreUnavailable
 from memtenant.stores import Address, Role, SentinelSettings, StoreAdmin
 from tests.stores.operators import INSTALLATION, make_operator, next_term, settings_for
-from tests.support.sentinels import MASTER, Watched, watched
+from tests.support.sentinels import MASTER, Watched
 from tests.support.servers import Flavour
 
 AGENTS = "memtenant-agents"
@@ -19,9 +19,11 @@ AGENTS_PASSWORD = "the-agents"
 
 
 @pytest.fixture(scope="module", params=[Flavour.VALKEY_9, Flavour.REDIS_7], ids=str)
-def trio(request: pytest.FixtureRequest) -> Iterator[Watched]:
+def trio(
+    request: pytest.FixtureRequest, redis_sentinels: Callable[..., AbstractContextManager[Watched]]
+) -> Iterator[Watched]:
     """Three Sentinels over a primary and two replicas, for the whole module."""
-    with watched(request.param) as found:
+    with redis_sentinels(request.param) as found:
         make_operator(*found.nodes)
         yield found
 

@@ -32,7 +32,13 @@ _MEANING = {
 _FIXTURES = {
     Tier.E2E: {"scene", "fragile_scene", "stage"},
     Tier.CLUSTER: {"cluster"},  # `namespace` and `kubelet` ask for it
-    Tier.REDIS: {"session_servers", "session_replicas", "start_server"},
+    Tier.REDIS: {
+        "redis_clusters",
+        "redis_sentinels",
+        "session_replicas",
+        "session_servers",
+        "start_server",
+    },
 }
 
 
