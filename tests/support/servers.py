@@ -268,8 +268,8 @@ class Server:
             "repl-diskless-sync-delay": "0",
             "enable-debug-command": "local",
             # Any node may have to follow one of the others.
-            "masteruser": self.admin_user,
-            "masterauth": self.admin_password,
+            "masteruser": (self.replica_of or self).admin_user,
+            "masterauth": (self.replica_of or self).admin_password,
         }
         if self.options.tls is not None:
             lines |= self._tls_lines(self.options.tls)
