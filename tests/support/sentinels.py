@@ -174,8 +174,11 @@ class Watched:
         """Wait until the node follows the primary."""
 
         def follows() -> bool:
-            with node.admin() as client:
-                facts = client.info("replication")
+            try:
+                with node.admin() as client:
+                    facts = client.info("replication")
+            except redis.ConnectionError:
+                return False  # Sentinels cut every client of a node that they change
             return bool(facts["role"] == "slave" and facts["master_link_status"] == "up")
 
         processes.wait_until(follows, what=f"{node.endpoint} as a replica", timeout=60)
