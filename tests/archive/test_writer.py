@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from memtenant.archive import ArchiveFolder, Result, SignedHead, verify
+from memtenant.archive import ArchiveFolder, FolderSigner, Result, SignedHead, verify
 from memtenant.audit.leaf import Verdict
-from memtenant.errors import ArchiveBusy, ArchiveInconsistent, KeyInvalid, SignerConflict
+from memtenant.errors import (
+    ArchiveBusy,
+    ArchiveInconsistent,
+    KeyInvalid,
+    ResourceUnavailable,
+    SignerConflict,
+)
 from tests.archive.making import LOG, NEIGHBOUR, Agent, Sealer
 
 
@@ -178,6 +185,43 @@ def test_of_two_that_seal_one_wins(sealer: Sealer) -> None:
         sealer.seal()
     with pytest.raises(ArchiveInconsistent):
         sealer.seal()
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_while_the_state_of_the_signer_is_away_entries_are_taken(
+    sealer: Sealer, monkeypatch: pytest.MonkeyPatch, moved: bool
+) -> None:
+    """An API server that is away is no reason to refuse agents, whether or not it moved the state
+    before it went."""
+    agent = Agent()
+    sealer.take(agent.some(3))
+    sealer.seal()
+    kept = sealer.reader.latest()
+    advance = FolderSigner.advance
+
+    def away(signer: FolderSigner, *heads: SignedHead | None) -> NoReturn:
+        if moved and len(heads) == 2:
+            advance(signer, *heads)
+        raise ResourceUnavailable("the API server does not answer")
+
+    sealer.take(agent.some(2))
+    monkeypatch.setattr(FolderSigner, "advance", away)
+    monkeypatch.setattr(FolderSigner, "load", away)
+    with pytest.raises(ResourceUnavailable):
+        sealer.seal()
+    monkeypatch.setattr(FolderSigner, "advance", advance)
+    neighbour = Agent(log_id=NEIGHBOUR)
+    assert sealer.take(agent.some(2)) == (2, 0, 0, 0)
+    assert sealer.take(neighbour.some(2), NEIGHBOUR) == (2, 0, 0, 0)
+    with pytest.raises(ResourceUnavailable):
+        sealer.seal()
+    assert sealer.take(agent.some(1)) == (1, 0, 0, 0)
+    monkeypatch.undo()
+    sealer.seal()
+    assert len(sealer.entries()) == 8
+    found = verify(sealer.reader, trusted=kept)
+    assert found.result is Result.GOOD
+    assert [log.sealed for log in found.logs if log.log_id == LOG] == [8]
 
 
 def test_without_the_state_of_the_signer_nothing_more_is_signed(sealer: Sealer) -> None:

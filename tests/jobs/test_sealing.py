@@ -10,17 +10,23 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import redis
 
-from memtenant.archive import ArchiveFolder, ArchiveReader, FolderSigner, verify
+from memtenant.archive import ArchiveFolder, ArchiveReader, FolderSigner, Taken, verify
 from memtenant.audit.leaf import Verdict
 from memtenant.clock import Clock
-from memtenant.errors import ArchiveBusy, ArchiveUnavailable, SignerConflict
-from memtenant.jobs.seal import StoreDrain
-from memtenant.stores.sealing import SealingStore
+from memtenant.errors import (
+    ArchiveBusy,
+    ArchiveUnavailable,
+    SignerConflict,
+    StoreUnavailable,
+)
+from memtenant.jobs.seal import Engine, StoreDrain
+from memtenant.stores.sealing import Page, SealingStore
 from memtenant.tenancy import keys
 from memtenant.tenancy.audited import Audited
 from memtenant.tenancy.endpoint import endpoint_from
@@ -236,6 +242,107 @@ async def test_an_entry_of_any_size_takes_no_sealer_down(valkey: Server, tmp_pat
     events = ArchiveReader.open(tmp_path / "archive").events(LOG)
     verdicts = [one.verdict for one in events]
     assert verdicts == [Verdict.GOOD, Verdict.OVERSIZED, Verdict.GOOD]
+
+
+@pytest.mark.parametrize("count", ["9" * 5000, "-3", "many"])
+async def test_what_an_agent_writes_for_its_dropped_events_takes_no_sealer_down(
+    valkey: Server, tmp_path: Path, count: str
+) -> None:
+    stores = await admit(valkey)
+    with valkey.admin() as admin:
+        admin.hset(keys.usage(ACME), "dropped", count)
+        async with sealer(tmp_path, stores) as sealing:
+            assert (await sealing.step()).failures == {}
+        assert admin.hget(REPORT, "dropped_seen") == b"0"
+
+
+async def test_counters_of_one_tenant_that_are_no_hash_hide_no_seal_of_the_others(
+    valkey: Server, tmp_path: Path
+) -> None:
+    """An agent may remove its tenant's counters, and put what it likes in their place."""
+    stores = await admit(valkey)
+    with valkey.admin() as admin:
+        admin.set(keys.usage(ACME), "x")
+        async with sealer(tmp_path, stores) as sealing:
+            assert (await sealing.step()).failures == {}
+        assert admin.hget(keys.STORE_SEALER, "beat_at") not in (None, b"0")
+
+
+async def test_many_large_entries_are_not_read_one_by_one(
+    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As each would cost a whole page of them, and every other tenant its heartbeat."""
+    stores = await admit(valkey)
+    reads = []
+    page = SealingStore.page
+
+    async def counted(store: SealingStore, log: str, most: int) -> Page:
+        reads.append(most)
+        return await page(store, log, most)
+
+    monkeypatch.setattr(SealingStore, "page", counted)
+    with valkey.admin() as admin:
+        admin.rpush(QUEUE, *(number.to_bytes(4, "big") * 2000 for number in range(4500)))
+        async with sealer(tmp_path, stores) as sealing:
+            assert (await sealing.step()).failures == {}
+        assert not admin.exists(QUEUE)
+    assert len(reads) < 50
+
+
+async def test_a_round_that_takes_long_leaves_nobody_without_a_heartbeat(
+    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Agents of one tenant flood its queue; those of another are refused 60 seconds after the
+    last heartbeat."""
+    late = TenantId("sales", "late")
+    stores = await admit(valkey, ACME, late)
+    moment, beats = [0.0], list[tuple[float, int]]()
+    clock = Clock(monotonic=lambda: moment[0])
+    take, beat = Engine.take, SealingStore.beat
+
+    async def slowly(engine: Engine, log: str, entries: list[bytes]) -> Taken:
+        moment[0] += 15
+        return await take(engine, log, entries)
+
+    async def noted(store: SealingStore, tenants: list[TenantId]) -> int:
+        beats.append((moment[0], len(tenants)))
+        return await beat(store, tenants)
+
+    monkeypatch.setattr(Engine, "take", slowly)
+    monkeypatch.setattr(SealingStore, "beat", noted)
+    with valkey.admin() as admin:
+        async with sealer(tmp_path, stores, clock=clock) as sealing:
+            await sealing.step()
+            for _ in range(3):
+                for tenant in (ACME, late):
+                    admin.rpush(keys.audit_queue(tenant), *[b"x" * 100] * 12_000)
+                await sealing.step()
+    times = [at for at, tenants in beats if tenants == 2]
+    assert max(after - before for before, after in pairwise(times)) <= 20
+
+
+async def test_a_trim_whose_answer_was_lost_is_no_loss(
+    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = await admit(valkey)
+    observed = Observed()
+    trim = SealingStore.trim
+
+    async def silent(store: SealingStore, log: str, page: Page) -> bool:
+        await trim(store, log, page)
+        raise StoreUnavailable("it did not answer in time")
+
+    async with sealer(tmp_path, stores, observed) as sealing:
+        await sealing.step()
+        with valkey.admin() as admin:
+            admin.rpush(QUEUE, *Agent(opened=now_opened()).some(10))
+            sealing._drains["shared"].left[LOG] = 10
+            monkeypatch.setattr(SealingStore, "trim", silent)
+            await sealing.step()
+            monkeypatch.undo()
+            assert (await sealing.step()).failures == {}
+            assert admin.hget(REPORT, "irregular_at") == b"0"
+    assert observed.counts["shrunk"] == 0
 
 
 async def test_of_two_sealers_of_an_archive_one_is_refused(valkey: Server, tmp_path: Path) -> None:

@@ -24,7 +24,13 @@ from memtenant.archive.tree import KEY_FILE, TREE_FOLDER, Tree, notes_name, publ
 from memtenant.audit.checkpoint import Checkpoint, SignedCheckpoint
 from memtenant.audit.leaf import NO_CHECKPOINT, TREE, LogRoot, Pruning, Seal, is_log_id
 from memtenant.crypto.signing import SigningKey
-from memtenant.errors import ArchiveInconsistent, ArchiveMalformed, MemtenantError, UsageError
+from memtenant.errors import (
+    ArchiveInconsistent,
+    ArchiveMalformed,
+    MemtenantError,
+    ResourceUnavailable,
+    UsageError,
+)
 
 __all__ = ["LogWriter", "Sealed", "Taken"]
 
@@ -80,6 +86,7 @@ class LogWriter:
         self._logs: OrderedDict[str, Log] = OrderedDict()
         self._lost: set[str] = set()
         self._prunings: dict[str, Pruning] = {}
+        self._in_doubt = False
         self.refused: dict[str, MemtenantError] = {}
 
     @classmethod
@@ -111,7 +118,8 @@ class LogWriter:
         """
         if not is_log_id(log_id):
             raise UsageError(f"{log_id!r} is no log: it is named by a tenant's id")
-        self._recovered()
+        if self._tree is None:
+            self._recovered()
         log = self._log(log_id)
         first = log.tail.size
         try:
@@ -155,17 +163,19 @@ class LogWriter:
         state is moved, and the checkpoint is published. Also where nothing was taken.
 
         Raises `SignerConflict` where another process sealed; the next call reads everything anew.
+        Where the signer's state cannot be reached (`ResourceUnavailable`), `take` goes on.
         """
         self._recovered()
         try:
             return self._seal(_milliseconds(now))
         except BaseException:
-            self._tree = None
+            if not self._in_doubt:
+                self._tree = None
             raise
 
     def close(self) -> None:
         """Write down what makes the next start fast."""
-        if self._tree is not None:
+        if self._tree is not None and not self._in_doubt:
             self._tree.remember(often=True)
             for log in self._logs.values():
                 log.remember()
@@ -195,7 +205,7 @@ class LogWriter:
         restated = self._restated(tree, prunings, {root.log_id for root in roots})
         tree.append([*roots, *restated, *prunings, seal], now)
         after = SignedHead(tree.tail.size, tree.tail.frontier.root(), seal.window)
-        self._state.advance(self._signed, after)
+        self._advance(after)
         self._signed = after
         note = self._note(after)
         publish(self._archive, note, now)
@@ -215,6 +225,15 @@ class LogWriter:
             tally.duplicates,
             tuple(prunings),
         )
+
+    def _advance(self, after: SignedHead) -> None:
+        try:
+            self._state.advance(self._signed, after)
+        except ResourceUnavailable:
+            # Whether it was moved is found out before the next seal. Entries are taken meanwhile:
+            # the logs are on the disk, whatever the tree says of them.
+            self._in_doubt = True
+            raise
 
     def _restated(
         self, tree: Tree, prunings: Sequence[Pruning], told: set[str]
@@ -250,13 +269,14 @@ class LogWriter:
 
     def _recovered(self) -> None:
         """Read everything anew, at the start and after something failed."""
-        if self._tree is not None:
+        if self._tree is not None and not self._in_doubt:
             return
+        signed = self._state.load()
+        self._tree, self._in_doubt = None, False
         self._logs.clear()
         self._lost.clear()
         self._prunings.clear()
         self.refused.clear()
-        signed = self._state.load()
         tree = Tree.open(self._archive, signed)
         if signed is not None and tree.seal is not None:
             publish(self._archive, self._note(signed), tree.seal.time)

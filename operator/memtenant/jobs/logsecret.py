@@ -20,7 +20,9 @@ __all__ = ["LOG_SECRET", "LogSecret", "read_or_make"]
 LOG_SECRET: Final = "memtenant-log"  # noqa: S105 - a Secret's name
 
 _KEY, _ORIGIN, _HEAD = "key", "origin", "head"
-_PATIENCE = 60.0
+_PATIENCE = 20.0
+"""Seconds for an API server that does not answer: the engine's thread waits, and heartbeats with
+it, of which agents miss the next for a minute."""
 
 T = TypeVar("T")
 

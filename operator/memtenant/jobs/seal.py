@@ -8,7 +8,7 @@ that the archive took; a round without entries writes to the archive too, to see
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -38,6 +38,10 @@ PAGE = 5000
 
 MOST_A_ROUND = 100_000
 """Entries of one queue before the next queue has its turn."""
+
+_TURN = 2.0
+"""Seconds after which it is the next queue's turn, whatever is left: an agent may fill its own with
+what takes long to judge."""
 
 BEAT_EVERY = 10.0
 """Seconds between two heartbeats: agents are refused 60 seconds after the last."""
@@ -208,8 +212,13 @@ class StoreDrain:
         self.audited = {one.log: one.audited for one in roster.queues if one.audited is not None}
         self.left = {one.log: self.left.get(one.log, 0) for one in roster.queues}
         drained = Drained(unreadable=roster.unreadable)
+        since, looked_at = self.clock.monotonic(), set[str]()
         for queue in roster.queues:
             drained = await self._drain(queue, drained)
+            looked_at.add(queue.log)
+            if self.clock.monotonic() - since >= BEAT_EVERY:
+                await self._beat_meanwhile(looked_at, drained.refused)
+                since = self.clock.monotonic()
         self.failure = None
         await self._beat(drained.refused)
         await self._tell_logs(roster)
@@ -218,9 +227,11 @@ class StoreDrain:
     async def _drain(self, queue: Queue, drained: Drained) -> Drained:
         report = await self._report(queue.log)
         shrunk = queue.length < self.left[queue.log]
-        taken_here = 0
+        taken_here, until = 0, self.clock.monotonic() + _TURN
         try:
             while taken_here < min(queue.length, MOST_A_ROUND):
+                if taken_here and self.clock.monotonic() >= until:
+                    break
                 page = await self.store.page(queue.log, PAGE)
                 if not page.entries:
                     break
@@ -235,6 +246,9 @@ class StoreDrain:
                     irregular_at=self._now() if irregular else report.irregular_at,
                 )
                 self.seen[queue.log] = report
+                # Before it is tried: whether a trim whose answer is lost was done, nobody knows.
+                least = queue.length - taken_here - len(page.entries)
+                self.left[queue.log] = min(self.left[queue.log], max(least, 0))
                 if not await self.store.trim(queue.log, page):
                     shrunk = True
                     break
@@ -258,15 +272,32 @@ class StoreDrain:
             self.seen[log] = LogReport.from_fields(fields)
         return self.seen[log]
 
-    async def _beat(self, refused: Iterable[str]) -> None:
-        """All tenants every `BEAT_EVERY` seconds; those that are new at once: their agents wait."""
-        if self.engine.refuses:
-            return
-        live = frozenset(
+    def _live(self, refused: Iterable[str]) -> frozenset[TenantId]:
+        return frozenset(
             TenantId.parse(log)
             for log, audited in self.audited.items()
             if not audited.closing and log not in refused
         )
+
+    async def _beat_meanwhile(self, looked_at: Collection[str], refused: Iterable[str]) -> None:
+        """In a round that takes long, which is no reason to refuse anybody: of who had a heartbeat
+        before, and whose queue was looked at by now."""
+        if self.engine.refuses:
+            return
+        chosen = {
+            tenant
+            for tenant in self._live(refused)
+            if tenant in self._beaten_for or str(tenant) in looked_at
+        }
+        await self.engine.try_archive()
+        self._beat_at = await self.store.beat(sorted(chosen))
+        await self.tell_sealer()
+
+    async def _beat(self, refused: Iterable[str]) -> None:
+        """All tenants every `BEAT_EVERY` seconds; those that are new at once: their agents wait."""
+        if self.engine.refuses:
+            return
+        live = self._live(refused)
         moment = self.clock.monotonic()
         due = moment - self._beaten >= BEAT_EVERY
         chosen = live if due else live - self._beaten_for

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from memtenant.crypto.audit_keys import INSTALLATION_LOG
@@ -40,6 +40,10 @@ _MOST_BYTES = 32 << 20
 _BEGINNING = 9000
 """More than an entry of the log may have, so that it is told as what it is: oversized."""
 
+_FEWER = 20
+"""How many times fewer entries are asked for where so many are too large."""
+
+_LONGEST_NUMBER = 18
 _BATCH = 100
 _TRIES = 5
 _AWAY = frozenset(
@@ -162,8 +166,10 @@ class SealingStore:
 
     async def dropped(self, tenants: Sequence[TenantId]) -> dict[TenantId, int]:
         """How many events of the tenants the server counted and did not write, while nobody drained
-        and they were to go on."""
-        found = await self._run([("HGET", keys.usage(tenant), "dropped") for tenant in tenants])
+        and they were to go on. An agent may put anything in the place of that count, or of the
+        hash: that is 0, and no other tenant's trouble."""
+        found = await self._replies([("HGET", keys.usage(tenant), "dropped") for tenant in tenants])
+        await self._refuse(reply for reply in found if not _is_wrong_type(reply))
         return {tenant: _number(count) for tenant, count in zip(tenants, found, strict=True)}
 
     async def page(self, log: str, most: int) -> Page:
@@ -176,7 +182,7 @@ class SealingStore:
             reply = (await self._run([("LRANGE", queue_of(log), 0, most - 1)]))[0]
         except _TooMuch as much:
             if most > 1:
-                return await self.page(log, 1)
+                return await self.page(log, max(most // _FEWER, 1))
             return Page((much.beginning,), cut=True)
         entries = reply if isinstance(reply, list) else []
         return Page(tuple(one for one in entries if isinstance(one, bytes)))
@@ -233,7 +239,24 @@ class SealingStore:
     async def _run(
         self, commands: Sequence[Sequence[Word]], *, at: str | None = None
     ) -> list[object]:
-        """The replies, of each command from where its key is, or all from where ``at`` is."""
+        """The replies, of each command from where its key is, or all from where ``at`` is. Raises
+        what one of them was refused with."""
+        replies = await self._replies(commands, at=at)
+        await self._refuse(replies)
+        return replies
+
+    async def _refuse(self, replies: Iterable[object]) -> None:
+        for reply in replies:
+            if isinstance(reply, ErrorReply):
+                seed = self._seed()
+                where = f"{seed.host}:{seed.port}"
+                await self.close()
+                raise _refusal(where, reply)
+
+    async def _replies(
+        self, commands: Sequence[Sequence[Word]], *, at: str | None = None
+    ) -> list[object]:
+        """And refusals among them."""
         replies: list[object] = [None] * len(commands)
         waiting = list(range(len(commands)))
         for _ in range(MOST_MOVES):
@@ -248,12 +271,6 @@ class SealingStore:
             waiting = list(range(len(commands))) if moved and at is not None else moved
             if not waiting or commands[0][0] == "MULTI":
                 break
-        for reply in replies:
-            if isinstance(reply, ErrorReply):
-                seed = self._seed()
-                where = f"{seed.host}:{seed.port}"
-                await self.close()
-                raise _refusal(where, reply)
         return replies
 
     def _by_node(
@@ -387,6 +404,10 @@ def _refusal(where: str, reply: ErrorReply) -> StoreUnavailable | StoreRefused:
     return StoreRefused(f"{where} refused a command of the sealer: {reply.code or 'ERR'}")
 
 
+def _is_wrong_type(reply: object) -> bool:
+    return isinstance(reply, ErrorReply) and reply.code == "WRONGTYPE"
+
+
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "replace")
 
@@ -399,7 +420,10 @@ def _pairs(reply: object) -> list[tuple[bytes, bytes]]:
 def _number(reply: object) -> int:
     if isinstance(reply, int):
         return reply
-    return int(reply) if isinstance(reply, bytes) and reply.isdigit() else 0
+    # Python refuses to read a number of thousands of digits.
+    if not isinstance(reply, bytes) or not reply.isdigit() or len(reply) > _LONGEST_NUMBER:
+        return 0
+    return int(reply)
 
 
 def _milliseconds(reply: object) -> int:
