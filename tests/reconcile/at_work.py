@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+import redis
+
 from memtenant import Message, Options, Tenant
 from memtenant.errors import MemtenantError, NotDurable, StoreUnavailable
 from memtenant.memory.source import BindingSource
@@ -86,6 +88,14 @@ def users_of(node: Server) -> dict[str, object]:
             for name in map(str, admin.acl_users())
             if name.startswith("mt.support.")
         }
+
+
+def has_users(node: Server, users: dict[str, object]) -> bool:
+    """Whether these are on the node, as far as it answers."""
+    try:
+        return users_of(node) == users
+    except redis.ConnectionError:
+        return False
 
 
 async def nothing_lost(writers: list[Writer]) -> None:

@@ -10,7 +10,15 @@ import pytest
 
 from memtenant.api.store import AclState, NodeRole, StoreFlavour
 from memtenant.tenancy.binding import Binding
-from tests.reconcile.at_work import STORE, Writer, nothing_lost, operating, users_of, written
+from tests.reconcile.at_work import (
+    STORE,
+    Writer,
+    has_users,
+    nothing_lost,
+    operating,
+    users_of,
+    written,
+)
 from tests.reconcile.conftest import Ground
 from tests.support import processes
 from tests.support.certificates import Authority
@@ -89,7 +97,7 @@ async def test_agents_go_on_over_a_failover_and_lose_nothing_acknowledged(
         former.start()  # with the users of its configuration alone: none of ours
         await asyncio.to_thread(trio.wait_for_replica, former)
         await asyncio.to_thread(
-            processes.wait_until, lambda: users_of(former) == before, what="its users"
+            processes.wait_until, lambda: has_users(former, before), what="its users"
         )
         await written(writers, 3)
         stop.set()

@@ -15,6 +15,7 @@ from memtenant.crypto.primitives import new_key
 from memtenant.errors import StoreUnavailable
 from memtenant.jobs.link import LiveTenant, StoreLink
 from memtenant.jobs.rewrap import rewrap
+from memtenant.resources.port import ObjectKey
 from memtenant.rules.keymotion import KeyStage, MovingKeys
 from memtenant.rules.quota import Limits, QuotaState
 from memtenant.stores import StoreAdmin
@@ -50,7 +51,9 @@ def versions(server: Server, tenant: TenantId) -> set[int]:
 @asynccontextmanager
 async def linked(server: Server, **moving: MovingKeys | None) -> AsyncIterator[StoreLink]:
     async with leading(server) as admin:
-        link = StoreLink("shared", "", admin, settings_for(server).endpoint, facts=admin.facts)
+        key = ObjectKey.store("shared")
+        where = settings_for(server).endpoint
+        link = StoreLink("shared", "shared", key, "", admin, where, facts=admin.facts)
         for name, found in moving.items():
             tenant = ACME if name == "acme" else GLOBEX
             link.tenants[tenant] = LiveTenant((), Limits(1, 1), QuotaState(), keys=found)

@@ -9,6 +9,7 @@ asynchronous tests use them alike:
 """
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import struct
@@ -172,7 +173,8 @@ class _Connection:
         """End both sides with a TCP reset; what was not sent yet is lost."""
         for writer in self._writers():
             if (raw := writer.get_extra_info("socket")) is not None:  # None: it is closed already
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                with contextlib.suppress(OSError):  # it was closed a moment ago
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             writer.transport.abort()
 
     def abort(self) -> "asyncio.Task[Any]":
