@@ -15,10 +15,11 @@ from memtenant.errors import (
     ArchiveBusy,
     ArchiveInconsistent,
     KeyInvalid,
+    KeyUnavailable,
     ResourceUnavailable,
     SignerConflict,
 )
-from tests.archive.making import LOG, NEIGHBOUR, Agent, Sealer
+from tests.archive.making import LOG, NEIGHBOUR, ORIGIN, Agent, Sealer
 
 
 @pytest.fixture
@@ -185,6 +186,23 @@ def test_of_two_that_seal_one_wins(sealer: Sealer) -> None:
         sealer.seal()
     with pytest.raises(ArchiveInconsistent):
         sealer.seal()
+
+
+def test_a_batch_of_nothing_but_nonsense_is_known_when_it_comes_again(sealer: Sealer) -> None:
+    """As after a sealer that was killed before it shortened the queue."""
+    nonsense = [number.to_bytes(4, "big") for number in range(5000)]
+    assert sealer.take(nonsense) == (0, 5000, 0, 0)
+    assert sealer.take(nonsense) == (0, 0, 0, 5000)
+    sealer.reopen()
+    assert sealer.take(nonsense) == (0, 0, 0, 5000)
+
+
+def test_a_key_that_signed_and_is_gone_is_not_replaced(sealer: Sealer) -> None:
+    sealer.seal()
+    (sealer.signer_folder / "key").unlink()
+    with pytest.raises(KeyUnavailable, match="restore it from a backup"):
+        sealer.signer.key(ORIGIN)
+    assert not (sealer.signer_folder / "key").exists()
 
 
 @pytest.mark.parametrize("moved", [False, True])

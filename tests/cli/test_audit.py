@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from memtenant.audit import Deed, Operation, Voice
+from memtenant.audit import OPERATOR, Deed, Event, Operation, Turn, Voice
 from tests.archive.making import LOG, NEIGHBOUR, Agent, Sealer, key
 from tests.cli.program import Program
 
@@ -98,6 +98,21 @@ def test_what_the_operator_tells_is_shown_as_it_says_it(program: Program, sealer
     assert '"matter": "case-7"' in program.do("audit", "events", LOG).out
     exported = json.loads(program.do("audit", "export", LOG).out.splitlines()[-1])
     assert (exported["activity_id"], exported["activity_name"]) == (99, "HoldSet")
+
+
+def test_what_an_agent_pushes_in_the_operators_name_tells_nothing(
+    program: Program, sealer: Sealer
+) -> None:
+    turn = Turn(b"somebody", 1)
+    for detail in (b'{"keys":7}', b"[" * 3900):
+        event = Event(
+            Operation.PURGED, OPERATOR, 0, *turn, 1, bytes(16), bytes(16), bytes(16), detail
+        )
+        sealer.take([event.to_bytes(key(LOG, "triage", 1)) + b"O" + bytes(11)])
+    sealer.seal()
+    lines = program.do("audit", "events", LOG, "-o", "json").out.splitlines()
+    pushed = [one for one in map(json.loads, lines) if one.get("operation") == "Purged"]
+    assert [(one["verdict"], "told" in one) for one in pushed] == [("UnknownBinding", False)] * 2
 
 
 def test_the_export_is_of_ocsf(program: Program, kept: Path, tmp_path: Path) -> None:

@@ -179,6 +179,23 @@ async def test_months_that_are_older_than_they_are_kept_go(valkey: Server, tmp_p
     assert [one.first for one in found.logs if one.log_id == LOG] == [2]
 
 
+async def test_a_sealer_whose_clock_is_ahead_lets_no_month_go(
+    valkey: Server, tmp_path: Path
+) -> None:
+    stores = await admit(valkey)
+    with valkey.admin() as admin:
+        kept = Audited(60, keep_months=12)
+        admin.hset(keys.STORE_AUDITED, str(ACME), kept.to_json())
+        admin.rpush(QUEUE, *Agent(opened=now_opened()).some(2))
+        async with sealer(tmp_path, stores) as sealing:
+            await sealing.step()
+        ahead = Period(7, "y").after(datetime.now(UTC))
+        async with sealer(tmp_path, stores, clock=Clock(now=lambda: ahead)) as sealing:
+            for _ in range(2):
+                assert (await sealing.step()).failures == {}
+    assert len(sealed_entries(tmp_path)) == 2
+
+
 async def test_a_tenant_that_is_gone_gets_no_limits_back(valkey: Server, tmp_path: Path) -> None:
     stores = await admit(valkey)
     with valkey.admin() as admin:

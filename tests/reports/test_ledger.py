@@ -150,3 +150,13 @@ def test_what_is_wrong_in_the_log_counts_in_the_period_in_which_it_was_sealed() 
             told.add(SealedEntry(WHERE, at, verdict, b"whatever"))
     events = told.result()
     assert (events.gaps, events.bad, events.forged) == (3, 2, 1)
+
+
+def test_an_event_of_no_known_operation_is_one_that_is_wrong() -> None:
+    """Its agent may put any number there, and its MAC is right."""
+    told = ledger((1, 5))
+    raw = bytearray(event(Operation.APPEND).to_bytes(KEY))
+    raw[1] = 0xFE
+    told.add(sealed(bytes(raw)))
+    appended(told, 5)
+    assert (told.result().bad, found(told).covered) == (1, 5)

@@ -85,7 +85,8 @@ def as_data(one: SealedEntry | SealedGap) -> dict[str, object]:
     if read is None:
         return shown | {"raw": one.raw.hex()}
     entry, event = read
-    told = _told(event)
+    # What somebody else pushed under the operator's name tells nothing.
+    told = _told(event) if one.verdict is Verdict.GOOD else None
     return shown | {
         "operation": event.operation.name.title().replace("_", ""),
         "agent": event.agent,
@@ -154,7 +155,7 @@ def _told(event: Event) -> object:
         return None
     try:
         return json.loads(event.detail)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

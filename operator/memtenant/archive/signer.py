@@ -13,7 +13,7 @@ from typing import Protocol, Self
 
 from memtenant.audit.merkle import HASH_BYTES
 from memtenant.crypto.signing import SigningKey
-from memtenant.errors import ArchiveUnavailable, KeyInvalid, SignerConflict
+from memtenant.errors import ArchiveUnavailable, KeyInvalid, KeyUnavailable, SignerConflict
 from memtenant.tenancy.document import DocumentInvalid, canonical_json, read_json
 
 __all__ = ["FolderSigner", "SignedHead", "SignerState"]
@@ -71,10 +71,16 @@ class FolderSigner:
 
     def key(self, origin: str) -> SigningKey:
         """The log's key, made at the first call with the name ``origin``; later it has the name
-        that it was made with."""
+        that it was made with. `KeyUnavailable` where it is gone although it signed something."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self._file("key").exists():
+                if self._file("head").exists():
+                    raise KeyUnavailable(
+                        f"{self._file('key')} is gone, and something was signed with it: restore "
+                        "it from a backup. No new key is made in its place: nobody would know "
+                        "whose log it is"
+                    )
                 self._write("origin", origin.encode())
                 self._write("key", SigningKey.new(origin).secret)
             return SigningKey(self._file("origin").read_text(), self._file("key").read_bytes())

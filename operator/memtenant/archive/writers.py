@@ -38,7 +38,9 @@ DAY: Final = 86_400_000
 MOST_PENDING: Final = 8
 """Refusals and conflicts of one counter that are known without asking the archive."""
 
-_MOST_ODD: Final = 4096
+_MOST_ODD: Final = 10_000
+"""More than are taken at a time: a batch of nothing else is known when it comes again."""
+
 NUMBERS: Final = struct.Struct(">8sIH")
 """Writer, counter and count, from byte 6 of an event on."""
 

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from memtenant.archive import Archive, LogWriter, MacKeys, Sealed, Taken
@@ -142,10 +143,11 @@ class Engine:
         """How many leaves a log has."""
         return await self._run(lambda: self._opened().size(log))
 
-    async def prune(self, kept: Mapping[str, int]) -> tuple[str, ...]:
+    async def prune(self, kept: Mapping[str, int], store_time: datetime) -> tuple[str, ...]:
         """Let months of logs go that are older than so many months; of which logs there were any.
-        They go with the next seal."""
-        now = self._clock.now()
+        They go with the next seal. Nothing brings them back, so it is the sealer's clock and the
+        store's that say so: of two, one may be years ahead."""
+        now = min(self._clock.now(), store_time)
 
         def work() -> tuple[str, ...]:
             writer = self._opened()
@@ -356,6 +358,11 @@ class StoreDrain:
         """The logs whose old months are to go, and how many stay."""
         found = {log: audited.keep_months for log, audited in self.audited.items()}
         return {log: months for log, months in found.items() if months is not None}
+
+    @property
+    def store_time(self) -> datetime:
+        """The store's clock at the last heartbeat; 1970 before the first."""
+        return datetime.fromtimestamp(self._beat_at / 1000, UTC)
 
     async def say_trouble(self, error: MemtenantError) -> None:
         """Say on the store why nothing is drained; without a heartbeat, which says that it is."""

@@ -220,11 +220,9 @@ class Sealing:
         now = self._clock.monotonic()
         if self._pruned_at is not None and now - self._pruned_at < _PRUNE_EVERY:
             return
-        kept: dict[str, int] = {}
         for drain in self._drains.values():
-            kept |= drain.kept_months()
-        for log in await self._engine.prune(kept):
-            _log.info("months of the log of %s that are older than they are kept go", log)
+            for log in await self._engine.prune(drain.kept_months(), drain.store_time):
+                _log.info("months of the log of %s that are older than they are kept go", log)
         self._pruned_at = now
 
     async def _failed(self, name: str, error: MemtenantError, step: Step) -> None:

@@ -104,8 +104,12 @@ class EventLedger:
         if leaf.verdict is not Verdict.GOOD:
             self._bad += lately
             return
-        entry = leaf.entry()
-        event = Event.parse(entry.event)
+        try:
+            entry, event = leaf.entry(), leaf.event()
+        except AuditEventMalformed:
+            # Its MAC is right, and its operation is none that this version knows.
+            self._bad += lately
+            return
         self._first = min(self._first or entry.time, entry.time)
         self._last = max(self._last, entry.time)
         self._count(entry, event)
