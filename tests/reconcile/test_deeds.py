@@ -10,7 +10,7 @@ from memtenant import Message
 from memtenant.audit import Operation
 from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.errors import StoreUnavailable
-from memtenant.reconcile.once import local_world, settle
+from memtenant.reconcile.once import fill, local_world, settle
 from memtenant.reconcile.prepare import ROTATE_ANNOTATION, ROTATE_KEYS_ANNOTATION
 from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.resources.port import ObjectKey
@@ -195,3 +195,23 @@ async def test_nothing_is_told_where_nobody_is_audited(ground: Ground) -> None:
     with ground.server.admin() as admin:
         names = (keys.INSTALLATION_QUEUE, keys.STORE_TOLD, keys.STORE_AUDITED)
         assert admin.exists(*names, keys.audit_queue(ACME)) == 0
+
+
+async def test_the_end_of_a_tenant_whose_record_is_gone_is_told_and_its_queue_closes(
+    scene: Scene,
+) -> None:
+    resources = scene.ground.resources
+    scene.ground.tenant("acme", deletionPolicy="Delete")
+    await told_by(scene)
+    async with local_world(resources) as world:
+        await settle(world)
+        record = await resources.get_secret(resources.home, "support.acme-keyring")
+        assert record is not None
+        await resources.delete_secret(record)
+        resources.delete(TENANT)
+        await fill(world.mirror, resources)
+        await WorldReconciler(world).reconcile(TENANT, "1")
+    entry = scene.entry()
+    assert entry is not None
+    assert entry.closing
+    assert operations(await scene.deeds()) == [Operation.DEPROVISIONED, Operation.PURGED]

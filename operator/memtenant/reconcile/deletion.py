@@ -150,7 +150,9 @@ async def _remove_unrecorded(world: World, declared: Declared, tenant: TenantId)
     if policy is DeletionPolicy.RETAIN or await _obstacle(world, lost, policy, link, declared):
         return
     await _revoke(world, link, tenant, lost)
-    await link.admin.purge([tenant])
+    await tell_ended(world, link, tenant, policy.value, declared)
+    removed = await link.admin.purge([tenant])
+    await tell_purged(world, link, tenant, removed[tenant], policy.value)
     await _tell(world, declared, policy, link.store)
 
 
