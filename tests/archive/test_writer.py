@@ -296,3 +296,27 @@ def test_the_key_of_the_log_is_for_its_owner_alone(sealer: Sealer) -> None:
     secret = (sealer.signer_folder / "key").read_bytes()
     for file in sealer.root.rglob("*"):
         assert not file.is_file() or secret not in file.read_bytes()
+
+
+@pytest.mark.parametrize("rest", range(7))
+def test_nonsense_with_a_writers_name_in_it_is_no_entry_of_the_writer(
+    sealer: Sealer, rest: int
+) -> None:
+    agent = Agent()
+    entries = agent.some(3)
+    sealer.take(entries)
+    assert sealer.take([b"\xe1" + bytes(5) + agent.writer + bytes(rest)]) == (0, 1, 0, 0)
+    sealer.reopen()
+    assert sealer.take(entries[:2]) == (0, 0, 0, 2)
+    assert sealer.take([agent.entry(2, "R")]) == (1, 0, 0, 0)
+
+
+def test_an_agent_that_uses_up_the_counters_of_another_makes_no_forger_of_it(
+    sealer: Sealer,
+) -> None:
+    """Who reads a conversation sees which writers its records have."""
+    honest, liar = Agent(), Agent(name="liar")
+    sealer.take(honest.some(3))
+    sealer.take([liar.entry(4), liar.entry(5), liar.entry(2**32 - 1)])
+    assert sealer.take(honest.some(3)) == (3, 0, 0, 0)
+    assert sealer.take([honest.entry(4, detail=b"other")]) == (0, 1, 0, 0)

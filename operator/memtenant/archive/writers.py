@@ -55,6 +55,7 @@ _APPEND: Final = 0x01
 
 _ENTRY: Final = 9
 """Where the entry begins in its leaf."""
+_OF_AGENTS: Final = frozenset({Verdict.GOOD, Verdict.FORGED})
 _WRITER: Final = slice(_ENTRY + 6, _ENTRY + 14)
 
 
@@ -75,12 +76,14 @@ NEVER_HEARD: Final = Standing(0, b"", (), 0)
 
 
 class Sighting(NamedTuple):
-    """What of an entry tells it from others. ``mark``: its MAC and its outcome."""
+    """What of an entry tells it from others. ``mark``: its MAC and its outcome. ``agent``: who
+    says that it did it; of two agents that name one writer, neither is the other's forgery."""
 
     writer: bytes
     first: int
     last: int
     mark: bytes
+    agent: bytes
 
     @property
     def is_done(self) -> bool:
@@ -92,7 +95,7 @@ def sighting(entry: bytes) -> Sighting:
     """Of an entry that is an event, whatever its MAC."""
     writer, first, count = NUMBERS.unpack_from(entry, 6)
     last = min(first + count - 1, LAST_COUNTER) if count > 1 and entry[1] == _APPEND else first
-    return Sighting(writer, first, last, entry[-28:-11])
+    return Sighting(writer, first, last, entry[-28:-11], entry[69 : 69 + entry[68]])
 
 
 def odd_id(entry: bytes) -> bytes:
@@ -108,10 +111,12 @@ def sightings(leaves: Iterable[bytes], wanted: Mapping[bytes, Range]) -> list[by
             if leaf[8:16] in wanted:
                 found.append(leaf)
             continue
+        if leaf[8] not in _OF_AGENTS:
+            continue  # it may be of any length
         counters = wanted.get(leaf[_WRITER])
         if counters is None:
             continue
-        _, first, last, _ = sighting(leaf[_ENTRY:])
+        _, first, last, _, _ = sighting(leaf[_ENTRY:])
         if first <= counters[1] and last >= counters[0]:
             found.append(leaf)
     return found
@@ -171,7 +176,7 @@ class Writers:
 
     def advance(self, seen: Sighting, heard: int) -> None:
         """An entry of the writer was sealed."""
-        writer, first, last, mark = seen
+        writer, first, last, mark, _ = seen
         before = self.known.get(writer, NEVER_HEARD)
         if seen.is_done:
             if last > before.top:
@@ -188,13 +193,13 @@ class History:
 
     def __init__(self) -> None:
         self._marks: set[tuple[bytes, bytes]] = set()
-        self._spans: dict[bytes, tuple[list[int], list[int]]] = {}
+        self._spans: dict[tuple[bytes, bytes], tuple[list[int], list[int]]] = {}
         self._writers = Writers(most=2**62)
 
     def add(self, leaves: Iterable[bytes]) -> None:
         """Leaves in their order."""
         for leaf in leaves:
-            if leaf[1] == 1 and leaf[8] in (Verdict.GOOD, Verdict.FORGED):
+            if leaf[1] == 1 and leaf[8] in _OF_AGENTS:
                 self._marks.add(self._seen(leaf))
                 if leaf[8] == Verdict.GOOD:
                     self._cover(sighting(leaf[_ENTRY:]))
@@ -209,8 +214,8 @@ class History:
         return (seen.writer, seen.mark) in self._marks
 
     def covers(self, seen: Sighting) -> bool:
-        """Whether one of its counters was used for what was done."""
-        firsts, lasts = self._spans.get(seen.writer, ([], []))
+        """Whether one of its counters was used by its agent for what was done."""
+        firsts, lasts = self._spans.get((seen.writer, seen.agent), ([], []))
         place = bisect_right(firsts, seen.last)
         return place > 0 and lasts[place - 1] >= seen.first
 
@@ -221,7 +226,7 @@ class History:
     def _cover(self, seen: Sighting) -> None:
         if not seen.is_done:
             return
-        firsts, lasts = self._spans.setdefault(seen.writer, ([], []))
+        firsts, lasts = self._spans.setdefault((seen.writer, seen.agent), ([], []))
         place = bisect_right(firsts, seen.first)
         firsts.insert(place, seen.first)
         lasts.insert(place, seen.last)
