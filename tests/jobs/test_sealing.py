@@ -273,6 +273,21 @@ async def test_what_an_agent_writes_for_its_dropped_events_takes_no_sealer_down(
         assert admin.hget(REPORT, "dropped_seen") == b"0"
 
 
+async def test_a_count_of_dropped_events_that_is_megabytes_takes_no_sealer_down(
+    valkey: Server, tmp_path: Path
+) -> None:
+    others = [TenantId("sales", f"t{number}") for number in range(5)]
+    stores = await admit(valkey, ACME, *others)
+    with valkey.admin() as admin:
+        admin.hset(keys.usage(ACME), "dropped", b"7" * (33 << 20))
+        admin.hset(keys.usage(others[3]), "dropped", "4")
+        async with sealer(tmp_path, stores) as sealing:
+            assert (await sealing.step()).failures == {}
+            assert (await sealing.step()).failures == {}
+        assert admin.hget(REPORT, "dropped_seen") == b"0"
+        assert admin.hget(keys.sealer_report(others[3]), "dropped_seen") == b"4"
+
+
 async def test_counters_of_one_tenant_that_are_no_hash_hide_no_seal_of_the_others(
     valkey: Server, tmp_path: Path
 ) -> None:

@@ -90,11 +90,11 @@ class Page:
     cut: bool = False
 
 
-class _TooMuch(Exception):
+class _TooMuch(StoreRefused):
     """More than `_MOST_BYTES` came; ``beginning`` are the first of them."""
 
     def __init__(self, beginning: bytes) -> None:
-        super().__init__("the answer is too large")
+        super().__init__(f"The store's answer has more than {_MOST_BYTES} bytes")
         self.beginning = beginning
 
 
@@ -168,7 +168,14 @@ class SealingStore:
         """How many events of the tenants the server counted and did not write, while nobody drained
         and they were to go on. An agent may put anything in the place of that count, or of the
         hash: that is 0, and no other tenant's trouble."""
-        found = await self._replies([("HGET", keys.usage(tenant), "dropped") for tenant in tenants])
+        asked = [("HGET", keys.usage(tenant), "dropped") for tenant in tenants]
+        try:
+            found = await self._replies(asked)
+        except _TooMuch:
+            if len(tenants) == 1:
+                return {tenants[0]: 0}
+            half = len(tenants) // 2
+            return await self.dropped(tenants[:half]) | await self.dropped(tenants[half:])
         await self._refuse(reply for reply in found if not _is_wrong_type(reply))
         return {tenant: _number(count) for tenant, count in zip(tenants, found, strict=True)}
 
