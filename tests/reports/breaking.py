@@ -61,6 +61,7 @@ async def an_old_record(scene: Scene) -> None:
 async def anybody_gets_in(scene: Scene) -> None:
     with scene.server.admin() as admin:
         admin.execute_command("ACL", "SETUSER", "default", "on", "nopass", "+ping")
+        admin.execute_command("ACL", "SETUSER", "guest", "on", "nopass", "+ping")
 
 
 async def a_user_may_more(scene: Scene) -> None:
@@ -108,6 +109,10 @@ async def a_byte_of_the_archive(scene: Scene) -> None:
     segment.write_bytes(data)
 
 
+async def the_log_of_a_tenant(scene: Scene) -> None:
+    shutil.rmtree(scene.archive / "logs" / str(ACME))
+
+
 async def time_goes_by(scene: Scene) -> None:
     scene.ahead = timedelta(days=500)
 
@@ -142,6 +147,10 @@ async def a_changed_spec(scene: Scene) -> None:
     scene.ground.tenant("acme", quota={"memory": "64Mi"})
 
 
+async def a_changed_store(scene: Scene) -> None:
+    scene.ground.store(default=True)
+
+
 def held() -> dict[str, Any]:
     since = rfc3339(datetime.fromisoformat("2026-01-01T00:00:00+00:00"))
     return {"legalHolds": [{"matter": "SEC-1", "since": since, "tenantSelector": {}}]}
@@ -152,7 +161,8 @@ BREAKS = (
     Break("NoForbiddenData", "CardVerification", a_verification_code, "store"),
     Break("PersonalDataMasked", "Email that is not masked", an_address, "store"),
     Break("KeptWithinPeriod", "records of content older than", an_old_record, "store"),
-    Break("DefaultUserOff", "lets anybody in", anybody_gets_in, "store"),
+    Break("DefaultUserOff", "default on", anybody_gets_in, "store"),
+    Break("DefaultUserOff", "guest on", anybody_gets_in, "store"),
     Break("UniqueUsers", "a user for anybody", anybody_gets_in, "store"),
     Break("LeastPrivilege", "+keys", a_user_may_more, "store"),
     Break("Audited", "leave no event", the_audit_is_off, "store"),
@@ -161,12 +171,14 @@ BREAKS = (
     Break("AuditCovers", "records without an event: 1/", an_event_that_was_taken, "log"),
     Break("AuditCovers", "that are gone", a_record_that_was_taken, "log"),
     Break("LogVerifies", "support.acme", a_byte_of_the_archive, "archive"),
+    Break("LogVerifies", "were sealed", the_log_of_a_tenant, "archive gone"),
     Break("ErasuresCompleted", "not within 1mo", a_person_asks_to_be_forgotten, "time"),
     Break("CredentialsRotated", "over 90d old", time_goes_by, "time"),
     Break("KeysRotated", "over 1y old", time_goes_by, "time"),
     Break("SealerLive", "the last seal is of", time_goes_by, "time"),
     Break("LogKeySeparate", "everybody on this machine", a_second_reader, "key"),
     Break("ChangesRecorded", "generation 2", a_changed_spec, "key"),
+    Break("ChangesRecorded", "MemoryStore/shared: generation", a_changed_store, "key"),
     Break("RecordsAuthentic", "do not open (RecordTampered): 1/", an_edited_record, "decrypt"),
     Break("LogKept", "have to be kept", a_pruned_year, "kept"),
     Break("PeriodJustified", "state spec.legalBasis", nothing, "declared"),

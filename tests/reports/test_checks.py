@@ -10,9 +10,17 @@ import pytest
 
 from memtenant import Message
 from memtenant.reports.checks import CHECKS, Status
-from memtenant.reports.evidence import StoreEvidence
-from tests.reports.breaking import BREAKS, POLICIES, UNSEEN, Act
-from tests.reports.conftest import Scene, words
+from memtenant.reports.evidence import Opened, RecordEvidence, StoreEvidence
+from memtenant.tenancy import keys
+from tests.reports.breaking import (
+    BREAKS,
+    POLICIES,
+    UNSEEN,
+    Act,
+    a_tenant_of_which_nothing_is_known,
+    an_old_record,
+)
+from tests.reports.conftest import ACME, Scene, words
 
 ALL = ("GDPR", "HIPAA", "PCI_DSS", "SOX")
 
@@ -37,6 +45,7 @@ def closed(scene: Scene) -> Iterator[Scene]:
     yield scene
     with scene.server.admin() as admin:
         admin.execute_command("ACL", "SETUSER", "default", "reset")
+        admin.execute_command("ACL", "DELUSER", "guest")
 
 
 async def test_what_is_as_it_should_be_passes_but_for_what_nobody_can_see(scene: Scene) -> None:
@@ -106,3 +115,74 @@ async def test_a_check_whose_evidence_is_gone_is_an_error(scene: Scene, act: Act
     for check in (one for one, how in UNSEEN.items() if how is act):
         results = [one for one in report.results() if one.control.check == check]
         assert {one.judgement.status for one in results} == {Status.ERROR}, check
+
+
+async def test_a_store_that_only_an_unknown_tenant_is_on_was_not_looked_at(scene: Scene) -> None:
+    await at_work(scene)
+    await a_tenant_of_which_nothing_is_known(scene)
+    report = await scene.report()
+    for check in ("DefaultUserOff", "LeastPrivilege", "TransportEncrypted"):
+        results = [one for one in report.results() if one.control.check == check]
+        assert {one.judgement.status for one in results} == {Status.ERROR}, check
+
+
+async def test_users_that_may_not_be_looked_at_are_missing(scene: Scene) -> None:
+    await at_work(scene)
+    with scene.server.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", "mt.reporter", "-acl|getuser")
+    result = await scene.judged("DefaultUserOff")
+    assert result.judgement.status is Status.ERROR
+
+
+async def test_a_replica_in_the_place_of_the_primary_is_not_the_store(scene: Scene) -> None:
+    await at_work(scene)
+    with scene.server.admin() as admin:
+        admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+        try:
+            result = await scene.judged("DefaultUserOff")
+        finally:
+            admin.execute_command("REPLICAOF", "NO", "ONE")
+    assert result.judgement.status is Status.ERROR
+    assert "is a replica now" in words(result)
+
+
+async def test_a_tenant_that_is_not_audited_has_no_sealer_at_work(scene: Scene) -> None:
+    await at_work(scene)
+    with scene.server.admin() as admin:
+        admin.hset(keys.limits(ACME), "audit", "0")
+        assert (await scene.judged("SealerLive")).judgement.status is Status.SKIP
+        admin.delete(keys.limits(ACME))
+    assert (await scene.judged("SealerLive")).judgement.status is Status.ERROR
+    assert (await scene.judged("KeysRotated")).judgement.status is Status.ERROR
+
+
+async def test_a_hold_counts_while_the_policy_has_it_and_not_by_the_stores_word(
+    scene: Scene,
+) -> None:
+    await at_work(scene)
+    await an_old_record(scene)
+    with scene.server.admin() as admin:
+        admin.hset(keys.access(ACME), "matters", '{"MADE-UP": "digest"}')
+    result = await scene.judged("KeptWithinPeriod")
+    assert result.judgement.status is Status.FAIL
+
+
+async def test_what_is_wrong_in_the_installations_log_fails_too(scene: Scene) -> None:
+    await at_work(scene)
+    with scene.server.admin() as admin:
+        admin.rpush(keys.INSTALLATION_QUEUE, b"no event")
+    await scene.seal()
+    result = await scene.judged("AuditCovers")
+    assert result.judgement.status is Status.FAIL
+    assert "installation: entries that are no events" in words(result)
+
+
+async def test_a_sample_of_nothing_proves_nothing(scene: Scene) -> None:
+    await at_work(scene)
+    scene.decrypt = True
+    evidence = await scene.evidence()
+    (tenant,) = evidence.tenants
+    assert isinstance(tenant.records, RecordEvidence)
+    untried = replace(tenant.records, opened=Opened(0, 0, 0))
+    result = await scene.judged("RecordsAuthentic", tenants=(replace(tenant, records=untried),))
+    assert result.judgement.status is Status.SKIP

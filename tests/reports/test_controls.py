@@ -104,6 +104,11 @@ async def test_a_check_or_parameter_that_is_not_known_is_refused_by_name(scene: 
         ("Sworn", {}, "'Sworn'"),
         ("KeysRotated", {"period": "soon"}, "period"),
         ("NoForbiddenData", {"detectors": ["Gold"]}, "detectors"),
+        ("NoForbiddenData", {}, "detectors is needed"),
+        ("KeysRotated", {}, "period is needed"),
+        ("CredentialsRotated", {}, "period is needed"),
+        ("ErasuresCompleted", {}, "within is needed"),
+        ("Audited", {"read": True}, "read is none that Audited knows"),
     ):
         control = Control("1", "Rule 1", "", Severity.LOW, check, Parameters(parameters))
         with pytest.raises(FrameworkInvalid, match=says):

@@ -73,6 +73,11 @@ def test_a_refused_append_tells_no_record() -> None:
     assert told.result().refused == 1
 
 
+def deprovisioned(policy: str) -> SealedEntry:
+    deed = Deed(Operation.DEPROVISIONED, {"deletionPolicy": policy, "uid": "u"})
+    return sealed(deed.event(Turn(CALLS, 1), KEY))
+
+
 @pytest.mark.parametrize(
     ("explain", "vanished"),
     [
@@ -86,6 +91,8 @@ def test_a_refused_append_tells_no_record() -> None:
         (lambda of: of.add(sealed(event(Operation.FORGET, subject=b"b" * 16))), 5),
         (lambda of: of.waiting(sealed(event(Operation.CLEAR), 5).raw), 0),
         (lambda of: of.add(sealed(Deed(Operation.PURGED).event(Turn(CALLS, 1), KEY))), 0),
+        (lambda of: of.add(deprovisioned("Delete")), 0),
+        (lambda of: of.add(deprovisioned("Retain")), 5),
         (
             lambda of: of.add(
                 sealed(event(Operation.REMOVE, detail=sequences_to_bytes((1, 3, 9))), 3)

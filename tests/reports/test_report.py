@@ -136,10 +136,21 @@ def test_a_report_is_not_overwritten(tmp_path: Path) -> None:
 def test_a_manifest_names_no_file_elsewhere(tmp_path: Path) -> None:
     write_report(report(), tmp_path)
     manifest = json.loads((tmp_path / MANIFEST).read_bytes())
-    manifest["files"]["../passwd"] = "0" * 64
-    (tmp_path / MANIFEST).write_bytes(canonical(manifest))
-    with pytest.raises(ReportInvalid, match="outside"):
-        read_report(tmp_path)
+    for name in ("../passwd", "a\0b"):
+        there = manifest["files"] | {name: "0" * 64}
+        (tmp_path / MANIFEST).write_bytes(canonical(manifest | {"files": there}))
+        with pytest.raises(ReportInvalid, match="outside"):
+            read_report(tmp_path)
+
+
+def test_a_file_that_the_manifest_does_not_name_is_not_of_the_report(tmp_path: Path) -> None:
+    write_report(report(), tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST).read_bytes())
+    for name in (REPORT, PAGE):
+        rest = {one: digest for one, digest in manifest["files"].items() if one != name}
+        (tmp_path / MANIFEST).write_bytes(canonical(manifest | {"files": rest}))
+        with pytest.raises(ReportInvalid, match=name):
+            read_report(tmp_path)
 
 
 def test_a_difference_tells_what_turned_and_who_came() -> None:

@@ -1,9 +1,14 @@
 """What is read of a store: on every server, by a user that may only read, whatever is there."""
 
+import pytest
+
 from memtenant import Message
+from memtenant.crypto.header import Header
+from memtenant.memory.checkpoints import Checkpoint, PendingWrite
 from memtenant.reports.checks import Status
 from memtenant.reports.evidence import RecordEvidence, StoreEvidence
 from memtenant.tenancy import keys
+from tests.reports.breaking import content
 from tests.reports.conftest import ACME, Scene, words
 from tests.reports.test_checks import at_work
 
@@ -31,6 +36,7 @@ async def test_every_server_is_read_by_the_reporters_own_user_whatever_is_in_it(
     assert (await each_scene.judged("AuditCovers")).judgement.status is Status.PASS
     prefix = keys.records(ACME)
     with each_scene.server.admin() as admin:
+        record = bytes(admin.lindex(content(admin), 0))
         admin.execute_command("ACL", "SETUSER", "mt.support.acme.default.a", "+keys")
         admin.execute_command("ACL", "SETUSER", "somebody", "on", ">x", "~*", "+get")
         admin.execute_command("ACL", "SETUSER", "mt.sealer", "+acl|setuser")
@@ -42,13 +48,21 @@ async def test_every_server_is_read_by_the_reporters_own_user_whatever_is_in_it(
         admin.rpush(f"{prefix}_:{'l' * 22}:l", *("y" * 100 for _ in range(ONLY_MANY // 100)))
         admin.hset(f"{prefix}c:{'c' * 22}", mapping={f"f{n}": "z" * 100 for n in range(900)})
         admin.xadd(f"{prefix}stream", {"k": "v"})
+        # Names and entries that look like memtenant's.
+        admin.hset(f"{prefix}_:{'g' * 22}:g", "note", "y" * 10)
+        tombstone = Header(1, 1, 0, tombstone=True).to_bytes()
+        admin.rpush(f"{prefix}_:{'t' * 22}:l", tombstone, tombstone + b"and more")
+        admin.rpush(f"{prefix}_:ada@example.org:l", record)
+        admin.hset(keys.usage(ACME), "dropped", "9" * 5000)
+        admin.hset(keys.limits(ACME), "least_kek", "none")
     result = await each_scene.judged("LeastPrivilege")
     assert "has +keys" in words(result)
     assert "has +acl|setuser" in words(result)
     assert "user somebody was not made by memtenant" in words(result)
     after = await found(each_scene)
     assert after.encrypted == before.encrypted
-    assert after.plain == 1 + 2 + 1 + 1 + ONLY_MANY // 100 + 900 + 1
+    assert after.plain == 1 + 2 + 1 + 1 + ONLY_MANY // 100 + 900 + 1 + 3
+    assert (await each_scene.judged("KeysRotated")).judgement.status is Status.ERROR
     assert not any("ada" in one for shown in after.examples.values() for one in shown)
 
 
@@ -65,3 +79,35 @@ async def test_a_conversation_of_many_pages_is_covered_by_its_events(scene: Scen
     coverage = tenant.events.coverage  # type: ignore[union-attr]
     assert (coverage.records, coverage.covered, coverage.uncovered) == (596, 596, 0)  # type: ignore[union-attr]
     assert (coverage.explained, coverage.vanished) == (4, 0)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("[" * 70 + '"card 4111 1111 1111 1111, CVV: 123"' + "]" * 70, Status.FAIL),
+        ('{"a": "card 4111 1111 1111 1111, CVV: 123", "a": "nothing"}', Status.FAIL),
+        ("nothing " * 10_000, Status.SKIP),
+    ],
+    ids=["deep", "twice", "long"],
+)
+async def test_a_text_passes_only_where_it_was_looked_through_to_its_end(
+    scene: Scene, text: str, status: Status
+) -> None:
+    await at_work(scene)
+    scene.decrypt = True
+    with scene.server.admin() as admin:
+        admin.set(f"{keys.records(ACME)}note", text)
+    assert (await scene.judged("NoForbiddenData")).judgement.status is status
+
+
+async def test_checkpoints_are_records_and_what_links_them_is_nothing_in_clear(
+    scene: Scene,
+) -> None:
+    await scene.declare()
+    thread = scene.agent().checkpoints("t", user="ada")
+    await thread.put(Checkpoint("", "1", b"one", {"list": [b"a", b"b"], "value": b"c"}))
+    await thread.put(Checkpoint("", "2", b"two", {"list": [b"a", b"b", b"d"]}, "1"))
+    await thread.write("", "2", [PendingWrite("task", 0, b"e")])
+    there = await found(scene)
+    assert (there.plain, there.undated) == (0, 0)
+    assert there.encrypted == 7

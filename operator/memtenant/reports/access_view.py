@@ -54,7 +54,9 @@ async def look_at_store(
         loopback=_is_loopback(witness.address.host),
         nodes=tuple(str(node.address) for node in look.nodes),
         unreachable=tuple(f"{address}: {error}" for address, error in look.lost.items()),
-        open_nodes=tuple(str(node.address) for node in look.nodes if _is_open(node)),
+        open_nodes=tuple(
+            f"{name} on {node.address}" for node in look.nodes for name in _open_users(node)
+        ),
         drift=look.drift,
         strangers=tuple(sorted(_strangers(look.nodes, login, declared))),
         checked=look.checked,
@@ -161,9 +163,12 @@ def _strangers(
             yield name
 
 
-def _is_open(node: NodeView) -> bool:
-    fields = node.users.get("default", {})
-    return _is_on(fields) and b"nopass" in _flags(fields)
+def _open_users(node: NodeView) -> list[str]:
+    return sorted(
+        name
+        for name, fields in node.users.items()
+        if _is_on(fields) and b"nopass" in _flags(fields)
+    )
 
 
 def _is_on(fields: Mapping[object, object]) -> bool:

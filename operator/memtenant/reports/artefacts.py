@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ MANIFEST: Final = "manifest.json"
 
 _MAX_BYTES: Final = 1024 * 1024
 _MOST_FILES: Final = 64
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Format = str
 """``JSON`` or ``HTML``."""
@@ -68,9 +70,9 @@ class Manifest:
             fields.no_more()
         except DocumentInvalid as error:
             raise ReportInvalid(f"{MANIFEST} is no manifest of a report: {error}") from None
-        if manifest.to_json() != data or len(listed) > _MOST_FILES:
+        if _written(manifest) != data or len(listed) > _MOST_FILES:
             raise ReportInvalid(f"{MANIFEST} is not as memtenant writes it: it was changed")
-        if any("/" in name or name.startswith(".") for name in listed):
+        if not all(_NAME.fullmatch(name) for name in listed):
             raise ReportInvalid(f"{MANIFEST} names a file outside of its folder")
         return manifest
 
@@ -104,10 +106,21 @@ def write_report(report: Report, folder: Path, *formats: Format) -> Manifest:
 def read_report(folder: Path) -> tuple[Report, Manifest]:
     """The report of a folder, as the manifest knows it. `ReportInvalid` names what was changed."""
     manifest = Manifest.parse(_read(folder / MANIFEST))
+    if REPORT not in manifest.files:
+        raise ReportInvalid(f"{folder / MANIFEST} does not name {REPORT}: it proves no report")
     for name, digest in manifest.files.items():
         if hashlib.sha256(_read(folder / name)).hexdigest() != digest:
             raise ReportInvalid(f"{folder / name} is not the file that the manifest names")
+    if PAGE not in manifest.files and (folder / PAGE).exists():
+        raise ReportInvalid(f"{folder / PAGE} is not of this report: the manifest has no page")
     return Report.parse(_read(folder / REPORT)), manifest
+
+
+def _written(manifest: Manifest) -> bytes:
+    try:
+        return manifest.to_json()
+    except ValueError:
+        return b""
 
 
 def _read(file: Path) -> bytes:

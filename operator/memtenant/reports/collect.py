@@ -27,7 +27,7 @@ from memtenant.reports.evidence import (
     TenantFacts,
 )
 from memtenant.reports.ledger import EventLedger
-from memtenant.reports.records import Expectation, TenantRecords
+from memtenant.reports.records import Expectation, TenantRecords, whole
 from memtenant.reports.samples import open_sample
 from memtenant.reports.sources import Declarations, Log, Sources, StoreLogin
 from memtenant.resources.port import Declared
@@ -84,7 +84,7 @@ async def collect(
     for name in sorted({one.server for one in found.facts.values()}):
         on_it = {one: two for one, two in found.facts.items() if two.server == name}
         await _store(
-            _Looking(sources, log, everybody, period, now, pace, progress),
+            _Looking(sources, facts, log, everybody, period, now, pace, progress),
             logins.get(name),
             name,
             on_it,
@@ -95,6 +95,11 @@ async def collect(
         period=period,
         policy=facts,
         generation=object_.generation,
+        generations={
+            one.key.name: one.generation
+            for one in declared.stores
+            if one.key.name in {two.store for two in found.facts.values()}
+        },
         tenants=tuple(_together(found)),
         stores=found.stores,
         log=verified,
@@ -140,7 +145,6 @@ def _facts(
     tenant = TenantId(one.key.namespace, one.key.name)
     spec = MemoryTenantSpec.model_validate(one.spec)
     labels = hold_labels(tenant, one.labels, declared.namespaces.get(tenant.namespace, {}))
-    begun = {hold.matter: hold.since for hold in policy.spec.legal_holds}
     return TenantFacts(
         tenant=tenant,
         generation=one.generation,
@@ -148,13 +152,14 @@ def _facts(
         spec=spec,
         status=MemoryTenantStatus.model_validate(one.status),
         resolution=policy.resolve_for(spec),
-        matters={matter: begun[matter] for matter in policy.matters_of(labels, {}, now)},
+        matters=_begun(policy, policy.matters_of(labels, {}, now)),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Looking:
     sources: Sources
+    policy: PolicyFacts
     log: Log | Missing
     everybody: frozenset[TenantId]
     period: Period
@@ -186,11 +191,10 @@ async def _store(
         counted = await _read(witness, looking, tenants)
         for done, (tenant, records) in enumerate(counted.items()):
             evidence = await _opened(looking, tenants[tenant], records)
-            held = {**dict.fromkeys(evidence.matters), **tenants[tenant].matters}
-            if set(held) != set(tenants[tenant].matters):
-                # A hold goes on although the tenant's labels were changed.
-                since = _begun(tenants[tenant], held, looking.now)
-                found.facts[tenant] = replace(tenants[tenant], matters=since)
+            # A hold goes on although the tenant's labels were changed, while the policy has it.
+            standing = _begun(looking.policy, looking.policy.still_holds(evidence.matters))
+            matters = {**standing, **tenants[tenant].matters}
+            found.facts[tenant] = replace(tenants[tenant], matters=matters)
             found.records[tenant] = evidence
             found.events[tenant] = await _events(witness, looking, found.facts[tenant], records)
             records.runs.clear()
@@ -201,8 +205,9 @@ async def _store(
         await witness.close()
 
 
-def _begun(facts: TenantFacts, held: Iterable[str], now: datetime) -> dict[str, datetime]:
-    return {matter: facts.matters.get(matter, now) for matter in held}
+def _begun(policy: PolicyFacts, matters: Iterable[str]) -> dict[str, datetime]:
+    begun = {hold.matter: hold.since for hold in policy.spec.legal_holds}
+    return {matter: begun[matter] for matter in matters}
 
 
 def _lose(
@@ -255,7 +260,7 @@ async def _opened(looking: _Looking, facts: TenantFacts, records: TenantRecords)
         return records.result()
     mode = EncryptionMode(facts.spec.encryption.mode.value)
     opened = open_sample(facts.tenant, records.sample, keyrings, mode, records.find)
-    records.count_texts(opened.opened)
+    records.count_opened(opened.opened)
     return replace(records.result(), opened=opened)
 
 
@@ -264,11 +269,10 @@ async def _events(
 ) -> TenantEvents | Missing:
     if isinstance(looking.log, Missing):
         return looking.log
-    cut_off = records.limits.get("cutoff_content", "")
     ledger = EventLedger(
         period=looking.period,
         runs=bytes(records.runs),
-        expired_before=int(cut_off) if cut_off.isdecimal() else 0,
+        expired_before=whole(records.limits.get("cutoff_content", "")) or 0,
         held_since=min(facts.matters.values(), default=None),
     )
     queue = [

@@ -134,7 +134,7 @@ class RecordEvidence:
     erasures_remaining: int = 0
     dropped: int = 0
     limits: Mapping[str, str] = field(default_factory=dict)
-    matters: tuple[str, ...] = ()
+    matters: Mapping[str, str] = field(default_factory=dict)
     examples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     opened: Opened | Missing = Missing("records", "not decrypted")
 
@@ -257,7 +257,8 @@ class TenantEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that a run found out about one policy and what is under it."""
+    """All that a run found out about one policy and what is under it. ``generations``: of the
+    stores that its tenants are on, by name."""
 
     now: datetime
     period: Period
@@ -269,3 +270,4 @@ class Evidence:
     installation: TenantEvents | Missing
     readers: LogKeyReaders | Missing
     seal_every: int = 60
+    generations: Mapping[str, int] = field(default_factory=dict)

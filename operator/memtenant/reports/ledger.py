@@ -197,6 +197,8 @@ class EventLedger:
                     what = detail.get("matter") or detail.get("what") or ""
                     by = f" by {detail['by']}" if detail.get("by") else ""
                     self._released.append(f"{what} at {rfc3339(when)}{by}")
+            case Operation.DEPROVISIONED if detail.get("deletionPolicy") == "Retain":
+                pass  # everything stays
             case Operation.PURGED | Operation.DEPROVISIONED:
                 self._explained += sum(
                     one.last - one.first + 1 for gone in self._gone.values() for one in gone

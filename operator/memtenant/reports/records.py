@@ -30,7 +30,7 @@ from memtenant.tenancy.erasure import ErasurePhase, ErasureReceipt
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.masking import Detector, MaskingAction
 
-__all__ = ["RUN", "Expectation", "TenantRecords", "moment"]
+__all__ = ["RUN", "Expectation", "TenantRecords", "moment", "whole"]
 
 RUN: Final = struct.Struct(">8sQII")
 """A run of counters of one writer: writer, time of the earliest in milliseconds, first, last."""
@@ -39,6 +39,8 @@ _MAGIC, _FORMATS = 0xFA, {0x10: False, 0x11: True}
 _LEAST: Final = {False: 46, True: 58}
 _HEAD_FIELD: Final = re.compile(rb"state|writers|m[0-8]|meta|tag|lease|saved")
 _LONGEST_HEADER: Final = 23
+_LONGEST_NUMBER: Final = 18
+_ID, _NAMESPACE, _PLACE, _COUNT = 16, 8, 10, 3
 _OURS: Final = re.compile(
     rb"r:(?:_|[a-z0-9-]{1,40}_):[A-Za-z0-9_-]{22}:[lhsg]|r:c:[A-Za-z0-9_-]{22}(?::v|:log)?"
 )
@@ -83,6 +85,7 @@ class TenantRecords:
     _authenticated: int = 0
     _plain: int = 0
     _undated: int = 0
+    _looked: int = 0
     _texts: int = 0
     _readable: int = 0
     _memory: int = 0
@@ -92,7 +95,7 @@ class TenantRecords:
     _remaining: int = 0
     _dropped: int = 0
     _slowest: list[Erasure] = field(default_factory=list)
-    _matters: tuple[str, ...] = ()
+    _matters: Mapping[str, str] = field(default_factory=dict)
     _oldest: dict[str, int] = field(default_factory=dict)
     _expired: Counter[str] = field(default_factory=Counter)
     _hits: Counter[str] = field(default_factory=Counter)
@@ -105,6 +108,8 @@ class TenantRecords:
         if words[0] != b"o" and words[0] != b"e":
             self._memory += page.size
         match words:
+            case [b"r", *_] if not _OURS.fullmatch(page.part):
+                self._foreign(page)
             case [b"r", b"c", _] if page.kind == "hash":
                 self._context(page)
             case [b"r", b"c", _, b"v"] if page.kind == "hash":
@@ -129,10 +134,10 @@ class TenantRecords:
             case [b"o", name]:
                 self._state(name, page)
             case [b"u"] if page.kind == "hash":
-                self._dropped = _whole(dict(page.entries).get(b"dropped", b"0"))
+                self._dropped = whole(dict(page.entries).get(b"dropped", b"0")) or 0
             case [b"e"] if page.kind == "list":
                 self._requests(page)
-            case [b"x"]:
+            case [b"x"] if page.kind == "zset":
                 pass
             case _:
                 self._foreign(page)
@@ -214,7 +219,10 @@ class TenantRecords:
     def _checkpoints(self, page: Held) -> None:
         for name, value in page.entries:
             kind = name[:1]
+            if _is_link(name, value):
+                continue
             if kind not in (b"c", b"e", b"w"):
+                self._around(page, name + b" " + value)
                 continue
             dated = self._dated(page, value, _CONTENT)
             if dated is None:
@@ -234,6 +242,8 @@ class TenantRecords:
             self._around(page, entry)
             return None
         if header.tombstone:
+            if len(entry) > header.length:
+                self._around(page, entry[header.length :])
             return None
         oldest = self._oldest.get(record_class)
         if oldest is None or header.time < oldest:
@@ -275,24 +285,25 @@ class TenantRecords:
 
     def _read(self, page: Held, content: bytes, *, packed: bool) -> None:
         self._readable += 1
-        if self._texts >= _MOST_TEXTS:
+        if self._looked >= _MOST_TEXTS:
             return
-        self._texts += 1
+        self._looked += 1
         try:
             clear = unpack(content) if packed else content
         except RecordMalformed:
-            return
+            clear = content
         self.find(page.part, clear)
 
     def find(self, part: bytes, clear: bytes) -> None:
-        """Look for what should not be there in a text that can be read."""
+        """Look for what should not be there in a text that can be read. One that is too long to
+        be looked through to its end counts as none that was."""
+        self._texts += len(clear) <= _TEXT_BYTES
         for one in EVERYTHING.found(_words(clear[:_TEXT_BYTES].decode("utf-8", "replace"))):
             self._hits[one.detector.value] += 1
             self._tell(one.detector.value, part)
 
-    def count_texts(self, more: int) -> None:
-        """Texts that were opened with the tenant's keys and looked through."""
-        self._texts += more
+    def count_opened(self, more: int) -> None:
+        """Records that were opened with the tenant's keys, and so could be read."""
         self._readable += more
 
     # --- what is beside it -----------------------------------------------------------------
@@ -322,7 +333,7 @@ class TenantRecords:
         if name == b"limits":
             self.limits.update(_texts(page))
         elif name == b"access":
-            self._matters = tuple(sorted(matters_from(_texts(page).get("matters", ""))))
+            self._matters = matters_from(_texts(page).get("matters", ""))
         elif name == b"erasures":
             for _, document in page.entries:
                 self._receipt(document)
@@ -346,6 +357,7 @@ class TenantRecords:
             try:
                 request = ErasureRequest.parse(entry)
             except RecordMalformed:
+                self._slow(Erasure("", "cannot be read", moment(0), None))
                 continue
             self._erasures += 1
             self._slow(Erasure(request.id.hex(), "waiting", moment(request.time), None))
@@ -364,6 +376,14 @@ class TenantRecords:
                 shown.append(named)
 
 
+def _is_link(name: bytes, value: bytes) -> bool:
+    """Whether a field of a conversation's checkpoints only says what belongs together, by ids:
+    ``n`` the parts of a list, ``d`` the places of the writes beside a checkpoint."""
+    if name[:1] == b"n":
+        return len(name) == 1 + _ID and len(value) % _ID == _COUNT
+    return name[:1] == b"d" and len(name) > 1 + _NAMESPACE and len(value) % _PLACE == 0
+
+
 def shown_key(tenant: TenantId, part: bytes) -> str:
     """A key as a report may show it: memtenant's own names hold nothing personal; those that
     somebody else chose may, and are told by a digest."""
@@ -377,26 +397,26 @@ def shown_key(tenant: TenantId, part: bytes) -> str:
 def _words(text: str) -> str:
     """The texts of a JSON document apart, so that a detector reads words and not punctuation."""
     try:
-        document = json.loads(text)
+        # Names may stand twice in an object: each pair is looked at.
+        document = json.loads(text, object_pairs_hook=tuple)
+        return "\n".join(_leaves(document))
     except (ValueError, RecursionError):
         return text
-    return "\n".join(_leaves(document, 0))
 
 
-def _leaves(value: object, depth: int) -> Iterator[str]:
-    if depth > 64:
-        return
+def _leaves(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
         for one in value:
-            yield from _leaves(one, depth + 1)
-    elif isinstance(value, dict):
-        for name, one in value.items():
+            yield from _leaves(one)
+    elif isinstance(value, tuple):
+        for name, one in value:
             if isinstance(one, (str, int, float)):
                 yield f"{name}: {one}"
             else:
-                yield from _leaves(one, depth + 1)
+                yield name
+                yield from _leaves(one)
     elif isinstance(value, (int, float)):
         yield str(value)
 
@@ -408,5 +428,9 @@ def _texts(page: Held) -> dict[str, str]:
     }
 
 
-def _whole(text: bytes) -> int:
-    return int(text) if text.isdigit() else 0
+def whole(text: str | bytes) -> int | None:
+    """A whole number that somebody wrote into a store; None for what is none."""
+    try:
+        return int(text) if len(text) <= _LONGEST_NUMBER and text.isdigit() else None
+    except ValueError:
+        return None

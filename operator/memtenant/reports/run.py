@@ -8,7 +8,7 @@ from datetime import datetime
 
 from memtenant.clock import Clock, system_clock
 from memtenant.errors import FrameworkInvalid
-from memtenant.reports.checks import CHECKS, Judgement, Status
+from memtenant.reports.checks import CHECKS, PARAMETERS, Judgement, Status
 from memtenant.reports.collect import Progress, collect
 from memtenant.reports.difference import difference
 from memtenant.reports.evidence import Evidence, Period
@@ -88,6 +88,10 @@ def judge(control: Control, evidence: Evidence) -> Judgement:
         raise FrameworkInvalid(
             f"control {control.id} names the check {control.check!r}, which this memtenant does "
             f"not have: use {', '.join(CHECKS)} or {MANUAL}"
+        )
+    for name in control.parameters.values.keys() - PARAMETERS.get(control.check, frozenset()):
+        raise FrameworkInvalid(
+            f"control {control.id}, parameters: {name} is none that {control.check} knows"
         )
     try:
         return check(evidence, control.parameters)

@@ -49,6 +49,20 @@ class Parameters:
         except InvalidResource as error:
             raise ParameterInvalid(f"{name}: {error}") from None
 
+    def needed_period(self, name: str) -> Period:
+        """A length of time without which nothing can be judged."""
+        found = self.period(name)
+        if found is None:
+            raise ParameterInvalid(f"{name} is needed: a length of time, as 90d or 1y")
+        return found
+
+    def needed_detectors(self, name: str) -> tuple[Detector, ...]:
+        """Kinds of values without which nothing can be judged."""
+        found = self.detectors(name)
+        if not found:
+            raise ParameterInvalid(f"{name} is needed: a list of {', '.join(Detector)}")
+        return found
+
     def detectors(self, name: str) -> tuple[Detector, ...]:
         """Kinds of values; none where nothing is given."""
         found = self.values.get(name, [])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from redis.exceptions import ResponseError
 
-from memtenant.errors import MemtenantError
+from memtenant.errors import MemtenantError, StoreUnavailable
 from memtenant.stores.cluster import ClusterKeyspace, find_cluster
 from memtenant.stores.connection import Address, NodeClient, Reply, StoreSettings
 from memtenant.stores.keyspace import Keyspace
@@ -84,6 +84,11 @@ class StoreWitness:
             await self._keys()
             first, *others = self._members
         primary, replicas = await self._view(first)
+        if not primary.primary:
+            # Its primary, and what else hangs on that, would not be looked at.
+            raise StoreUnavailable(
+                f"{first} is a replica now: run the report again when the operator has followed"
+            )
         found, lost = [primary], {}
         waiting, seen = [*others, *replicas], {first}
         while waiting:
@@ -172,9 +177,9 @@ class StoreWitness:
                 for group, reply in zip(groups, members, strict=True)
             },
             users={
-                name: _fields(reply)
+                name: _fields(node, reply)
                 for name, reply in zip(names, users, strict=True)
-                if isinstance(reply, list)
+                if reply is not None  # it was removed since
             },
         )
         return view, _replicas(replication)
@@ -200,7 +205,11 @@ def _required(node: NodeClient, reply: Reply) -> list[str]:
     return [_text(one) for one in reply] if isinstance(reply, list) else []
 
 
-def _fields(reply: list[object]) -> dict[object, object]:
+def _fields(node: NodeClient, reply: Reply) -> dict[object, object]:
+    if isinstance(reply, ResponseError):
+        raise translated(reply, str(node.address))
+    if not isinstance(reply, list):
+        raise StoreUnavailable(f"{node.address} answered ACL GETUSER in a way not understood")
     return {_text(reply[at]): reply[at + 1] for at in range(0, len(reply) - 1, 2)}
 
 

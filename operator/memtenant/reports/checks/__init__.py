@@ -36,7 +36,7 @@ from memtenant.reports.checks.keeping import (
 )
 from memtenant.reports.checks.keys import keys_rotated, log_key_separate
 
-__all__ = ["CHECKS", "Check", "Finding", "Judgement", "Status"]
+__all__ = ["CHECKS", "PARAMETERS", "Check", "Finding", "Judgement", "Status"]
 
 CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
     {
@@ -63,3 +63,15 @@ CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
         "UniqueUsers": unique_users,
     }
 )
+
+PARAMETERS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "Audited": frozenset({"reads"}),
+        "CredentialsRotated": frozenset({"period"}),
+        "ErasuresCompleted": frozenset({"within"}),
+        "KeysRotated": frozenset({"period"}),
+        "LogKept": frozenset({"at_hand"}),
+        "NoForbiddenData": frozenset({"detectors"}),
+    }
+)
+"""What a check can be told; the others nothing."""

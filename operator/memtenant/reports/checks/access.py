@@ -25,7 +25,7 @@ def default_user_off(evidence: Evidence, _parameters: Parameters) -> Judgement:
     judge = Judge(evidence)
     for store in _stores(judge):
         for node in store.open_nodes:
-            judge.fail(store.name, f"{node} lets anybody in: the user default is on, without one")
+            judge.fail(store.name, f"{node} lets anybody in: this user is on, without a password")
     return judge.judgement("ACL users of every node", of="stores")
 
 
@@ -43,7 +43,7 @@ def unique_users(evidence: Evidence, _parameters: Parameters) -> Judgement:
     judge = Judge(evidence)
     for store in _stores(judge):
         for node in store.open_nodes:
-            judge.fail(store.name, f"{node} has a user for anybody: default, without a password")
+            judge.fail(store.name, f"{node} is a user for anybody: without a password")
     for facts, _ in judge.tenants(lambda one: one.facts):
         agents = facts.spec.agents_or_default()
         if facts.spec.isolation.value == Isolation.MINIMAL.value:
@@ -79,12 +79,12 @@ def least_privilege(evidence: Evidence, _parameters: Parameters) -> Judgement:
 def credentials_rotated(evidence: Evidence, parameters: Parameters) -> Judgement:
     """No agent's credential is older than the period."""
     judge = Judge(evidence)
-    period = parameters.period("period")
+    period = parameters.needed_period("period")
     for facts, _ in judge.tenants(lambda one: one.facts):
         if not facts.status.bindings:
             judge.missing(str(facts.tenant), Missing("credentials", "its status names no binding"))
         for one in facts.status.bindings:
-            if period is not None and period.after(one.rotated_at) < evidence.now:
+            if period.after(one.rotated_at) < evidence.now:
                 judge.fail(str(facts.tenant), _too_old(one, str(period)))
     return judge.judgement("credentials by their age")
 
@@ -94,10 +94,14 @@ def _too_old(one: BindingStatus, period: str) -> str:
 
 
 def _stores(judge: Judge) -> Iterator[StoreEvidence]:
-    """Each store that could be read; of the others, and of nodes that did not answer, that it is
-    missing."""
+    """Each store that could be read; of the others, of nodes that did not answer, and of what a
+    tenant is on of which nothing is known, that it is missing."""
     stores = judge.evidence.stores
     judge.expect(len(stores))
+    for one in judge.evidence.tenants:
+        if isinstance(one.facts, Missing):
+            judge.expect(1)
+            judge.missing(f"the store of {one.name}", one.facts)
     for name, store in sorted(stores.items()):
         if isinstance(store, Missing):
             judge.missing(name, store)

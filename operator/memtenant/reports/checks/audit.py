@@ -7,7 +7,8 @@ from typing import Final
 
 from memtenant.clock import rfc3339
 from memtenant.reports.checks.judging import Judge, Judgement
-from memtenant.reports.evidence import Evidence, Missing
+from memtenant.reports.evidence import Evidence, Missing, TenantEvents
+from memtenant.reports.records import whole
 from memtenant.rules.controls import Parameters
 from memtenant.rules.frameworks import RecordClass
 
@@ -56,10 +57,16 @@ def sealer_live(evidence: Evidence, _parameters: Parameters) -> Judgement:
         if late > max(_PATIENCE, 3 * _window(evidence)):
             judge.fail("log", f"the last seal is of {rfc3339(log.sealed_at)}")
     for facts, records in judge.tenants(lambda one: one.records):
-        if records.limits.get("audit") != "1":
+        if not records.limits:
+            judge.missing(
+                str(facts.tenant), Missing("o:limits", "the store has no limits of this tenant")
+            )
             continue
-        beat = records.limits.get("audit_heartbeat", "")
-        age = evidence.now.timestamp() - int(beat) / 1000 if beat.isdecimal() else None
+        if records.limits.get("audit") != "1":
+            judge.skip(str(facts.tenant), "it is not audited: nothing drains its queue")
+            continue
+        beat = whole(records.limits.get("audit_heartbeat", ""))
+        age = None if beat is None else evidence.now.timestamp() - beat / 1000
         if age is None:
             judge.fail(str(facts.tenant), "no sealer has ever drained its queue")
         elif age > max(_PATIENCE, 3 * _window(evidence)).total_seconds():
@@ -76,16 +83,15 @@ def audit_covers(evidence: Evidence, _parameters: Parameters) -> Judgement:
     is missing or forged between."""
     judge = Judge(evidence)
     records = covered = 0
+    judge.expect(1)
+    if isinstance(evidence.installation, Missing):
+        judge.missing("installation", evidence.installation)
+    elif evidence.tenants:
+        judge.saw(evidence.now)
+        _sound(judge, "installation", evidence.installation)
     for facts, events in judge.tenants(lambda one: one.events):
         name, found = str(facts.tenant), events.coverage
-        if events.gaps:
-            judge.fail(name, f"counters of writers missing, for events were taken: {events.gaps}")
-        if events.bad:
-            judge.fail(
-                name, f"entries that are no events of the agent that they name: {events.bad}"
-            )
-        if events.forged:
-            judge.fail(name, f"events that tell a second outcome of one counter: {events.forged}")
+        _sound(judge, name, events)
         if isinstance(found, Missing):
             judge.missing(name, found)
             continue
@@ -104,7 +110,16 @@ def audit_covers(evidence: Evidence, _parameters: Parameters) -> Judgement:
                 name,
                 f"records older than the log of this tenant: {found.before}/{found.records}",
             )
-    return judge.judgement(f"all messages and context values, {covered}/{records} told")
+    return judge.judgement(f"all messages and context values, {covered}/{records} told", of="logs")
+
+
+def _sound(judge: Judge, name: str, events: TenantEvents) -> None:
+    if events.gaps:
+        judge.fail(name, f"counters of writers missing, for events were taken: {events.gaps}")
+    if events.bad:
+        judge.fail(name, f"entries that are no events of the agent that they name: {events.bad}")
+    if events.forged:
+        judge.fail(name, f"events that tell a second outcome of one counter: {events.forged}")
 
 
 def log_verifies(evidence: Evidence, _parameters: Parameters) -> Judgement:
@@ -158,7 +173,7 @@ def log_kept(evidence: Evidence, parameters: Parameters) -> Judgement:
 
 
 def changes_recorded(evidence: Evidence, _parameters: Parameters) -> Judgement:
-    """The generation in force of the policy and of each tenant has its event."""
+    """The generation in force of the policy, of its stores and of each tenant has its event."""
     judge = Judge(evidence)
     judge.expect(1)
     log = evidence.installation
@@ -166,12 +181,17 @@ def changes_recorded(evidence: Evidence, _parameters: Parameters) -> Judgement:
         judge.missing("installation", log)
     else:
         judge.saw(evidence.now)
-        if f"RetentionPolicy/{evidence.policy.name}" not in log.specs:
-            judge.fail(evidence.policy.name, "no change of the policy is in the log")
-        elif log.specs[f"RetentionPolicy/{evidence.policy.name}"] < evidence.generation:
-            judge.fail(
-                evidence.policy.name,
-                f"generation {evidence.generation} of the policy is not in the log",
+        policy = {f"RetentionPolicy/{evidence.policy.name}": evidence.generation}
+        stores = {f"MemoryStore/{name}": one for name, one in evidence.generations.items()}
+        for name, generation in (policy | stores).items():
+            if name not in log.specs:
+                judge.fail(name, "no change of it is in the log")
+            elif log.specs[name] < generation:
+                judge.fail(name, f"generation {generation} of it is not in the log")
+        if log.unnamed:
+            judge.warn(
+                "installation",
+                f"changes of policies and stores that name no person: {log.unnamed}",
             )
     for facts, events in judge.tenants(lambda one: one.events):
         seen = max(events.specs.values(), default=0)
@@ -188,4 +208,4 @@ def changes_recorded(evidence: Evidence, _parameters: Parameters) -> Judgement:
             judge.warn(
                 str(facts.tenant), f"changes of its spec that name no person: {events.unnamed}"
             )
-    return judge.judgement("generations against the log", of="policy and tenants")
+    return judge.judgement("generations against the log", of="logs")

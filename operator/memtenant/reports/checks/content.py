@@ -35,7 +35,7 @@ def encrypted(evidence: Evidence, _parameters: Parameters) -> Judgement:
 def no_forbidden_data(evidence: Evidence, parameters: Parameters) -> Judgement:
     """None of these values stands in a text that can be read. What is encrypted is not judged
     unless the run could open it, and then by a sample."""
-    wanted = [one.value for one in parameters.detectors("detectors")]
+    wanted = [one.value for one in parameters.needed_detectors("detectors")]
     return _looked_through(evidence, wanted, "must not be stored")
 
 
@@ -84,6 +84,8 @@ def records_authentic(evidence: Evidence, _parameters: Parameters) -> Judgement:
             if records.records:
                 judge.skip(name, f"not decrypted: 0/{records.records} records")
             continue
+        if not found.tried and records.records:
+            judge.skip(name, f"none that a sample is taken of: 0/{records.records} records")
         opened += found.opened
         for why, many in sorted(found.failures.items()):
             judge.fail(name, f"records that do not open ({why}): {many}/{found.tried}")

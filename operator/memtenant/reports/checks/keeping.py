@@ -96,11 +96,11 @@ def nothing_deleted_under_hold(evidence: Evidence, _parameters: Parameters) -> J
 def erasures_completed(evidence: Evidence, parameters: Parameters) -> Judgement:
     """Every receipt came to its end in time, and its last pass found nothing."""
     judge = Judge(evidence)
-    asked, within = 0, parameters.period("within")
+    asked, within = 0, parameters.needed_period("within")
     for facts, records in judge.tenants(lambda one: one.records):
         asked += records.erasures
         for one in records.erasures_slowest:
-            if within is not None and within.after(one.asked) < (one.ended or evidence.now):
+            if within.after(one.asked) < (one.ended or evidence.now):
                 judge.fail(
                     str(facts.tenant),
                     f"erasure {one.id} of {rfc3339(one.asked)} is {one.phase}: not within {within}",

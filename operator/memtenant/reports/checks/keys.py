@@ -5,6 +5,7 @@ from __future__ import annotations
 from memtenant.clock import rfc3339
 from memtenant.reports.checks.judging import Judge, Judgement
 from memtenant.reports.evidence import Evidence, Missing
+from memtenant.reports.records import whole
 from memtenant.rules.controls import Parameters
 
 __all__ = ["keys_rotated", "log_key_separate"]
@@ -13,7 +14,7 @@ __all__ = ["keys_rotated", "log_key_separate"]
 def keys_rotated(evidence: Evidence, parameters: Parameters) -> Judgement:
     """No active key is older than its period, and no data key is under one that was retired."""
     judge = Judge(evidence)
-    period = parameters.period("period")
+    period = parameters.needed_period("period")
     data_keys = 0
     for facts, records in judge.tenants(lambda one: one.records):
         name, status = str(facts.tenant), facts.status
@@ -22,9 +23,12 @@ def keys_rotated(evidence: Evidence, parameters: Parameters) -> Judgement:
         if made is None or active is None:
             judge.missing(name, Missing("key", "its status names no key version and its age"))
             continue
-        if period is not None and period.after(made) < evidence.now:
+        if period.after(made) < evidence.now:
             judge.fail(name, f"key version {active} is of {rfc3339(made)}: over {period} old")
-        least = int(records.limits.get("least_kek", "0") or 0)
+        least = whole(records.limits.get("least_kek", ""))
+        if least is None:
+            judge.missing(name, Missing("o:limits", "the store names no least key version"))
+            continue
         live = {active, *(status.keys.retiring if status.keys else ())}
         for version, many in sorted(records.kek_versions.items()):
             if version not in live or version < least:
