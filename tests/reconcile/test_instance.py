@@ -1,7 +1,9 @@
-"""Instances restart with another image one after the other, and a bad image stops at the first."""
+"""Instances restart one after the other where that mends them, and leave nothing behind."""
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from memtenant.reconcile.once import fill, local_world, settle
 from memtenant.reconcile.world import World
 from memtenant.resources.folder import FolderResources
 from memtenant.resources.port import API_VERSION, Kind, ObjectKey
-from memtenant.rules.instance import Instance, Sighting
+from memtenant.rules.instance import Instance, Sighting, instance_name
 from memtenant.stores.instances import EmbeddedInstances
 from memtenant.tenancy.identity import TenantId
 
@@ -27,6 +29,7 @@ class Host(EmbeddedInstances):
         super().__init__(root)
         self.images: dict[TenantId, str] = {}
         self.restarts: list[tuple[TenantId, str]] = []
+        self.removed: list[tuple[TenantId, bool]] = []
 
     async def changes(self, wanted: Instance) -> tuple[str, ...]:
         outdated = self.images.get(wanted.tenant) not in (None, wanted.template.image)
@@ -41,8 +44,13 @@ class Host(EmbeddedInstances):
         return Sighting(found.host, found.port, outdated=outdated)
 
     async def restart(self, wanted: Instance) -> None:
+        await super().restart(wanted)
         self.images[wanted.tenant] = wanted.template.image
         self.restarts.append((wanted.tenant, wanted.template.image))
+
+    async def remove(self, tenant: TenantId, *, keep_data: bool) -> None:
+        self.removed.append((tenant, keep_data))
+        await super().remove(tenant, keep_data=keep_data)
 
 
 @pytest.fixture
@@ -56,6 +64,23 @@ def declare(resources: FolderResources, kind: Kind, key: ObjectKey, **spec: obje
     metadata = {"name": key.name} | ({"namespace": key.namespace} if key.namespace else {})
     raw = {"apiVersion": API_VERSION, "kind": kind.value, "metadata": metadata, "spec": spec}
     resources.declare(key, defaulted(raw)["spec"])
+
+
+def tenant_key(tenant: TenantId) -> ObjectKey:
+    return ObjectKey.tenant(tenant.namespace, tenant.name)
+
+
+def declare_tenants(resources: FolderResources, *tenants: TenantId) -> None:
+    declare(resources, Kind.POLICY, ObjectKey.policy("standard"))
+    ref = {"name": "standard"}
+    for tenant in tenants:
+        declare(
+            resources,
+            Kind.TENANT,
+            tenant_key(tenant),
+            isolation="Strict",
+            retentionPolicyRef=ref,
+        )
 
 
 async def looks(world: World, resources: FolderResources, image: str, times: int) -> None:
@@ -74,11 +99,7 @@ async def test_a_bad_image_stops_one_instance_and_a_good_one_mends_it(
     tmp_path: Path, host: Host
 ) -> None:
     with FolderResources.open(tmp_path / "state") as resources:
-        declare(resources, Kind.POLICY, ObjectKey.policy("standard"))
-        for tenant in (ONE, TWO):
-            key = ObjectKey.tenant(tenant.namespace, tenant.name)
-            ref = {"name": "standard"}
-            declare(resources, Kind.TENANT, key, isolation="Strict", retentionPolicyRef=ref)
+        declare_tenants(resources, ONE, TWO)
         async with local_world(resources, instances=host) as world:
             await looks(world, resources, "first", 1)
             assert ready(world) == [True, True]
@@ -91,3 +112,52 @@ async def test_a_bad_image_stops_one_instance_and_a_good_one_mends_it(
             assert set(host.images.values()) == {"good"}
             assert ready(world) == [True, True]
             assert [image for _, image in host.restarts] == ["bad", "good", "good"]
+
+
+async def test_what_was_made_for_a_tenant_that_never_got_ready_goes_with_it(
+    tmp_path: Path, host: Host
+) -> None:
+    with FolderResources.open(tmp_path / "state") as resources:
+        declare_tenants(resources, ONE)
+        async with local_world(resources, instances=host) as world:
+            host.images[ONE] = "bad"
+            await looks(world, resources, "bad", 1)
+            name = instance_name(ONE)
+            assert await resources.get_secret(resources.home, name) is not None
+
+            resources.delete(tenant_key(ONE))
+            await looks(world, resources, "bad", 1)
+            assert host.removed == [(ONE, False)]
+            assert await resources.get_secret(resources.home, name) is None
+
+
+async def test_a_tenant_that_ends_gives_its_turn_to_restart_back(
+    tmp_path: Path, host: Host
+) -> None:
+    with FolderResources.open(tmp_path / "state") as resources:
+        declare_tenants(resources, ONE, TWO)
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+            await looks(world, resources, "bad", 4)
+            ((stuck, _),) = host.restarts
+            world.timing = replace(world.timing, store_gone_grace=timedelta(0))
+            resources.delete(tenant_key(stuck))
+            await looks(world, resources, "good", 4)
+            assert [image for _, image in host.restarts] == ["bad", "good"]
+            assert set(host.images.values()) == {"bad", "good"}
+
+
+async def test_an_instance_whose_secret_was_made_anew_restarts_with_it(
+    tmp_path: Path, host: Host
+) -> None:
+    with FolderResources.open(tmp_path / "state") as resources:
+        declare_tenants(resources, ONE)
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+            stored = await resources.get_secret(resources.home, instance_name(ONE))
+            assert stored is not None
+            await resources.delete_secret(stored)
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 2)
+            assert world.links[str(ONE)].ready
+            assert host.restarts == [(ONE, "first")]

@@ -14,6 +14,7 @@ from memtenant.rules.instance import (
     differences,
     headless_service,
     instance_name,
+    is_outdated,
     network_policy,
     stateful_set,
 )
@@ -172,3 +173,12 @@ def test_without_tls_the_pod_has_no_certificate_and_with_it_no_open_port() -> No
     arguments = protected["containers"][0]["args"]
     assert arguments[arguments.index("--port") + 1] == "0"
     assert arguments[arguments.index("--tls-port") + 1] == "6379"
+
+
+def test_a_pod_whose_image_was_renamed_at_admission_is_not_outdated() -> None:
+    one = instance(image="valkey/valkey:8.1")
+    pod = stateful_set(one, HOME, GIB)["spec"]["template"]
+    pod["spec"]["containers"][0]["image"] = "registry.example/valkey@sha256:0"
+    assert not is_outdated(pod, one)
+    assert is_outdated(pod, instance(image="valkey/valkey:9.0"))
+    assert is_outdated(pod, instance(image="valkey/valkey:8.1", tls={"mode": "Disabled"}))

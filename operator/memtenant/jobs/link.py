@@ -83,8 +83,9 @@ class StoreLink:
     how agents ask where their primary is.
     ``digest`` tells whether the declaration or a Secret changed since it was made; ``failure`` is
     why the store cannot be used now; ``reload_until`` is how long an instance has its certificate
-    read anew, because its pod may not have the new one yet; ``unsaved`` that users changed since
-    the last ACL SAVE.
+    read anew, because its pod may not have the new one yet, ``restarted_for_login`` that it ended
+    once because it refused the operator's login; ``unsaved`` that users changed since the last ACL
+    SAVE.
     ``erasing`` are tenants with an erasure that is not finished, of those that were
     ``looked_for_receipts``; ``files_written_at`` is when the nodes' files were last written anew;
     ``marks`` are the tombstones that the last measurement saw, ``true_marks`` those known as true.
@@ -121,6 +122,7 @@ class StoreLink:
     expiry: ExpiryState = field(default_factory=ExpiryState)
     unsaved: bool = False
     reload_until: datetime | None = None
+    restarted_for_login: bool = False
     compared: int = 0
     repairing: frozenset[Address] = frozenset()
     working: set[TenantId] = field(default_factory=set)

@@ -54,6 +54,7 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
     if record is None:
         await _remove_unrecorded(world, declared, tenant)
     if record is None or record.uid != declared.uid:
+        await _remove_unready_instance(world, declared, record)
         return await _let_go(world, declared, current, tenant)
     policy = _deletion_policy(declared, record)
     link = await _link(world, record)
@@ -154,6 +155,21 @@ async def _remove_unrecorded(world: World, declared: Declared, tenant: TenantId)
     removed = await link.admin.purge([tenant])
     await tell_purged(world, link, tenant, removed[tenant], policy.value)
     await _tell(world, declared, policy, link.store)
+
+
+async def _remove_unready_instance(
+    world: World, declared: Declared, record: TenantRecord | None
+) -> None:
+    """An instance is made before the record of its tenant, which may end before it ever ran, or
+    before it took over what an earlier one left. Data stays where a record or a status tells of
+    any."""
+    if declared.spec.get("isolation") != Isolation.STRICT.value or world.instances is None:
+        return
+    if record is not None and record.phase is not Phase.RETAINED:
+        return
+    tenant = TenantId(declared.key.namespace, declared.key.name)
+    served = record is not None or bool(declared.status.get("keyVersion"))
+    await remove_instance(world, tenant, keep_data=served)
 
 
 def _deletion_policy(declared: Declared, record: TenantRecord) -> DeletionPolicy:

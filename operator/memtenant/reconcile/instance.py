@@ -13,7 +13,13 @@ from dataclasses import replace
 
 from memtenant.api.store import MemoryStoreSpec
 from memtenant.api.tenant import MemoryTenantSpec
-from memtenant.errors import KeyUnavailable, MemtenantError, ResourceConflict, StoreUnavailable
+from memtenant.errors import (
+    KeyUnavailable,
+    MemtenantError,
+    ResourceConflict,
+    StoreRefused,
+    StoreUnavailable,
+)
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.instancetls import (
     certificate_files,
@@ -59,6 +65,8 @@ __all__ = [
 
 _OWNER = "tenant-instance"
 _PASSWORD = "password"  # noqa: S105 - a key in a Secret
+_OTHER_LOGIN = ("StoreWrongPassword", "StorePermissionMissing")
+"""How a server refuses the operator whose login is not, or not yet, as its Secret says."""
 
 
 class InstanceNeeded(MemtenantError):
@@ -125,17 +133,24 @@ async def take_instance(world: World, wanted: Instance) -> StoreLink:
             if sighting.outdated and _has_turn(world, wanted):
                 await world.host.restart(wanted)  # an image that does not start is mended so
             _fail(world, wanted, sighting.why)
-        link = await _taken(world, wanted, await _link(world, wanted, sighting, secret))
+        link = await _link(world, wanted, sighting, secret)
+        try:
+            await _taken(world, wanted, link)
+        except StoreRefused as refusal:
+            if refusal.reason not in _OTHER_LOGIN:
+                raise
+            await _restart_with_login(world, wanted, link)
+            raise
         if sighting.outdated:
             await _restart_in_turn(world, wanted, link)
-        elif world.restarting.get(wanted.store) == wanted.tenant:
-            del world.restarting[wanted.store]
+        else:
+            _end_turn(world, wanted.tenant)
         return link
 
 
 async def reach_instance(world: World, wanted: Instance) -> StoreLink | None:
-    """Connect to the instance as it is, and lead it; None where it is away, or gone already: what
-    is about to go is not made anew."""
+    """Connect to the instance as it is, and lead it; None where it is away, lets the operator not
+    in, or is gone already: what is about to go is not made anew."""
     async with world.instance_locks.setdefault(wanted.tenant, asyncio.Lock()):
         stored = await world.resources.get_secret(world.resources.home, wanted.name)
         sighting = await world.host.look(wanted)
@@ -144,7 +159,7 @@ async def reach_instance(world: World, wanted: Instance) -> StoreLink | None:
         link = await _link(world, wanted, sighting, stored)
         try:
             return await _taken(world, wanted, link)
-        except NotRunning:
+        except (NotRunning, StoreRefused):
             return None
 
 
@@ -166,6 +181,19 @@ async def _taken(world: World, wanted: Instance, link: StoreLink) -> StoreLink:
     return link
 
 
+async def _restart_with_login(world: World, wanted: Instance, link: StoreLink) -> None:
+    """End the process that started before its Secret was made anew, or before a release that needs
+    more, and reads it when it starts. Once: where that mends nothing, the refusal stands."""
+    if link.restarted_for_login:
+        _end_turn(world, wanted.tenant)
+        return
+    why = "it restarts with the operator's login as it is now"
+    if _has_turn(world, wanted):
+        link.restarted_for_login = True
+        await _restart(world, wanted, link, why)
+    _fail(world, wanted, why)
+
+
 async def _restart_in_turn(world: World, wanted: Instance, link: StoreLink) -> None:
     """End the process that runs with an earlier image, unless another instance of the store is
     away: an image that does not start stops the first instance, and no other."""
@@ -176,6 +204,11 @@ async def _restart_in_turn(world: World, wanted: Instance, link: StoreLink) -> N
     if not _has_turn(world, wanted):
         return
     why = f"it restarts with {wanted.template.image}"
+    await _restart(world, wanted, link, why)
+    _fail(world, wanted, why)
+
+
+async def _restart(world: World, wanted: Instance, link: StoreLink, why: str) -> None:
     link.failure = StoreUnavailable(why)
     await world.host.restart(wanted)
     declared = world.mirror.get(ObjectKey.tenant(wanted.tenant.namespace, wanted.tenant.name))
@@ -183,12 +216,15 @@ async def _restart_in_turn(world: World, wanted: Instance, link: StoreLink) -> N
         await world.resources.emit_event(
             declared, EventType.NORMAL, "InstanceRestarted", f"{wanted.name}: {why}"
         )
-    _fail(world, wanted, why)
 
 
 def _has_turn(world: World, wanted: Instance) -> bool:
     """Whether no other instance of the store restarts now; this one does from here on."""
     return world.restarting.setdefault(wanted.store, wanted.tenant) == wanted.tenant
+
+
+def _end_turn(world: World, tenant: TenantId) -> None:
+    world.restarting = {store: one for store, one in world.restarting.items() if one != tenant}
 
 
 async def look_at_instance(world: World, wanted: Instance) -> StoreLink | None:
@@ -298,7 +334,8 @@ async def remove_instance(world: World, tenant: TenantId, *, keep_data: bool) ->
 
 
 async def let_go_of_instance(world: World, tenant: TenantId) -> None:
-    """Close what was open to it."""
+    """Close what was open to it; another instance may restart."""
+    _end_turn(world, tenant)
     link = world.links.pop(str(tenant), None)
     if link is not None:
         await link.admin.close()

@@ -21,10 +21,12 @@ from memtenant.rules.instance import (
     Sighting,
     claim_name,
     differences,
+    has_tls,
     headless_service,
     host_of,
     instance_labels,
     instance_name,
+    is_outdated,
     mebibytes,
     network_policy,
     stateful_set,
@@ -112,9 +114,7 @@ class ClusterInstances:
             return Sighting(why="its pod is not there yet")
         if "deletionTimestamp" in pod["metadata"]:
             return Sighting(why="its pod is ending, and comes again")
-        container = pod["spec"]["containers"][0]
-        tls = "--tls-port" in container.get("args", ())
-        outdated = (container["image"], tls) != (wanted.template.image, wanted.tls)
+        tls, outdated = has_tls(pod), is_outdated(pod, wanted)
         status = pod.get("status", {})
         conditions = {one["type"]: one["status"] for one in status.get("conditions", ())}
         if conditions.get("Ready") != "True":

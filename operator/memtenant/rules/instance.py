@@ -21,6 +21,7 @@ from memtenant.tenancy.identity import TenantId
 __all__ = [
     "ADMIN_USER",
     "DATA_VOLUME",
+    "IMAGE_ANNOTATION",
     "INSTANCE_COMPONENT",
     "INSTANCE_LABEL",
     "PORT",
@@ -31,11 +32,13 @@ __all__ = [
     "admin_line",
     "claim_name",
     "differences",
+    "has_tls",
     "headless_service",
     "host_of",
     "hosts_of",
     "instance_labels",
     "instance_name",
+    "is_outdated",
     "mebibytes",
     "network_policy",
     "stateful_set",
@@ -54,6 +57,9 @@ DATA_VOLUME = "data"
 ADMIN_USER = "memtenant-operator"
 INSTANCE_LABEL = "memtenant.dev/component"
 INSTANCE_COMPONENT = "tenant-instance"
+IMAGE_ANNOTATION = "memtenant.dev/image"
+"""On pods: the image as the store's template has it. What the pod runs may be named otherwise: a
+cluster's own registry takes the place of the public one at admission."""
 
 _LONGEST_NAME = 52
 """A StatefulSet with a longer name gets no pod: its revision is appended to it in a label."""
@@ -78,8 +84,7 @@ exec "$server" --dir /data --aclfile /data/users.acl "$@"
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A tenant's instance as it should be. ``quota`` is in bytes; ``client_namespace`` is where the
-    agents are."""
+    """A tenant's instance as it should be. ``quota`` is in bytes."""
 
     tenant: TenantId
     store: str
@@ -231,7 +236,10 @@ def stateful_set(instance: Instance, home: str, volume: int) -> dict[str, Any]:
             "updateStrategy": {"type": "OnDelete"},
             "podManagementPolicy": "OrderedReady",
             "template": {
-                "metadata": {"labels": instance_labels(tenant)},
+                "metadata": {
+                    "labels": instance_labels(tenant),
+                    "annotations": {IMAGE_ANNOTATION: template.image},
+                },
                 "spec": _pod(instance),
             },
             "volumeClaimTemplates": [
@@ -252,6 +260,19 @@ def stateful_set(instance: Instance, home: str, volume: int) -> dict[str, Any]:
             ],
         },
     }
+
+
+def is_outdated(pod: Mapping[str, Any], wanted: Instance) -> bool:
+    """Whether a pod runs with another image than it should, or not as safely."""
+    container = pod["spec"]["containers"][0]
+    annotations = pod["metadata"].get("annotations", {})
+    image = annotations.get(IMAGE_ANNOTATION, container["image"])
+    return (image, has_tls(pod)) != (wanted.template.image, wanted.tls)
+
+
+def has_tls(pod: Mapping[str, Any]) -> bool:
+    """Whether the pod's server speaks TLS."""
+    return "--tls-port" in pod["spec"]["containers"][0].get("args", ())
 
 
 def _pod(instance: Instance) -> dict[str, Any]:

@@ -50,7 +50,8 @@ class EmbeddedInstances:
         return Sighting(found.address.host, found.address.port)
 
     async def restart(self, wanted: Instance) -> None:
-        """Nothing: what runs is what is installed."""
+        """Stop it: the next look starts it."""
+        await embedded.stop(self._folder(wanted.tenant))
 
     async def remove(self, tenant: TenantId, *, keep_data: bool) -> None:
         """Stop it; and remove what it kept, unless that is to stay."""
