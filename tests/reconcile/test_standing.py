@@ -65,6 +65,17 @@ async def test_the_quota_that_it_had_is_enforced(refused: Ground, valkey: Server
     assert (await refused.tenant_status("acme")).access.mode is AccessMode.OVER_QUOTA  # type: ignore[union-attr]
 
 
+async def test_its_records_go_on_expiring(refused: Ground, valkey: Server) -> None:
+    """Else a team keeps for ever what it likes, by declaring what nobody accepts."""
+    limits = keys.limits(ACME)
+    with valkey.admin() as admin:
+        cut_off = admin.hget(limits, "cutoff_content")
+        assert cut_off is not None
+        admin.hset(limits, "cutoff_content", int(cut_off) - 5 * 86_400_000)
+        await refused.settle()
+        assert int(admin.hget(limits, "cutoff_content") or 0) >= int(cut_off)
+
+
 async def test_room_under_the_quota_gives_its_writes_back(refused: Ground, valkey: Server) -> None:
     fill(valkey.admin())
     await refused.settle()

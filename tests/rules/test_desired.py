@@ -227,6 +227,7 @@ def test_the_access_hash_keeps_what_another_node_needs_to_render_the_same() -> N
         "policy": "standard",
         "matters": '{"A":"1","B":"2"}',
         "minimum": "1",
+        "retention": "{}",
         "pressure": "Over",
         "over": "memory",
         "flooded": "1",

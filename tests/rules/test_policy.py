@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from memtenant.api.conditions import ConditionStatus, ConditionType
 from memtenant.api.policy import RetentionPolicySpec
 from memtenant.errors import InvalidResource
-from memtenant.rules.frameworks import built_in_frameworks
+from memtenant.rules.frameworks import RecordClass, built_in_frameworks
 from memtenant.rules.policy import (
     PolicyFacts,
+    chosen_from,
+    chosen_to,
     hold_labels,
     matters_from,
     matters_to,
@@ -297,3 +299,14 @@ def test_a_policy_cannot_forbid_what_its_framework_gives(right: str) -> None:
         "FrameworkContradicted",
     )
     facts(frameworks=["SOX"], **{right: {"mode": "Forbidden"}})
+
+
+def test_chosen_periods_read_back_as_they_were_kept() -> None:
+    chosen = {RecordClass.CONTENT: Period(12, "mo"), RecordClass.DERIVED: Period(90, "s")}
+    assert chosen_from(chosen_to(chosen)) == chosen
+    assert chosen_from(chosen_to({})) == {}
+
+
+@pytest.mark.parametrize("text", ["", "x", "3", "[]", '{"content":"soon"}', '{"other":"3d"}'])
+def test_chosen_periods_that_cannot_be_read_are_none_at_all(text: str) -> None:
+    assert chosen_from(text) is None

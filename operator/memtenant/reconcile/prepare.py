@@ -73,6 +73,7 @@ __all__ = [
     "ROTATE_KEYS_ANNOTATION",
     "Prepared",
     "Stop",
+    "age_from",
     "plan_tenant",
     "prepare",
 ]
@@ -183,9 +184,7 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
     _check_hold(world, policy, state, before)
     labels = hold_labels(tenant, declared.labels, namespace.labels)
     matters = policy.matters_of(labels, before, now)
-    # Entries bear the server's time: an operator whose clock is ahead must not expire them early.
-    age_from = min(now, link.facts.primary.server_time or now)
-    expiring = expiry(tenant, retention, age_from, held=bool(matters))
+    expiring = expiry(tenant, retention, age_from(now, link), held=bool(matters))
     audit = audit_terms(policy.view, spec)
     rotation = RotationRules(
         every=spec.credentials.rotate_every,
@@ -385,6 +384,13 @@ async def _idle(link: StoreLink, current: Current) -> frozenset[str]:
         return frozenset()
     retiring = record.retiring_users()
     return await link.admin.idle_users(retiring) if retiring else frozenset()
+
+
+def age_from(now: datetime, link: StoreLink) -> datetime:
+    """From when the age of records is counted. Entries bear the server's time: an operator whose
+    clock is ahead must not expire them early."""
+    assert link.facts is not None  # noqa: S101 - a link that is ready has them
+    return min(now, link.facts.primary.server_time or now)
 
 
 async def plan_tenant(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from memtenant.api.tenant import MemoryTenantStatus
 from memtenant.errors import InvalidResource
-from memtenant.jobs.link import LiveTenant
+from memtenant.jobs.link import LiveTenant, StoreLink
 from memtenant.reconcile.apply import Work, apply
 from memtenant.reconcile.current import Current, read_record
 from memtenant.reconcile.declared import status_before
 from memtenant.reconcile.policy import read_policy
-from memtenant.reconcile.prepare import plan_tenant
+from memtenant.reconcile.prepare import age_from, plan_tenant
 from memtenant.reconcile.telling import actors_of
 from memtenant.reconcile.world import World
 from memtenant.resources.port import Declared
-from memtenant.rules.policy import Matters, hold_labels, matters_from
+from memtenant.rules.expiry import expiry
+from memtenant.rules.policy import Matters, chosen_from, hold_labels, matters_from
 from memtenant.rules.record import Phase
 from memtenant.rules.standing import Accepted, accepted, standing
 from memtenant.rules.status import enforced
@@ -42,6 +45,7 @@ async def enforce_standing(world: World, declared: Declared, *, refused: bool) -
     if before is None:
         return ()
     matters, minimum = _restrictions(world, declared, before)
+    cut_offs = _cut_offs(world, link, tenant, before, held=bool(matters))
     found = standing(
         record,
         before,
@@ -49,6 +53,7 @@ async def enforce_standing(world: World, declared: Declared, *, refused: bool) -
         usage=link.usage_of(tenant),
         matters=matters,
         content_minimum=minimum,
+        cut_offs=cut_offs,
         generation=declared.generation,
         refused=refused,
         actors=actors_of(world, declared, before.access.get("policy", "")),
@@ -92,3 +97,19 @@ def _restrictions(world: World, declared: Declared, before: Accepted) -> tuple[M
     labels = hold_labels(tenant, declared.labels, namespace.labels if namespace else {})
     now = world.clock.now()
     return policy.matters_of(labels, matters, now), policy.content_minimum is not None
+
+
+def _cut_offs(
+    world: World, link: StoreLink, tenant: TenantId, before: Accepted, *, held: bool
+) -> Mapping[str, str] | None:
+    """Of the periods that were accepted, under their policy as it is now. None where one of the two
+    cannot be read, or they do not fit together any more: nothing goes by what nobody chose.
+    """
+    chosen = chosen_from(before.access.get("retention", ""))
+    if chosen is None:
+        return None
+    try:
+        resolution = read_policy(world, before.access.get("policy", "")).resolve_chosen(chosen)
+    except InvalidResource:
+        return None
+    return expiry(tenant, resolution, age_from(world.clock.now(), link), held=held).fields

@@ -259,7 +259,7 @@ async def _refuse(world: World, declared: Declared, refusal: Refusal) -> Outcome
         await world.resources.emit_event(
             declared, EventType.WARNING, refusal.reason, refusal.message
         )
-    wait = LOOK_AGAIN if refusal.reason == SECRET_ACCESS_MISSING else None
+    wait = LOOK_AGAIN if refusal.reason == SECRET_ACCESS_MISSING else _STANDING_AGAIN
     return Outcome(requeue_after=wait, changed=changed)
 
 
@@ -275,6 +275,9 @@ async def _wait_for_instance(world: World, declared: Declared, error: NotRunning
     changed = await save_status(world, declared, status)
     return Outcome(requeue_after=_INSTANCE_AGAIN, changed=changed)
 
+
+_STANDING_AGAIN = 3600.0
+"""Seconds between two looks at a tenant that is refused: its records go on expiring meanwhile."""
 
 _INSTANCE_AGAIN = 1.0
 """Seconds between two looks at an instance that does not answer."""

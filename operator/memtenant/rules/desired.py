@@ -22,7 +22,7 @@ from memtenant.rules.acl import AccessState, AclUser, render_user
 from memtenant.rules.audit import AuditTerms
 from memtenant.rules.credentials import Advance, Principal, RotationRules, advance
 from memtenant.rules.keymotion import KeyAdvance
-from memtenant.rules.policy import Matters, matters_to
+from memtenant.rules.policy import Matters, chosen_by, chosen_to, matters_to
 from memtenant.rules.quota import QuotaState
 from memtenant.rules.record import Phase, TenantRecord
 from memtenant.rules.told import TOLD, Actors, Told, deeds
@@ -331,6 +331,7 @@ def _access(
         "policy": situation.policy,
         "matters": matters_to(situation.matters),
         "minimum": "1" if situation.content_minimum else "0",
+        "retention": chosen_to(chosen_by(situation.spec)),
         **situation.quota_state.to_fields(),
     }
 

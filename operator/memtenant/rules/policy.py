@@ -41,6 +41,9 @@ from memtenant.tenancy.policy import SubjectRights
 __all__ = [
     "Matters",
     "PolicyFacts",
+    "chosen_by",
+    "chosen_from",
+    "chosen_to",
     "hold_labels",
     "matters_from",
     "matters_to",
@@ -104,11 +107,10 @@ class PolicyFacts:
 
     def resolve_for(self, spec: MemoryTenantSpec) -> Resolution:
         """The retention of a tenant; `InvalidResource` where its choice is out of bounds."""
-        chosen = {
-            record_class: period
-            for record_class in RecordClass
-            if (period := getattr(spec.retention, record_class.value)) is not None
-        }
+        return self.resolve_chosen(chosen_by(spec))
+
+    def resolve_chosen(self, chosen: Mapping[RecordClass, Period]) -> Resolution:
+        """The retention of a tenant that chose so; `InvalidResource` as `resolve_for`."""
         return resolve(_bounds(self.spec), self.frameworks, chosen, self.spec.legal_basis or "")
 
     def matters_of(
@@ -189,6 +191,28 @@ def hold_labels(
         "memtenant.dev/namespace": tenant.namespace,
         "memtenant.dev/tenant": tenant.name,
     }
+
+
+def chosen_by(spec: MemoryTenantSpec) -> dict[RecordClass, Period]:
+    """The periods that a tenant chose."""
+    return {
+        record_class: period
+        for record_class in RecordClass
+        if (period := getattr(spec.retention, record_class.value)) is not None
+    }
+
+
+def chosen_to(chosen: Mapping[RecordClass, Period]) -> str:
+    """As kept in the tenant's access hash."""
+    return json.dumps({one.value: str(period) for one, period in sorted(chosen.items())})
+
+
+def chosen_from(text: str) -> dict[RecordClass, Period] | None:
+    """What `chosen_to` wrote; None where it was never written or cannot be read."""
+    try:
+        return {RecordClass(name): Period.parse(one) for name, one in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError, InvalidResource):
+        return None
 
 
 def matters_to(matters: Matters) -> str:

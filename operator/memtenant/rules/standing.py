@@ -2,7 +2,8 @@
 
 A team can bring its tenant into that state at will: a quota beyond what the store gives, a key
 Secret that holds no key. So what was accepted last goes on being enforced, from the record and the
-operator's hashes alone: its quota, its holds and minimums, on the users that it has.
+operator's hashes alone: its quota, its holds and minimums, on the users that it has, and the period
+after which its records go.
 """
 
 from __future__ import annotations
@@ -65,12 +66,14 @@ def standing(
     usage: Usage | None,
     matters: Matters,
     content_minimum: bool,
+    cut_offs: Mapping[str, str] | None,
     generation: int,
     refused: bool,
     actors: Actors,
     now: datetime,
 ) -> Standing:
     """The users and hashes of what was accepted, under the usage, holds and minimum of now.
+    ``cut_offs`` are those of now by what was accepted; None where that is not known: they stay.
     ``refused``: the tenant's ``generation`` is not accepted, not only in need of another try."""
     quota_state = QuotaState.from_fields(before.access)
     if usage is not None:
@@ -101,7 +104,7 @@ def standing(
                 own_keys=record.isolation == Isolation.STRICT,
             ),
             revoke=(),
-            limits=_limits(before, matters, state),
+            limits=_limits(before, matters, state, cut_offs),
             access={
                 **before.access,
                 "matters": matters_to(matters),
@@ -120,8 +123,11 @@ def standing(
     )
 
 
-def _limits(before: Accepted, matters: Matters, state: AccessState) -> dict[str, str]:
-    """As accepted; under a legal hold nothing expires."""
-    gone = set(CUTOFF_FIELDS.values()) if matters else set()
+def _limits(
+    before: Accepted, matters: Matters, state: AccessState, cut_offs: Mapping[str, str] | None
+) -> dict[str, str]:
+    """As accepted; what is past its period goes on expiring, and under a legal hold nothing."""
+    gone = set(CUTOFF_FIELDS.values()) if matters or cut_offs is not None else set()
     kept = {name: value for name, value in before.limits.items() if name not in gone}
-    return {**kept, "held": "1" if state.held else "0"}
+    moved = {} if matters or cut_offs is None else cut_offs
+    return {**kept, **moved, "held": "1" if state.held else "0"}
