@@ -12,6 +12,7 @@ from memtenant import Message
 from memtenant.reports.checks import CHECKS, Status
 from memtenant.reports.evidence import Opened, RecordEvidence, StoreEvidence
 from memtenant.tenancy import keys
+from memtenant.tenancy.identity import TenantId
 from tests.reports.breaking import (
     BREAKS,
     POLICIES,
@@ -186,3 +187,14 @@ async def test_a_sample_of_nothing_proves_nothing(scene: Scene) -> None:
     untried = replace(tenant.records, opened=Opened(0, 0, 0))
     result = await scene.judged("RecordsAuthentic", tenants=(replace(tenant, records=untried),))
     assert result.judgement.status is Status.SKIP
+
+
+async def test_who_is_not_declared_any_more_and_has_records_is_told(scene: Scene) -> None:
+    await at_work(scene)
+    with scene.server.admin() as admin:
+        admin.set(f"{keys.records(TenantId('support', 'gone'))}_:x:l", "y")
+        admin.rpush(keys.audit_queue(TenantId("support", "drained")), "y")
+    result = await scene.judged("KeptWithinPeriod")
+    assert result.judgement.status is Status.WARN
+    assert "support.gone is not declared any more" in words(result)
+    assert result.judgement.total == 1

@@ -187,7 +187,7 @@ async def test_the_sealer_and_the_reporter_reach_every_tenant(nodes: Nodes) -> N
             {server.port for server in nodes.servers},
             {},
         )
-        held = [page.tenant async for page in witness.contents(lambda one: one in tenants)]
+        held = [page.tenant async for page in witness.contents(lambda one, _part: one in tenants)]
         assert set(held) == set(tenants)
         assert await witness.count_keys() >= len(tenants)
         await witness.close()

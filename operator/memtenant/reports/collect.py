@@ -185,10 +185,11 @@ async def _store(
         return
     witness = StoreWitness(login.settings, pace=looking.pace)
     try:
-        found.stores[name] = await look_at_store(
+        found.stores[name] = looked = await look_at_store(
             witness, login, tenants, looking.everybody, looking.now
         )
-        counted = await _read(witness, looking, tenants)
+        counted, leftovers = await _read(witness, looking, tenants)
+        found.stores[name] = replace(looked, leftovers=leftovers)
         for done, (tenant, records) in enumerate(counted.items()):
             evidence = await _opened(looking, tenants[tenant], records)
             # A hold goes on although the tenant's labels were changed, while the policy has it.
@@ -222,7 +223,8 @@ def _lose(
 
 async def _read(
     witness: StoreWitness, looking: _Looking, tenants: Mapping[TenantId, TenantFacts]
-) -> dict[TenantId, TenantRecords]:
+) -> tuple[dict[TenantId, TenantRecords], tuple[str, ...]]:
+    """What each tenant has, and of whom there are records that nobody declares."""
     counted = {
         tenant: TenantRecords(
             tenant,
@@ -234,12 +236,17 @@ async def _read(
         )
         for tenant, facts in tenants.items()
     }
+    leftovers: set[str] = set()
+
+    def wanted(tenant: TenantId, part: bytes) -> bool:
+        if tenant not in looking.everybody and part.startswith(b"r:"):
+            leftovers.add(str(tenant))
+        return tenant in counted
+
     due = await witness.count_keys()
-    async for page in witness.contents(
-        counted.__contains__, lambda done: looking.progress(done, max(done, due))
-    ):
+    async for page in witness.contents(wanted, lambda done: looking.progress(done, max(done, due))):
         counted[page.tenant].add(page)
-    return counted
+    return counted, tuple(sorted(leftovers))
 
 
 def _cut_offs(facts: TenantFacts, now: datetime) -> dict[str, int]:

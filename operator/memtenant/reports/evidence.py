@@ -199,7 +199,7 @@ class UserDrift:
 class StoreEvidence:
     """One store, node by node. ``open_nodes``: where anybody comes in without a password.
     strangers: users that memtenant did not make and that are not the declared administrator.
-    checked: users compared."""
+    checked: users compared. leftovers: who has records there and is not declared any more."""
 
     name: str
     at: datetime
@@ -213,6 +213,7 @@ class StoreEvidence:
     strangers: tuple[str, ...] = ()
     checked: int = 0
     durable: bool = True
+    leftovers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,18 +43,19 @@ class Held:
 async def survey(
     node: Keyspace,
     *,
-    wanted: Callable[[TenantId], bool],
+    wanted: Callable[[TenantId, bytes], bool],
     pace: Pace,
     progress: Callable[[int], None] = lambda _keys: None,
 ) -> AsyncIterator[Held]:
-    """Every key of the wanted tenants, page by page. ``progress`` is told how many keys of the
-    store were looked at. Queues are left out: `queued` reads one."""
+    """Every key that is wanted, by its tenant and the rest of its name, page by page. ``progress``
+    is told how many keys of the store were looked at. Queues are left out: `queued` reads one."""
     looked = 0
     async for batch in scan_tenant_keys(node, ScanPosition(), pace):
         named = [
-            (tenant, key, key[len(keys.prefix(tenant)) :])
+            (tenant, key, part)
             for key in batch
-            if (tenant := keys.tenant_of(key)) is not None and wanted(tenant)
+            if (tenant := keys.tenant_of(key)) is not None
+            and wanted(tenant, part := key[len(keys.prefix(tenant)) :])
         ]
         asked = await node.run(
             command

@@ -107,10 +107,10 @@ class StoreWitness:
 
     async def contents(
         self,
-        wanted: Callable[[TenantId], bool],
+        wanted: Callable[[TenantId, bytes], bool],
         progress: Callable[[int], None] = lambda _keys: None,
     ) -> AsyncIterator[Held]:
-        """Everything that the wanted tenants have on the primary, but for their queues."""
+        """Every key that is wanted, by its tenant and the rest of its name, but for queues."""
         async for page in survey(
             await self._keys(), wanted=wanted, pace=self._pace, progress=progress
         ):
