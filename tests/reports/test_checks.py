@@ -3,14 +3,24 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from memtenant import Message
 from memtenant.reports.checks import CHECKS, Status
-from memtenant.reports.evidence import Opened, RecordEvidence, StoreEvidence
+from memtenant.reports.evidence import (
+    Coverage,
+    LogKeyReaders,
+    Opened,
+    RecordEvidence,
+    StoreEvidence,
+    TenantEvents,
+)
+from memtenant.reports.incluster import admin_secrets
+from memtenant.resources.port import Declared, ObjectKey
+from memtenant.rules.instance import instance_name
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 from tests.reports.breaking import (
@@ -176,6 +186,39 @@ async def test_what_is_wrong_in_the_installations_log_fails_too(scene: Scene) ->
     result = await scene.judged("AuditCovers")
     assert result.judgement.status is Status.FAIL
     assert "installation: entries that are no events" in words(result)
+
+
+async def test_a_record_with_a_false_time_is_as_old_as_its_event(scene: Scene) -> None:
+    await at_work(scene)
+    evidence = await scene.evidence()
+    (tenant,) = evidence.tenants
+    assert isinstance(tenant.events, TenantEvents)
+    assert isinstance(tenant.events.coverage, Coverage)
+    told = replace(tenant.events.coverage, oldest=scene.now() - timedelta(days=4000))
+    found = replace(tenant, events=replace(tenant.events, coverage=told))
+    result = await scene.judged("KeptWithinPeriod", tenants=(found,))
+    assert result.judgement.status is Status.FAIL
+    assert "with another time" in words(result)
+
+
+async def test_a_log_key_that_nobody_reads_was_not_found(scene: Scene) -> None:
+    await at_work(scene)
+    nobody = LogKeyReaders(scene.now(), (), ("system:serviceaccount:audit:sealer",))
+    result = await scene.judged("LogKeySeparate", readers=nobody)
+    assert result.judgement.status is Status.ERROR
+
+
+def test_who_administers_a_strict_tenants_instance_administers_a_store() -> None:
+    def declared(key: ObjectKey, **spec: object) -> Declared:
+        return Declared(key, "uid", "1", 1, datetime.now(UTC), spec=spec)
+
+    store = declared(ObjectKey.store("shared"), adminSecretRef={"name": "admin"})
+    tenants = [
+        declared(ObjectKey.tenant("support", name), isolation=isolation)
+        for name, isolation in (("acme", "Moderate"), ("vault", "Strict"))
+    ]
+    instance = instance_name(TenantId("support", "vault"))
+    assert admin_secrets([store], tenants) == {"admin", instance}
 
 
 async def test_a_sample_of_nothing_proves_nothing(scene: Scene) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from memtenant.api.fields import Isolation
 from memtenant.archive import ArchiveReader
 from memtenant.clock import Clock, system_clock
 from memtenant.crypto.agent_keyring import AgentKeyring
@@ -24,6 +25,7 @@ from memtenant.reports.sources import Declarations, StoreLogin
 from memtenant.resources.connection import Connection, Request, path
 from memtenant.resources.port import Declared, Kind, Resources
 from memtenant.resources.secretreaders import read_grants, secret_readers
+from memtenant.rules.instance import instance_name
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.storesfile import STORES_FILE, StoresFile
 
@@ -31,6 +33,7 @@ __all__ = [
     "LOG_NAME",
     "ClusterSources",
     "Mounts",
+    "admin_secrets",
     "read_audit_key",
     "read_installation",
     "read_public_key",
@@ -115,10 +118,13 @@ class ClusterSources:
             found = await read_grants(self._connection, self._audit_namespace)
             at_home = await read_grants(self._connection, self._resources.home)
             stores = await self._resources.list(Kind.STORE)
+            tenants = await self._resources.list(Kind.TENANT)
         except MemtenantError as error:
             return Missing("readers of the log key", str(error))
         administrators = {
-            who for secret in _admin_secrets(stores) for who in secret_readers(at_home, secret)
+            who
+            for secret in admin_secrets(stores, tenants)
+            for who in secret_readers(at_home, secret)
         }
         return LogKeyReaders(
             at=self._clock.now(),
@@ -163,8 +169,13 @@ def read_installation(mounts: Mounts) -> str:
         return ""
 
 
-def _admin_secrets(stores: Iterable[Declared]) -> set[str]:
-    found = set()
+def admin_secrets(stores: Iterable[Declared], tenants: Iterable[Declared]) -> set[str]:
+    """The Secrets by which somebody administers a store, or a Strict tenant's own instance."""
+    found = {
+        instance_name(TenantId(one.key.namespace, one.key.name))
+        for one in tenants
+        if one.spec.get("isolation") == Isolation.STRICT.value
+    }
     for one in stores:
         ref = one.spec.get("adminSecretRef")
         if isinstance(ref, dict) and isinstance(ref.get("name"), str):

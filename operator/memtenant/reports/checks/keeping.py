@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from memtenant.clock import rfc3339
 from memtenant.reports.checks.judging import Judge, Judgement
 from memtenant.reports.evidence import Coverage, Evidence, Missing
 from memtenant.rules.controls import Parameters
+from memtenant.rules.expiry import step
 
 __all__ = [
     "erasures_completed",
@@ -49,8 +52,9 @@ def kept_within_period(evidence: Evidence, _parameters: Parameters) -> Judgement
         told = one.events.coverage
         if isinstance(told, Coverage) and told.oldest is not None:
             period = one.facts.resolution.content.effective.period
-            if period.after(told.oldest) < evidence.now and not _is_expired(one.records):
-                judge.warn(
+            grace = timedelta(seconds=step(one.facts.resolution))
+            if period.after(told.oldest) < evidence.now - grace and not _is_expired(one.records):
+                judge.fail(
                     one.name,
                     f"a record that lives was told at {rfc3339(told.oldest)}, before what its own "
                     "header says: somebody wrote it with another time",

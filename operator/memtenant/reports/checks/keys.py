@@ -47,6 +47,10 @@ def log_key_separate(evidence: Evidence, _parameters: Parameters) -> Judgement:
     if isinstance(readers, Missing):
         judge.missing("log key", readers)
         return judge.judgement("rights to the log's key", of="keys")
+    if not readers.readers:
+        # The sealer has to be one of them.
+        judge.missing("log key", Missing("readers", "nobody reads it: it is kept elsewhere"))
+        return judge.judgement("rights to the log's key", of="keys")
     judge.saw(readers.at)
     for one in readers.readers:
         if one in readers.administrators:
