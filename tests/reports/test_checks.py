@@ -28,6 +28,7 @@ from tests.reports.breaking import (
     POLICIES,
     UNSEEN,
     Act,
+    a_record_that_was_taken,
     a_tenant_of_which_nothing_is_known,
     an_old_record,
 )
@@ -241,3 +242,12 @@ async def test_who_is_not_declared_any_more_and_has_records_is_told(scene: Scene
     assert result.judgement.status is Status.WARN
     assert "support.gone is not declared any more" in words(result)
     assert result.judgement.total == 1
+
+
+async def test_a_cut_off_that_the_policy_does_not_have_explains_nothing(scene: Scene) -> None:
+    await at_work(scene)
+    await a_record_that_was_taken(scene)
+    with scene.server.admin() as admin:
+        later = str(int(scene.now().timestamp() * 1000) + 1)
+        admin.hset(keys.limits(ACME), "cutoff_content", later)
+    assert (await scene.judged("AuditCovers")).judgement.status is Status.FAIL

@@ -116,6 +116,20 @@ def test_what_has_expired_needs_no_event() -> None:
     assert (found(told).vanished, found(told).explained) == (0, 5)
 
 
+def test_what_had_expired_when_a_hold_began_or_the_operator_removed_it_is_explained() -> None:
+    hold = Deed(Operation.HOLD_SET, {"matter": "SEC-1"}).event(Turn(CALLS, 1), KEY)
+    for before, vanished in ((MS, 5), (MS + 1, 0)):
+        held = ledger(cut_off=lambda at, before=before: before if at == MS + 2 else 0)
+        appended(held)
+        held.add(sealed(hold, at=MS + 2))
+        assert found(held).vanished == vanished
+        swept = ledger()
+        appended(swept)
+        deed = Deed(Operation.EXPIRED, {"messages": 5, "before": {"content": before}})
+        swept.add(sealed(deed.event(Turn(CALLS, 1), KEY)))
+        assert (found(swept).vanished, found(swept).explained) == (vanished, 5 - vanished)
+
+
 def test_a_message_that_is_told_after_a_clear_is_not_explained_by_it() -> None:
     told = ledger()
     told.add(sealed(event(Operation.CLEAR), 5))

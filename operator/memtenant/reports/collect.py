@@ -27,11 +27,12 @@ from memtenant.reports.evidence import (
     TenantFacts,
 )
 from memtenant.reports.ledger import EventLedger
-from memtenant.reports.records import Expectation, TenantRecords, whole
+from memtenant.reports.records import Expectation, TenantRecords, moment, whole
 from memtenant.reports.samples import open_sample
 from memtenant.reports.sources import Declarations, Log, Sources, StoreLogin
 from memtenant.resources.port import Declared
 from memtenant.rules.expiry import CUTOFF_FIELDS, expiry, step
+from memtenant.rules.frameworks import RecordClass
 from memtenant.rules.policy import PolicyFacts, hold_labels, policy_facts
 from memtenant.stores.scan import Pace
 from memtenant.stores.witness import StoreWitness
@@ -276,10 +277,18 @@ async def _events(
 ) -> TenantEvents | Missing:
     if isinstance(looking.log, Missing):
         return looking.log
+
+    def cut_off(at: datetime) -> int:
+        cuts = expiry(facts.tenant, facts.resolution, at, held=False).fields
+        return int(cuts.get(CUTOFF_FIELDS[RecordClass.CONTENT], "0"))
+
+    told = whole(records.limits.get(CUTOFF_FIELDS[RecordClass.CONTENT], "")) or 0
     ledger = EventLedger(
         period=looking.period,
         runs=bytes(records.runs),
-        expired_before=whole(records.limits.get("cutoff_content", "")) or 0,
+        # The store may say less than the policy, and never more.
+        expired_before=min(told, cut_off(looking.now)),
+        cut_off=lambda at: cut_off(moment(at)),
         held_since=min(facts.matters.values(), default=None),
     )
     queue = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -49,12 +49,13 @@ class _Gone:
 @dataclass(slots=True)
 class EventLedger:
     """One tenant's. ``runs`` are the live records as `TenantRecords` tells them; None where they
-    could not be read. ``expired_before`` is the cut-off of content in milliseconds. ``held_since``
-    is the begin of the first hold that stands."""
+    could not be read. ``expired_before`` is the cut-off of content in milliseconds, ``cut_off``
+    what it is at a time. ``held_since`` is the begin of the first hold that stands."""
 
     period: Period
     runs: bytes | None = None
     expired_before: int = 0
+    cut_off: Callable[[int], int] = lambda _at: 0
     held_since: datetime | None = None
     _live: dict[bytes, list[tuple[int, int, int]]] = field(default_factory=dict)
     _ranges: dict[bytes, _Runs] = field(default_factory=dict)
@@ -191,6 +192,12 @@ class EventLedger:
                 self._spec(entry, detail)
             case Operation.HOLD_SET:
                 self._held_at = self._held_at or entry.time
+                # There is no cut-off while it stands: what had expired by then is rightly gone.
+                self._expire(self.cut_off(entry.time))
+            case Operation.EXPIRED:
+                before = detail.get("before")
+                content = before.get("content") if isinstance(before, dict) else None
+                self._expire(content if isinstance(content, int) else 0)
             case Operation.HOLD_RELEASED | Operation.OVERRIDE:
                 when = moment(entry.time)
                 if when in self.period and len(self._released) < _EXAMPLES:
@@ -217,6 +224,11 @@ class EventLedger:
         self._specs[object_] = max(generation, self._specs.get(object_, 0))
         if moment(entry.time) in self.period and not detail.get("by"):
             self._unnamed += 1
+
+    def _expire(self, before: int) -> None:
+        for place, gone in self._gone.items():
+            self._explained += sum(one.last - one.first + 1 for one in gone if one.time < before)
+            self._gone[place] = [one for one in gone if one.time >= before]
 
     def _removed(self, entry: Entry, event: Event) -> None:
         if event.operation is Operation.FORGET and event.subject != _NOBODY:

@@ -22,7 +22,9 @@ def kept_within_period(evidence: Evidence, _parameters: Parameters) -> Judgement
     """No record is older than its cut-off, by its header and by its event."""
     judge = Judge(evidence)
     for store in evidence.stores.values():
-        for name in () if isinstance(store, Missing) else store.leftovers:
+        if isinstance(store, Missing):
+            continue
+        for name in store.leftovers:
             judge.warn(
                 store.name,
                 f"{name} is not declared any more and has records there: no policy says how long "
