@@ -12,11 +12,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
-from memtenant.archive import ArchiveFolder, ArchiveReader, FolderSigner, Taken, verify
+from memtenant.archive import (
+    ArchiveFolder,
+    ArchiveReader,
+    FolderSigner,
+    LogWriter,
+    Taken,
+    verify,
+)
 from memtenant.audit.leaf import Verdict
 from memtenant.clock import Clock
 from memtenant.errors import (
@@ -351,6 +359,31 @@ async def test_a_round_that_takes_long_leaves_nobody_without_a_heartbeat(
                 await sealing.step()
     times = [at for at, tenants in beats if tenants == 2]
     assert max(after - before for before, after in pairwise(times)) <= 20
+
+
+async def test_an_entry_that_brings_out_a_fault_stops_the_log_of_its_tenant_alone(
+    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = TenantId("sales", "other")
+    stores = await admit(valkey, ACME, other)
+    take = LogWriter.take
+
+    def faulty(writer: LogWriter, log_id: str, *rest: Any) -> Taken:
+        if log_id == LOG:
+            raise IndexError("an entry that nobody thought of")
+        return take(writer, log_id, *rest)
+
+    monkeypatch.setattr(LogWriter, "take", faulty)
+    with valkey.admin() as admin:
+        for tenant in (ACME, other):
+            admin.rpush(keys.audit_queue(tenant), b"x")
+        async with sealer(tmp_path, stores) as sealing:
+            step = await sealing.step()
+        assert step.drained["shared"].refused == (LOG,)
+        assert admin.llen(QUEUE) == 1
+        assert admin.hget(LIMITS, "audit_heartbeat") is None
+        assert not admin.exists(keys.audit_queue(other))
+        assert admin.hget(keys.limits(other), "audit_heartbeat") is not None
 
 
 async def test_a_trim_whose_answer_was_lost_is_no_loss(

@@ -8,6 +8,7 @@ that the archive took; a round without entries writes to the archive too, to see
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -51,6 +52,8 @@ DEFAULT_WINDOW = 60
 """Seconds between two seals where no policy asks for fewer."""
 
 _ALIVE = "state/alive"
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -203,6 +206,7 @@ class StoreDrain:
     left: dict[str, int] = field(default_factory=dict)
     seen: dict[str, LogReport] = field(default_factory=dict)
     _told: dict[str, dict[str, str]] = field(default_factory=dict)
+    _faulty: set[str] = field(default_factory=set)
     _beaten: float = -BEAT_EVERY
     _beaten_for: frozenset[TenantId] = frozenset()
     _beat_at: int = 0
@@ -256,6 +260,13 @@ class StoreDrain:
                     break
                 taken_here += len(page.entries)
         except (ArchiveInconsistent, ArchiveMalformed):
+            drained = replace(drained, refused=(*drained.refused, queue.log))
+        except MemtenantError:
+            raise
+        except Exception:  # noqa: BLE001 - a defect that one entry brings out is one log's
+            if queue.log not in self._faulty:
+                _log.exception("nothing is added to the log of %s", queue.log)
+            self._faulty.add(queue.log)
             drained = replace(drained, refused=(*drained.refused, queue.log))
         waiting = max(queue.length - taken_here, 0)
         self.left[queue.log] = waiting
