@@ -1,10 +1,11 @@
-"""Agents that wait for replicas wait for as many as there are: the limits tell how many."""
+"""Replicas that come: agents wait for as many as there are, and no revoked password comes along."""
 
 from pathlib import Path
 
 import pytest
 import redis
 
+from memtenant.jobs import repair
 from memtenant.reconcile.once import local_world, settle
 from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.resources.port import ObjectKey
@@ -58,4 +59,22 @@ async def test_the_limits_follow_the_replicas_and_are_written_when_these_change(
             replica.stop()
             await reconciler.repair(store)
             assert replicas_told(admin) == [b"0", b"0"]
+    primary_ground.close()
+
+
+async def test_a_replica_with_earlier_passwords_has_none_of_them_after_one_repair(
+    primary_ground: Ground, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair, "SLICE", 1)
+    users = [f"mt.support.{name}.default.a" for name in NAMES]
+    async with local_world(primary_ground.resources) as world:
+        await settle(world)
+        replica = start_server(Flavour.VALKEY_9, replica_of=primary_ground.server)
+        with primary_ground.server.admin() as primary, replica.admin() as admin:
+            for user in users:
+                admin.acl_setuser(user, enabled=True, passwords=["+revoked"])
+            await discovered(world.links["shared"].admin, 1)
+            await WorldReconciler(world).repair(ObjectKey.store("shared"))
+            for user in users:
+                assert admin.acl_getuser(user) == primary.acl_getuser(user)
     primary_ground.close()

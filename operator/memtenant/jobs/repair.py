@@ -5,7 +5,8 @@ Whoever looks at the nodes also notices that a replica came or went, and tells t
 A node that restarted without an aclfile, a new replica, a promoted one, and a user that somebody
 deleted by hand are one case: the node lacks a user that should be there. Names are compared on
 every pass (one cheap command a node); rules and password hashes in slices, so that a pass over
-10,000 users costs the servers little each time.
+10,000 users costs the servers little each time. On a node that came or restarted all are compared
+at once: it may have passwords that were revoked long ago.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
     wanted = {user.name for user in link.users()}
     lost = {name for there in names.results.values() for name in wanted - there}
     drifted = await _drifted(link, sorted(wanted - lost))
+    drifted |= await _brought_along(link, wanted - lost, _new_nodes(before, facts))
     present: frozenset[str] = frozenset().union(*names.results.values())
     restored, strangers = await _mend(link, lost | drifted, present, is_stranger)
     await _tell_replicas(link)
@@ -134,6 +136,23 @@ async def _drifted(link: StoreLink, names: list[str]) -> set[str]:
     wanted = {user.name: user for user in link.users()}
     found = await link.admin.differing_users([wanted[name] for name in part if name in wanted])
     return {name for by_name in found.results.values() for name in by_name}
+
+
+async def _brought_along(link: StoreLink, names: set[str], nodes: list[Address]) -> set[str]:
+    """Users that are not as they should be on nodes that came."""
+    if not nodes:
+        return set()
+    users = [user for user in link.users() if user.name in names]
+    found = await link.admin.differing_users_on(nodes, users)
+    return {name for by_name in found.results.values() for name in by_name}
+
+
+def _new_nodes(before: StoreFacts | None, facts: StoreFacts) -> list[Address]:
+    """Where there is another process than before; at first each tenant's reconcile looks itself."""
+    if before is None:
+        return []
+    known = {(node.address, node.run_id) for node in before.nodes}
+    return [node.address for node in facts.nodes if (node.address, node.run_id) not in known]
 
 
 def _shape(facts: StoreFacts) -> tuple[object, ...]:

@@ -357,7 +357,21 @@ class StoreAdmin:
     ) -> NodeResults[dict[str, tuple[str, ...]]]:
         """What differs from the wanted users on each node, by name; see `rules.acl_drift`."""
         # Only the reading is shared: what is wanted of a user is each caller's own view.
-        found = await self._getting([user.name for user in users])
+        return self._differing(users, await self._getting([user.name for user in users]))
+
+    async def differing_users_on(
+        self, nodes: Collection[Address], users: Collection[AclUser]
+    ) -> NodeResults[dict[str, tuple[str, ...]]]:
+        """As `differing_users`, on these nodes only."""
+        names = [user.name for user in users]
+        found = await on_every_node(
+            nodes, lambda address: acl.get_users(self._client(address), names)
+        )
+        return self._differing(users, found)
+
+    def _differing(
+        self, users: Collection[AclUser], found: NodeResults[dict[str, Reply]]
+    ) -> NodeResults[dict[str, tuple[str, ...]]]:
         categories = {node.address: node.categories for node in self.facts.nodes}
         return NodeResults(
             {
