@@ -53,6 +53,8 @@ async def test_every_server_is_read_by_the_reporters_own_user_whatever_is_in_it(
         tombstone = Header(1, 1, 0, tombstone=True).to_bytes()
         admin.rpush(f"{prefix}_:{'t' * 22}:l", tombstone, tombstone + b"and more")
         admin.rpush(f"{prefix}_:ada@example.org:l", record)
+        admin.rpush(f"{prefix}c:{'c' * 22}:log", "who did what")
+        admin.hset(f"{prefix}c:{'c' * 22}:v", "card", "4111111111111111")
         admin.hset(keys.usage(ACME), "dropped", "9" * 5000)
         admin.hset(keys.limits(ACME), "least_kek", "none")
     result = await each_scene.judged("LeastPrivilege")
@@ -61,7 +63,7 @@ async def test_every_server_is_read_by_the_reporters_own_user_whatever_is_in_it(
     assert "user somebody was not made by memtenant" in words(result)
     after = await found(each_scene)
     assert after.encrypted == before.encrypted
-    assert after.plain == 1 + 2 + 1 + 1 + ONLY_MANY // 100 + 900 + 1 + 3
+    assert after.plain == 1 + 2 + 1 + 1 + ONLY_MANY // 100 + 900 + 1 + 5
     assert (await each_scene.judged("KeysRotated")).judgement.status is Status.ERROR
     assert not any("ada" in one for shown in after.examples.values() for one in shown)
 
@@ -100,7 +102,7 @@ async def test_a_text_passes_only_where_it_was_looked_through_to_its_end(
     assert (await scene.judged("NoForbiddenData")).judgement.status is status
 
 
-async def test_checkpoints_are_records_and_what_links_them_is_nothing_in_clear(
+async def test_what_memtenant_keeps_beside_records_is_nothing_in_clear(
     scene: Scene,
 ) -> None:
     await scene.declare()
@@ -108,6 +110,9 @@ async def test_checkpoints_are_records_and_what_links_them_is_nothing_in_clear(
     await thread.put(Checkpoint("", "1", b"one", {"list": [b"a", b"b"], "value": b"c"}))
     await thread.put(Checkpoint("", "2", b"two", {"list": [b"a", b"b", b"d"]}, "1"))
     await thread.write("", "2", [PendingWrite("task", 0, b"e")])
+    case = scene.agent().shared_context("case")
+    await case.create({"a": 1, "b-2": 2})
+    await case.update({"a": 3, "b-2": None})
     there = await found(scene)
     assert (there.plain, there.undated) == (0, 0)
-    assert there.encrypted == 7
+    assert there.encrypted == 7 + 1

@@ -38,7 +38,8 @@ RUN: Final = struct.Struct(">8sQII")
 _MAGIC, _FORMATS = 0xFA, {0x10: False, 0x11: True}
 _LEAST: Final = {False: 46, True: 58}
 _HEAD_FIELD: Final = re.compile(rb"state|writers|m[0-8]|meta|tag|lease|saved")
-_LONGEST_HEADER: Final = 23
+_FIELD: Final = re.compile(rb"[\w-]{1,64}")
+_AGENT: Final = re.compile(rb"[a-z0-9-]{1,40}")
 _LONGEST_NUMBER: Final = 18
 _ID, _NAMESPACE, _PLACE, _COUNT = 16, 8, 10, 3
 _OURS: Final = re.compile(
@@ -115,7 +116,9 @@ class TenantRecords:
             case [b"r", b"c", _, b"v"] if page.kind == "hash":
                 self._versions_of(page)
             case [b"r", b"c", _, b"log"] if page.kind == "list":
-                pass
+                for _, entry in page.entries:
+                    if not _is_change(entry):
+                        self._around(page, entry)
             case [b"r", scope, _, b"l"] if page.kind == "list" and scope != b"c":
                 self._conversations += bool(page.size)
                 self._list(page, _CONTENT, told=True)
@@ -206,8 +209,8 @@ class TenantRecords:
 
     def _versions_of(self, page: Held) -> None:
         for name, value in page.entries:
-            if name != b"#" and len(value) > _LONGEST_HEADER:
-                self._around(page, value)
+            if not _is_header(value) or not (name == b"#" or _FIELD.fullmatch(name)):
+                self._around(page, name + b" " + value)
 
     def _head(self, page: Held) -> None:
         for name, value in page.entries:
@@ -374,6 +377,26 @@ class TenantRecords:
             named = shown_key(self.tenant, page if isinstance(page, bytes) else page.part)
             if named not in shown:
                 shown.append(named)
+
+
+def _is_header(value: bytes) -> bool:
+    try:
+        return peek_header(value).length == len(value)
+    except RecordMalformed:
+        return False
+
+
+def _is_change(entry: bytes) -> bool:
+    """Whether it tells a change of a shared context, as the Function does: header, mark (16),
+    operation, length of the agent's name, that name, the field's."""
+    try:
+        change = entry[peek_header(entry).length + 16 :]
+    except RecordMalformed:
+        return False
+    if len(change) < 2 or change[:1] not in (b"S", b"D"):
+        return False
+    end = 2 + change[1]
+    return bool(_AGENT.fullmatch(change[2:end]) and _FIELD.fullmatch(change[end:]))
 
 
 def _is_link(name: bytes, value: bytes) -> bool:
