@@ -10,6 +10,7 @@ from memtenant.api.policy import RetentionPolicySpec
 from memtenant.clock import Clock, rfc3339
 from memtenant.crypto.primitives import SecretKey
 from memtenant.reports.artefacts import MANIFEST, Manifest, read_report
+from memtenant.reports.evidence import Period
 from memtenant.reports.folder import FolderSources
 from memtenant.reports.history import prune_files
 from memtenant.reports.making import Made, make_and_keep
@@ -21,7 +22,7 @@ from memtenant.tenancy import keys
 from tests.reports.conftest import Scene
 
 
-async def _made(scene: Scene) -> Made:
+async def _made(scene: Scene, period: Period | None = None) -> Made:
     resources = scene.ground.resources
     stored = await resources.get_secret(resources.home, SystemRole.REPORTER.secret_name)
     assert stored is not None
@@ -33,6 +34,7 @@ async def _made(scene: Scene) -> Made:
         "standard",
         scene.folder / "reports",
         audit_key=SecretKey(stored.data["audit.key"]),
+        period=period,
         clock=clock,
     )
 
@@ -83,6 +85,10 @@ async def test_the_next_run_begins_where_the_last_one_ended(scene: Scene) -> Non
 
     assert second.report.period.since == first.report.period.until
     assert second.report.difference is not None
+    scene.ahead = timedelta(hours=2)
+    ahead = await _made(scene, Period(scene.now(), scene.now() + timedelta(days=400)))
+    scene.ahead = timedelta(hours=3)
+    assert (await _made(scene)).report.period.since == ahead.report.made
 
 
 async def test_the_history_limit_takes_objects_and_no_files(scene: Scene) -> None:

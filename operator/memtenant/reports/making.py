@@ -72,7 +72,12 @@ async def make_and_keep(
     facts = _facts(declared)
     folder = root / policy
     previous = newest_report(folder)
-    since = declared.creation_timestamp if previous is None else previous.period.until
+    # A report whose period was to end later told nothing of what came after it.
+    since = (
+        declared.creation_timestamp
+        if previous is None
+        else min(previous.period.until, previous.made)
+    )
     report = await make_report(
         sources,
         policy,
