@@ -33,6 +33,7 @@ from memtenant.errors import (
     SignerConflict,
     StoreUnavailable,
 )
+from memtenant.jobs import budget
 from memtenant.jobs.seal import Engine, StoreDrain
 from memtenant.stores.sealing import Page, SealingStore
 from memtenant.tenancy import keys
@@ -327,6 +328,34 @@ async def test_many_large_entries_are_not_read_one_by_one(
             assert (await sealing.step()).failures == {}
         assert not admin.exists(QUEUE)
     assert len(reads) < 50
+
+
+async def test_a_flooded_queue_fills_no_archive_and_keeps_what_is_over_its_budget(
+    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There it counts against the tenant; the others' events are taken all the same."""
+    monkeypatch.setattr(budget, "WINDOW", 1.0)
+    other = TenantId("sales", "other")
+    stores = await admit(valkey, ACME, other)
+    moment = [0.0]
+    clock = Clock(monotonic=lambda: moment[0])
+    flood = [number.to_bytes(4, "big") * 300 for number in range(10_000)]
+    with valkey.admin() as admin:
+        admin.rpush(QUEUE, *flood)
+        admin.rpush(keys.audit_queue(other), *flood[:100])
+        admin.rpush(keys.INSTALLATION_QUEUE, *flood)
+        async with sealer(tmp_path, stores, clock=clock) as sealing:
+            drained = (await sealing.step()).drained["shared"]
+            assert (drained.flooded, drained.waiting) == ((LOG,), 5000)
+            assert admin.llen(QUEUE) == 5000
+            assert not admin.exists(keys.audit_queue(other), keys.INSTALLATION_QUEUE)
+            moment[0] += 1
+            assert (await sealing.step()).drained["shared"].entries == 0
+            admin.hset(LIMITS, "writes_per_second", "10000")
+            moment[0] += 3
+            await sealing.step()
+            assert not admin.exists(QUEUE)
+    assert len(sealed_entries(tmp_path)) == len(flood)
 
 
 async def test_a_round_that_takes_long_leaves_nobody_without_a_heartbeat(

@@ -198,6 +198,8 @@ class _Telling:
             output.warn(f"the log of {log} is not what was sealed: see `memtenant audit verify`")
         for log in drained.shrunk:
             output.warn(f"the queue of {log} on store {store} lost entries")
+        for log in drained.flooded:
+            output.warn(f"the queue of {log} on store {store} grows faster than it may: a flood")
 
     def sealed(self, sealed: Sealed) -> None:
         """Each window is in the archive."""

@@ -26,6 +26,7 @@ from memtenant.errors import (
     KeyInvalid,
     MemtenantError,
 )
+from memtenant.jobs.budget import Budget
 from memtenant.rules.sealing import LogReport, SealerReport
 from memtenant.stores.sealing import Queue, Roster, SealingStore
 from memtenant.tenancy import keys
@@ -61,7 +62,8 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Drained:
     """What one round over a store did. ``waiting`` are entries that are left, ``refused`` logs that
-    are not what was sealed, and ``shrunk`` queues that lost entries, by whomever."""
+    are not what was sealed, and ``shrunk`` queues that lost entries, by whomever. ``flooded`` are
+    logs whose queue waits for its budget, ``held`` the entries in them."""
 
     entries: int = 0
     events: int = 0
@@ -71,6 +73,8 @@ class Drained:
     waiting: int = 0
     refused: tuple[str, ...] = ()
     shrunk: tuple[str, ...] = ()
+    flooded: tuple[str, ...] = ()
+    held: int = 0
     unreadable: tuple[str, ...] = ()
 
     def plus(self, taken: Taken, entries: int) -> Drained:
@@ -206,6 +210,7 @@ class StoreDrain:
     left: dict[str, int] = field(default_factory=dict)
     seen: dict[str, LogReport] = field(default_factory=dict)
     _told: dict[str, dict[str, str]] = field(default_factory=dict)
+    _budgets: dict[str, Budget] = field(default_factory=dict)
     _faulty: set[str] = field(default_factory=set)
     _beaten: float = -BEAT_EVERY
     _beaten_for: frozenset[TenantId] = frozenset()
@@ -218,6 +223,7 @@ class StoreDrain:
         self.audited = {one.log: one.audited for one in roster.queues if one.audited is not None}
         self.left = {one.log: self.left.get(one.log, 0) for one in roster.queues}
         drained = Drained(unreadable=roster.unreadable)
+        self._budgets = {log: one for log, one in self._budgets.items() if log in self.left}
         since, looked_at = self.clock.monotonic(), set[str]()
         for queue in roster.queues:
             drained = await self._drain(queue, drained)
@@ -233,16 +239,21 @@ class StoreDrain:
     async def _drain(self, queue: Queue, drained: Drained) -> Drained:
         report = await self._report(queue.log)
         shrunk = queue.length < self.left[queue.log]
+        budget = await self._budget(queue)
         taken_here, until = 0, self.clock.monotonic() + _TURN
         try:
             while taken_here < min(queue.length, MOST_A_ROUND):
                 if taken_here and self.clock.monotonic() >= until:
+                    break
+                if budget is not None and budget.spent:
                     break
                 page = await self.store.page(queue.log, PAGE)
                 if not page.entries:
                     break
                 taken = await self.engine.take(queue.log, page.entries)
                 drained = drained.plus(taken, len(page.entries))
+                if budget is not None:
+                    budget.spend(page.entries)
                 irregular = bool(taken.gaps or taken.bad)
                 report = replace(
                     report,
@@ -269,6 +280,12 @@ class StoreDrain:
             self._faulty.add(queue.log)
             drained = replace(drained, refused=(*drained.refused, queue.log))
         waiting = max(queue.length - taken_here, 0)
+        if waiting and budget is not None and budget.spent:
+            drained = replace(
+                drained,
+                flooded=(*drained.flooded, queue.log),
+                held=drained.held + waiting,
+            )
         self.left[queue.log] = waiting
         irregular_at = self._now() if shrunk else report.irregular_at
         self.seen[queue.log] = replace(report, queue=waiting, irregular_at=irregular_at)
@@ -277,6 +294,19 @@ class StoreDrain:
             waiting=drained.waiting + waiting,
             shrunk=(*drained.shrunk, queue.log) if shrunk else drained.shrunk,
         )
+
+    async def _budget(self, queue: Queue) -> Budget | None:
+        """What may be taken of a tenant's queue now. That of the installation, on which no agent
+        can push, is taken whole: nobody would stop what is left there."""
+        if queue.log == INSTALLATION_LOG or not queue.length:
+            return None
+        now = self.clock.monotonic()
+        budget = self._budgets.get(queue.log)
+        writes = await self.store.writes_per_second(TenantId.parse(queue.log))
+        if budget is None:
+            budget = self._budgets[queue.log] = Budget.of(writes, now)
+        budget.allow(writes, now)
+        return budget
 
     async def _report(self, log: str) -> LogReport:
         """What was told of the log before; by an earlier process, what the store has of it."""

@@ -106,12 +106,13 @@ class Sealing:
         await self._engine.close()
 
     async def step(self) -> Step:
-        """Drain everything until the queues are empty, and seal."""
+        """Drain everything until the queues are empty or wait for their budget, and seal."""
         step = Step()
         await self._follow()
         for name, drain in sorted(self._drains.items()):
             while await self._round(name, drain, step):
-                if not step.drained[name].waiting or step.drained[name].refused:
+                drained = step.drained[name]
+                if drained.waiting <= drained.held or drained.refused:
                     break
         if "" not in step.failures:
             await self._seal(step)
@@ -186,6 +187,7 @@ class Sealing:
         wrong = (
             *(f"the log of {log} is not what was sealed" for log in drained.refused),
             *(f"the queue of {log} lost entries" for log in drained.shrunk),
+            *(f"the queue of {log} grows faster than it may: a flood" for log in drained.flooded),
             *(f"the roster's entry of {log} cannot be read" for log in drained.unreadable),
         )
         for words in wrong:

@@ -179,6 +179,10 @@ class SealingStore:
         await self._refuse(reply for reply in found if not _is_wrong_type(reply))
         return {tenant: _number(count) for tenant, count in zip(tenants, found, strict=True)}
 
+    async def writes_per_second(self, tenant: TenantId) -> int:
+        """What the tenant's agents may make together, as the operator wrote it; 0 if it did not."""
+        return _number((await self._run([("HGET", keys.limits(tenant), "writes_per_second")]))[0])
+
     async def page(self, log: str, most: int) -> Page:
         """The oldest entries of a queue, at most so many.
 
