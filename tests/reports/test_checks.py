@@ -251,3 +251,14 @@ async def test_a_cut_off_that_the_policy_does_not_have_explains_nothing(scene: S
         later = str(int(scene.now().timestamp() * 1000) + 1)
         admin.hset(keys.limits(ACME), "cutoff_content", later)
     assert (await scene.judged("AuditCovers")).judgement.status is Status.FAIL
+
+
+async def test_of_a_tenant_without_events_nothing_is_known(scene: Scene) -> None:
+    await at_work(scene, POLICIES["hold"])
+    evidence = await scene.evidence()
+    (tenant,) = evidence.tenants
+    silent = (replace(tenant, events=TenantEvents(coverage=Coverage(0, 0, 0, 0, 0, 0, 0))),)
+    held = await scene.judged("NothingDeletedUnderHold", tenants=silent)
+    assert held.judgement.status is Status.ERROR
+    covers = await scene.judged("AuditCovers", tenants=silent)
+    assert covers.judgement.status is Status.SKIP

@@ -88,6 +88,9 @@ def nothing_deleted_under_hold(evidence: Evidence, _parameters: Parameters) -> J
         if not facts.matters:
             continue
         held += 1
+        if not events.total:
+            judge.missing(name, Missing("log", "it has no event of this tenant"))
+            continue
         matters = ", ".join(sorted(facts.matters))
         if events.destroyed_total:
             judge.fail(
