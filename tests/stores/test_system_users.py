@@ -42,7 +42,7 @@ ALWAYS |= {"client|setinfo", "client|setname"}
 KEYLESS = {
     SystemRole.SEALER: ALWAYS | {"discard", "exec", "multi", "unwatch"},
     SystemRole.REPORTER: ALWAYS
-    | {"acl|cat", "acl|getuser", "acl|list", "acl|users", "command|list", "config|get"}
+    | {"acl|cat", "acl|getuser", "acl|list", "acl|users", "command|list"}
     | {"cluster|info", "cluster|nodes", "dbsize", "role", "scan"},
 }
 

@@ -82,7 +82,6 @@ _SERVER_READS = (
     "cluster|info",
     "cluster|nodes",
     "command|list",
-    "config|get",
     "dbsize",
     "role",
     "scan",

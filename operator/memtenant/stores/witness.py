@@ -26,15 +26,14 @@ __all__ = ["NodeView", "StoreWitness"]
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """One node. ``users`` has what ACL GETUSER answered of every user; ``aclfile`` is None where
-    that may not be asked."""
+    """One node. ``users`` has what ACL GETUSER answered of every user. CONFIG is not asked: it also
+    tells the password by which replicas log in."""
 
     address: Address
     version: str
     primary: bool
     append_only: bool
     policy: str
-    aclfile: bool | None
     commands: frozenset[str] = field(repr=False)
     categories: Mapping[str, frozenset[str]] = field(repr=False)
     users: Mapping[str, Mapping[object, object]] = field(repr=False)
@@ -153,15 +152,14 @@ class StoreWitness:
                 ("INFO", "replication"),
                 ("INFO", "persistence"),
                 ("INFO", "memory"),
-                ("CONFIG", "GET", "aclfile"),
                 ("COMMAND", "LIST"),
                 ("ACL", "USERS"),
                 ("ACL", "CAT"),
             ]
         )
         server, replication, persistence, memory = (info_of(node, one) for one in replies[:4])
-        names = _required(node, replies[6])
-        groups = _required(node, replies[7])
+        names = _required(node, replies[5])
+        groups = _required(node, replies[6])
         users = await node.run(("ACL", "GETUSER", name) for name in names)
         members = await node.run(("ACL", "CAT", name) for name in groups)
         view = NodeView(
@@ -170,8 +168,7 @@ class StoreWitness:
             primary=replication.get("role") == "master",
             append_only=persistence.get("aof_enabled") == "1",
             policy=memory.get("maxmemory_policy", "unknown"),
-            aclfile=_aclfile(replies[4]),
-            commands=frozenset(one.lower() for one in _required(node, replies[5])),
+            commands=frozenset(one.lower() for one in _required(node, replies[4])),
             categories={
                 group: frozenset(one.lower() for one in _required(node, reply))
                 for group, reply in zip(groups, members, strict=True)
@@ -193,10 +190,6 @@ def _replicas(replication: Mapping[str, str]) -> list[Address]:
         if fields.get("ip") and fields.get("port", "").isdecimal():
             found.append(Address(fields["ip"], int(fields["port"])))
     return found
-
-
-def _aclfile(reply: Reply) -> bool | None:
-    return bool(reply[1]) if isinstance(reply, list) and len(reply) == 2 else None
 
 
 def _required(node: NodeClient, reply: Reply) -> list[str]:
