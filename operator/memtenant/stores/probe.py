@@ -29,8 +29,8 @@ __all__ = ["NEIGHBOUR", "Expectation", "expectations", "probe", "prove_users"]
 NEIGHBOUR = TenantId("memtenant-proof", "neighbour")
 """A tenant that stands for all others; its keys need not exist to be denied."""
 
-_COLLEAGUE = "memtenant-proof"
-"""An agent that stands for all others of a tenant under Strict isolation."""
+_COLLEAGUE = "-"
+"""Stands for all other agents of a tenant under Strict isolation; no agent is named so."""
 
 _BATCH = 100
 
