@@ -14,7 +14,10 @@ from memtenant.reconcile.world import World
 from memtenant.resources.folder import FolderResources
 from memtenant.resources.port import API_VERSION, Kind, ObjectKey
 from memtenant.rules.instance import Instance, Sighting, instance_name
+from memtenant.rules.sealing import SealerReport
 from memtenant.stores.instances import EmbeddedInstances
+from memtenant.tenancy import keys
+from memtenant.tenancy.audited import Audited
 from memtenant.tenancy.identity import TenantId
 
 pytestmark = pytest.mark.redis
@@ -70,7 +73,7 @@ def tenant_key(tenant: TenantId) -> ObjectKey:
     return ObjectKey.tenant(tenant.namespace, tenant.name)
 
 
-def declare_tenants(resources: FolderResources, *tenants: TenantId) -> None:
+def declare_tenants(resources: FolderResources, *tenants: TenantId, **spec: object) -> None:
     declare(resources, Kind.POLICY, ObjectKey.policy("standard"))
     ref = {"name": "standard"}
     for tenant in tenants:
@@ -80,6 +83,7 @@ def declare_tenants(resources: FolderResources, *tenants: TenantId) -> None:
             tenant_key(tenant),
             isolation="Strict",
             retentionPolicyRef=ref,
+            **spec,
         )
 
 
@@ -145,6 +149,36 @@ async def test_a_tenant_that_ends_gives_its_turn_to_restart_back(
             await looks(world, resources, "good", 4)
             assert [image for _, image in host.restarts] == ["bad", "good"]
             assert set(host.images.values()) == {"bad", "good"}
+
+
+@pytest.mark.parametrize("policy", ["Delete", "Shred"])
+async def test_a_tenant_that_ends_waits_for_the_sealer_and_not_for_ever(
+    tmp_path: Path, host: Host, policy: str
+) -> None:
+    """Its namespace would hang. What is lost by that is told."""
+    events = tmp_path / "state" / "events.log"
+    with FolderResources.open(tmp_path / "state") as resources:
+        declare_tenants(resources, ONE, deletionPolicy=policy)
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+            admin = world.links[str(ONE)].admin
+            tell = admin._primary.call
+            await tell("HSET", keys.STORE_AUDITED, str(ONE), Audited(60).to_json())
+            await tell("HSET", keys.STORE_SEALER, *pairs(SealerReport().to_fields()))
+            await tell("RPUSH", keys.audit_queue(ONE), "an event")
+            resources.delete(tenant_key(ONE))
+            await looks(world, resources, "first", 2)
+            assert host.removed == []
+            assert '"AuditUnsealed"' in events.read_text()
+            world.timing = replace(world.timing, store_gone_grace=timedelta(0))
+            await looks(world, resources, "first", 1)
+            assert host.removed == [(ONE, False)]
+            assert await resources.get(tenant_key(ONE)) is None
+    assert '"AuditLost"' in events.read_text()
+
+
+def pairs(fields: dict[str, str]) -> list[str]:
+    return [word for pair in fields.items() for word in pair]
 
 
 async def test_an_instance_whose_secret_was_made_anew_restarts_with_it(

@@ -78,12 +78,17 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
         kept = _in_phase(record, Phase.RETAINED, world.clock.now())
         await world.resources.apply_secret(record_draft(world, kept), current=current.stored_record)
         if _has_instance(record):
-            if not await _is_sealed(link, tenant) and _may_wait(world, declared):
-                return await _blocked(world, declared, _UNSEALED)
+            # What is retained keeps its queue too.
+            since = declared.deletion_timestamp or world.clock.now()
+            waits = await _waits_for_seal(world, link, tenant, since)
+            if waits is not None:
+                return await _blocked(world, declared, waits)
             await link.admin.save_users()
             await remove_instance(world, tenant, keep_data=True)
-    elif not await _remove(world, link, record, current, policy):
-        return await _blocked(world, declared, _UNSEALED)
+    else:
+        waits = await _remove(world, declared, link, record, current, policy)
+        if waits is not None:
+            return await _blocked(world, declared, waits)
     done = await _tell(world, declared, policy, link.store)
     return await _let_go(world, declared, current, tenant, done)
 
@@ -316,13 +321,14 @@ async def _revoke(world: World, link: StoreLink, tenant: TenantId, record: Tenan
 
 async def _remove(
     world: World,
+    declared: Declared,
     link: StoreLink,
     record: TenantRecord,
     current: Current,
     policy: DeletionPolicy,
-) -> bool:
-    """Delete or Shred. The record stays, without keys if they are shredded, until all is gone;
-    False: an instance that goes has events that are not sealed yet."""
+) -> Obstacle | None:
+    """Delete or Shred. The record stays, without keys if they are shredded, until all is gone. An
+    instance waits for the sealer, for a while: a namespace that ends must not hang on it."""
     doomed = replace(
         _in_phase(record, Phase.DELETING, world.clock.now()), deletion_policy=policy.value
     )
@@ -334,35 +340,46 @@ async def _remove(
     await _delete_bindings(world, current)
     if not _has_instance(record):
         await _purge(world, link, doomed, stored)
-        return True
+        return None
     removed = (await link.admin.purge([record.tenant]))[record.tenant]
     if removed:
         await tell_purged(world, link, record.tenant, removed, policy.value)
-    if not await _is_sealed(link, record.tenant):
-        return False
+    # Since the removal began: a hold may have kept the tenant for years before.
+    waits = await _waits_for_seal(world, link, record.tenant, doomed.since)
+    if waits is not None:
+        return waits
+    lost = await _unsealed(link, record.tenant)
     await _remove_instance(world, record.tenant, stored)
-    return True
+    if lost:
+        words = (
+            f"The tenant's instance is gone with {lost} entries of its audit queue that the sealer "
+            "did not take in time: the log does not have them"
+        )
+        await world.resources.emit_event(declared, EventType.WARNING, "AuditLost", words)
+    return None
 
 
-_UNSEALED = Obstacle(
-    "AuditUnsealed",
-    "The tenant's instance goes when the sealer has taken the last events from its audit queue",
-)
+async def _waits_for_seal(
+    world: World, link: StoreLink, tenant: TenantId, since: datetime
+) -> Obstacle | None:
+    """What is said while the sealer has yet to take events, and has time to."""
+    deadline = since + world.timing.store_gone_grace
+    if world.clock.now() >= deadline or not await _unsealed(link, tenant):
+        return None
+    return Obstacle(
+        "AuditUnsealed",
+        "The tenant's instance goes when the sealer has taken the last events from its audit "
+        f"queue; at {deadline:%Y-%m-%dT%H:%M:%SZ} it goes without that",
+    )
 
 
-async def _is_sealed(link: StoreLink, tenant: TenantId) -> bool:
-    """Whether nothing is in the audit queue that the sealer has yet to take; true where the tenant
-    is not audited, or nobody ever sealed."""
+async def _unsealed(link: StoreLink, tenant: TenantId) -> int:
+    """How many entries of the audit queue the sealer has yet to take; 0 where the tenant is not
+    audited, or nobody ever sealed."""
     seen = await link.admin.look_at_seals()
     if tenant not in seen.audited or seen.sealer is None:
-        return True
-    return not await link.admin.queued_events(tenant)
-
-
-def _may_wait(world: World, declared: Declared) -> bool:
-    """What is retained keeps its queue too, so it does not wait for a sealer that is away."""
-    now = world.clock.now()
-    return now < (declared.deletion_timestamp or now) + world.timing.store_gone_grace
+        return 0
+    return await link.admin.queued_events(tenant)
 
 
 async def _purge(world: World, link: StoreLink, record: TenantRecord, stored: StoredSecret) -> None:
