@@ -19,6 +19,7 @@ from memtenant.reports.evidence import (
     TenantEvents,
 )
 from memtenant.reports.incluster import admin_secrets
+from memtenant.reports.report import Report
 from memtenant.resources.port import Declared, ObjectKey
 from memtenant.rules.instance import instance_name
 from memtenant.tenancy import keys
@@ -262,3 +263,12 @@ async def test_of_a_tenant_without_events_nothing_is_known(scene: Scene) -> None
     assert held.judgement.status is Status.ERROR
     covers = await scene.judged("AuditCovers", tenants=silent)
     assert covers.judgement.status is Status.SKIP
+
+
+async def test_a_name_of_any_length_leaves_a_report_that_can_be_read(scene: Scene) -> None:
+    await at_work(scene)
+    evidence = await scene.evidence()
+    store = evidence.stores["shared"]
+    assert isinstance(store, StoreEvidence)
+    report = await scene.report(stores={"shared": replace(store, strangers=("x" * 10_000,))})
+    assert Report.parse(report.to_json()).to_json() == report.to_json()

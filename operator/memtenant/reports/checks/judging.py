@@ -125,4 +125,10 @@ class Judge:
         self._worst[finding.status] = None
         self._total += 1
         if len(self._found) < MOST_FINDINGS:
-            self._found.append(finding)
+            subject, words = _shown(finding.subject, 512), _shown(finding.words, 2048)
+            self._found.append(Finding(finding.status, subject, words))
+
+
+def _shown(text: str, longest: int) -> str:
+    """Names in it may be of any length: whoever reads the report has to take it."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
