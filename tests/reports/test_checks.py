@@ -32,6 +32,7 @@ from tests.reports.breaking import (
     a_record_that_was_taken,
     a_tenant_of_which_nothing_is_known,
     an_old_record,
+    held,
 )
 from tests.reports.conftest import ACME, Scene, words
 
@@ -272,3 +273,11 @@ async def test_a_name_of_any_length_leaves_a_report_that_can_be_read(scene: Scen
     assert isinstance(store, StoreEvidence)
     report = await scene.report(stores={"shared": replace(store, strangers=("x" * 10_000,))})
     assert Report.parse(report.to_json()).to_json() == report.to_json()
+
+
+async def test_a_hold_that_no_user_feels_is_a_difference(scene: Scene) -> None:
+    await at_work(scene)
+    scene.ground.policy(frameworks=list(ALL), legalBasis="contract", **held())
+    result = await scene.judged("LeastPrivilege")
+    assert result.judgement.status is Status.FAIL
+    assert "mt.support.acme.default" in words(result)

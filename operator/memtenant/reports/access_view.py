@@ -100,7 +100,9 @@ def _users(
     quota = QuotaState.from_fields(access)
     state = AccessState(
         over_quota=bool(quota.over),
-        held=bool(matters_from(access.get("matters", ""))) or access.get("minimum") == "1",
+        # A hold that is declared and that the users do not feel is a difference.
+        held=bool(facts.matters or matters_from(access.get("matters", "")))
+        or access.get("minimum") == "1",
         off=quota.flooded,
     )
     accesses = accesses_from(access.get("agents", ""))
