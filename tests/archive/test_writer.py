@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -71,12 +72,27 @@ def test_two_outcomes_of_one_counter_are_a_forgery(sealer: Sealer) -> None:
     assert sealer.take([forged]) == (0, 0, 0, 1)
 
 
+def test_no_agent_fills_what_is_missing_of_another(sealer: Sealer) -> None:
+    """Each names the writer that it likes; its MAC proves its own name alone."""
+    agent = Agent()
+    other = replace(agent, name="other")
+    assert sealer.take([agent.entry(1), other.entry(1), other.entry(2)]) == (3, 0, 0, 0)
+    sealer.reopen()
+    assert sealer.take([other.entry(3), agent.entry(4), other.entry(5)]) == (3, 0, 2, 0)
+    gaps = [(gap.agent, gap.first, gap.last) for gap in sealer.reader.gaps(LOG)]
+    assert gaps == [(agent.name, 2, 3), ("other", 4, 4)]
+    sealer.seal()
+    sealer.writer.close()
+    sealer.reopen()
+    assert sealer.take([agent.entry(5), other.entry(6), agent.entry(1)]) == (2, 0, 0, 1)
+
+
 def test_what_is_missing_is_told_and_what_comes_late_is_taken(sealer: Sealer) -> None:
     agent = Agent()
     late = [agent.entry(counter) for counter in (4, 5)]
     assert sealer.take([agent.entry(1), agent.entry(2, count=2), agent.entry(6)]) == (3, 0, 1, 0)
     (gap,) = sealer.reader.gaps(LOG)
-    assert (gap.writer, gap.first, gap.last) == (agent.writer, 4, 5)
+    assert (gap.writer, gap.first, gap.last, gap.agent) == (agent.writer, 4, 5, agent.name)
     sealer.reopen()
     assert sealer.take([*late, *late]) == (2, 0, 0, 2)
     assert verdicts(sealer) == [Verdict.GOOD] * 5

@@ -131,7 +131,8 @@ def leaf_of_log(leaf: bytes) -> dict[str, object]:
     time = int.from_bytes(leaf[2:8], "big")
     if leaf[1] == 2:
         first, last = (int.from_bytes(leaf[at : at + 4], "big") for at in (16, 20))
-        return {"time": time, "writer": leaf[8:16], "missing": (first, last)}
+        writer = (leaf[8:16], leaf[24:].decode("ascii"))
+        return {"time": time, "writer": writer, "missing": (first, last)}
     return {"time": time, "verdict": leaf[8], "entry": leaf[9:]}
 
 

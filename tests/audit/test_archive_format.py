@@ -47,6 +47,7 @@ def test_a_second_implementation_reads_each_leaf(documented: Path) -> None:
     assert [one.get("verdict", "gap") for one in leaves] == ["gap", 1, "gap", 1, 3]
     assert leaves[1]["entry"] == entry
     assert (leaves[0]["missing"], leaves[2]["missing"]) == ((1, 6), (9, 11))
+    assert leaves[0]["writer"] == (entry[6:14], entry[69 : 69 + entry[68]].decode())
     assert leaves[4]["entry"] == b"nonsense"
 
 

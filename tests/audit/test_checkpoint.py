@@ -133,7 +133,7 @@ def test_frames_read_back_and_where_they_are_cut_or_changed_is_known(
 
 
 def test_leaves_read_back() -> None:
-    for leaf in (EntryLeaf(7, Verdict.GOOD, b"entry"), GapLeaf(7, b"writer-1", 2, 3)):
+    for leaf in (EntryLeaf(7, Verdict.GOOD, b"entry"), GapLeaf(7, b"writer-1", 2, 3, "triage")):
         assert parse_log_leaf(leaf.to_bytes()) == leaf
     for other in (
         LogRoot("support.acme", 7, bytes(32)),

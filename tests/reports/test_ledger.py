@@ -166,7 +166,7 @@ def test_the_latest_generation_of_each_object_and_who_named_nobody() -> None:
 def test_what_is_wrong_in_the_log_counts_in_the_period_in_which_it_was_sealed() -> None:
     told = ledger()
     for at in (NOW, NOW - timedelta(days=9)):
-        told.add(SealedGap(WHERE, at, LANE, 3, 5))
+        told.add(SealedGap(WHERE, at, LANE, 3, 5, "triage"))
         for verdict in (Verdict.BAD_MAC, Verdict.MALFORMED, Verdict.FORGED):
             told.add(SealedEntry(WHERE, at, verdict, b"whatever"))
     events = told.result()

@@ -155,7 +155,8 @@ def described(leaf: bytes) -> str:
 def _of_log(leaf: bytes) -> str:
     parsed = parse_log_leaf(leaf)
     if isinstance(parsed, GapLeaf):
-        return f"gap of writer {parsed.writer.hex()}, counters {parsed.first} to {parsed.last}"
+        counters = f"counters {parsed.first} to {parsed.last}"
+        return f"gap of {parsed.agent}, writer {parsed.writer.hex()}, {counters}"
     assert isinstance(parsed, EntryLeaf)  # noqa: S101 - the other one of two
     event = Event.parse(parsed.entry[:-12])
     operation = event.operation.name.lower().replace("_", " ")

@@ -78,8 +78,8 @@ def as_data(one: SealedEntry | SealedGap) -> dict[str, object]:
         "sealedAt": rfc3339(one.sealed_at),
     }
     if isinstance(one, SealedGap):
-        gap = {"writer": one.writer.hex(), "first": one.first, "last": one.last}
-        return shown | {"gap": gap}
+        counters = {"first": one.first, "last": one.last}
+        return shown | {"gap": {"agent": one.agent, "writer": one.writer.hex(), **counters}}
     shown["verdict"] = verdict_name(one.verdict)
     read = _read(one)
     if read is None:

@@ -24,6 +24,7 @@ from memtenant.archive.writers import (
     Writers,
     odd_id,
     sighting,
+    writer_of,
 )
 from memtenant.audit.leaf import LONGEST_ENTRY, GapLeaf, Verdict
 from memtenant.crypto.primitives import SecretKey, length_prefixed
@@ -125,7 +126,8 @@ class Intake:
             if verdict is not Verdict.GOOD:
                 self._odd(entry, verdict, headers[verdict])
                 continue
-            writer, first, count = NUMBERS.unpack_from(entry, 6)
+            writer = writer_of(entry)
+            first, count = NUMBERS.unpack_from(entry, 14)
             before = known.get(writer)
             if before is not None and first == before[0] + 1 and entry[-12] == 0x4F:
                 # As nearly all are: the next of its writer, and done.
@@ -173,7 +175,9 @@ class Intake:
         else:
             verdict = Verdict.GOOD
             if first > before.top + 1:
-                self._add(GapLeaf(self.now, writer, before.top + 1, first - 1).to_bytes())
+                missing = before.top + 1, first - 1
+                agent = writer[8:].decode("ascii")
+                self._add(GapLeaf(self.now, writer[:8], *missing, agent).to_bytes())
                 self.gaps += 1
                 before = Standing(first - 1, b"", (), self.now)
         if verdict is None:

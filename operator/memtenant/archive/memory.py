@@ -19,9 +19,9 @@ from memtenant.tenancy.document import DocumentInvalid, Fields, canonical_json, 
 
 __all__ = ["recall_log", "recall_tail", "remember_log", "state_name", "tail_document"]
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _MOST: Final = 2**28
-_WRITER: Final = struct.Struct(">8sI6sBB")
+_WRITER: Final = struct.Struct(">HI6sBB")
 _MARK: Final = 17
 _ODD: Final = 8
 
@@ -87,14 +87,16 @@ def recall_log(
 
 def _packed(writers: Writers) -> Iterator[bytes]:
     for writer, (top, done, pending, heard) in writers.known.items():
-        fixed = (writer, top, heard.to_bytes(6, "big"), bool(done), len(pending))
-        yield _WRITER.pack(*fixed) + done + b"".join(pending)
+        fixed = (len(writer), top, heard.to_bytes(6, "big"), bool(done), len(pending))
+        yield _WRITER.pack(*fixed) + writer + done + b"".join(pending)
 
 
 def _unpack(body: bytes, start: int, writers: Writers) -> None:
     while start < len(body):
-        writer, top, heard, is_done, many = _WRITER.unpack_from(body, start)
+        length, top, heard, is_done, many = _WRITER.unpack_from(body, start)
         start += _WRITER.size
+        writer = body[start : start + length]
+        start += length
         marks = [body[start + n * _MARK : start + (n + 1) * _MARK] for n in range(is_done + many)]
         start += _MARK * len(marks)
         done = marks[0] if is_done else b""

@@ -79,13 +79,14 @@ class SealedEntry:
 
 @dataclass(frozen=True, slots=True)
 class SealedGap:
-    """Counters of a writer that nothing told."""
+    """Counters of an agent's writer that nothing told."""
 
     place: Place
     sealed_at: datetime
     writer: bytes
     first: int
     last: int
+    agent: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ class ArchiveReader:
                 moment = _moment(sealed_at)
                 yield SealedEntry(place, moment, parsed.verdict, parsed.entry)
             else:
-                gap = (parsed.writer, parsed.first, parsed.last)
+                gap = (parsed.writer, parsed.first, parsed.last, parsed.agent)
                 yield SealedGap(place, _moment(sealed_at), *gap)
 
     def events(

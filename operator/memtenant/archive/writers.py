@@ -4,6 +4,9 @@ In memory are the writers that were heard last, and of each only where it is. Wh
 never heard, unless its opening time says that it may have been forgotten; then, and where an
 entry is older than what is in memory, the archive itself is asked (`History`). So memory is
 bounded, and the answer is exact.
+
+A writer is known by its 8 bytes and the name of the agent that its MAC proves (`writer_of`): no
+agent fills what is missing of another, or uses its counters up.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ __all__ = [
     "odd_id",
     "sighting",
     "sightings",
+    "writer_of",
 ]
 
 DAY: Final = 86_400_000
@@ -41,8 +45,8 @@ MOST_PENDING: Final = 8
 _MOST_ODD: Final = 10_000
 """More than are taken at a time: a batch of nothing else is known when it comes again."""
 
-NUMBERS: Final = struct.Struct(">8sIH")
-"""Writer, counter and count, from byte 6 of an event on."""
+NUMBERS: Final = struct.Struct(">IH")
+"""Counter and count, from byte 14 of an event on."""
 
 LAST_COUNTER: Final = 2**32 - 1
 """Whatever a lying agent says."""
@@ -56,7 +60,8 @@ _APPEND: Final = 0x01
 _ENTRY: Final = 9
 """Where the entry begins in its leaf."""
 _OF_AGENTS: Final = frozenset({Verdict.GOOD, Verdict.FORGED})
-_WRITER: Final = slice(_ENTRY + 6, _ENTRY + 14)
+_GAP_AGENT: Final = 24
+"""Where the agent begins in the leaf of a gap."""
 
 
 class Standing(NamedTuple):
@@ -76,14 +81,12 @@ NEVER_HEARD: Final = Standing(0, b"", (), 0)
 
 
 class Sighting(NamedTuple):
-    """What of an entry tells it from others. ``mark``: its MAC and its outcome. ``agent``: who
-    says that it did it; of two agents that name one writer, neither is the other's forgery."""
+    """What of an entry tells it from others. ``mark``: its MAC and its outcome."""
 
     writer: bytes
     first: int
     last: int
     mark: bytes
-    agent: bytes
 
     @property
     def is_done(self) -> bool:
@@ -91,11 +94,21 @@ class Sighting(NamedTuple):
         return self.mark[16] == _DONE
 
 
+def writer_of(entry: bytes, start: int = 0) -> bytes:
+    """The writer of an event that begins there: its 8 bytes, and its agent's name."""
+    name = start + 69
+    return entry[start + 6 : start + 14] + entry[name : name + entry[name - 1]]
+
+
+def _writer_of_gap(leaf: bytes) -> bytes:
+    return leaf[8:16] + leaf[_GAP_AGENT:]
+
+
 def sighting(entry: bytes) -> Sighting:
     """Of an entry that is an event, whatever its MAC."""
-    writer, first, count = NUMBERS.unpack_from(entry, 6)
+    first, count = NUMBERS.unpack_from(entry, 14)
     last = min(first + count - 1, LAST_COUNTER) if count > 1 and entry[1] == _APPEND else first
-    return Sighting(writer, first, last, entry[-28:-11], entry[69 : 69 + entry[68]])
+    return Sighting(writer_of(entry), first, last, entry[-28:-11])
 
 
 def odd_id(entry: bytes) -> bytes:
@@ -108,15 +121,15 @@ def sightings(leaves: Iterable[bytes], wanted: Mapping[bytes, Range]) -> list[by
     found = []
     for leaf in leaves:
         if leaf[1] == 2:
-            if leaf[8:16] in wanted:
+            if _writer_of_gap(leaf) in wanted:
                 found.append(leaf)
             continue
         if leaf[8] not in _OF_AGENTS:
             continue  # it may be of any length
-        counters = wanted.get(leaf[_WRITER])
+        counters = wanted.get(writer_of(leaf, _ENTRY))
         if counters is None:
             continue
-        _, first, last, _, _ = sighting(leaf[_ENTRY:])
+        _, first, last, _ = sighting(leaf[_ENTRY:])
         if first <= counters[1] and last >= counters[0]:
             found.append(leaf)
     return found
@@ -164,7 +177,7 @@ class Writers:
         for leaf in leaves:
             heard = int.from_bytes(leaf[2:8], "big")
             if leaf[1] == 2:
-                writer, last = leaf[8:16], int.from_bytes(leaf[20:24], "big")
+                writer, last = _writer_of_gap(leaf), int.from_bytes(leaf[20:_GAP_AGENT], "big")
                 before = self.known.get(writer, NEVER_HEARD)
                 if last > before.top:
                     self.note(writer, Standing(last, b"", (), heard))
@@ -176,7 +189,7 @@ class Writers:
 
     def advance(self, seen: Sighting, heard: int) -> None:
         """An entry of the writer was sealed."""
-        writer, first, last, mark, _ = seen
+        writer, first, last, mark = seen
         before = self.known.get(writer, NEVER_HEARD)
         if seen.is_done:
             if last > before.top:
@@ -193,7 +206,7 @@ class History:
 
     def __init__(self) -> None:
         self._marks: set[tuple[bytes, bytes]] = set()
-        self._spans: dict[tuple[bytes, bytes], tuple[list[int], list[int]]] = {}
+        self._spans: dict[bytes, tuple[list[int], list[int]]] = {}
         self._writers = Writers(most=2**62)
 
     def add(self, leaves: Iterable[bytes]) -> None:
@@ -214,8 +227,8 @@ class History:
         return (seen.writer, seen.mark) in self._marks
 
     def covers(self, seen: Sighting) -> bool:
-        """Whether one of its counters was used by its agent for what was done."""
-        firsts, lasts = self._spans.get((seen.writer, seen.agent), ([], []))
+        """Whether one of its counters was used for what was done."""
+        firsts, lasts = self._spans.get(seen.writer, ([], []))
         place = bisect_right(firsts, seen.last)
         return place > 0 and lasts[place - 1] >= seen.first
 
@@ -226,7 +239,7 @@ class History:
     def _cover(self, seen: Sighting) -> None:
         if not seen.is_done:
             return
-        firsts, lasts = self._spans.setdefault((seen.writer, seen.agent), ([], []))
+        firsts, lasts = self._spans.setdefault(seen.writer, ([], []))
         place = bisect_right(firsts, seen.first)
         firsts.insert(place, seen.first)
         lasts.insert(place, seen.last)

@@ -6,7 +6,8 @@ Each begins with its format and its kind. Big-endian; docs/audit-format.md has e
 format  kind  then
 ======  ====  ==================================================================================
 0xE2    1     an entry: sealed at (ms, 6 B), verdict (1 B), the queue's entry as it stood
-0xE2    2     a gap: sealed at (ms, 6 B), writer (8 B), first and last missing counter (4 B each)
+0xE2    2     a gap: sealed at (ms, 6 B), writer (8 B), first and last missing counter (4 B each),
+              name of the agent
 0xE3    1     a log: size (8 B), root (32 B), log id
 0xE3    2     a seal: window (8 B), time (ms, 6 B), SHA-256 of the checkpoint before (32 B; zeros
               in the first), then what came since: events (8 B), logs, bad, gaps, duplicates (4 B)
@@ -95,17 +96,19 @@ class EntryLeaf:
 
 @dataclass(frozen=True, slots=True)
 class GapLeaf:
-    """Counters of a writer that no entry told, when a later one came."""
+    """Counters of an agent's writer that no entry told, when a later one came."""
 
     sealed_at: int
     writer: bytes
     first: int
     last: int
+    agent: str
 
     def to_bytes(self) -> bytes:
         """The leaf."""
         when = self.sealed_at.to_bytes(6, "big")
-        return _GAP.pack(LOG_LEAF, 2, when, self.writer, self.first, self.last)
+        fixed = _GAP.pack(LOG_LEAF, 2, when, self.writer, self.first, self.last)
+        return fixed + self.agent.encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +175,9 @@ def parse_log_leaf(leaf: bytes) -> EntryLeaf | GapLeaf:
             _, _, when, verdict = _ENTRY.unpack_from(leaf)
             return EntryLeaf(int.from_bytes(when, "big"), Verdict(verdict), leaf[_ENTRY.size :])
         if leaf[:2] == b"\xe2\x02":
-            _, _, when, writer, first, last = _GAP.unpack(leaf)
-            return GapLeaf(int.from_bytes(when, "big"), writer, first, last)
+            _, _, when, writer, first, last = _GAP.unpack_from(leaf)
+            agent = leaf[_GAP.size :].decode("ascii")
+            return GapLeaf(int.from_bytes(when, "big"), writer, first, last, agent)
     except (struct.error, ValueError):
         pass
     raise ArchiveMalformed("A leaf of a log is of no format that this version of memtenant reads")

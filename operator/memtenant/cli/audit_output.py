@@ -134,7 +134,7 @@ def _cells(data: dict[str, object]) -> Iterator[str]:
     gap = data.get("gap")
     if isinstance(gap, dict):
         counters = f"{gap['first']} to {gap['last']}"
-        yield from ("", "Gap", "", "", str(gap["writer"]), counters, "")
+        yield from ("", "Gap", "", str(gap["agent"]), str(gap["writer"]), counters, "")
         return
     names = ("verdict", "operation", "outcome", "agent", "writer", "counter")
     yield from (str(data.get(name, "")) for name in names)
