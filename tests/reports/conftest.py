@@ -104,18 +104,21 @@ class Scene:
             writer.seal(now)
             writer.close()
 
-    async def evidence(self, **parts: object) -> Evidence:
-        """What a run finds now; ``parts`` take the place of what it found."""
-        sources = FolderSources(
+    def sources(self) -> FolderSources:
+        """Where a run looks."""
+        return FolderSources(
             self.ground.resources,
             archive=self.archive,
             signer=self.signer,
             decrypt=self.decrypt,
             clock=Clock(now=self.now),
         )
+
+    async def evidence(self, **parts: object) -> Evidence:
+        """What a run finds now; ``parts`` take the place of what it found."""
         now = self.now()
         found = await collect(
-            sources,
+            self.sources(),
             "standard",
             Period(now - timedelta(days=30), now + timedelta(seconds=1)),
             now=now,

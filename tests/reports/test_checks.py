@@ -9,19 +9,24 @@ from typing import Any
 import pytest
 
 from memtenant import Message
+from memtenant.api.tenant import MemoryTenantSpec
+from memtenant.reports.access_view import look_at_store
 from memtenant.reports.checks import CHECKS, Status
 from memtenant.reports.evidence import (
     Coverage,
     LogKeyReaders,
+    Missing,
     Opened,
     RecordEvidence,
     StoreEvidence,
     TenantEvents,
+    TenantFacts,
 )
 from memtenant.reports.incluster import admin_secrets
 from memtenant.reports.report import Report
 from memtenant.resources.port import Declared, ObjectKey
 from memtenant.rules.instance import instance_name
+from memtenant.stores.witness import StoreWitness
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 from tests.reports.breaking import (
@@ -273,6 +278,36 @@ async def test_a_name_of_any_length_leaves_a_report_that_can_be_read(scene: Scen
     assert isinstance(store, StoreEvidence)
     report = await scene.report(stores={"shared": replace(store, strangers=("x" * 10_000,))})
     assert Report.parse(report.to_json()).to_json() == report.to_json()
+
+
+async def test_what_the_store_says_of_an_agent_does_not_excuse_a_user_that_may_more(
+    scene: Scene,
+) -> None:
+    """The store's administrator can change both."""
+    await at_work(scene)
+    (tenant,) = (await scene.evidence()).tenants
+    facts = tenant.facts
+    assert isinstance(facts, TenantFacts)
+    agents = [{"name": "default", "access": "ReadOnly"}]
+    spec = MemoryTenantSpec.model_validate(
+        facts.spec.model_dump(by_alias=True, mode="json") | {"agents": agents}
+    )
+    (login,) = await scene.sources().stores()
+    assert not isinstance(login.settings, Missing)
+    witness = StoreWitness(login.settings)
+    drift = {}
+    for declared in (facts, replace(facts, spec=spec), replace(facts, spec=spec, generation=9)):
+        found = await look_at_store(
+            witness, login, {ACME: declared}, frozenset({ACME}), scene.now()
+        )
+        drift[declared.generation, declared.spec is spec] = {one.user for one in found.drift}
+    await witness.close()
+    assert drift == {
+        (1, False): set(),
+        (1, True): {"mt.support.acme.default.a"},
+        # The operator does not act upon it: what it accepted is in force.
+        (9, True): set(),
+    }
 
 
 async def test_a_hold_that_no_user_feels_is_a_difference(scene: Scene) -> None:

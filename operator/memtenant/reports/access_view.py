@@ -7,20 +7,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from memtenant.api.conditions import ConditionStatus, ConditionType, find
 from memtenant.api.fields import Isolation
 from memtenant.errors import MemtenantError
 from memtenant.reports.evidence import StoreEvidence, TenantFacts, UserDrift
 from memtenant.reports.sources import StoreLogin
 from memtenant.rules.acl import AccessState, parse_user, render_user
 from memtenant.rules.acl_drift import differences
-from memtenant.rules.desired import accesses_from
+from memtenant.rules.desired import accesses_from, declared_accesses
 from memtenant.rules.policy import matters_from
 from memtenant.rules.quota import QuotaState
 from memtenant.rules.systemusers import SystemRole, render_system_user
 from memtenant.stores.connection import Address
 from memtenant.stores.witness import NodeView, StoreWitness
 from memtenant.tenancy import keys
-from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.identity import AgentName, TenantId
 from memtenant.tenancy.policy import AgentAccess
 
 __all__ = ["look_at_store"]
@@ -100,12 +101,13 @@ def _users(
     quota = QuotaState.from_fields(access)
     state = AccessState(
         over_quota=bool(quota.over),
-        # A hold that is declared and that the users do not feel is a difference.
-        held=bool(facts.matters or matters_from(access.get("matters", "")))
+        # A hold or minimum that is declared and that the users do not feel is a difference.
+        held=bool(facts.matters or facts.resolution.content.floor)
+        or bool(matters_from(access.get("matters", "")))
         or access.get("minimum") == "1",
         off=quota.flooded,
     )
-    accesses = accesses_from(access.get("agents", ""))
+    accesses = _accesses(facts, access)
     prefix = f"mt.{facts.tenant}."
     bound = {one.username for one in facts.status.bindings}
     for name in sorted(bound | {one for one in node.users if one.startswith(prefix)}):
@@ -125,6 +127,18 @@ def _users(
             own_keys=facts.spec.isolation is Isolation.STRICT,
         )
         yield name, tuple(_shortened(differences(rendered, reply, node.categories)))
+
+
+def _accesses(facts: TenantFacts, access: Mapping[str, str]) -> Mapping[AgentName, AgentAccess]:
+    """As declared: what the store keeps, its administrator can change together with the users.
+    Only where the operator does not act upon what is declared, what it accepted before counts."""
+    status = facts.status
+    stalled = find(status.conditions, ConditionType.STALLED)
+    if status.observed_generation != facts.generation or (
+        stalled is not None and stalled.status is ConditionStatus.TRUE
+    ):
+        return accesses_from(access.get("agents", ""))
+    return declared_accesses(facts.spec)
 
 
 def _shortened(found: tuple[str, ...]) -> Iterator[str]:

@@ -41,6 +41,7 @@ __all__ = [
     "Identity",
     "Situation",
     "accesses_from",
+    "declared_accesses",
     "desired",
     "render_principals",
 ]
@@ -137,7 +138,7 @@ def desired(situation: Situation, now: datetime, mint: Callable[[], str]) -> Des
     """The whole of what should be; ``mint`` makes a password where a new one is due."""
     spec, tenant = situation.spec, situation.identity.tenant
     agents = spec.agents_or_default()
-    principals = _principals(spec)
+    principals = declared_accesses(spec)
     record = situation.record
     step = advance(
         tenant,
@@ -227,7 +228,7 @@ def _rotation_asked(situation: Situation) -> bool:
     return record is not None and bool(token) and token != record.rotate_token
 
 
-def _principals(spec: MemoryTenantSpec) -> dict[AgentName, AgentAccess]:
+def declared_accesses(spec: MemoryTenantSpec) -> dict[AgentName, AgentAccess]:
     """Who logs in, and with which access. Minimal has one access for all (a rule of the API)."""
     agents = spec.agents_or_default()
     if spec.isolation is Isolation.MINIMAL:
