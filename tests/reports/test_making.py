@@ -1,5 +1,7 @@
 """A run from end to end: files, the event in the log's queue, the object, and what is pruned."""
 
+import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,17 +11,19 @@ import pytest
 from memtenant.api.policy import RetentionPolicySpec
 from memtenant.clock import Clock, rfc3339
 from memtenant.crypto.primitives import SecretKey
-from memtenant.reports.artefacts import MANIFEST, Manifest, read_report
+from memtenant.reports.artefacts import MANIFEST, PAGE, Manifest, read_report, write_report
+from memtenant.reports.checks import Status
 from memtenant.reports.evidence import Period
 from memtenant.reports.folder import FolderSources
 from memtenant.reports.history import prune_files
 from memtenant.reports.making import Made, make_and_keep
+from memtenant.reports.report import ControlResult
 from memtenant.resources.port import Kind, ObjectKey
 from memtenant.resources.reportobjects import reports_in_folder
 from memtenant.rules.policy import policy_facts
 from memtenant.rules.systemusers import SystemRole
 from memtenant.tenancy import keys
-from tests.reports.conftest import Scene
+from tests.reports.conftest import Scene, words
 
 
 async def _made(scene: Scene, period: Period | None = None) -> Made:
@@ -89,6 +93,40 @@ async def test_the_next_run_begins_where_the_last_one_ended(scene: Scene) -> Non
     ahead = await _made(scene, Period(scene.now(), scene.now() + timedelta(days=400)))
     scene.ahead = timedelta(hours=3)
     assert (await _made(scene)).report.period.since == ahead.report.made
+
+
+async def test_an_earlier_report_that_was_changed_or_is_gone_is_told(scene: Scene) -> None:
+    scene.frameworks = ("SOX",)
+    await scene.declare()
+    await scene.seal()
+    for breaks, says in (
+        (_a_changed_page, "the files of the report {} were changed, or cannot be read"),
+        (_another_report, "the files of the report {} are not those of its ComplianceReport"),
+        (shutil.rmtree, "the files of the report {} are gone, or in another folder"),
+    ):
+        made = await _made(scene)
+        assert _log_verifies(made).judgement.status is Status.PASS
+        breaks(made.folder)
+        scene.ahead += timedelta(hours=1)
+        after = _log_verifies(await _made(scene))
+        assert after.judgement.status is Status.WARN
+        assert says.format(made.folder.name) in words(after)
+        scene.ahead += timedelta(hours=1)
+
+
+def _log_verifies(made: Made) -> ControlResult:
+    return next(one for one in made.report.results() if one.control.check == "LogVerifies")
+
+
+def _a_changed_page(run: Path) -> None:
+    (run / PAGE).write_text("all is well")
+
+
+def _another_report(run: Path) -> None:
+    """One that proves itself: its manifest fits, and the ComplianceReport names another."""
+    report, _ = read_report(run)
+    shutil.rmtree(run)
+    write_report(replace(report, installation="elsewhere"), run)
 
 
 async def test_the_history_limit_takes_objects_and_no_files(scene: Scene) -> None:

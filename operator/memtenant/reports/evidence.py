@@ -259,7 +259,8 @@ class TenantEvidence:
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """All that a run found out about one policy and what is under it. ``generations``: of the
-    stores that its tenants are on, by name."""
+    stores that its tenants are on, by name. ``doubts``: earlier reports that are changed or gone,
+    in words."""
 
     now: datetime
     period: Period
@@ -272,3 +273,4 @@ class Evidence:
     readers: LogKeyReaders | Missing
     seal_every: int = 60
     generations: Mapping[str, int] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from memtenant.clock import utc_from_rfc3339
-from memtenant.errors import ReportInvalid, UsageError
+from memtenant.errors import MemtenantError, ReportInvalid, UsageError
 from memtenant.reports.artefacts import MANIFEST, Manifest, read_report
 from memtenant.reports.report import Report
 from memtenant.resources.port import Declared
@@ -17,18 +18,48 @@ from memtenant.rules.frameworks import RecordClass
 from memtenant.rules.policy import PolicyFacts
 from memtenant.rules.retention import cut_offs
 
-__all__ = ["newest_report", "prune_files", "prune_objects"]
+__all__ = ["Earlier", "newest_report", "prune_files", "prune_objects"]
 
 
-def newest_report(folder: Path) -> Report | None:
-    """The newest whole report below a policy's folder; None where there is none. One that was
-    changed is no report to compare with."""
-    for run in sorted(_runs(folder), reverse=True):
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """The newest whole report, None where there is none. ``doubts`` tell, in words, which later
+    ones there were that are changed or gone."""
+
+    report: Report | None = None
+    doubts: tuple[str, ...] = ()
+
+
+async def newest_report(folder: Path, objects: ReportObjects, policy: str) -> Earlier:
+    """The newest whole report below a policy's folder. One that was changed is no report to
+    compare with; the newest ComplianceReport tells which should be there, and by which hash."""
+    doubts = []
+    try:
+        known = (await objects.of_policy(policy))[-1:]
+    except MemtenantError as error:
+        known = ()
+        doubts.append(f"the ComplianceReports before this one cannot be listed: {error}")
+    due, digest = _due(known[0]) if known else ("", "")
+    runs = sorted(_runs(folder), reverse=True)
+    if due and due not in {run.name for run in runs}:
+        doubts.append(f"the files of the report {due} are gone, or in another folder")
+    for run in runs:
         try:
-            return read_report(run)[0]
+            report, manifest = read_report(run)
         except ReportInvalid:
+            doubts.append(f"the files of the report {run.name} were changed, or cannot be read")
             continue
-    return None
+        if run.name != due or manifest.digest.hex() == digest:
+            return Earlier(report, tuple(doubts))
+        doubts.append(f"the files of the report {due} are not those of its ComplianceReport")
+    return Earlier(None, tuple(doubts))
+
+
+def _due(newest: Declared) -> tuple[str, str]:
+    """The run of a ComplianceReport, and the hash of its manifest; empty where it tells none."""
+    artefacts = newest.status.get("artefacts") or {}
+    location = PurePosixPath(str(artefacts.get("location", "")))
+    return location.name, str(artefacts.get("manifestSha256", ""))
 
 
 async def prune_objects(objects: ReportObjects, policy: str, limit: int) -> tuple[Declared, ...]:

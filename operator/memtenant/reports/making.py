@@ -71,7 +71,8 @@ async def make_and_keep(
     declared = await _declared(sources, policy)
     facts = _facts(declared)
     folder = root / policy
-    previous = newest_report(folder)
+    earlier = await newest_report(folder, objects, policy)
+    previous = earlier.report
     # A report whose period was to end later told nothing of what came after it.
     since = (
         declared.creation_timestamp
@@ -83,6 +84,7 @@ async def make_and_keep(
         policy,
         period or Period(min(since, now), now),
         previous,
+        doubts=earlier.doubts,
         installation=installation,
         clock=clock,
         progress=progress,

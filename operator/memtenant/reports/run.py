@@ -34,12 +34,14 @@ async def make_report(
     period: Period,
     previous: Report | None = None,
     *,
+    doubts: tuple[str, ...] = (),
     installation: str = "",
     clock: Clock = system_clock,
     pace: Pace | None = None,
     progress: Progress = lambda _done, _due: None,
 ) -> Report:
-    """The report about one policy and all that is under it.
+    """The report about one policy and all that is under it. ``doubts``: what is wrong with the
+    reports before it, in words.
 
     What cannot be looked at is in the report, as an error of each control that needs it. Raises
     only where there is nothing to judge by: `ResourceNotFound` for a policy that is not declared,
@@ -55,7 +57,7 @@ async def make_report(
         pace=pace,
         progress=progress,
     )
-    return report_of(evidence, installation, previous)
+    return report_of(replace(evidence, doubts=doubts), installation, previous)
 
 
 def report_of(evidence: Evidence, installation: str, previous: Report | None) -> Report:

@@ -133,6 +133,8 @@ def log_verifies(evidence: Evidence, _parameters: Parameters) -> Judgement:
         judge.missing("log", log)
         return judge.judgement("the sealed log", of="logs")
     judge.saw(log.at)
+    for doubt in evidence.doubts:
+        judge.warn("log", f"it is held against an older checkpoint, or none: {doubt}")
     for problem in log.problems:
         judge.fail("log", problem)
     if log.unverified:
