@@ -310,6 +310,25 @@ async def test_what_the_store_says_of_an_agent_does_not_excuse_a_user_that_may_m
     }
 
 
+async def test_what_was_made_again_is_not_covered_by_the_generations_of_the_one_before(
+    scene: Scene,
+) -> None:
+    await at_work(scene)
+    evidence = await scene.evidence()
+    (tenant,) = evidence.tenants
+    assert isinstance(tenant.facts, TenantFacts)
+    ((store, _),) = evidence.generations
+    again = replace(tenant, facts=replace(tenant.facts, uid="again"))
+    for parts, says in (
+        ({"uid": "again"}, "RetentionPolicy/standard: no change of it is in the log"),
+        ({"generations": {(store, "again"): 1}}, f"MemoryStore/{store}: no change of it"),
+        ({"tenants": (again,)}, "support.acme: generation 1 of its spec is not in the log"),
+    ):
+        result = await scene.judged("ChangesRecorded", **parts)
+        assert result.judgement.status is Status.FAIL
+        assert says in words(result)
+
+
 async def test_a_hold_that_no_user_feels_is_a_difference(scene: Scene) -> None:
     await at_work(scene)
     scene.ground.policy(frameworks=list(ALL), legalBasis="contract", **held())

@@ -156,11 +156,13 @@ def test_removals_count_from_the_begin_of_a_hold_and_from_its_declaration() -> N
 
 def test_the_latest_generation_of_each_object_and_who_named_nobody() -> None:
     told = ledger()
-    for number, by in ((1, "kim"), (2, "")):
+    for number, uid, by in ((1, "u", "kim"), (2, "u", ""), (1, "again", "kim")):
         detail = {"kind": "RetentionPolicy", "name": "gdpr", "generation": number, "by": by}
+        detail["uid"] = uid
         told.add(sealed(Deed(Operation.SPEC_SEEN, detail).event(Turn(CALLS, number), KEY)))
     events = told.result()
-    assert (events.specs, events.unnamed) == ({"RetentionPolicy/gdpr": 2}, 1)
+    seen, again = ("RetentionPolicy/gdpr", "u"), ("RetentionPolicy/gdpr", "again")
+    assert (events.specs, events.unnamed) == ({seen: 2, again: 1}, 1)
 
 
 def test_what_is_wrong_in_the_log_counts_in_the_period_in_which_it_was_sealed() -> None:

@@ -95,9 +95,10 @@ async def collect(
         now=now,
         period=period,
         policy=facts,
+        uid=object_.uid,
         generation=object_.generation,
         generations={
-            one.key.name: one.generation
+            (one.key.name, one.uid): one.generation
             for one in declared.stores
             if one.key.name in {two.store for two in found.facts.values()}
         },
@@ -148,6 +149,7 @@ def _facts(
     labels = hold_labels(tenant, one.labels, declared.namespaces.get(tenant.namespace, {}))
     return TenantFacts(
         tenant=tenant,
+        uid=one.uid,
         generation=one.generation,
         store=str(one.status.get("store") or ""),
         spec=spec,

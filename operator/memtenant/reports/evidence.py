@@ -62,6 +62,7 @@ class TenantFacts:
     stand now, each with its begin."""
 
     tenant: TenantId
+    uid: str
     generation: int
     store: str
     spec: MemoryTenantSpec
@@ -164,8 +165,8 @@ class TenantEvents:
     that are missing, events whose MAC is not their agent's or that are no events, second outcomes
     of one event; those that were sealed in the period. first: time of the first event that is kept.
     destroyed: removals at or after the begin of a hold, in words. released: holds that ended or
-    were overridden. specs: the latest generation of each object that was seen, by the
-    operator's word; unnamed: how many of these changes name no person.
+    were overridden. specs: the latest generation that was seen of each object, by name and
+    uid, by the operator's word; unnamed: how many of these changes name no person.
     """
 
     by_operation: Mapping[str, int] = field(default_factory=dict)
@@ -181,7 +182,7 @@ class TenantEvents:
     destroyed: tuple[str, ...] = ()
     destroyed_total: int = 0
     released: tuple[str, ...] = ()
-    specs: Mapping[str, int] = field(default_factory=dict)
+    specs: Mapping[tuple[str, str], int] = field(default_factory=dict)
     unnamed: int = 0
     coverage: Coverage | Missing = Missing("coverage", "the tenant's records were not read")
 
@@ -258,13 +259,15 @@ class TenantEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that a run found out about one policy and what is under it. ``generations``: of the
-    stores that its tenants are on, by name. ``doubts``: earlier reports that are changed or gone,
+    """All that a run found out about one policy and what is under it. ``uid`` and
+    ``generation`` are the policy's, ``generations`` of the stores that its tenants are on: each by
+    name and uid. ``doubts``: earlier reports that are changed or gone,
     in words."""
 
     now: datetime
     period: Period
     policy: PolicyFacts
+    uid: str
     generation: int
     tenants: tuple[TenantEvidence, ...]
     stores: Mapping[str, StoreEvidence | Missing]
@@ -272,5 +275,5 @@ class Evidence:
     installation: TenantEvents | Missing
     readers: LogKeyReaders | Missing
     seal_every: int = 60
-    generations: Mapping[str, int] = field(default_factory=dict)
+    generations: Mapping[tuple[str, str], int] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()

@@ -69,7 +69,7 @@ class EventLedger:
     _destroyed: list[str] = field(default_factory=list)
     _destroyed_total: int = 0
     _released: list[str] = field(default_factory=list)
-    _specs: dict[str, int] = field(default_factory=dict)
+    _specs: dict[tuple[str, str], int] = field(default_factory=dict)
     _unnamed: int = 0
     _held_at: int = 0
     _refused: int = 0
@@ -220,8 +220,8 @@ class EventLedger:
             return
         kind, name = detail.get("kind", "MemoryTenant"), detail.get("name", "")
         parts = (kind, detail.get("namespace", ""), name)
-        object_ = "/".join(str(part) for part in parts if part)
-        self._specs[object_] = max(generation, self._specs.get(object_, 0))
+        seen = "/".join(str(part) for part in parts if part), str(detail.get("uid", ""))
+        self._specs[seen] = max(generation, self._specs.get(seen, 0))
         if moment(entry.time) in self.period and not detail.get("by"):
             self._unnamed += 1
 

@@ -185,12 +185,15 @@ def changes_recorded(evidence: Evidence, _parameters: Parameters) -> Judgement:
         judge.missing("installation", log)
     else:
         judge.saw(evidence.now)
-        policy = {f"RetentionPolicy/{evidence.policy.name}": evidence.generation}
-        stores = {f"MemoryStore/{name}": one for name, one in evidence.generations.items()}
-        for name, generation in (policy | stores).items():
-            if name not in log.specs:
-                judge.fail(name, "no change of it is in the log")
-            elif log.specs[name] < generation:
+        policy = {(f"RetentionPolicy/{evidence.policy.name}", evidence.uid): evidence.generation}
+        stores = {
+            (f"MemoryStore/{name}", uid): one for (name, uid), one in evidence.generations.items()
+        }
+        # One that was deleted and made again begins anew: by its uid it is another.
+        for (name, uid), generation in (policy | stores).items():
+            if (name, uid) not in log.specs:
+                judge.fail(name, f"no change of it is in the log (uid {uid})")
+            elif log.specs[name, uid] < generation:
                 judge.fail(name, f"generation {generation} of it is not in the log")
         if log.unnamed:
             judge.warn(
@@ -198,8 +201,8 @@ def changes_recorded(evidence: Evidence, _parameters: Parameters) -> Judgement:
                 f"changes of policies and stores that name no person: {log.unnamed}",
             )
     for facts, events in judge.tenants(lambda one: one.events):
-        seen = max(events.specs.values(), default=0)
-        if not seen and events.total:
+        seen = max((many for (_, uid), many in events.specs.items() if uid == facts.uid), default=0)
+        if not events.specs and events.total:
             judge.warn(
                 str(facts.tenant),
                 f"generation {facts.generation} of its spec is older than its audit",
