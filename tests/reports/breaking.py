@@ -121,6 +121,14 @@ async def a_person_asks_to_be_forgotten(scene: Scene) -> None:
     await scene.agent().forget("ada", consent_reference="letter")
 
 
+async def a_request_and_its_receipt_are_taken(scene: Scene) -> None:
+    await scene.agent().forget("ada", consent_reference="letter")
+    await scene.seal()
+    with scene.server.admin() as admin:
+        admin.delete(keys.erasure_requests(ACME), keys.erasure_receipts(ACME))
+    scene.ahead = timedelta(minutes=2)
+
+
 async def a_second_reader(scene: Scene) -> None:
     (scene.signer / "key").chmod(0o644)
 
@@ -173,6 +181,7 @@ BREAKS = (
     Break("LogVerifies", "support.acme", a_byte_of_the_archive, "archive"),
     Break("LogVerifies", "were sealed", the_log_of_a_tenant, "archive gone"),
     Break("ErasuresCompleted", "not within 1mo", a_person_asks_to_be_forgotten, "time"),
+    Break("ErasuresCompleted", "nor a receipt: 1", a_request_and_its_receipt_are_taken, "erasure"),
     Break("CredentialsRotated", "over 90d old", time_goes_by, "time"),
     Break("KeysRotated", "over 1y old", time_goes_by, "time"),
     Break("SealerLive", "the last seal is of", time_goes_by, "time"),

@@ -329,6 +329,20 @@ async def test_what_was_made_again_is_not_covered_by_the_generations_of_the_one_
         assert says in words(result)
 
 
+async def test_who_is_forgotten_has_a_request_and_then_a_receipt(scene: Scene) -> None:
+    await at_work(scene)
+    await scene.agent().forget("ada", consent_reference="letter")
+    await scene.seal()
+    scene.ahead = timedelta(minutes=2)
+    for _ in range(2):
+        (tenant,) = (await scene.evidence()).tenants
+        assert isinstance(tenant.records, RecordEvidence)
+        assert isinstance(tenant.events, TenantEvents)
+        assert (tenant.records.erasures_known, tenant.events.erasures_asked) == (1, 1)
+        assert (await scene.judged("ErasuresCompleted")).judgement.status is Status.PASS
+        await scene.ground.settle()
+
+
 async def test_a_hold_that_no_user_feels_is_a_difference(scene: Scene) -> None:
     await at_work(scene)
     scene.ground.policy(frameworks=list(ALL), legalBasis="contract", **held())

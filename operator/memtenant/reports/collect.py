@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from memtenant.api.policy import RetentionPolicySpec
 from memtenant.api.tenant import EncryptionMode, MemoryTenantSpec, MemoryTenantStatus
@@ -40,6 +41,9 @@ from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
 __all__ = ["Progress", "collect"]
+
+_TRACE: Final = timedelta(minutes=1)
+"""A request to forget somebody is in a queue or has a receipt by then, counted from its event."""
 
 Progress = Callable[[int, int], None]
 """Told how much is done, and how much is known to be due: keys, then tenants."""
@@ -292,6 +296,7 @@ async def _events(
         expired_before=min(told, cut_off(looking.now)),
         cut_off=lambda at: cut_off(moment(at)),
         held_since=min(facts.matters.values(), default=None),
+        asked_before=round((looking.now - _TRACE).timestamp() * 1000),
     )
     queue = [
         entry async for page in witness.queued(keys.audit_queue(facts.tenant)) for entry in page

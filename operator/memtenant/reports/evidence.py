@@ -111,8 +111,9 @@ class RecordEvidence:
     Disabled); plain: written around memtenant. expired: older than the cut-off, by class.
     oldest: by class. undated: what tells no time. hits: values found in texts that could be read,
     by detector, of ``texts`` that were looked through, of ``readable``. kek_versions: how many data
-    keys are under each version. marks: erased persons. examples: where what is plain, undated or
-    was found is: keys, those of a foreign name by a digest.
+    keys are under each version. marks: erased persons. erasures_known: of how many persons there is
+    a receipt, refused or not, or a request that waits; who was erased again counts again. examples:
+    where what is plain, undated or was found is: keys, those of a foreign name by a digest.
     """
 
     at: datetime
@@ -131,6 +132,7 @@ class RecordEvidence:
     kek_versions: Mapping[int, int] = field(default_factory=dict)
     marks: int = 0
     erasures: int = 0
+    erasures_known: int = 0
     erasures_slowest: tuple[Erasure, ...] = ()
     erasures_remaining: int = 0
     dropped: int = 0
@@ -167,6 +169,7 @@ class TenantEvents:
     destroyed: removals at or after the begin of a hold, in words. released: holds that ended or
     were overridden. specs: the latest generation that was seen of each object, by name and
     uid, by the operator's word; unnamed: how many of these changes name no person.
+    erasures_asked: persons whom agents asked to forget, in all of the log that is kept.
     """
 
     by_operation: Mapping[str, int] = field(default_factory=dict)
@@ -184,6 +187,7 @@ class TenantEvents:
     released: tuple[str, ...] = ()
     specs: Mapping[tuple[str, str], int] = field(default_factory=dict)
     unnamed: int = 0
+    erasures_asked: int = 0
     coverage: Coverage | Missing = Missing("coverage", "the tenant's records were not read")
 
 

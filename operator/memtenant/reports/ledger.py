@@ -50,19 +50,22 @@ class _Gone:
 class EventLedger:
     """One tenant's. ``runs`` are the live records as `TenantRecords` tells them; None where they
     could not be read. ``expired_before`` is the cut-off of content in milliseconds, ``cut_off``
-    what it is at a time. ``held_since`` is the begin of the first hold that stands."""
+    what it is at a time. ``held_since`` is the begin of the first hold that stands. Who was asked
+    to be forgotten before ``asked_before`` (milliseconds) has a request or receipt by now."""
 
     period: Period
     runs: bytes | None = None
     expired_before: int = 0
     cut_off: Callable[[int], int] = lambda _at: 0
     held_since: datetime | None = None
+    asked_before: int = 0
     _live: dict[bytes, list[tuple[int, int, int]]] = field(default_factory=dict)
     _ranges: dict[bytes, _Runs] = field(default_factory=dict)
     _sealed: dict[bytes, _Runs] = field(default_factory=lambda: defaultdict(list))
     _queued: dict[bytes, _Runs] = field(default_factory=lambda: defaultdict(list))
     _gone: dict[bytes, list[_Gone]] = field(default_factory=lambda: defaultdict(list))
     _forgotten: set[bytes] = field(default_factory=set)
+    _asked: set[bytes] = field(default_factory=set)
     _subjects: set[bytes] = field(default_factory=set)
     _by_operation: Counter[str] = field(default_factory=Counter)
     _by_agent: Counter[str] = field(default_factory=Counter)
@@ -150,6 +153,7 @@ class EventLedger:
             released=tuple(self._released),
             specs=dict(self._specs),
             unnamed=self._unnamed,
+            erasures_asked=len(self._asked),
             coverage=Missing("coverage", "the tenant's records were not read")
             if self.runs is None
             else self._coverage(),
@@ -211,6 +215,7 @@ class EventLedger:
                     one.last - one.first + 1 for gone in self._gone.values() for one in gone
                 )
                 self._gone.clear()
+                self._asked.clear()  # the receipts went with all else
             case _:
                 pass
 
@@ -233,6 +238,8 @@ class EventLedger:
     def _removed(self, entry: Entry, event: Event) -> None:
         if event.operation is Operation.FORGET and event.subject != _NOBODY:
             self._forgotten.add(event.subject)
+            if entry.time < self.asked_before:
+                self._asked.add(event.subject)
         if event.operation not in _REMOVALS:
             return
         when = moment(entry.time)

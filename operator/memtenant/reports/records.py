@@ -93,6 +93,7 @@ class TenantRecords:
     _conversations: int = 0
     _marks: int = 0
     _erasures: int = 0
+    _persons: Counter[tuple[str, str]] = field(default_factory=Counter)
     _remaining: int = 0
     _dropped: int = 0
     _slowest: list[Erasure] = field(default_factory=list)
@@ -164,6 +165,7 @@ class TenantRecords:
             kek_versions=dict(self._versions),
             marks=self._marks,
             erasures=self._erasures,
+            erasures_known=sum(max(many, 1) for many in self._persons.values()),
             erasures_slowest=tuple(self._slowest),
             erasures_remaining=self._remaining,
             dropped=self._dropped,
@@ -347,7 +349,9 @@ class TenantRecords:
         except MemtenantError:
             self._slow(Erasure("", "cannot be read", moment(0), None))
             return
-        if receipt.phase is ErasurePhase.REFUSED:
+        refused = receipt.phase is ErasurePhase.REFUSED
+        self._persons[receipt.subject, receipt.tag] += not refused
+        if refused:
             return
         self._erasures += 1
         self._remaining += receipt.remaining or 0
@@ -363,6 +367,7 @@ class TenantRecords:
                 self._slow(Erasure("", "cannot be read", moment(0), None))
                 continue
             self._erasures += 1
+            self._persons[request.subject, request.tag.hex()] += 1
             self._slow(Erasure(request.id.hex(), "waiting", moment(request.time), None))
 
     def _slow(self, erasure: Erasure) -> None:

@@ -9,6 +9,7 @@ from memtenant.reports.checks.judging import Judge, Judgement
 from memtenant.reports.evidence import Coverage, Evidence, Missing
 from memtenant.rules.controls import Parameters
 from memtenant.rules.expiry import step
+from memtenant.tenancy.erasure import MAX_RECEIPTS
 
 __all__ = [
     "erasures_completed",
@@ -110,7 +111,8 @@ def nothing_deleted_under_hold(evidence: Evidence, _parameters: Parameters) -> J
 
 
 def erasures_completed(evidence: Evidence, parameters: Parameters) -> Judgement:
-    """Every receipt came to its end in time, and its last pass found nothing."""
+    """Every receipt came to its end in time, and its last pass found nothing; whom the log tells
+    that an agent asked to forget has one."""
     judge = Judge(evidence)
     asked, within = 0, parameters.needed_period("within")
     for facts, records in judge.tenants(lambda one: one.records):
@@ -125,5 +127,20 @@ def erasures_completed(evidence: Evidence, parameters: Parameters) -> Judgement:
             judge.fail(
                 str(facts.tenant),
                 f"records of erased persons that were left: {records.erasures_remaining}",
+            )
+    for tenant in evidence.tenants:
+        if isinstance(tenant.records, Missing):
+            continue  # told above
+        if isinstance(tenant.events, Missing):
+            if tenant.records.limits.get("audit") == "1":
+                judge.missing(tenant.name, tenant.events)
+            continue
+        lost = tenant.events.erasures_asked - tenant.records.erasures_known
+        # The oldest receipts make room for new ones.
+        if lost > 0 and tenant.records.erasures_known < MAX_RECEIPTS:
+            judge.fail(
+                tenant.name,
+                "persons whom the log tells that an agent asked to forget, and of whom there is "
+                f"neither a request nor a receipt: {lost}",
             )
     return judge.judgement(f"{asked} receipts of erasures")
