@@ -87,9 +87,22 @@ class Scene:
             servers.running(Flavour.VALKEY_9, options, replica_of=replica_of)
         )
         self.servers.append(started)
-        if replica_of is not None and let_in:
-            self.let_in(started)
+        if replica_of is not None and not let_in:
+            self._shut_out(started)
         return started
+
+    def _shut_out(self, replica: Server) -> None:
+        """Give the operator's user another password there than on its primary."""
+        shared, replica.admin_password = replica.admin_password, secrets.token_hex(16)
+        with replica.client(replica.admin_user, shared) as admin:
+            admin.acl_setuser(
+                replica.admin_user,
+                enabled=True,
+                reset_passwords=True,
+                passwords=[f"+{replica.admin_password}"],
+            )
+            if replica.aclfile:
+                admin.acl_save()
 
     def let_in(self, replica: Server) -> None:
         """Give the replica the operator's user of its primary."""
