@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,7 @@ def session_for(
         if metadata:
             request.headers["Accept"] = _METADATA if watching else _METADATA_LIST
         response = await handler(request)
-        if response.ok and request.url.path.startswith("/apis"):
-            await _require(needed, request.url.path, response)
+        await _require(needed, request.url.path, response)
         if metadata and not watching:
             response.json = _with_items(response.json)  # type: ignore[method-assign, assignment]
         if watching and response.ok:
@@ -91,17 +91,23 @@ async def _require(
     """Let kopf ask again while discovery does not show what has to be watched.
 
     kopf looks once, and what it does not find it never watches, without an error: a server that
-    has just started, or has just been given a CRD, shows its kinds one by one (measured on 1.36).
+    has just started, or has just been given a CRD, shows its kinds one by one, and may answer 404
+    to a version that it has just listed (both seen on 1.36).
     """
     served: set[str]
     missing: set[str]
-    if path == "/apis":
+    version = path.removeprefix("/apis/")
+    if response.status == HTTPStatus.NOT_FOUND and version in needed:
+        missing = {version}
+    elif not response.ok:
+        return
+    elif path == "/apis":
         body = await response.json()
         served = {
             version["groupVersion"] for group in body["groups"] for version in group["versions"]
         }
         missing = needed.keys() - served
-    elif (version := path.removeprefix("/apis/")) in needed:
+    elif version in needed:
         body = await response.json()
         served = {resource["name"] for resource in body["resources"]}
         missing = {f"{plural}.{version}" for plural in needed[version] - served}
