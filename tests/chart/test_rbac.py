@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from memtenant.api.dedicated import Dedicated
 from memtenant.api.reporting import Reporting
-from memtenant.api.store import Dedicated
 from memtenant.controller.events import Seen, cluster_source, secret_source
 from memtenant.controller.watches import Watches
 from memtenant.reconcile.world import InstanceHost

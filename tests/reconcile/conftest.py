@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from memtenant.api.conditions import find
-from memtenant.api.store import MemoryStoreStatus
+from memtenant.api.store_status import MemoryStoreStatus
 from memtenant.api.tenant import MemoryTenantStatus
 from memtenant.clock import Clock, system_clock
 from memtenant.reconcile.once import Happened, local_world, settle

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memtenant.api.store import NodeRole, StoreFlavour
+from memtenant.api.store_status import NodeRole, StoreFlavour
 from memtenant.functions.library import libraries
 from memtenant.reconcile.once import settle
 from memtenant.resources.port import ObjectKey

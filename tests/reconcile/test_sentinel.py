@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memtenant.api.store import AclState, NodeRole, StoreFlavour
+from memtenant.api.store_status import AclState, NodeRole, StoreFlavour
 from memtenant.tenancy.binding import Binding
 from tests.reconcile.at_work import (
     STORE,

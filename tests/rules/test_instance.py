@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from memtenant.api.store import Dedicated
+from memtenant.api.dedicated import Dedicated
 from memtenant.rules.instance import (
     Instance,
     admin_line,

@@ -3,15 +3,14 @@ tenants get for themselves, and what tenants may ask of it."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
+from memtenant.api.dedicated import Dedicated
 from memtenant.api.fields import (
     DeletionPolicy,
     Isolation,
-    MeasuredBytes,
     Model,
     Name,
     QuantityField,
@@ -19,43 +18,24 @@ from memtenant.api.fields import (
     SecretKey,
     SecretKeyRef,
     SecretName,
-    Timestamp,
-    map_list,
     set_list,
 )
 from memtenant.api.quantity import Quantity
-from memtenant.api.resource import NAMED_AS_A_LABEL, Column, Names, Resource, Status
+from memtenant.api.resource import NAMED_AS_A_LABEL, Column, Names, Resource
 from memtenant.api.rule import Rule, ruled
-from memtenant.api.selector import LABEL_KEYS, AllowedNamespaces
+from memtenant.api.selector import AllowedNamespaces
+from memtenant.api.store_status import MemoryStoreStatus
 
 __all__ = [
-    "AclState",
     "Capacity",
     "ClientCertificateRef",
     "Cluster",
-    "Dedicated",
-    "DedicatedPersistence",
-    "DedicatedResources",
-    "DedicatedScheduling",
-    "DedicatedTls",
-    "Durable",
-    "Fsync",
-    "IsolationProof",
-    "LastSeal",
     "MemoryStore",
     "MemoryStoreSpec",
-    "MemoryStoreStatus",
-    "NodeRole",
-    "NodeStatus",
-    "Orphan",
     "Sentinel",
     "Standalone",
-    "StoreFlavour",
     "StoreTls",
     "TenantPolicy",
-    "TlsMode",
-    "Toleration",
-    "UserPersistence",
 ]
 
 _ENDPOINT_PATTERN = (
@@ -63,8 +43,6 @@ _ENDPOINT_PATTERN = (
 )
 _MASTER_NAME_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 _USERNAME_PATTERN = r"^[A-Za-z0-9][-A-Za-z0-9_.]*$"
-_CPU_PATTERN = r"^([1-9][0-9]{0,5}m|[1-9][0-9]{0,3})$"
-_IMAGE_PATTERN = r"^[a-zA-Z0-9]([-a-zA-Z0-9._/:@]*[a-zA-Z0-9])?$"
 _SERVER_NAME_PATTERN = r"^[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?$"
 
 
@@ -72,37 +50,6 @@ Endpoint = Annotated[
     str, StringConstraints(pattern=_ENDPOINT_PATTERN, min_length=3, max_length=260)
 ]
 """Where a server listens: ``valkey.redis.svc:6379`` or ``[fd00::1]:6379``."""
-
-
-class StoreFlavour(StrEnum):
-    """What shape of installation the store is."""
-
-    STANDALONE = "Standalone"
-    SENTINEL = "Sentinel"
-    DEDICATED = "Dedicated"
-    CLUSTER = "Cluster"
-
-
-class NodeRole(StrEnum):
-    """What a server is to the others."""
-
-    PRIMARY = "Primary"
-    REPLICA = "Replica"
-
-
-class AclState(StrEnum):
-    """Whether a server's users are those that the tenants call for."""
-
-    IN_SYNC = "InSync"
-    REPAIRING = "Repairing"
-    UNREACHABLE = "Unreachable"
-
-
-class UserPersistence(StrEnum):
-    """How a server's users survive its restart."""
-
-    ACL_FILE = "ACLFile"
-    REPROVISIONED = "Reprovisioned"
 
 
 class Standalone(Model):
@@ -131,117 +78,6 @@ class Sentinel(Model):
         "to agents, for whom the operator makes a user on each Sentinel that may ask for the "
         "primary's address and nothing else. A Sentinel without a password is refused: whoever may "
         "command it can send every agent to a server of his own."
-    )
-
-
-class Fsync(StrEnum):
-    """When an instance's append-only file is on disk."""
-
-    EVERY_SECOND = "EverySecond"
-    ALWAYS = "Always"
-
-
-class TlsMode(StrEnum):
-    """Whether connections are protected by TLS."""
-
-    ENABLED = "Enabled"
-    DISABLED = "Disabled"
-
-
-class DedicatedTls(Model):
-    """How connections to an instance are protected."""
-
-    mode: TlsMode = Field(
-        default=TlsMode.ENABLED,
-        description="Enabled: TLS under an authority that the operator makes, whose certificate is "
-        "in the bindings as ca.crt. Disabled: in clear. A change restarts one instance after the "
-        "other.",
-    )
-
-
-class DedicatedPersistence(Model):
-    """How an instance keeps its data. The append-only file is always on."""
-
-    fsync: Fsync = Field(
-        default=Fsync.EVERY_SECOND,
-        description="EverySecond: a crash of the node may lose the last second of writes. Always: "
-        "a write is on disk before it is answered; slower.",
-    )
-
-
-class DedicatedResources(Model):
-    """What an instance asks of its node beside memory, which follows from the tenant's quota."""
-
-    cpu: Annotated[str, StringConstraints(pattern=_CPU_PATTERN, max_length=7)] = Field(
-        default="100m",
-        description="CPU that its node keeps for the instance, as 500m or 2. There is no limit.",
-    )
-
-
-class Toleration(Model):
-    """A taint that an instance's pod bears, as in a pod's spec."""
-
-    key: Annotated[str, StringConstraints(min_length=1, max_length=317)] = Field(
-        description="Key of the taint."
-    )
-    value: Annotated[str, StringConstraints(max_length=63)] | None = Field(
-        default=None, description="Its value. Left out: any."
-    )
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
-        default=None, description="Its effect. Left out: any."
-    )
-
-
-class DedicatedScheduling(Model):
-    """On which nodes instances may run."""
-
-    node_selector: dict[str, Annotated[str, StringConstraints(max_length=63)]] = Field(
-        default_factory=dict,
-        description="Labels that a node must have with these values.",
-        max_length=16,
-        json_schema_extra=ruled(LABEL_KEYS),
-    )
-    tolerations: tuple[Toleration, ...] = Field(
-        default=(), description="Taints that an instance's pod bears.", **map_list("key", 16)
-    )
-    priority_class_name: Name | None = Field(
-        default=None, description="PriorityClass of an instance's pod. Left out: the cluster's."
-    )
-
-
-class Dedicated(Model):
-    """What each Strict tenant's instance is like: a StatefulSet of one Valkey or Redis, in the
-    operator's namespace, that nobody else uses."""
-
-    image: Annotated[
-        str, StringConstraints(pattern=_IMAGE_PATTERN, min_length=1, max_length=512)
-    ] = Field(
-        description="Image with valkey-server or redis-server (7.0 or later) and a shell, as "
-        "valkey/valkey:8.1. A changed image restarts one instance after the other, each only "
-        "while all others work."
-    )
-    storage_class_name: (
-        Annotated[
-            str, StringConstraints(pattern=_SERVER_NAME_PATTERN, min_length=1, max_length=253)
-        ]
-        | None
-    ) = Field(
-        default=None,
-        description="StorageClass of the instances' volumes, which must let them grow "
-        "(allowVolumeExpansion) for a quota to be raised. Left out: the cluster's default. For "
-        "new instances.",
-    )
-    tls: DedicatedTls = Field(
-        default_factory=DedicatedTls, description="How connections to an instance are protected."
-    )
-    persistence: DedicatedPersistence = Field(
-        default_factory=DedicatedPersistence, description="How an instance keeps its data."
-    )
-    resources: DedicatedResources = Field(
-        default_factory=DedicatedResources, description="What an instance asks of its node."
-    )
-    scheduling: DedicatedScheduling = Field(
-        default_factory=DedicatedScheduling, description="On which nodes instances may run."
     )
 
 
@@ -435,113 +271,6 @@ class MemoryStoreSpec(Model):
     )
     capacity: Capacity = Field(
         default_factory=Capacity, description="How much the store has to give."
-    )
-
-
-class NodeStatus(Model):
-    """One server of the store."""
-
-    address: str = Field(description="host:port of the server.", max_length=260)
-    role: NodeRole = Field(description="Primary or Replica.")
-    acl: AclState = Field(
-        description="InSync: its users are those that the tenants call for. Repairing: they are "
-        "being put back. Unreachable: the server does not answer."
-    )
-    users: int = Field(default=0, description="memtenant's users on this server.", ge=0)
-    acl_file: bool = Field(
-        default=False, description="Whether the server keeps its users in an aclfile."
-    )
-
-
-class Durable(Model):
-    """What the primary's configuration promises about data."""
-
-    aof: bool = Field(description="Whether the append-only file is on: writes survive a restart.")
-    noeviction: bool = Field(
-        description="Whether maxmemory-policy is noeviction: a full server refuses, it does not "
-        "drop memories."
-    )
-    aclfile: bool = Field(description="Whether users survive a restart by themselves.")
-
-
-class IsolationProof(Model):
-    """The last proof that a tenant's user reaches its own keys and nobody else's."""
-
-    server_version: str = Field(description="The server that was asked.", max_length=64)
-    rule_template: str = Field(
-        description="Digest of the ACL rule template that was proven.", max_length=64
-    )
-    commands: int = Field(description="How many commands the server lists.", ge=0)
-    verified_at: Timestamp = Field(description="When the proof was made.")
-
-
-class Orphan(Model):
-    """A tenant's data whose MemoryTenant is gone: retained, or left behind by a lost store."""
-
-    tenant_id: str = Field(description="<namespace>.<name> of the tenant.", max_length=104)
-    namespace_uid: str = Field(
-        default="",
-        description="UID of the namespace that it belonged to: only a tenant there adopts it.",
-        max_length=64,
-    )
-    since: Timestamp = Field(description="When its MemoryTenant was deleted.")
-
-
-class LastSeal(Model):
-    """A seal of the installation's audit log."""
-
-    time: Timestamp = Field(description="When it was made.")
-    size: int = Field(description="Leaves of the tree that it covers.", ge=0)
-    root: str = Field(description="The root hash of the tree, in hexadecimal.", max_length=64)
-
-
-class MemoryStoreStatus(Status):
-    """What the operator found on the servers."""
-
-    flavour: StoreFlavour | None = Field(
-        default=None,
-        description="The shape of the installation: Standalone, Sentinel, Cluster or Dedicated.",
-    )
-    server: str = Field(
-        default="", description="What the servers run, as Valkey or Redis.", max_length=64
-    )
-    version: str = Field(default="", description="The primary's version.", max_length=64)
-    owner: str = Field(
-        default="",
-        description="The installation of memtenant in the store's owner record.",
-        max_length=253,
-    )
-    nodes: tuple[NodeStatus, ...] = Field(
-        default=(),
-        description="The servers, the first 64 of them by address.",
-        **map_list("address", 64),
-    )
-    durable: Durable | None = Field(
-        default=None, description="What the primary's configuration promises about data."
-    )
-    user_persistence: UserPersistence | None = Field(
-        default=None,
-        description="ACLFile: every server keeps its users in a file. Reprovisioned: the operator "
-        "puts them back after a restart.",
-    )
-    tenants: int = Field(default=0, description="Tenants placed on this store.", ge=0)
-    committed_memory: MeasuredBytes | None = Field(
-        default=None, description="The sum of their quota.memory."
-    )
-    orphan_count: int = Field(
-        default=0, description="Tenants whose data is here but whose MemoryTenant is gone.", ge=0
-    )
-    orphans: tuple[Orphan, ...] = Field(
-        default=(),
-        description="The first 100 of them by tenantId.",
-        **map_list("tenantId", 100),
-    )
-    isolation: IsolationProof | None = Field(
-        default=None, description="The last proof of isolation on this store."
-    )
-    last_seal: LastSeal | None = Field(
-        default=None,
-        description="One of the last seals of the audit log, renewed at most every 10 minutes.",
     )
 
 

@@ -10,7 +10,7 @@ from functools import partial
 
 from memtenant.api.conditions import ConditionStatus, ConditionType, Finding
 from memtenant.api.policy import RetentionPolicyStatus
-from memtenant.api.store import MemoryStoreStatus
+from memtenant.api.store_status import MemoryStoreStatus
 from memtenant.errors import MemtenantError, NotProven, StoreUnavailable
 from memtenant.jobs.expire import expire
 from memtenant.jobs.link import StoreLink

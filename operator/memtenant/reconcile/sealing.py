@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from memtenant.api.conditions import Condition, ConditionStatus, ConditionType, Finding
-from memtenant.api.store import LastSeal, MemoryStoreStatus
+from memtenant.api.store_status import LastSeal, MemoryStoreStatus
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.world import World

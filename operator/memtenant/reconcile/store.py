@@ -6,10 +6,8 @@ import logging
 from datetime import datetime
 
 from memtenant.api.conditions import ConditionStatus, ConditionType, Finding, is_true
-from memtenant.api.store import (
-    MemoryStoreSpec,
-    MemoryStoreStatus,
-)
+from memtenant.api.store import MemoryStoreSpec
+from memtenant.api.store_status import MemoryStoreStatus
 from memtenant.errors import (
     InvalidResource,
     MemtenantError,

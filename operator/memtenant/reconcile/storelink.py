@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from memtenant.api.store import (
-    MemoryStoreSpec,
-    StoreTls,
-)
+from memtenant.api.store import MemoryStoreSpec, StoreTls
 from memtenant.crypto.primitives import derive
 from memtenant.errors import (
     StoreRefused,

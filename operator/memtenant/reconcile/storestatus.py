@@ -7,7 +7,7 @@ from datetime import datetime
 
 from memtenant.api.conditions import ConditionStatus, ConditionType, Finding
 from memtenant.api.quantity import quantity_of_bytes
-from memtenant.api.store import (
+from memtenant.api.store_status import (
     AclState,
     Durable,
     IsolationProof,

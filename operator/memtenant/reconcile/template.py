@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from memtenant.api.conditions import ConditionStatus, ConditionType, Finding, is_true
-from memtenant.api.store import MemoryStoreStatus, StoreFlavour
+from memtenant.api.store_status import MemoryStoreStatus, StoreFlavour
 from memtenant.reconcile.declared import save_status, status_before
 from memtenant.reconcile.orphans import orphans_on
 from memtenant.reconcile.outcome import Outcome

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memtenant.api.dedicated import Dedicated, Fsync, TlsMode
 from memtenant.api.quantity import Quantity
-from memtenant.api.store import Dedicated, Fsync, TlsMode
 from memtenant.errors import InvalidResource
 from memtenant.rules.record import LABEL_NAME, LABEL_NAMESPACE
 from memtenant.tenancy.identity import TenantId
