@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 from memtenant.crypto.agent_keyring import MAX_KEKS, AgentKeyring, Kek
 from memtenant.crypto.keyring import (
-    KekState,
-    Keyring,
     OpenKeyring,
     activate,
     add_version,
@@ -24,6 +22,7 @@ from memtenant.crypto.keyring import (
     open_keyring,
     recover,
 )
+from memtenant.crypto.keyring_record import KekState, Keyring
 from memtenant.crypto.primitives import SecretKey, new_key
 from memtenant.errors import KeyInvalid, KeyUnavailable
 from memtenant.tenancy.identity import TenantId

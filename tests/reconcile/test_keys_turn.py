@@ -17,7 +17,7 @@ import pytest
 from memtenant import Message, Tenant
 from memtenant.clock import system_clock
 from memtenant.crypto.agent_keyring import AgentKeyring
-from memtenant.crypto.keyring import Keyring
+from memtenant.crypto.keyring_record import Keyring
 from memtenant.crypto.names import user_alias
 from memtenant.memory.source import BindingSource
 from memtenant.rules.record import TenantRecord

@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from memtenant.crypto.keyring import MAX_KEKS, Keyring, OpenKeyring, open_keyring
+from memtenant.crypto.keyring import MAX_KEKS, OpenKeyring, open_keyring
+from memtenant.crypto.keyring_record import Keyring
 from memtenant.crypto.primitives import SecretKey
 from memtenant.errors import KeyInvalid
 from memtenant.rules.keymaterial import KeyState

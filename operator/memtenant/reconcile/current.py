@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from memtenant.api.fields import Isolation
 from memtenant.api.tenant import EncryptionMode, MemoryTenantSpec
 from memtenant.crypto.agent_keyring import AgentKeyring
-from memtenant.crypto.keyring import Keyring
+from memtenant.crypto.keyring_record import Keyring
 from memtenant.crypto.material import read_root_key
 from memtenant.crypto.primitives import SecretKey
 from memtenant.errors import BindingInvalid, KeyInvalid

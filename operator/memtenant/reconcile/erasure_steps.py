@@ -11,7 +11,8 @@ from memtenant.api.tenant import MemoryTenantSpec
 from memtenant.crypto.agent_keyring import AgentKeyring
 from memtenant.crypto.datakey import kek_version, unwrap_data_key
 from memtenant.crypto.erasure import Tombstone
-from memtenant.crypto.keyring import Keyring, keyring_of
+from memtenant.crypto.keyring import keyring_of
+from memtenant.crypto.keyring_record import Keyring
 from memtenant.crypto.primitives import SecretKey
 from memtenant.errors import (
     FencedOut,

@@ -13,13 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from memtenant.crypto.agent_keyring import AgentKeyring
-from memtenant.crypto.keyring import (
-    Keyring,
-    OpenKeyring,
-    new_keyring,
-    open_keyring,
-    recover,
-)
+from memtenant.crypto.keyring import OpenKeyring, new_keyring, open_keyring, recover
+from memtenant.crypto.keyring_record import Keyring
 from memtenant.crypto.primitives import SecretKey, derive
 from memtenant.errors import KeyUnavailable
 from memtenant.tenancy.identity import TenantId

@@ -24,14 +24,8 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from memtenant.crypto.agent_keyring import MAX_KEKS, AgentKeyring
-from memtenant.crypto.keyring import (
-    KekVersion,
-    Keyring,
-    OpenKeyring,
-    activate,
-    add_version,
-    destroy,
-)
+from memtenant.crypto.keyring import OpenKeyring, activate, add_version, destroy
+from memtenant.crypto.keyring_record import KekVersion, Keyring
 from memtenant.rules.keymaterial import KeyState
 from memtenant.rules.record import KeyMotion, TenantRecord
 

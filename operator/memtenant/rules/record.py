@@ -71,7 +71,7 @@ class KeyMotion:
 
 @dataclass(frozen=True, slots=True)
 class TenantRecord:
-    """The record's content. ``keyring`` is opaque here (`memtenant.crypto.keyring` reads it); it is
+    """The record's content. ``keyring`` is opaque here (`memtenant.crypto.keyring_record` reads it); it is
     empty once the keys were destroyed, which only a record in deletion or an orphan may be.
 
     ``incarnation`` is the uid of the MemoryTenant that first made it: the store's access hash names
