@@ -71,8 +71,9 @@ class KeyMotion:
 
 @dataclass(frozen=True, slots=True)
 class TenantRecord:
-    """The record's content. ``keyring`` is opaque here (`memtenant.crypto.keyring_record` reads it); it is
-    empty once the keys were destroyed, which only a record in deletion or an orphan may be.
+    """The record's content. ``keyring`` is opaque here (`memtenant.crypto.keyring_record` reads
+    it); it is empty once the keys were destroyed, which only a record in deletion or an orphan may
+    be.
 
     ``incarnation`` is the uid of the MemoryTenant that first made it: the store's access hash names
     it too, so that data is never taken for another's. ``agents`` are those that have bindings;
