@@ -102,7 +102,13 @@ def test_what_cannot_be_run_or_read_is_told(program: Program) -> None:
     ):
         ended = program("report", *arguments)
         assert (ended.code, says in ended.err) == (1, True), ended.said
-    assert program("report", "verify", program.state.parent).code == 3
+    for named, says in (
+        (program.state.parent / "nowhere", "nowhere is no folder of a report: it does not exist"),
+        (program.state.parent / "nowhere" / REPORT, "nowhere is no folder of a report"),
+        (program.state.parent, f"it has no {REPORT}"),
+    ):
+        ended = program("report", "verify", named)
+        assert (ended.code, says in ended.err) == (3, True), ended.said
     at_work(program)
     for options, says in (
         (("--policy", "other"), "there is no RetentionPolicy 'other'"),

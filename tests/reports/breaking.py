@@ -147,6 +147,17 @@ async def a_pruned_year(scene: Scene) -> None:
     await scene.seal(prune=[str(ACME)])
 
 
+async def earlier_reports_are_gone_and_changed(scene: Scene) -> None:
+    removed = await scene.keep()
+    scene.ahead = timedelta(hours=2)
+    changed = await scene.keep()
+    scene.ahead = timedelta(hours=4)
+    await scene.keep()
+    await scene.seal()
+    shutil.rmtree(removed.folder)
+    (changed.folder / "report.html").write_text("all is well")
+
+
 async def nothing(_scene: Scene) -> None:
     """The declaration is enough."""
 
@@ -190,6 +201,8 @@ BREAKS = (
     Break("ChangesRecorded", "MemoryStore/shared: generation", a_changed_store, "key"),
     Break("RecordsAuthentic", "do not open (RecordTampered): 1/", an_edited_record, "decrypt"),
     Break("LogKept", "have to be kept", a_pruned_year, "kept"),
+    Break("ReportsKept", "they were removed", earlier_reports_are_gone_and_changed, "reports"),
+    Break("ReportsKept", "is not the file", earlier_reports_are_gone_and_changed, "reports"),
     Break("PeriodJustified", "state spec.legalBasis", nothing, "declared"),
     Break("NothingDeletedUnderHold", "SEC-1", a_record_that_was_taken, "hold"),
 )
@@ -237,6 +250,7 @@ UNSEEN: Mapping[str, Act] = {
     "PeriodJustified": a_tenant_of_which_nothing_is_known,
     "PersonalDataMasked": the_reporters_user,
     "RecordsAuthentic": the_reporters_user,
+    "ReportsKept": the_archive,
     "SealerLive": the_archive,
     "TransportEncrypted": the_reporters_user,
     "UniqueUsers": the_reporters_user,

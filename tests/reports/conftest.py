@@ -18,8 +18,11 @@ from memtenant.memory.source import BindingSource
 from memtenant.reports.collect import collect
 from memtenant.reports.evidence import Evidence, Missing, Period
 from memtenant.reports.folder import FolderSources
+from memtenant.reports.history import kept_files
+from memtenant.reports.making import Made, make_and_keep
 from memtenant.reports.report import ControlResult, Report
 from memtenant.reports.run import report_of
+from memtenant.resources.reportobjects import reports_in_folder
 from memtenant.rules.systemusers import SystemRole
 from memtenant.stores.scan import Pace
 from memtenant.tenancy import keys
@@ -124,7 +127,23 @@ class Scene:
             now=now,
             pace=Pace(duty=1.0),
         )
-        return replace(found, **parts)  # type: ignore[arg-type]
+        kept = kept_files(self.folder / "reports" / "standard", found)
+        return replace(replace(found, reports=kept), **parts)  # type: ignore[arg-type]
+
+    async def keep(self, period: Period | None = None) -> Made:
+        """A whole run: its files, its event, its object."""
+        resources = self.ground.resources
+        stored = await resources.get_secret(resources.home, SystemRole.REPORTER.secret_name)
+        assert stored is not None
+        return await make_and_keep(
+            self.sources(),
+            reports_in_folder(resources),
+            "standard",
+            self.folder / "reports",
+            audit_key=SecretKey(stored.data["audit.key"]),
+            period=period,
+            clock=Clock(now=self.now),
+        )
 
     async def report(self, previous: Report | None = None, **parts: object) -> Report:
         """The report on that."""

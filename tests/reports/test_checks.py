@@ -69,6 +69,8 @@ def closed(scene: Scene) -> Iterator[Scene]:
 
 async def test_what_is_as_it_should_be_passes_but_for_what_nobody_can_see(scene: Scene) -> None:
     await at_work(scene)
+    await scene.keep()
+    await scene.seal()
     await scene.agent().conversation("s", user="ada").append(Message.human("not sealed yet"))
     scene.decrypt = True
     report = await scene.report()
@@ -207,6 +209,18 @@ async def test_a_record_with_a_false_time_is_as_old_as_its_event(scene: Scene) -
     result = await scene.judged("KeptWithinPeriod", tenants=(found,))
     assert result.judgement.status is Status.FAIL
     assert "with another time" in words(result)
+
+
+async def test_a_report_of_which_the_log_was_not_told_proves_nothing(scene: Scene) -> None:
+    await at_work(scene)
+    made = await scene.keep()
+    with scene.server.admin() as admin:
+        admin.delete(keys.INSTALLATION_QUEUE)
+    scene.ahead = timedelta(hours=2)
+    await scene.seal()
+    result = await scene.judged("ReportsKept")
+    assert result.judgement.status is Status.WARN
+    assert f"report {made.folder.name}: no leaf of the log names it" in words(result)
 
 
 async def test_a_log_key_that_nobody_reads_was_not_found(scene: Scene) -> None:

@@ -9,45 +9,24 @@ from typing import Any
 import pytest
 
 from memtenant.api.policy import RetentionPolicySpec
-from memtenant.clock import Clock, rfc3339
-from memtenant.crypto.primitives import SecretKey
+from memtenant.clock import rfc3339
 from memtenant.reports.artefacts import MANIFEST, PAGE, Manifest, read_report, write_report
 from memtenant.reports.checks import Status
 from memtenant.reports.evidence import Period
-from memtenant.reports.folder import FolderSources
 from memtenant.reports.history import prune_files
-from memtenant.reports.making import Made, make_and_keep
+from memtenant.reports.making import Made
 from memtenant.reports.report import ControlResult
 from memtenant.resources.port import Kind, ObjectKey
-from memtenant.resources.reportobjects import reports_in_folder
 from memtenant.rules.policy import policy_facts
-from memtenant.rules.systemusers import SystemRole
 from memtenant.tenancy import keys
 from tests.reports.conftest import Scene, words
-
-
-async def _made(scene: Scene, period: Period | None = None) -> Made:
-    resources = scene.ground.resources
-    stored = await resources.get_secret(resources.home, SystemRole.REPORTER.secret_name)
-    assert stored is not None
-    clock = Clock(now=scene.now)
-    sources = FolderSources(resources, archive=scene.archive, signer=scene.signer, clock=clock)
-    return await make_and_keep(
-        sources,
-        reports_in_folder(resources),
-        "standard",
-        scene.folder / "reports",
-        audit_key=SecretKey(stored.data["audit.key"]),
-        period=period,
-        clock=clock,
-    )
 
 
 async def test_a_run_leaves_files_an_event_and_an_object(scene: Scene) -> None:
     scene.frameworks = ("GDPR", "HIPAA", "SOX", "PCI_DSS")
     await scene.declare(policy={"legalBasis": "contract"})
 
-    made = await _made(scene)
+    made = await scene.keep()
 
     report, manifest = read_report(made.folder)
     assert report.to_json() == made.report.to_json()
@@ -82,17 +61,53 @@ async def test_a_run_leaves_files_an_event_and_an_object(scene: Scene) -> None:
 
 async def test_the_next_run_begins_where_the_last_one_ended(scene: Scene) -> None:
     await scene.declare()
-    first = await _made(scene)
+    first = await scene.keep()
     scene.ahead = timedelta(hours=1)
 
-    second = await _made(scene)
+    second = await scene.keep()
 
     assert second.report.period.since == first.report.period.until
     assert second.report.difference is not None
+
+
+async def test_a_period_that_somebody_chose_leaves_no_gap_before_the_next_one(
+    scene: Scene,
+) -> None:
+    await scene.declare()
+    scene.ahead = timedelta(hours=1)
+    lately = await scene.keep(Period(scene.now() - timedelta(minutes=5), scene.now()))
     scene.ahead = timedelta(hours=2)
-    ahead = await _made(scene, Period(scene.now(), scene.now() + timedelta(days=400)))
-    scene.ahead = timedelta(hours=3)
-    assert (await _made(scene)).report.period.since == ahead.report.made
+    first = await scene.keep()
+    policy = await scene.ground.resources.get(ObjectKey.policy("standard"))
+    assert policy is not None
+    assert first.report.period.since == policy.creation_timestamp
+    for period in (
+        Period(scene.now() - timedelta(minutes=5), scene.now()),
+        Period(scene.now(), scene.now() + timedelta(days=400)),
+    ):
+        scene.ahead += timedelta(hours=1)
+        chosen = await scene.keep(period)
+        assert chosen.report.period.chosen
+    scene.ahead += timedelta(hours=1)
+    joined = await scene.keep()
+    assert joined.report.period.since == first.report.period.until
+    assert lately.report.period.chosen
+    assert not joined.report.period.chosen
+
+
+async def test_what_a_killed_run_leaves_is_no_report_and_goes(scene: Scene) -> None:
+    await scene.declare()
+    made = await scene.keep()
+    left = made.folder.with_name(".20260131t093000z.00000000.new")
+    shutil.copytree(made.folder, left)
+    scene.ahead = timedelta(hours=1)
+    second = await scene.keep()
+    assert second.report.period.since == made.report.period.until
+    assert left.exists()  # it may still be writing
+    scene.ahead = timedelta(days=2)
+    await scene.keep()
+    assert not left.exists()
+    assert made.folder.exists()
 
 
 async def test_an_earlier_report_that_was_changed_or_is_gone_is_told(scene: Scene) -> None:
@@ -104,11 +119,11 @@ async def test_an_earlier_report_that_was_changed_or_is_gone_is_told(scene: Scen
         (_another_report, "the files of the report {} are not those of its ComplianceReport"),
         (shutil.rmtree, "the files of the report {} are gone, or in another folder"),
     ):
-        made = await _made(scene)
+        made = await scene.keep()
         assert _log_verifies(made).judgement.status is Status.PASS
         breaks(made.folder)
         scene.ahead += timedelta(hours=1)
-        after = _log_verifies(await _made(scene))
+        after = _log_verifies(await scene.keep())
         assert after.judgement.status is Status.WARN
         assert says.format(made.folder.name) in words(after)
         scene.ahead += timedelta(hours=1)
@@ -134,7 +149,7 @@ async def test_the_history_limit_takes_objects_and_no_files(scene: Scene) -> Non
     made = []
     for hours in range(4):
         scene.ahead = timedelta(hours=hours)
-        made.append(await _made(scene))
+        made.append(await scene.keep())
 
     there = await scene.ground.resources.list(Kind.REPORT)
 
@@ -144,12 +159,12 @@ async def test_the_history_limit_takes_objects_and_no_files(scene: Scene) -> Non
 
 async def test_formats_choose_the_page_and_never_the_document(scene: Scene) -> None:
     await scene.declare(policy={"report": {"schedule": "@daily", "formats": ["HTML"]}})
-    assert {one.name for one in (await _made(scene)).folder.iterdir()} == {
+    assert {one.name for one in (await scene.keep()).folder.iterdir()} == {
         *("report.json", "report.html", "manifest.json")
     }
     scene.ahead = timedelta(hours=1)
     await scene.declare(policy={"report": {"schedule": "@daily", "formats": ["JSON"]}})
-    assert {one.name for one in (await _made(scene)).folder.iterdir()} == {
+    assert {one.name for one in (await scene.keep()).folder.iterdir()} == {
         *("report.json", "manifest.json")
     }
 

@@ -1,6 +1,7 @@
 """The document and the page: canonical, self-contained, and hostile to nothing that reads them."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -129,8 +130,45 @@ def test_each_byte_of_a_report_that_changes_is_seen(tmp_path: Path) -> None:
 
 def test_a_report_is_not_overwritten(tmp_path: Path) -> None:
     write_report(report(), tmp_path)
-    with pytest.raises(UsageError, match="holds a report already"):
+    with pytest.raises(UsageError, match="holds something already"):
         write_report(report(), tmp_path)
+
+
+def test_a_report_appears_as_a_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_page: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(UsageError, match="No space left"):
+            write_report(report(), tmp_path / "standard" / "run")
+    assert list((tmp_path / "standard").iterdir()) == []
+
+
+def test_a_file_of_a_report_is_a_plain_one_in_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    write_report(report(), folder)
+    page_file = folder / PAGE
+    data = page_file.read_bytes()
+
+    def link() -> None:
+        (tmp_path / "elsewhere").write_bytes(data)
+        page_file.symlink_to(tmp_path / "elsewhere")
+
+    for make, says in (
+        (link, "it is a link"),
+        (lambda: os.mkfifo(page_file), "no plain file"),
+        (page_file.mkdir, "no plain file"),
+        (lambda: os.truncate(os.open(page_file, os.O_CREAT | os.O_RDWR), 2**40), "too large"),
+        (lambda: page_file.write_bytes(data[:-1]), "is not the file"),
+        (lambda: None, "cannot be read"),
+    ):
+        (page_file.rmdir if page_file.is_dir() else page_file.unlink)()
+        make()
+        with pytest.raises(ReportInvalid, match=says):
+            read_report(folder)
 
 
 def test_a_manifest_names_no_file_elsewhere(tmp_path: Path) -> None:

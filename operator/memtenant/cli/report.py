@@ -33,7 +33,7 @@ from memtenant.errors import (
     ResourceNotFound,
     UsageError,
 )
-from memtenant.reports.artefacts import PAGE, REPORT, read_report
+from memtenant.reports.artefacts import MANIFEST, PAGE, REPORT, read_report
 from memtenant.reports.checks import Status
 from memtenant.reports.difference import difference
 from memtenant.reports.evidence import Period as Span
@@ -54,6 +54,8 @@ report = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
+
+_FILES = (REPORT, PAGE, MANIFEST)
 
 _USAGE = 3
 """Of ``verify`` and ``audit``: the command was not understood."""
@@ -289,13 +291,11 @@ def verify(
     --trusted-checkpoint), 3 wrong usage.
     """
     try:
+        found = _folder_of(folder)
+        public_key = _public_key(key) if key else None
+        held = _checkpoint(trusted) if trusted else None
         reader = ArchiveReader.open(archive or state / "archive")
-        proof = prove(
-            _folder_of(folder),
-            reader,
-            public_key=_public_key(key) if key else None,
-            trusted=_checkpoint(trusted) if trusted else None,
-        )
+        proof = prove(found, reader, public_key=public_key, trusted=held)
     except MemtenantError as error:
         output.fail(str(error))
         raise typer.Exit(_USAGE) from None
@@ -318,10 +318,19 @@ def _read(folder: Path) -> Report:
     return read_report(_folder_of(folder))[0]
 
 
-def _folder_of(folder: Path) -> Path:
-    found = folder.parent if folder.name == REPORT else folder
+def _folder_of(named: Path) -> Path:
+    """The folder of a report that is named by itself, or by one of its files."""
+    found = named.parent if named.name in _FILES else named
     if not found.is_dir():
-        raise ResourceNotFound(f"{found} is no folder of a report")
+        what = "is a file" if found.exists() else "does not exist"
+        raise ResourceNotFound(
+            f"{found} is no folder of a report: it {what}. Name the folder that `memtenant report "
+            "run` wrote, or a file in it"
+        )
+    if not any((found / name).exists() for name in _FILES):
+        raise ResourceNotFound(
+            f"{found} is no folder of a report: it has no {', no '.join(_FILES)}"
+        )
     return found
 
 

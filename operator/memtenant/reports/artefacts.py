@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -16,14 +20,27 @@ from memtenant.reports.page import page
 from memtenant.reports.report import Report
 from memtenant.tenancy.document import DocumentInvalid, read_json
 
-__all__ = ["MANIFEST", "PAGE", "REPORT", "Format", "Manifest", "read_report", "write_report"]
+__all__ = [
+    "MANIFEST",
+    "PAGE",
+    "REPORT",
+    "Format",
+    "Manifest",
+    "check_files",
+    "is_unfinished",
+    "read_report",
+    "write_report",
+]
 
 REPORT: Final = "report.json"
 PAGE: Final = "report.html"
 MANIFEST: Final = "manifest.json"
 
 _MAX_BYTES: Final = 1024 * 1024
+_MAX_REPORT: Final = 256 * 1024 * 1024
 _MOST_FILES: Final = 64
+_AT_ONCE: Final = 1024 * 1024
+_UNFINISHED: Final = ".new"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Format = str
@@ -78,13 +95,13 @@ class Manifest:
 
 
 def write_report(report: Report, folder: Path, *formats: Format) -> Manifest:
-    """Write the files into a folder, which is made; the manifest last, so that a folder with one is
-    whole. ``formats``: all where none is named; the document is always written.
+    """Write the files into a folder, which appears when all of them are on disk. ``formats``: all
+    where none is named; the document is always written.
 
-    Raises `UsageError` where there is a report already: reports are not overwritten.
+    Raises `UsageError` where there is something already: reports are not overwritten.
     """
-    if (folder / MANIFEST).exists():
-        raise UsageError(f"{folder} holds a report already: choose another folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} holds something already: choose another folder")
     document = report.to_document()
     contents = {REPORT: canonical(document)}
     if not formats or "HTML" in formats:
@@ -94,26 +111,49 @@ def write_report(report: Report, folder: Path, *formats: Format) -> Manifest:
         str(document["made"]),
         {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
     )
+    beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{_UNFINISHED}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        beside.mkdir(parents=True)
         for name, data in (*contents.items(), (MANIFEST, manifest.to_json())):
-            _write(folder / name, data)
+            _write(beside / name, data)
+        _sync(beside)
+        beside.rename(folder)
+        _sync(folder.parent)
     except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
         raise UsageError(f"{folder} cannot be written: {error.strerror or error}") from None
     return manifest
 
 
+def is_unfinished(folder: Path) -> bool:
+    """Whether it is what a run leaves that was killed while it wrote: no report."""
+    return folder.name.startswith(".") and folder.name.endswith(_UNFINISHED)
+
+
 def read_report(folder: Path) -> tuple[Report, Manifest]:
     """The report of a folder, as the manifest knows it. `ReportInvalid` names what was changed."""
-    manifest = Manifest.parse(_read(folder / MANIFEST))
+    manifest = check_files(folder)
+    data = b"".join(_read(folder / REPORT, _MAX_REPORT))
+    if hashlib.sha256(data).hexdigest() != manifest.files[REPORT]:
+        raise ReportInvalid(f"{folder / REPORT} was changed while it was read")
+    return Report.parse(data), manifest
+
+
+def check_files(folder: Path) -> Manifest:
+    """The manifest of a folder whose files are those that it names. `ReportInvalid` names what was
+    changed."""
+    manifest = Manifest.parse(b"".join(_read(folder / MANIFEST, _MAX_BYTES)))
     if REPORT not in manifest.files:
         raise ReportInvalid(f"{folder / MANIFEST} does not name {REPORT}: it proves no report")
     for name, digest in manifest.files.items():
-        if hashlib.sha256(_read(folder / name)).hexdigest() != digest:
+        found = hashlib.sha256()
+        for part in _read(folder / name, _MAX_REPORT):
+            found.update(part)
+        if found.hexdigest() != digest:
             raise ReportInvalid(f"{folder / name} is not the file that the manifest names")
     if PAGE not in manifest.files and (folder / PAGE).exists():
         raise ReportInvalid(f"{folder / PAGE} is not of this report: the manifest has no page")
-    return Report.parse(_read(folder / REPORT)), manifest
+    return manifest
 
 
 def _written(manifest: Manifest) -> bytes:
@@ -123,18 +163,33 @@ def _written(manifest: Manifest) -> bytes:
         return b""
 
 
-def _read(file: Path) -> bytes:
+def _read(file: Path, most: int) -> Iterator[bytes]:
+    """A file of a report, part by part: a regular one that is in the folder itself."""
     try:
-        return file.read_bytes()
+        opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        known = os.fstat(opened)
+        if not stat.S_ISREG(known.st_mode) or known.st_size > most:
+            os.close(opened)
+            raise ReportInvalid(f"{file} is no file of a report: no plain file, or too large")
+        with os.fdopen(opened, "rb") as read:
+            while part := read.read(_AT_ONCE):
+                yield part
     except OSError as error:
-        raise ReportInvalid(f"{file} cannot be read: {error.strerror or error}") from None
+        why = "it is a link" if error.errno == errno.ELOOP else error.strerror or error
+        raise ReportInvalid(f"{file} cannot be read: {why}") from None
 
 
 def _write(file: Path, data: bytes) -> None:
-    beside = file.with_name(f".{file.name}.new")
-    opened = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+    opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
     with os.fdopen(opened, "wb") as written:
         written.write(data)
         written.flush()
         os.fsync(opened)
-    beside.replace(file)
+
+
+def _sync(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -109,7 +109,7 @@ async def collect(
         tenants=tuple(_together(found)),
         stores=found.stores,
         log=verified,
-        installation=_installation(log, period),
+        installation=_installation(log, period, policy),
         readers=await sources.log_key_readers(),
         seal_every=round(facts.spec.audit.seal_every.days * 86_400),
     )
@@ -311,10 +311,10 @@ async def _events(
     return ledger.result()
 
 
-def _installation(log: Log | Missing, period: Period) -> TenantEvents | Missing:
+def _installation(log: Log | Missing, period: Period, policy: str) -> TenantEvents | Missing:
     if isinstance(log, Missing):
         return log
-    ledger = EventLedger(period)
+    ledger = EventLedger(period, policy=policy)
     try:
         for leaf in log.leaves(INSTALLATION_LOG):
             ledger.add(leaf)

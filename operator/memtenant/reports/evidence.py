@@ -26,10 +26,12 @@ __all__ = [
     "Opened",
     "Period",
     "RecordEvidence",
+    "ReportFiles",
     "StoreEvidence",
     "TenantEvents",
     "TenantEvidence",
     "TenantFacts",
+    "ToldReport",
     "UserDrift",
 ]
 
@@ -47,10 +49,12 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """What of the log a report tells: from ``since`` up to ``until``."""
+    """What of the log a report tells: from ``since`` up to ``until``. ``chosen``: by who ran it, so
+    that the next report does not begin where it ends."""
 
     since: datetime
     until: datetime
+    chosen: bool = False
 
     def __contains__(self, moment: datetime) -> bool:
         return self.since <= moment < self.until
@@ -160,6 +164,33 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
+class ToldReport:
+    """An earlier report, as the sealed log was told of it: its run, and its manifest's SHA-256 in
+    hexadecimal."""
+
+    run: str
+    manifest: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFiles:
+    """The files of earlier reports that have to be kept, against what the log was told of them.
+
+    due: how many the log tells within the period of evidence, since ``since``. lost: those of them
+    whose files are gone or changed, in words, by run. untold: whole ones that no leaf names, though
+    the log was sealed since.
+    """
+
+    at: datetime
+    folder: str
+    since: datetime
+    due: int = 0
+    lost: Mapping[str, str] = field(default_factory=dict)
+    untold: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TenantEvents:
     """What the sealed log says of a tenant, in the period but where said otherwise.
 
@@ -170,6 +201,7 @@ class TenantEvents:
     were overridden. specs: the latest generation that was seen of each object, by name and
     uid, by the operator's word; unnamed: how many of these changes name no person.
     erasures_asked: persons whom agents asked to forget, in all of the log that is kept.
+    reports: of the policy, in all of the log that is kept; only the installation's has them.
     """
 
     by_operation: Mapping[str, int] = field(default_factory=dict)
@@ -188,6 +220,7 @@ class TenantEvents:
     specs: Mapping[tuple[str, str], int] = field(default_factory=dict)
     unnamed: int = 0
     erasures_asked: int = 0
+    reports: tuple[ToldReport, ...] = ()
     coverage: Coverage | Missing = Missing("coverage", "the tenant's records were not read")
 
 
@@ -281,3 +314,4 @@ class Evidence:
     seal_every: int = 60
     generations: Mapping[tuple[str, str], int] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
+    reports: ReportFiles | Missing = Missing("reports", "their folder was not looked at")

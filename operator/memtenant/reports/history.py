@@ -5,12 +5,20 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 from memtenant.clock import utc_from_rfc3339
 from memtenant.errors import MemtenantError, ReportInvalid, UsageError
-from memtenant.reports.artefacts import MANIFEST, Manifest, read_report
+from memtenant.reports.artefacts import (
+    MANIFEST,
+    Manifest,
+    check_files,
+    is_unfinished,
+    read_report,
+)
+from memtenant.reports.evidence import Evidence, LogEvidence, Missing, ReportFiles, ToldReport
 from memtenant.reports.report import Report
 from memtenant.resources.port import Declared
 from memtenant.resources.reportobjects import ReportObjects
@@ -18,7 +26,23 @@ from memtenant.rules.frameworks import RecordClass
 from memtenant.rules.policy import PolicyFacts
 from memtenant.rules.retention import cut_offs
 
-__all__ = ["Earlier", "newest_report", "prune_files", "prune_objects"]
+__all__ = [
+    "Earlier",
+    "kept_files",
+    "newest_report",
+    "prune_files",
+    "prune_objects",
+    "prune_unfinished",
+    "told_until",
+]
+
+_ABANDONED: Final = timedelta(days=1)
+"""After which no run is still writing."""
+
+_SETTLED: Final = timedelta(hours=1)
+"""In which a report's event is on its way to the log."""
+
+_RUN_NAME: Final = "%Y%m%dt%H%M%Sz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +79,67 @@ async def newest_report(folder: Path, objects: ReportObjects, policy: str) -> Ea
     return Earlier(None, tuple(doubts))
 
 
+def told_until(folder: Path) -> datetime | None:
+    """Where the periods of a policy's reports have come to without a gap. One that somebody chose
+    is beside them."""
+    for run in sorted(_runs(folder), reverse=True):
+        try:
+            report, _ = read_report(run)
+        except ReportInvalid:
+            continue  # from the one before it on, nothing is left out
+        if not report.period.chosen:
+            # One that was to end later told nothing of what came after it.
+            return min(report.period.until, report.made)
+    return None
+
+
+def kept_files(folder: Path, evidence: Evidence) -> ReportFiles | Missing:
+    """The files of the policy's reports against the leaves that the log has of them. Each file is
+    read."""
+    log, told = evidence.log, evidence.installation
+    if isinstance(log, Missing):
+        return log
+    if isinstance(told, Missing):
+        return told
+    since = cut_offs(evidence.policy.resolution, evidence.now)[RecordClass.EVIDENCE].expire_before
+    due = [one for one in told.reports if one.at >= since + _ABANDONED]
+    digests: dict[str, str] = {}
+    changed: dict[str, str] = {}
+    for run in _runs(folder):
+        try:
+            digests[run.name] = check_files(run).digest.hex()
+        except ReportInvalid as error:
+            changed[run.name] = str(error)
+    lost = {
+        one.run: changed.get(one.run, words)
+        for one in due
+        if (words := _lost(one, digests.get(one.run), folder))
+    }
+    known = {(one.run, one.manifest) for one in told.reports}
+    untold = (
+        run
+        for run, digest in sorted(digests.items())
+        if (run, digest) not in known and run not in lost and _should_be_told(run, log)
+    )
+    return ReportFiles(evidence.now, str(folder), since, len(due), lost, tuple(untold))
+
+
+def _lost(told: ToldReport, digest: str | None, folder: Path) -> str:
+    if digest is None:
+        return f"its files are not in {folder}: they were removed, or are kept in another folder"
+    if digest != told.manifest:
+        return f"its files in {folder} are not those of which the log was told"
+    return ""
+
+
+def _should_be_told(run: str, log: LogEvidence) -> bool:
+    try:
+        made = datetime.strptime(run, _RUN_NAME).replace(tzinfo=UTC)
+    except ValueError:
+        return True
+    return log.sealed_at is not None and made + _SETTLED < log.sealed_at
+
+
 def _due(newest: Declared) -> tuple[str, str]:
     """The run of a ComplianceReport, and the hash of its manifest; empty where it tells none."""
     artefacts = newest.status.get("artefacts") or {}
@@ -88,9 +173,25 @@ def prune_files(folder: Path, policy: PolicyFacts, now: datetime) -> tuple[str, 
     return tuple(gone)
 
 
+def prune_unfinished(folder: Path, now: datetime) -> None:
+    """Remove what runs left that were killed while they wrote."""
+    for found in folder.iterdir() if folder.is_dir() else ():
+        if is_unfinished(found) and _changed(found) < now - _ABANDONED:
+            _remove(found)
+
+
 def _runs(folder: Path) -> Iterator[Path]:
     if folder.is_dir():
-        yield from (run for run in folder.iterdir() if (run / MANIFEST).is_file())
+        yield from (
+            run for run in folder.iterdir() if (run / MANIFEST).is_file() and not is_unfinished(run)
+        )
+
+
+def _changed(run: Path) -> datetime:
+    try:
+        return datetime.fromtimestamp(run.stat().st_mtime, UTC)
+    except OSError:
+        return datetime.max.replace(tzinfo=UTC)  # it was finished, or is gone
 
 
 def _made(run: Path) -> datetime | None:

@@ -20,8 +20,9 @@ from memtenant.audit import OPERATOR, Entry, Event, Operation, Outcome, parse_se
 from memtenant.audit.leaf import Verdict
 from memtenant.clock import rfc3339
 from memtenant.errors import AuditEventMalformed
-from memtenant.reports.evidence import Coverage, Missing, Period, TenantEvents
+from memtenant.reports.evidence import Coverage, Missing, Period, TenantEvents, ToldReport
 from memtenant.reports.records import RUN, moment
+from memtenant.rules.systemusers import SystemRole
 
 __all__ = ["EventLedger"]
 
@@ -59,6 +60,7 @@ class EventLedger:
     cut_off: Callable[[int], int] = lambda _at: 0
     held_since: datetime | None = None
     asked_before: int = 0
+    policy: str = ""
     _live: dict[bytes, list[tuple[int, int, int]]] = field(default_factory=dict)
     _ranges: dict[bytes, _Runs] = field(default_factory=dict)
     _sealed: dict[bytes, _Runs] = field(default_factory=lambda: defaultdict(list))
@@ -74,6 +76,7 @@ class EventLedger:
     _released: list[str] = field(default_factory=list)
     _specs: dict[tuple[str, str], int] = field(default_factory=dict)
     _unnamed: int = 0
+    _reports: list[ToldReport] = field(default_factory=list)
     _held_at: int = 0
     _refused: int = 0
     _gaps: int = 0
@@ -119,6 +122,8 @@ class EventLedger:
         self._count(entry, event)
         if event.agent == OPERATOR and event.binding_version == 0:
             self._told(entry, event)
+        elif event.operation is Operation.REPORT:
+            self._report(entry, event)
         elif entry.outcome is Outcome.DONE:
             self._sealed_run(entry, event)
             self._removed(entry, event)
@@ -154,6 +159,7 @@ class EventLedger:
             specs=dict(self._specs),
             unnamed=self._unnamed,
             erasures_asked=len(self._asked),
+            reports=tuple(self._reports),
             coverage=Missing("coverage", "the tenant's records were not read")
             if self.runs is None
             else self._coverage(),
@@ -168,6 +174,14 @@ class EventLedger:
         self._refused += entry.outcome is Outcome.REFUSED
         if event.subject != _NOBODY:
             self._subjects.add(event.subject)
+
+    def _report(self, entry: Entry, event: Event) -> None:
+        detail = _detail(event)
+        if not self.policy or detail.get("policy") != self.policy:
+            return
+        if event.agent == SystemRole.REPORTER.value:
+            run, manifest = str(detail.get("run", "")), str(detail.get("manifest", ""))
+            self._reports.append(ToldReport(run, manifest, moment(entry.time)))
 
     def _sealed_run(self, entry: Entry, event: Event) -> None:
         live = self._ranges.get(event.writer, [])

@@ -7,7 +7,7 @@ object last, which is what people and the operator look at.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
@@ -19,7 +19,13 @@ from memtenant.errors import InvalidResource, MemtenantError, ResourceNotFound
 from memtenant.reports.artefacts import Manifest, write_report
 from memtenant.reports.collect import Progress
 from memtenant.reports.evidence import Missing, Period
-from memtenant.reports.history import newest_report, prune_files, prune_objects
+from memtenant.reports.history import (
+    newest_report,
+    prune_files,
+    prune_objects,
+    prune_unfinished,
+    told_until,
+)
 from memtenant.reports.report import Report
 from memtenant.reports.run import make_report
 from memtenant.reports.sources import Sources
@@ -62,7 +68,8 @@ async def make_and_keep(
     progress: Progress = lambda _done, _due: None,
 ) -> Made:
     """A report about a policy's tenants, below ``root`` as ``<policy>/<run>``, and a
-    ComplianceReport that points there. Without a ``period``: since the report before it.
+    ComplianceReport that points there. Without a ``period``: from where the last report ended whose
+    period nobody chose, so that periods join.
 
     Raises `ResourceNotFound` for a policy that is not declared, `InvalidResource` for one that
     cannot be resolved, `UsageError` where files cannot be written.
@@ -73,18 +80,14 @@ async def make_and_keep(
     folder = root / policy
     earlier = await newest_report(folder, objects, policy)
     previous = earlier.report
-    # A report whose period was to end later told nothing of what came after it.
-    since = (
-        declared.creation_timestamp
-        if previous is None
-        else min(previous.period.until, previous.made)
-    )
+    since = told_until(folder) or declared.creation_timestamp
     report = await make_report(
         sources,
         policy,
-        period or Period(min(since, now), now),
+        replace(period, chosen=True) if period else Period(min(since, now), now),
         previous,
         doubts=earlier.doubts,
+        files=folder,
         installation=installation,
         clock=clock,
         progress=progress,
@@ -98,6 +101,7 @@ async def make_and_keep(
     await objects.save(policy, name, spec_of(report), status_of(report, manifest, location))
     if asked is not None:
         await prune_objects(objects, policy, asked.history_limit)
+    prune_unfinished(folder, now)
     return Made(report, manifest, folder / run, name, in_log, prune_files(folder, facts, now))
 
 

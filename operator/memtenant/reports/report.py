@@ -138,7 +138,11 @@ class Report:
             "installation": self.installation,
             "policy": {"name": self.policy, "generation": self.generation},
             "made": rfc3339(self.made),
-            "period": {"since": rfc3339(self.period.since), "until": rfc3339(self.period.until)},
+            "period": {
+                "since": rfc3339(self.period.since),
+                "until": rfc3339(self.period.until),
+                "chosen": self.period.chosen,
+            },
             "summary": {"controls": len(self.results()), "byStatus": self.counts()},
             "frameworks": [
                 {
@@ -185,7 +189,11 @@ class Report:
             policy=policy.text("name"),
             generation=policy.integer("generation"),
             made=fields.moment("made"),
-            period=Period(period.moment("since"), period.moment("until")),
+            period=Period(
+                period.moment("since"),
+                period.moment("until"),
+                "chosen" in period and period.flag("chosen"),
+            ),
             frameworks=tuple(
                 FrameworkResult(
                     one.text("id"),

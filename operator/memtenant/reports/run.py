@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 from memtenant.clock import Clock, system_clock
 from memtenant.errors import FrameworkInvalid
@@ -12,6 +13,7 @@ from memtenant.reports.checks import CHECKS, PARAMETERS, Judgement, Status
 from memtenant.reports.collect import Progress, collect
 from memtenant.reports.difference import difference
 from memtenant.reports.evidence import Evidence, Period
+from memtenant.reports.history import kept_files
 from memtenant.reports.report import ControlResult, FrameworkResult, Report
 from memtenant.reports.sources import Sources
 from memtenant.reports.tables import (
@@ -35,13 +37,14 @@ async def make_report(
     previous: Report | None = None,
     *,
     doubts: tuple[str, ...] = (),
+    files: Path | None = None,
     installation: str = "",
     clock: Clock = system_clock,
     pace: Pace | None = None,
     progress: Progress = lambda _done, _due: None,
 ) -> Report:
     """The report about one policy and all that is under it. ``doubts``: what is wrong with the
-    reports before it, in words.
+    report before it, in words; ``files`` is where the policy's reports are kept.
 
     What cannot be looked at is in the report, as an error of each control that needs it. Raises
     only where there is nothing to judge by: `ResourceNotFound` for a policy that is not declared,
@@ -57,6 +60,8 @@ async def make_report(
         pace=pace,
         progress=progress,
     )
+    if files is not None:
+        evidence = replace(evidence, reports=kept_files(files, evidence))
     return report_of(replace(evidence, doubts=doubts), installation, previous)
 
 
@@ -68,7 +73,11 @@ def report_of(evidence: Evidence, installation: str, previous: Report | None) ->
         policy=evidence.policy.name,
         generation=evidence.generation,
         made=_whole_second(evidence.now),
-        period=Period(_whole_second(evidence.period.since), _whole_second(evidence.period.until)),
+        period=Period(
+            _whole_second(evidence.period.since),
+            _whole_second(evidence.period.until),
+            evidence.period.chosen,
+        ),
         frameworks=frameworks,
         tenants=tenant_rows(evidence),
         stores=store_rows(evidence),

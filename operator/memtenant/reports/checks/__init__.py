@@ -19,6 +19,7 @@ from memtenant.reports.checks.audit import (
     changes_recorded,
     log_kept,
     log_verifies,
+    reports_kept,
     sealer_live,
 )
 from memtenant.reports.checks.content import (
@@ -58,6 +59,7 @@ CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
         "PeriodJustified": period_justified,
         "PersonalDataMasked": personal_data_masked,
         "RecordsAuthentic": records_authentic,
+        "ReportsKept": reports_kept,
         "SealerLive": sealer_live,
         "TransportEncrypted": transport_encrypted,
         "UniqueUsers": unique_users,

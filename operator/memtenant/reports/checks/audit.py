@@ -18,6 +18,7 @@ __all__ = [
     "changes_recorded",
     "log_kept",
     "log_verifies",
+    "reports_kept",
     "sealer_live",
 ]
 
@@ -174,6 +175,25 @@ def log_kept(evidence: Evidence, parameters: Parameters) -> Judgement:
                 f"{floor.period} have to be kept ({floor.reason})",
             )
     return judge.judgement("the first event that is kept of each, and the periods in force")
+
+
+def reports_kept(evidence: Evidence, _parameters: Parameters) -> Judgement:
+    """The files of every earlier report of which the log was told are there, as they were."""
+    judge, found = Judge(evidence), evidence.reports
+    if isinstance(found, Missing):
+        judge.expect(1)
+        judge.missing("reports", found)
+        return judge.judgement("earlier reports", of="reports")
+    judge.expect(found.due)
+    for _ in range(found.due - len(found.lost)):
+        judge.saw(found.at)
+    for run, words in sorted(found.lost.items()):
+        judge.fail(f"report {run}", words)
+    for run in found.untold:
+        judge.warn(f"report {run}", "no leaf of the log names it: nothing proves it")
+    return judge.judgement(
+        f"files since {rfc3339(found.since)} against what the log was told", of="reports"
+    )
 
 
 def changes_recorded(evidence: Evidence, _parameters: Parameters) -> Judgement:
