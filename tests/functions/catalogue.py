@@ -53,6 +53,7 @@ from memtenant.functions.fcall import Words
 from memtenant.functions.index_calls import LeaveEvent, ReadIndex
 from memtenant.functions.library import libraries
 from memtenant.functions.summary_calls import ReadSummaries, Summarise, TakeLease
+from memtenant.functions.versions import function_prefix
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 from tests.functions.tenants import (
@@ -304,7 +305,12 @@ def registered() -> set[str]:
     code = libraries()[0].code
     readings = re.findall(r"^offer_reading\('(\w+)'", code, re.MULTILINE)
     names = {*re.findall(r"^offer\('(\w+)'", code, re.MULTILINE), *readings}
-    return {f"mt1_{name}" for name in (*names, *(f"{name}_audited" for name in readings))}
+    return {*names, *(f"{name}_audited" for name in readings)}
+
+
+def name_of(words: Words) -> str:
+    """The Function that a call calls, without its version."""
+    return str(words[1]).removeprefix(function_prefix())
 
 
 def declared(words: Words) -> list[bytes]:
@@ -321,4 +327,4 @@ def with_key(words: Words, place: int, key: bytes) -> Words:
 
 def _by_name(calls: tuple[object, ...]) -> dict[str, Words]:
     words = [call.words for call in calls]  # type: ignore[attr-defined]
-    return {str(one[1]): one for one in words}
+    return {name_of(one): one for one in words}

@@ -68,18 +68,18 @@ def test_every_write_leaves_one_event_with_outcome_time_and_sequence(
     epoch = epoch_of(agent, PLACE)
     auditing(redis_server)
     for name, words in writing_calls(PLACE, epoch, EVENT).items():
-        if name in ("mt1_lease", "mt1_summarise"):
+        if name in ("lease", "summarise"):
             continue
         agent.send(words)
         ((event, outcome, time, sequence),) = events(redis_server)
         assert (event, outcome) == (EVENT, "O"), name
         assert abs(time - in_ms()) < 60_000
-        assert sequence == {"mt1_append": 7, "mt1_update": 3}.get(name, sequence)
+        assert sequence == {"append": 7, "update": 3}.get(name, sequence)
 
 
 def test_a_repeated_write_leaves_no_second_event(redis_server: Server, agent: Agent) -> None:
     auditing(redis_server)
-    words = writing_calls(PLACE, 1, EVENT)["mt1_append"]
+    words = writing_calls(PLACE, 1, EVENT)["append"]
     for _ in range(3):
         agent.send(words)
     assert len(events(redis_server)) == 1
@@ -100,13 +100,13 @@ def test_closed_refuses_while_nobody_drains_and_open_counts_what_was_dropped(
     auditing(redis_server)
     set_limits(redis_server, audit_heartbeat=in_ms() - 61_000, on_failure="Closed")
     before = snapshot(redis_server)
-    for words in (calls["mt1_append"], *audited_calls(PLACE).values()):
+    for words in (calls["append"], *audited_calls(PLACE).values()):
         with pytest.raises(AuditUnavailable) as refused:
             agent.send(words)
         assert refused.value.retryable
     assert snapshot(redis_server) == before
     set_limits(redis_server, on_failure="Open")
-    for number, words in enumerate((calls["mt1_append"], *audited_calls(PLACE).values()), 1):
+    for number, words in enumerate((calls["append"], *audited_calls(PLACE).values()), 1):
         agent.send(words)
         assert agent.call(ReadUsage(ONCE)).dropped_events == number
     assert events(redis_server) == []
@@ -118,7 +118,7 @@ def test_reads_are_audited_where_the_policy_says_so(redis_server: Server, agent:
         agent.send(words)
     auditing(redis_server, audit_reads=1)
     for name, words in reading_calls(PLACE).items():
-        if name != "mt1_usage":  # counters, no content
+        if name != "usage":  # counters, no content
             with pytest.raises(AuditEventRequired):
                 agent.send(words)
     assert events(redis_server) == []
@@ -130,5 +130,5 @@ def test_reads_are_audited_where_the_policy_says_so(redis_server: Server, agent:
 def test_an_audited_read_answers_as_the_other(redis_server: Server, agent: Agent) -> None:
     plain = agent.call(ReadRange(PLACE.conversation))
     auditing(redis_server)
-    words = audited_calls(PLACE)["mt1_read_audited"]
+    words = audited_calls(PLACE)["read_audited"]
     assert ReadRange(PLACE.conversation).read(agent.send(words)).entries == plain.entries

@@ -358,7 +358,7 @@ def test_each_permission_and_each_type_in_turn_all_or_nothing(
     user = provision(redis_server)
     set_limits(redis_server, cutoff_content=in_ms() + HOUR)
     calls = expiring_calls(PLACE)
-    del calls["mt1_compact"]  # no agent may
+    del calls["compact"]  # no agent may
     with redis_server.admin() as admin:
         admin.delete(PLACE.conversation.checkpoints)
     denied = denied_in_turn(redis_server, agent, user, calls)

@@ -119,7 +119,7 @@ def test_own_keys_in_the_wrong_place_are_refused(redis_server: Server, agent: Ag
             outcome = attempt(agent, with_key(words, place, key))
             assert outcome == "CallInvalid", (name, place, key, outcome)
         count = len(right)
-        least = 7 if name == "mt1_context_update" else count - 1  # it takes any number of subjects
+        least = 7 if name == "context_update" else count - 1  # it takes any number of subjects
         fewer = (words[0], words[1], least, *right[:least], *words[3 + count :])
         more = (words[0], words[1], count + 1, *right, right[0], *words[3 + count :])
         assert attempt(agent, fewer) == "CallInvalid", name

@@ -23,6 +23,7 @@ from tests.functions.catalogue import (
     every_call,
     expiring_calls,
     fill,
+    name_of,
 )
 from tests.functions.tenants import Agent, Books, acting, in_ms, set_limits
 from tests.stores.operators import ACME
@@ -198,7 +199,7 @@ def test_whatever_an_agent_wrote_around_the_functions(
 def fill_again(agent: Agent) -> None:
     """Fill the tenant from nothing."""
     for words in every_call(PLACE, 1).values():
-        if words[1] in ("mt1_delete", "mt1_context_delete"):
+        if name_of(words) in ("delete", "context_delete"):
             agent.send(words)
     talk = PLACE.conversation
     agent.client.delete(talk.head, talk.checkpoints, PLACE.context.versions)

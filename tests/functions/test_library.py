@@ -7,10 +7,12 @@ import pytest
 
 from memtenant.errors import DataError, HistoryDamaged, QuotaExceeded, VersionConflict
 from memtenant.functions import Head, HeadState, refusal
+from memtenant.functions.fcall import spoken
 from memtenant.functions.keyspace import ContextKeys, ConversationKeys
 from memtenant.functions.library import libraries, version_of
 from memtenant.functions.replies import parse_appended, parse_entries, parse_usage
-from tests.functions.catalogue import Place, declared, every_call, registered
+from memtenant.functions.versions import CURRENT_VERSION, PREVIOUS_VERSION
+from tests.functions.catalogue import Place, declared, every_call, name_of, registered
 from tests.stores.operators import ACME
 
 
@@ -29,12 +31,25 @@ def test_the_code_is_the_same_at_every_build() -> None:
     before = libraries()
     libraries.cache_clear()
     assert libraries() == before
-    assert libraries()[0].code.startswith("#!lua name=memtenant_1\n")
+    assert libraries()[0].code.startswith("#!lua name=memtenant_2\n")
 
 
 def test_every_functions_name_carries_the_version() -> None:
     assert len(registered()) == 38
-    assert all(name.startswith("mt1_") for name in registered())
+    assert {words[1] for words in every_call(Place(ACME), 1).values()} == {
+        f"mt2_{name}" for name in registered()
+    }
+    assert [one.name for one in libraries()] == ["memtenant_2", "memtenant_1"]
+
+
+def test_a_store_that_is_a_version_behind_is_asked_in_that_version() -> None:
+    calls = tuple(every_call(Place(ACME), 1).values())
+    commands = (*calls, ("HGET", "mt2_append", "field"))
+    before = spoken(commands, PREVIOUS_VERSION)
+    assert [one[1] for one in before[:-1]] == [f"mt1_{name_of(one)}" for one in calls]
+    assert [one[2:] for one in before] == [one[2:] for one in commands]
+    assert before[-1] == commands[-1]
+    assert spoken(commands, CURRENT_VERSION) == commands
 
 
 def test_every_refusal_of_the_library_has_an_error_of_its_own() -> None:

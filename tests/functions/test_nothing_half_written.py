@@ -54,11 +54,11 @@ from tests.support.servers import Flavour, Options, Server
 
 PLACE = Place(ACME)
 DELETING = {
-    *("mt1_pop", "mt1_clear", "mt1_delete", "mt1_context_delete", "mt1_checkpoint_delete"),
+    *("pop", "clear", "delete", "context_delete", "checkpoint_delete"),
 }
 SEALING = {
-    *("mt1_append", "mt1_update", "mt1_summarise", "mt1_context_update"),
-    *("mt1_checkpoint_put", "mt1_checkpoint_writes"),
+    *("append", "update", "summarise", "context_update"),
+    *("checkpoint_put", "checkpoint_writes"),
 }
 
 
@@ -209,7 +209,7 @@ def test_each_limit_in_turn(
     if error in (QuotaExceeded, KeyRetired):
         expected = SEALING
     elif error in (AuditUnavailable, AuditEventRequired):
-        expected -= {"mt1_lease"}  # says nothing about anybody's content
+        expected -= {"lease"}  # says nothing about anybody's content
     assert refusals.keys() == expected
 
 
@@ -225,7 +225,7 @@ def within_a_second(books: Books, agent: Agent, call: Words) -> Exception | None
 
 
 def test_the_other_limits_of_an_append(redis_server: Server, agent: Agent) -> None:
-    words = writing_calls(PLACE, epoch_of(agent, PLACE))["mt1_append"]
+    words = writing_calls(PLACE, epoch_of(agent, PLACE))["append"]
     full = (*words[:-1], b"x" * (256 * 1024 + 1))
     for changes, call, error in (
         ({}, full, MessageTooLarge),
@@ -272,12 +272,12 @@ def test_a_data_key_that_changed_or_went_or_was_erased(redis_server: Server, age
 @pytest.mark.parametrize(
     ("state", "access", "error", "allowed"),
     [
-        (AccessState(held=True), AgentAccess.READ_WRITE, TenantHeld, {"mt1_append", "mt1_lease"}),
+        (AccessState(held=True), AgentAccess.READ_WRITE, TenantHeld, {"append", "lease"}),
         (
             AccessState(over_quota=True),
             AgentAccess.READ_WRITE,
             QuotaExceeded,
-            {*DELETING, "mt1_lease"},
+            {*DELETING, "lease"},
         ),
         (AccessState(over_quota=True, held=True), AgentAccess.READ_WRITE, AccessReadOnly, set()),
         (AccessState(), AgentAccess.READ_ONLY, AccessReadOnly, set()),
@@ -304,7 +304,7 @@ def test_each_state_of_access(
             else:
                 assert isinstance(found, error), (name, found)
                 assert books.unchanged(), name
-        assert done == {*allowed, "mt1_event"}  # what happens is told in every state
+        assert done == {*allowed, "event"}  # what happens is told in every state
         books.restore()
         for name, words in {**reading_calls(PLACE), **audited_calls(PLACE)}.items():
             assert refused(agent, words) is None, name
@@ -317,13 +317,13 @@ def test_under_a_hold_an_append_trims_nothing_and_brings_a_deleted_conversation_
     calls = writing_calls(PLACE, epoch_of(agent, PLACE))
     provision(redis_server, state=AccessState(held=True))
     set_limits(redis_server, cutoff_content=in_ms() + 60_000)
-    assert refused(agent, calls["mt1_append"]) is None
+    assert refused(agent, calls["append"]) is None
     with redis_server.admin() as admin:
         assert admin.llen(PLACE.conversation.list) == 7
         provision(redis_server)
-        agent.send(calls["mt1_delete"])
+        agent.send(calls["delete"])
         provision(redis_server, state=AccessState(held=True))
-        later = (*calls["mt1_append"][:12], 8, *calls["mt1_append"][13:])
+        later = (*calls["append"][:12], 8, *calls["append"][13:])
         no_marks = (*later[:21], 1, b"", b"one", 1, b"", b"two")
         assert refused(agent, no_marks) is None
         assert admin.ttl(PLACE.conversation.head) == -1
@@ -334,7 +334,7 @@ def test_a_refusal_is_an_event_where_the_tenant_is_audited_and_nothing_else(
 ) -> None:
     epoch = epoch_of(agent, PLACE)
     set_limits(redis_server, audit=1, audit_heartbeat=in_ms() + 60_000, memory=1)
-    words = writing_calls(PLACE, epoch, EVENT)["mt1_append"]
+    words = writing_calls(PLACE, epoch, EVENT)["append"]
     before = snapshot(redis_server)
     assert isinstance(refused(agent, words), QuotaExceeded)
     after = snapshot(redis_server)
@@ -357,7 +357,7 @@ def test_without_the_queues_permission_nothing_that_is_audited_happens(
         admin.execute_command("ACL", "SETUSER", user.name, "resetkeys", "clearselectors", *rules)
     before = snapshot(redis_server)
     for name, words in {**writing_calls(PLACE, epoch, EVENT), **audited_calls(PLACE)}.items():
-        if name != "mt1_lease":
+        if name != "lease":
             assert isinstance(refused(agent, words), AccessDenied), name
     assert snapshot(redis_server) == before
 
@@ -378,7 +378,7 @@ def test_a_full_server_refuses_writes_whole_and_still_reads_and_deletes(
         for name, words in {**reading_calls(PLACE), **audited_calls(PLACE)}.items():
             assert refused(agent, words) is None, name
         for name in (
-            *("mt1_pop", "mt1_remove", "mt1_context_delete", "mt1_checkpoint_delete"),
-            *("mt1_clear", "mt1_delete"),
+            *("pop", "remove", "context_delete", "checkpoint_delete"),
+            *("clear", "delete"),
         ):
             assert refused(agent, calls[name]) is None, name

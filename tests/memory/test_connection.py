@@ -16,6 +16,7 @@ from memtenant.errors import (
     TenantUnprovisioned,
     UsageError,
 )
+from memtenant.functions.library import libraries
 from memtenant.memory.source import BindingSource
 from memtenant.rules.acl import AccessState
 from memtenant.sync import Tenant as SyncTenant
@@ -219,9 +220,25 @@ async def test_a_store_without_functions_or_limits_is_told(
         admin.delete("mt:{support.acme}:o:limits")
         with pytest.raises(TenantUnprovisioned, match="provisioned"):
             await chat.append(Message.human("one"))
-        admin.function_delete("memtenant_1")
+        for library in libraries():
+            admin.function_delete(library.name)
     with pytest.raises(FunctionsUnavailable, match="operator loads"):
         await chat.append(Message.human("one"))
+
+
+async def test_an_operator_that_is_a_version_behind_or_ahead_keeps_no_agent_from_working(
+    acme: Provisioned, tenant: Tenant
+) -> None:
+    current, previous = libraries()
+    chat = tenant.conversation("s", user="ada")
+    await chat.append(Message.human("both"))
+    with acme.server.admin() as admin:
+        admin.function_delete(current.name)
+        assert (await chat.append(Message.human("behind"))).first == 2
+        admin.function_load(current.code)
+        admin.function_delete(previous.name)
+        assert (await chat.append(Message.human("ahead"))).first == 3
+    assert [one.message.text for one in await chat.messages()] == ["both", "behind", "ahead"]
 
 
 async def test_a_promoted_replica_behind_the_same_address_is_used(

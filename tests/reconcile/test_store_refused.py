@@ -37,4 +37,5 @@ async def test_a_usable_server_holds_the_functions(ground: Ground, valkey: Serve
     assert await reason_of(ground) == "Usable"
     with valkey.admin() as admin:
         listed = admin.execute_command("FUNCTION", "LIST")
-    assert "mt1" in str(listed)
+    assert "mt1_append" in str(listed)
+    assert "mt2_append" in str(listed)

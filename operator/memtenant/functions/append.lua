@@ -1,4 +1,4 @@
--- mt1_append: one record, or a batch of one writer, at the end of a conversation.
+-- append: one record, or a batch of one writer, at the end of a conversation.
 --
 -- KEYS  list head limits usage conversations queue data-key subject-index
 -- ARGV  writer counter expected-epoch expected-last tag data-key flags meta agent event,

@@ -28,6 +28,7 @@ from memtenant.functions.replies import (
     parse_popped,
     parse_usage,
 )
+from memtenant.functions.versions import function_prefix
 
 __all__ = [
     "MAX_BATCH",
@@ -52,6 +53,8 @@ MAX_BATCH = 1000
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 MAX_REPLY_BYTES = 8 * 1024 * 1024
+
+_APPEND = f"{function_prefix()}append"
 """Bytes of the entries of one reply; one entry is always answered."""
 
 
@@ -99,10 +102,10 @@ class Append(Leaving):
 
     @property
     def words(self) -> Words:
-        """``FCALL mt1_append …``"""
+        """``FCALL append …``"""
         return (
             "FCALL",
-            "mt1_append",
+            _APPEND,
             8,
             *self.conversation.writing,
             self.subject.data_key,
@@ -142,7 +145,7 @@ class ReadRange(Reading):
 
     @property
     def words(self) -> Words:
-        """``FCALL_RO mt1_read …``, or ``FCALL mt1_read_audited …``"""
+        """``FCALL_RO read …``, or ``FCALL read_audited …``"""
         arguments = (self.start, self.end, self.limit, self.max_bytes)
         return reading("read", self.conversation, arguments, self.reader)
 
@@ -164,7 +167,7 @@ class Delta(Reading):
 
     @property
     def words(self) -> Words:
-        """``FCALL_RO mt1_delta …``, or ``FCALL mt1_delta_audited …``"""
+        """``FCALL_RO delta …``, or ``FCALL delta_audited …``"""
         arguments = (self.epoch, self.since, self.limit, self.max_bytes)
         return reading("delta", self.conversation, arguments, self.reader)
 
@@ -187,7 +190,7 @@ class Tail(Reading):
 
     @property
     def words(self) -> Words:
-        """``FCALL_RO mt1_tail …``, or ``FCALL mt1_tail_audited …``"""
+        """``FCALL_RO tail …``, or ``FCALL tail_audited …``"""
         arguments = (self.before, self.max_tokens, self.limit, self.max_bytes)
         return reading("tail", self.conversation, arguments, self.reader)
 
@@ -208,7 +211,7 @@ class Pop(Leaving):
 
     @property
     def words(self) -> Words:
-        """``FCALL mt1_pop …``"""
+        """``FCALL pop …``"""
         arguments = (self.mark, optional(self.expected_sequence), self.agent, self.event)
         return changing("pop", self.conversation, (), arguments)
 
@@ -229,7 +232,7 @@ class Remove(Leaving):
 
     @property
     def words(self) -> Words:
-        """``FCALL mt1_remove …``"""
+        """``FCALL remove …``"""
         arguments: Words = (self.mark, self.agent, self.event, *self.sequences)
         return changing("remove", self.conversation, (), arguments)
 
@@ -256,7 +259,7 @@ class Update(Leaving):
 
     @property
     def words(self) -> Words:
-        """``FCALL mt1_update …``"""
+        """``FCALL update …``"""
         arguments = (
             self.sequence,
             optional(self.expected_epoch),
@@ -287,7 +290,7 @@ class Clear(Leaving):
 
     @property
     def words(self) -> Words:
-        """``FCALL mt1_clear …`` or ``FCALL mt1_delete …``"""
+        """``FCALL clear …`` or ``FCALL delete …``"""
         arguments = (self.mark, optional(self.expected_epoch), self.agent, self.event)
         name = "delete" if self.delete else "clear"
         return changing(name, self.conversation, (self.conversation.checkpoints,), arguments)
@@ -305,7 +308,7 @@ class ReadUsage:
 
     @property
     def words(self) -> Words:
-        """``FCALL_RO mt1_usage …``"""
+        """``FCALL_RO usage …``"""
         keys = (self.tenant.usage, self.tenant.conversations, self.tenant.limits)
         return fcall("FCALL_RO", "usage", keys, ())
 

@@ -1,4 +1,4 @@
--- mt1_pop, mt1_remove, mt1_update: what changes an entry that is there. Its sequence and its time
+-- pop, remove, update: what changes an entry that is there. Its sequence and its time
 -- stay: an edit does not keep a message longer. Each raises the epoch, so that whoever holds a copy
 -- drops it; whoever made the change knows the epoch before. A summary that covers the entry goes
 -- too: nothing derived outlives its source.

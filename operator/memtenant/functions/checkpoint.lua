@@ -1,5 +1,5 @@
--- What a graph keeps of a thread: mt1_checkpoint_put, mt1_checkpoint_writes,
--- mt1_checkpoint_delete, mt1_checkpoint_get, mt1_checkpoint_list. One hash, `:g`; the first byte
+-- What a graph keeps of a thread: checkpoint_put, checkpoint_writes,
+-- checkpoint_delete, checkpoint_get, checkpoint_list. One hash, `:g`; the first byte
 -- of a field's name says what it is:
 --
 --   c <where>           a checkpoint: header, number of references (2), references, record

@@ -132,7 +132,7 @@ class PutCheckpoint(_SavingCall):
 
     @property
     def words(self) -> Words:
-        """``FCALL mt1_checkpoint_put …``"""
+        """``FCALL checkpoint_put …``"""
         arguments: Words = (
             *self.saving.arguments,
             self.relies_on,
@@ -162,7 +162,7 @@ class PutWrites(_SavingCall):
 
     @property
     def words(self) -> Words:
-        """``FCALL mt1_checkpoint_writes …``"""
+        """``FCALL checkpoint_writes …``"""
         arguments: Words = (
             *self.saving.arguments,
             *(
@@ -189,7 +189,7 @@ class DeleteCheckpoints(Leaving):
 
     @property
     def words(self) -> Words:
-        """``FCALL mt1_checkpoint_delete …``"""
+        """``FCALL checkpoint_delete …``"""
         named: Words = tuple(word for one in self.checkpoints for word in one)
         keys = (*self.thread.writing, self.thread.checkpoints)
         return fcall("FCALL", "checkpoint_delete", keys, (self.agent, self.event, *named))
@@ -217,7 +217,7 @@ class GetCheckpoint(Reading):
 
     @property
     def words(self) -> Words:
-        """``FCALL_RO mt1_checkpoint_get …``, or ``FCALL mt1_checkpoint_get_audited …``"""
+        """``FCALL_RO checkpoint_get …``, or ``FCALL checkpoint_get_audited …``"""
         first = (self.namespace, self.checkpoint, "i" if self.bare else "", self.max_bytes)
         return _reading("checkpoint_get", self.thread, first, self.reader, self.values)
 
@@ -243,7 +243,7 @@ class ListCheckpoints(Reading):
 
     @property
     def words(self) -> Words:
-        """``FCALL_RO mt1_checkpoint_list …``, or ``FCALL mt1_checkpoint_list_audited …``"""
+        """``FCALL_RO checkpoint_list …``, or ``FCALL checkpoint_list_audited …``"""
         first = (self.namespace, self.before, self.after, self.limit, self.max_bytes)
         return _reading("checkpoint_list", self.thread, first, self.reader, ())
 

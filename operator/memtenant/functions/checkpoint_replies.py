@@ -138,7 +138,7 @@ class CheckpointPage:
 
 
 def parse_saved(reply: object) -> CheckpointSaved:
-    """The reply of ``mt1_checkpoint_put`` and ``mt1_checkpoint_writes``."""
+    """The reply of ``checkpoint_put`` and ``checkpoint_writes``."""
     status, rest = status_of(reply)
     if status is Status.OK:
         return CheckpointSaved(number(rest, 0), memory_share=number(rest, 1))
@@ -148,7 +148,7 @@ def parse_saved(reply: object) -> CheckpointSaved:
 
 
 def parse_removed(reply: object) -> CheckpointRemoved:
-    """The reply of ``mt1_checkpoint_delete``."""
+    """The reply of ``checkpoint_delete``."""
     status, rest = status_of(reply)
     if status is not Status.OK:
         raise not_understood()
@@ -156,7 +156,7 @@ def parse_removed(reply: object) -> CheckpointRemoved:
 
 
 def parse_found(reply: object) -> FoundCheckpoint:
-    """The reply of ``mt1_checkpoint_get``."""
+    """The reply of ``checkpoint_get``."""
     status, rest = status_of(reply)
     if status not in (Status.OK, Status.EMPTY):
         raise not_understood()
@@ -177,7 +177,7 @@ def parse_found(reply: object) -> FoundCheckpoint:
 
 
 def parse_page(reply: object) -> CheckpointPage:
-    """The reply of ``mt1_checkpoint_list``."""
+    """The reply of ``checkpoint_list``."""
     status, rest = status_of(reply)
     if status is not Status.OK:
         raise not_understood()

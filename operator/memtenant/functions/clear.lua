@@ -1,4 +1,4 @@
--- mt1_clear and mt1_delete: everything of a conversation. What is derived from its messages goes
+-- clear and delete: everything of a conversation. What is derived from its messages goes
 -- with them. Sequences are not used again. A deleted conversation leaves its head for a while, so
 -- that a late retry of an append is known as one.
 --

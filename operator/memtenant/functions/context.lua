@@ -1,4 +1,4 @@
--- Shared contexts: mt1_context_update, mt1_context_delete, mt1_context_read, mt1_context_changes.
+-- Shared contexts: context_update, context_delete, context_read, context_changes.
 -- A field's value is a header (sequence: its version; time) and a record. Its header alone stands
 -- in `:v` too, as a tombstone after the field was deleted; `#` in `:v` is the context's revision.
 -- A version is the revision at which the field changed: it never comes back, not after a deletion

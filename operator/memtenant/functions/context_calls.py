@@ -64,7 +64,7 @@ class ContextUpdate(Leaving):
 
     @property
     def words(self) -> Words:
-        """``FCALL mt1_context_update …``"""
+        """``FCALL context_update …``"""
         arguments: Words = (
             self.mark,
             int(self.retry),
@@ -98,7 +98,7 @@ class DeleteContext(Leaving):
 
     @property
     def words(self) -> Words:
-        """``FCALL mt1_context_delete …``"""
+        """``FCALL context_delete …``"""
         arguments = (optional(self.expected_revision), self.agent, self.event)
         return fcall("FCALL", "context_delete", self.context.writing, arguments)
 
@@ -117,7 +117,7 @@ class ReadContext(Reading):
 
     @property
     def words(self) -> Words:
-        """``FCALL_RO mt1_context_read …``, or ``FCALL mt1_context_read_audited …``"""
+        """``FCALL_RO context_read …``, or ``FCALL context_read_audited …``"""
         return _reading("context_read", self.context, (), self.reader, self.names)
 
     def read(self, reply: object) -> ContextFields:
@@ -135,7 +135,7 @@ class ReadChanges(Reading):
 
     @property
     def words(self) -> Words:
-        """``FCALL_RO mt1_context_changes …``, or ``FCALL mt1_context_changes_audited …``"""
+        """``FCALL_RO context_changes …``, or ``FCALL context_changes_audited …``"""
         return _reading("context_changes", self.context, (self.since,), self.reader, ())
 
     def read(self, reply: object) -> Changes:

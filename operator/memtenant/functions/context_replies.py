@@ -113,7 +113,7 @@ class Changes:
 
 
 def parse_context_updated(reply: object) -> ContextUpdated:
-    """The reply of ``mt1_context_update``. Raises `VersionConflict` with a `ContextConflict`."""
+    """The reply of ``context_update``. Raises `VersionConflict` with a `ContextConflict`."""
     status, rest = status_of(reply)
     if status in (Status.OK, Status.DUPLICATE):
         return ContextUpdated(number(rest, 0), number(rest, 1), status is Status.DUPLICATE)
@@ -121,7 +121,7 @@ def parse_context_updated(reply: object) -> ContextUpdated:
 
 
 def parse_deleted(reply: object) -> ContextUpdated:
-    """The reply of ``mt1_context_delete``. Raises `VersionConflict` with a `ContextConflict`."""
+    """The reply of ``context_delete``. Raises `VersionConflict` with a `ContextConflict`."""
     status, rest = status_of(reply)
     if status in (Status.OK, Status.EMPTY):
         return ContextUpdated(number(rest, 0), number(rest, 1), existed=status is Status.OK)
@@ -129,7 +129,7 @@ def parse_deleted(reply: object) -> ContextUpdated:
 
 
 def parse_fields(reply: object) -> ContextFields:
-    """The reply of ``mt1_context_read``."""
+    """The reply of ``context_read``."""
     status, rest = status_of(reply)
     if status not in (Status.OK, Status.DELETED):
         raise not_understood()
@@ -144,7 +144,7 @@ def parse_fields(reply: object) -> ContextFields:
 
 
 def parse_changes(reply: object) -> Changes:
-    """The reply of ``mt1_context_changes``."""
+    """The reply of ``context_changes``."""
     status, rest = status_of(reply)
     if status not in (Status.OK, Status.MISSED, Status.DELETED, Status.REWOUND):
         raise not_understood()

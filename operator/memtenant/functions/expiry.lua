@@ -1,5 +1,5 @@
--- mt1_expire, mt1_context_expire: what has passed its cut-off goes, also where nobody appends.
--- mt1_expiring, mt1_context_expiring: what would go, now or at a cut-off to come.
+-- expire, context_expire: what has passed its cut-off goes, also where nobody appends.
+-- expiring, context_expiring: what would go, now or at a cut-off to come.
 --
 -- The operator calls them. An agent may, and gains nothing: what its rules do not let it remove by
 -- hand (a hold, a minimum) it does not remove here. Cut-offs of what is removed come from o:limits
@@ -214,7 +214,7 @@ function expiring(keys, args)
   return expiry_reply(call, found, false)
 end
 
--- Everything of the conversation, as mt1_delete leaves it: its head stays a while for late retries.
+-- Everything of the conversation, as delete leaves it: its head stays a while for late retries.
 local function end_conversation(call, found)
   local head = call.head
   local bytes = head.known and head.bytes or found.bytes

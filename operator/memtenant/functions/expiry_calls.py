@@ -84,7 +84,7 @@ class Expiring:
 
     @property
     def words(self) -> Words:
-        """``FCALL_RO mt1_expiring …``"""
+        """``FCALL_RO expiring …``"""
         cut_offs = (optional(self.content), optional(self.derived))
         arguments: Words = (self.part.value, self.start, self.most, *cut_offs)
         return fcall("FCALL_RO", "expiring", _keys(self.conversation), arguments)
@@ -105,7 +105,7 @@ class Expire:
 
     @property
     def words(self) -> Words:
-        """``FCALL mt1_expire …``"""
+        """``FCALL expire …``"""
         arguments: Words = (self.part.value, self.start, self.most)
         return fcall("FCALL", "expire", _keys(self.conversation), arguments)
 
@@ -124,7 +124,7 @@ class ExpiringContext:
 
     @property
     def words(self) -> Words:
-        """``FCALL_RO mt1_context_expiring …``"""
+        """``FCALL_RO context_expiring …``"""
         arguments: Words = (self.start, optional(self.content))
         return fcall("FCALL_RO", "context_expiring", self.context.writing, arguments)
 
@@ -142,7 +142,7 @@ class ExpireContext:
 
     @property
     def words(self) -> Words:
-        """``FCALL mt1_context_expire …``"""
+        """``FCALL context_expire …``"""
         return fcall("FCALL", "context_expire", self.context.writing, (self.start,))
 
     def read(self, reply: object) -> Expired:
@@ -161,7 +161,7 @@ class CompactIndex:
 
     @property
     def words(self) -> Words:
-        """``FCALL mt1_compact …``"""
+        """``FCALL compact …``"""
         arguments: Words = tuple(word for entry in self.entries for word in entry)
         return fcall("FCALL", "compact", (self.index, self.limits), arguments)
 

@@ -7,10 +7,12 @@ second try of a stored write answers ``duplicate``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self, TypeVar
 
 from memtenant.functions.keyspace import ConversationKeys
+from memtenant.functions.versions import CURRENT_VERSION, function_prefix
 
 __all__ = [
     "Audited",
@@ -24,11 +26,14 @@ __all__ = [
     "fcall",
     "optional",
     "reading",
+    "spoken",
 ]
 
 Word = bytes | str | int
 Words = tuple[Word, ...]
 """A command, ready for a client to pack."""
+
+_PREFIX = function_prefix()
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -91,7 +96,7 @@ class Reading:
 
 def fcall(command: str, function: str, keys: tuple[bytes, ...], arguments: Words) -> Words:
     """The words of one call of this version's Function."""
-    return (command, f"mt1_{function}", len(keys), *keys, *arguments)
+    return (command, f"{_PREFIX}{function}", len(keys), *keys, *arguments)
 
 
 def reading(
@@ -117,6 +122,19 @@ def changing(
     """A change of what is there, which may drop summaries."""
     keys = (*conversation.writing, conversation.summaries, *further)
     return fcall("FCALL", function, keys, arguments)
+
+
+def spoken(commands: Sequence[Words], version: int) -> Sequence[Words]:
+    """The commands; those that call this version's Functions, for a store that holds another."""
+    if version == CURRENT_VERSION:
+        return commands
+    prefix = function_prefix(version)
+    return [
+        (words[0], f"{prefix}{str(words[1]).removeprefix(_PREFIX)}", *words[2:])
+        if words[0] in ("FCALL", "FCALL_RO")
+        else words
+        for words in commands
+    ]
 
 
 def optional(value: int | None) -> Word:

@@ -1,6 +1,6 @@
--- mt1_index: where a subject's records are: conversations as <scope>:<conversation>, contexts as
--- c:<context>, in the order in which they began. mt1_compact: entries that lead to nothing any more
--- go. mt1_event: for what happened at the agent.
+-- index: where a subject's records are: conversations as <scope>:<conversation>, contexts as
+-- c:<context>, in the order in which they began. compact: entries that lead to nothing any more
+-- go. event: for what happened at the agent.
 
 local INDEX = '^(mt:{[%w.-]+}:)i:[%w_-]+$'
 local MAX_COMPACT = 64             -- entries that one call compacts

@@ -21,7 +21,7 @@ class ReadIndex(Reading):
 
     @property
     def words(self) -> Words:
-        """``FCALL_RO mt1_index …``, or ``FCALL mt1_index_audited …``"""
+        """``FCALL_RO index …``, or ``FCALL index_audited …``"""
         tenant, reader = self.tenant, self.reader
         if reader is None:
             return fcall("FCALL_RO", "index", (self.index, tenant.limits), ())
@@ -47,7 +47,7 @@ class LeaveEvent(Leaving):
 
     @property
     def words(self) -> Words:
-        """``FCALL mt1_event …``"""
+        """``FCALL event …``"""
         keys = (self.tenant.limits, self.tenant.usage, self.tenant.queue)
         return fcall("FCALL", "event", keys, (self.agent, self.event))
 

@@ -1,8 +1,7 @@
 """The library of Functions as the server gets it: the Lua files of this folder, joined in order.
 
-A library's version is the prefix of its Functions' names (``mt1_append``). The operator loads the
-current one and the one before, so that SDK and operator may differ by one; the first version has
-none before.
+Beside it the one before, byte for byte as its release loaded it (``previous/``): agents of that
+release go on under a newer operator, and an operator that is rolled back finds its own library.
 """
 
 from __future__ import annotations
@@ -12,13 +11,14 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["CURRENT_VERSION", "LIBRARY_PREFIX", "Library", "libraries", "version_of"]
+from memtenant.functions.versions import CURRENT_VERSION, PREVIOUS_VERSION, function_prefix
+
+__all__ = ["LIBRARY_PREFIX", "Library", "libraries", "version_of"]
 
 LIBRARY_PREFIX = "memtenant_"
 """Every library that memtenant loads is called so and by its version; no other is touched."""
 
-CURRENT_VERSION = 1
-
+_HEADING = f"#!lua name={LIBRARY_PREFIX}{CURRENT_VERSION}\nlocal PREFIX = '{function_prefix()}'"
 _PARTS = (
     "values",
     "names",
@@ -59,11 +59,11 @@ class Library:
 @cache
 def libraries() -> tuple[Library, ...]:
     """The versions that a store should hold, the current one first."""
-    name = f"{LIBRARY_PREFIX}{CURRENT_VERSION}"
     folder = files(__package__)
+    before = folder.joinpath("previous", f"{LIBRARY_PREFIX}{PREVIOUS_VERSION}.lua")
     parts = (folder.joinpath(f"{part}.lua").read_text("utf-8").strip() for part in _PARTS)
-    code = "\n\n".join((f"#!lua name={name}", *parts)) + "\n"
-    return (Library(CURRENT_VERSION, code),)
+    code = "\n\n".join((_HEADING, *parts)) + "\n"
+    return Library(CURRENT_VERSION, code), Library(PREVIOUS_VERSION, before.read_text("utf-8"))
 
 
 def version_of(name: str) -> int | None:

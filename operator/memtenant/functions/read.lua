@@ -1,4 +1,4 @@
--- mt1_read, mt1_delta, mt1_tail: what is there and has not expired. Tombstones are part of the
+-- read, delta, tail: what is there and has not expired. Tombstones are part of the
 -- answer: they explain to a reader why a writer's counter is missing.
 --
 -- KEYS  list head limits, and where reads are audited: usage conversations queue

@@ -31,7 +31,7 @@ from memtenant.errors import (
     WriterUnknown,
 )
 
-__all__ = ["refusal"]
+__all__ = ["function_is_absent", "refusal"]
 
 _Details = Sequence[str]
 
@@ -42,14 +42,20 @@ def refusal(message: str) -> DataError | None:
     ``message`` is the reply without its leading ``-``; clients that strip an error's code leave
     those of the Functions as they are.
     """
-    if message.startswith(("ERR Function not found", "Function not found")):
+    if function_is_absent(message):
         return FunctionsUnavailable(
-            "The store does not hold memtenant's Functions: the operator loads them. See "
-            "`kubectl get mstore`, or update the SDK or the operator if they are far apart"
+            "The store holds memtenant's Functions neither of this SDK's version nor of the one "
+            "before: the operator loads them. See `kubectl get mstore`; SDK and operator may "
+            "differ by one version: update the one that is behind"
         )
     code, *details = message.split()
     make = _REFUSALS.get(code.removeprefix("MT_")) if code.startswith("MT_") else None
     return make(details) if make is not None else None
+
+
+def function_is_absent(message: str) -> bool:
+    """Whether an error reply says that no Function has the name; nothing was done then."""
+    return message.startswith(("ERR Function not found", "Function not found"))
 
 
 def _number(details: _Details, place: int) -> int:

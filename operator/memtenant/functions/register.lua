@@ -21,7 +21,7 @@ end
 
 local function offer(name, implementation, flags, audited)
   redis.register_function{
-    function_name = 'mt1_' .. name, flags = flags, callback = guarded(implementation, audited),
+    function_name = PREFIX .. name, flags = flags, callback = guarded(implementation, audited),
   }
 end
 

@@ -222,7 +222,7 @@ class TenantUsage:
 
 
 def parse_appended(reply: object) -> Appended | Marked:
-    """The reply of ``mt1_append``. Raises `VersionConflict` with the current `Head`."""
+    """The reply of ``append``. Raises `VersionConflict` with the current `Head`."""
     status, rest = status_of(reply)
     if status is Status.OK:
         epoch, first, last, time, memory, conversations = numbers(rest, 6)
@@ -246,7 +246,7 @@ def parse_changed(reply: object) -> Changed:
 
 
 def parse_popped(reply: object) -> Popped:
-    """The reply of ``mt1_pop``. Raises `VersionConflict` with the current `Head`."""
+    """The reply of ``pop``. Raises `VersionConflict` with the current `Head`."""
     status, rest = status_of(reply)
     if status in (Status.OK, Status.DUPLICATE, Status.EMPTY):
         before, epoch, sequence, time = numbers(rest, 4)
@@ -273,7 +273,7 @@ def parse_entries(reply: object) -> Entries:
 
 
 def parse_lease(reply: object) -> Lease:
-    """The reply of ``mt1_lease``."""
+    """The reply of ``lease``."""
     status, rest = status_of(reply)
     if status not in (Status.OK, Status.BUSY):
         raise not_understood()
@@ -281,7 +281,7 @@ def parse_lease(reply: object) -> Lease:
 
 
 def parse_summarised(reply: object) -> Summarised:
-    """The reply of ``mt1_summarise``. Raises `VersionConflict` with the current `Head`."""
+    """The reply of ``summarise``. Raises `VersionConflict` with the current `Head`."""
     status, rest = status_of(reply)
     if status in (Status.OK, Status.DUPLICATE):
         epoch, covered, time = numbers(rest, 3)
@@ -290,7 +290,7 @@ def parse_summarised(reply: object) -> Summarised:
 
 
 def parse_usage(reply: object) -> TenantUsage:
-    """The reply of ``mt1_usage``."""
+    """The reply of ``usage``."""
     status, rest = status_of(reply)
     if status is not Status.OK:
         raise not_understood()

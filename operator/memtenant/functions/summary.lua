@@ -1,5 +1,5 @@
--- mt1_lease and mt1_summarise: one summariser at a time, and a summary is kept only if nothing that
--- it was made from has changed since. mt1_summaries reads them.
+-- lease and summarise: one summariser at a time, and a summary is kept only if nothing that
+-- it was made from has changed since. summaries reads them.
 --
 -- KEYS  list head limits usage conversations queue summaries (summarise: data-key)
 

@@ -28,7 +28,7 @@ class TakeLease:
 
     @property
     def words(self) -> Words:
-        """``FCALL mt1_lease …``"""
+        """``FCALL lease …``"""
         return changing("lease", self.conversation, (), (self.holder, self.milliseconds))
 
     def read(self, reply: object) -> Lease:
@@ -56,7 +56,7 @@ class Summarise(Leaving):
 
     @property
     def words(self) -> Words:
-        """``FCALL mt1_summarise …``"""
+        """``FCALL summarise …``"""
         arguments = (
             self.holder,
             self.epoch,
@@ -86,7 +86,7 @@ class ReadSummaries(Reading):
 
     @property
     def words(self) -> Words:
-        """``FCALL_RO mt1_summaries …``, or ``FCALL mt1_summaries_audited …``"""
+        """``FCALL_RO summaries …``, or ``FCALL summaries_audited …``"""
         further = (self.conversation.summaries,)
         return reading("summaries", self.conversation, (self.limit,), self.reader, further)
 

@@ -1,4 +1,4 @@
--- mt1_usage: the tenant's counters beside its limits.
+-- usage: the tenant's counters beside its limits.
 --
 -- KEYS  usage conversations limits
 -- reply ok now memory conversations writes-per-second held {field value …} (limits: -1 is none)

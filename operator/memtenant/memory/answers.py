@@ -6,10 +6,10 @@ import re
 
 from memtenant.errors import AccessDenied, LoginRefused, MemtenantError, StoreRefused
 from memtenant.errors import StoreUnavailable as Unavailable
-from memtenant.functions.refusals import refusal
+from memtenant.functions.refusals import function_is_absent, refusal
 from memtenant.memory.wire import ErrorReply
 
-__all__ = ["login_refused", "passing", "unavailable", "value"]
+__all__ = ["lacks_function", "login_refused", "passing", "unavailable", "value"]
 
 _PASSING: dict[str, str] = {
     "ASK": "the tenant's slot moves to another node of its cluster",
@@ -46,6 +46,11 @@ def value(reply: object) -> object:
             reason="StoreFull",
         )
     raise StoreRefused(f"The store refused a command: {_QUOTED.sub('…', reply.text)}")
+
+
+def lacks_function(reply: object) -> bool:
+    """Whether the store holds no Function of the name that was called."""
+    return isinstance(reply, ErrorReply) and function_is_absent(reply.text)
 
 
 def passing(reply: object) -> MemtenantError | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
 
+from memtenant.functions.versions import function_prefix
 from memtenant.stores.connection import Command, NodeClient
 from memtenant.tenancy.keys import STORE_EPOCH, STORE_OWNER
 
@@ -41,8 +42,8 @@ _USED: tuple[tuple[str, Command], ...] = (
     ("eval_ro", ("EVAL_RO", "return 1", "1", _SAMPLE_KEY)),
     ("exists", ("EXISTS", _SAMPLE_KEY)),
     ("expire", ("EXPIRE", _SAMPLE_KEY, "1")),
-    ("fcall", ("FCALL", "mt1_delete", "1", _SAMPLE_KEY)),
-    ("fcall_ro", ("FCALL_RO", "mt1_read", "1", _SAMPLE_KEY)),
+    ("fcall", ("FCALL", f"{function_prefix()}delete", "1", _SAMPLE_KEY)),
+    ("fcall_ro", ("FCALL_RO", f"{function_prefix()}read", "1", _SAMPLE_KEY)),
     ("function|delete", ("FUNCTION", "DELETE", "memtenant_0")),
     ("function|list", ("FUNCTION", "LIST")),
     ("function|load", ("FUNCTION", "LOAD", "#!lua name=memtenant_0")),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from memtenant.errors import UsageError
 from memtenant.functions.fcall import Words
+from memtenant.functions.versions import CURRENT_VERSION
 from memtenant.memory.options import Options
 from memtenant.memory.topology import Endpoint
 from memtenant.memory.wire import Replies, packed
@@ -93,6 +94,7 @@ class Link:
         self._stream = _Stream()
         self.generation = generation
         self.where = where
+        self.version = CURRENT_VERSION  # of the Functions that this server holds
 
     @classmethod
     async def connect(

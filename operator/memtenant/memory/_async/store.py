@@ -15,12 +15,13 @@ from functools import partial
 from typing import TypeVar
 
 from memtenant.errors import BindingInvalid, MemtenantError, NotDurable
-from memtenant.functions.fcall import Call, Words
+from memtenant.functions.fcall import Call, Words, spoken
 from memtenant.functions.keyspace import TenantKeys
 from memtenant.functions.replies import Marked
+from memtenant.functions.versions import other_version
 from memtenant.memory._async.link import Gate, Link, check_left, home, sleep
 from memtenant.memory._async.opening import Opening
-from memtenant.memory.answers import login_refused, passing, unavailable, value
+from memtenant.memory.answers import lacks_function, login_refused, passing, unavailable, value
 from memtenant.memory.locks import ShortLock
 from memtenant.memory.options import Options, full_jitter
 from memtenant.memory.source import BindingSource, OpenBinding
@@ -180,9 +181,15 @@ class Store:
         try:
             link = await self._link()
             try:
-                batch = commands(tries.sent > 0)
+                asked = commands(tries.sent > 0)
+                batch = spoken(asked, link.version)
                 tries.sent += 1
                 replies = await link.exchange(batch)
+                if any(lacks_function(reply) for reply in replies):
+                    # Nothing was done by such a call, and the rest may be done again.
+                    link.version = other_version(link.version)
+                    batch = spoken(asked, link.version)
+                    replies = await link.exchange(batch)
             except BaseException:
                 # Half-sent or half-read: nobody may use it again.
                 await link.drop()

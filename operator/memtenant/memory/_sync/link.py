@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from memtenant.functions.fcall import Words
+from memtenant.functions.versions import CURRENT_VERSION
 from memtenant.memory.options import Options
 from memtenant.memory.topology import Endpoint
 from memtenant.memory.wire import Replies, packed
@@ -101,6 +102,7 @@ class Link:
         self._replies = Replies()
         self.generation = generation
         self.where = where
+        self.version = CURRENT_VERSION  # of the Functions that this server holds
 
     @classmethod
     def connect(
