@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
@@ -26,7 +27,7 @@ from memtenant.resources.kubernetes import KubernetesResources
 from memtenant.resources.lease import Elector
 from memtenant.resources.port import RECONCILED, EventType, Kind, ObjectKey, Resources, SecretDraft
 from memtenant.resources.secretreaders import read_grants
-from memtenant.rules.instance import Instance, stateful_set
+from memtenant.rules.instance import Instance, Sighting, stateful_set
 from memtenant.rules.reporting import cron_job, cron_job_name, differs
 from memtenant.tenancy.identity import TenantId
 from tests.chart import objects as declared
@@ -171,9 +172,16 @@ async def _use_instances(host: InstanceHost) -> None:
     """Make an instance, look at it, restart it and remove it, by every method of the host."""
     assert await host.changes(INSTANCE)
     await host.make(INSTANCE, "password")
-    await host.look(INSTANCE)
-    await host.restart(INSTANCE)
-    await host.remove(INSTANCE.tenant, keep_data=False)
+    seen = await _pod_of(host)
+    await host.restart(INSTANCE, seen)
+    await host.remove(INSTANCE.tenant, keep_data=False, still=partial(asyncio.sleep, 0))
+
+
+async def _pod_of(host: InstanceHost) -> Sighting:
+    async with asyncio.timeout(60):
+        while not (seen := await host.look(INSTANCE)).process:  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.1)
+    return seen
 
 
 async def _lead(connection: Connection) -> None:

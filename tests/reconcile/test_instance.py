@@ -1,7 +1,8 @@
 """Instances restart one after the other where that mends them, and leave nothing behind."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from memtenant.api.validate import defaulted
+from memtenant.errors import InvalidResource, ResourceConflict
+from memtenant.reconcile.instance import remove_instance
 from memtenant.reconcile.once import fill, local_world, settle
 from memtenant.reconcile.world import World
 from memtenant.resources.folder import FolderResources
@@ -26,34 +29,49 @@ ONE, TWO = TenantId("health", "one"), TenantId("health", "two")
 
 
 class Host(EmbeddedInstances):
-    """Embedded servers that remember an image; one of the image ``bad`` never gets ready."""
+    """Embedded servers that remember an image; one of the image ``bad`` never gets ready. No volume
+    grows beyond ``largest`` bytes of quota, and all are reached by one name, ``reached_by``."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
+        self.largest = 1 << 40
+        self.reached_by = "127.0.0.1"
+        self.known_by: dict[TenantId, str] = {}
         self.images: dict[TenantId, str] = {}
         self.restarts: list[tuple[TenantId, str]] = []
         self.removed: list[tuple[TenantId, bool]] = []
 
     async def changes(self, wanted: Instance) -> tuple[str, ...]:
         outdated = self.images.get(wanted.tenant) not in (None, wanted.template.image)
-        return (*await super().changes(wanted), *(("restart",) if outdated else ()))
+        moved = self.known_by.get(wanted.tenant) not in (None, self.reached_by)
+        to_do = {"restart": outdated, "move": moved, "grow": wanted.quota > self.largest}
+        return (*await super().changes(wanted), *(word for word, due in to_do.items() if due))
 
     async def make(self, wanted: Instance, password: str) -> Sighting:
         image = self.images.setdefault(wanted.tenant, wanted.template.image)
         outdated = image != wanted.template.image
+        if wanted.quota > self.largest:
+            raise InvalidResource("it cannot grow", reason="VolumeCannotGrow")
         if image == "bad":
             return Sighting(why="ErrImagePull", outdated=outdated)
         found = await super().make(wanted, password)
-        return Sighting(found.host, found.port, outdated=outdated)
+        host = self.known_by[wanted.tenant] = self.reached_by
+        return Sighting(host, found.port, outdated=outdated)
 
-    async def restart(self, wanted: Instance) -> None:
-        await super().restart(wanted)
+    async def look(self, wanted: Instance) -> Sighting:
+        found = await super().look(wanted)
+        return replace(found, host=self.reached_by) if found.host else found
+
+    async def restart(self, wanted: Instance, seen: Sighting) -> None:
+        await super().restart(wanted, seen)
         self.images[wanted.tenant] = wanted.template.image
         self.restarts.append((wanted.tenant, wanted.template.image))
 
-    async def remove(self, tenant: TenantId, *, keep_data: bool) -> None:
+    async def remove(
+        self, tenant: TenantId, *, keep_data: bool, still: Callable[[], Awaitable[None]]
+    ) -> None:
+        await super().remove(tenant, keep_data=keep_data, still=still)
         self.removed.append((tenant, keep_data))
-        await super().remove(tenant, keep_data=keep_data)
 
 
 @pytest.fixture
@@ -195,3 +213,87 @@ async def test_an_instance_whose_secret_was_made_anew_restarts_with_it(
             await looks(world, resources, "first", 2)
             assert world.links[str(ONE)].ready
             assert host.restarts == [(ONE, "first")]
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["as it was", "started anew"])
+async def test_a_volume_that_cannot_grow_ends_no_repair_no_hold_and_no_quota(
+    tmp_path: Path, host: Host, restarted: bool
+) -> None:
+    """Else a team switches all of that off by asking for more than there is."""
+    small, large = {"memory": "8Mi"}, {"memory": "64Mi"}
+    with FolderResources.open(tmp_path / "state") as resources:
+        async with AsyncExitStack() as stack:
+            declare_tenants(resources, ONE, quota=small)
+            world = await stack.enter_async_context(local_world(resources, instances=host))
+            await looks(world, resources, "first", 1)
+            maxmemory = world.links[str(ONE)].facts.primary.maxmemory  # type: ignore[union-attr]
+            host.largest = 16 << 20
+            declare_tenants(resources, ONE, quota=large)
+            await looks(world, resources, "first", 1)
+            if restarted:
+                await stack.aclose()
+                world = await stack.enter_async_context(local_world(resources, instances=host))
+            everybody = {"matter": "case-1", "tenantSelector": {}, "since": "2024-01-01T00:00:00Z"}
+            declare(resources, Kind.POLICY, ObjectKey.policy("standard"), legalHolds=[everybody])
+            if not restarted:
+                ask = world.links[str(ONE)].admin._primary.call
+                await ask("ACL", "DELUSER", *(user.name for user in world.links[str(ONE)].users()))
+            await looks(world, resources, "first", 1)
+            link = world.links[str(ONE)]
+            ask = link.admin._primary.call
+            assert await ask("HGET", keys.limits(ONE), "held") == b"1"
+            assert link.tenants[ONE].limits.memory == 8 << 20
+            assert {user.name for user in link.tenants[ONE].users} <= await names(ask)
+            size = await ask("CONFIG", "GET", "maxmemory")
+            assert isinstance(size, list)
+            assert int(size[1]) == maxmemory
+            declared = await resources.get(tenant_key(ONE))
+            assert declared is not None
+            stalled = [one for one in declared.status["conditions"] if one["type"] == "Stalled"]
+            assert stalled[0]["reason"] == "VolumeCannotGrow"
+
+
+async def names(ask: Callable[..., Awaitable[object]]) -> set[str]:
+    found = await ask("ACL", "USERS")
+    assert isinstance(found, list)
+    return {name.decode() for name in found}
+
+
+async def test_an_instance_that_is_reached_otherwise_is_told_to_its_agents(
+    tmp_path: Path, host: Host
+) -> None:
+    with FolderResources.open(tmp_path / "state") as resources:
+        declare_tenants(resources, ONE)
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+            before = world.links[str(ONE)]
+            host.reached_by = "localhost"
+            declare_tenants(resources, ONE, agents=[{"name": "one"}, {"name": "two"}])
+            await looks(world, resources, "first", 1)
+            link = world.links[str(ONE)]
+            assert link is not before
+            for agent in ("one", "two"):
+                stored = await resources.get_secret(ONE.namespace, f"{ONE.name}-{agent}")
+                assert stored is not None
+                assert stored.data["host"] == b"localhost"
+            assert {user.name for user in link.users()} <= await names(link.admin._primary.call)
+
+
+async def test_nothing_is_removed_for_a_tenant_that_was_let_go_meanwhile(
+    tmp_path: Path, host: Host
+) -> None:
+    """As a leader that was frozen would go on, when another one let it go and it came again."""
+    with FolderResources.open(tmp_path / "state") as resources:
+        declare_tenants(resources, ONE)
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+            seen = await resources.get(tenant_key(ONE))
+            assert seen is not None
+            resources.delete(tenant_key(ONE))
+            await looks(world, resources, "first", 1)
+            declare_tenants(resources, ONE)
+            await looks(world, resources, "first", 1)
+            host.removed.clear()
+            with pytest.raises(ResourceConflict):
+                await remove_instance(world, seen, ONE, keep_data=False)
+            assert host.removed == []

@@ -17,6 +17,7 @@ from memtenant.rules.instance import (
     is_outdated,
     network_policy,
     stateful_set,
+    undeclared,
 )
 from memtenant.tenancy.identity import TenantId
 
@@ -100,7 +101,7 @@ def test_the_pod_is_restricted_and_knows_no_password() -> None:
 def test_only_the_tenant_and_the_operator_reach_it_and_it_reaches_nobody() -> None:
     spec = network_policy(instance(), HOME)["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
-    assert "egress" not in spec
+    assert spec["egress"] == []
     (rule,) = spec["ingress"]
     named = [one["namespaceSelector"]["matchLabels"] for one in rule["from"]]
     assert [one["kubernetes.io/metadata.name"] for one in named] == ["health", HOME]
@@ -161,6 +162,34 @@ def test_what_somebody_changed_is_a_difference(path: tuple[str, ...], value: obj
     found = differences(stateful_set(instance(), HOME, GIB), there)
     assert found
     assert all(one.startswith(".".join(path)) for one in found)
+
+
+def test_what_the_operator_applied_once_and_does_not_declare_is_found() -> None:
+    wanted = stateful_set(instance(), HOME, GIB)
+    fields = {
+        "f:metadata": {"f:labels": {"f:memtenant.dev/tenant": {}}},
+        "f:spec": {
+            "f:replicas": {},
+            "f:template": {
+                "f:spec": {
+                    "f:nodeSelector": {},
+                    "f:containers": {
+                        'k:{"name":"server"}': {".": {}, "f:image": {}, "f:envFrom": {}},
+                        'k:{"name":"sidecar"}': {".": {}, "f:image": {}},
+                    },
+                }
+            },
+        },
+    }
+    entry = {"manager": "memtenant", "operation": "Apply", "fieldsV1": fields}
+    others = {**entry, "manager": "kubectl", "fieldsV1": {"f:spec": {"f:paused": {}}}}
+    there = {"metadata": {"managedFields": [entry, others]}}
+    pod = "spec.template.spec"
+    assert undeclared(wanted, there, "memtenant") == [
+        f"{pod}.nodeSelector",
+        f'{pod}.containers[{{"name":"server"}}].envFrom',
+        f'{pod}.containers[{{"name":"sidecar"}}]',
+    ]
 
 
 def test_without_tls_the_pod_has_no_certificate_and_with_it_no_open_port() -> None:

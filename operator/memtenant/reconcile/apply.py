@@ -54,7 +54,8 @@ class Work:
 async def apply(world: World, work: Work, plan: Sequence[Action]) -> Declared:
     """Execute the actions; the object as it is then, for the status that follows.
 
-    Raises the error of the first step that fails.
+    Raises the error of the first step that fails. Where an instance is reached in another way than
+    ``work`` says from then on, what follows is left to the next reconcile.
     """
     declared = work.declared
     if not plan:
@@ -67,7 +68,8 @@ async def apply(world: World, work: Work, plan: Sequence[Action]) -> Declared:
             elif isinstance(action, SetInstance):
                 assert work.instance is not None  # noqa: S101 - planned for instances alone
                 await require_alive(world, declared)
-                await take_instance(world, work.instance)
+                if await take_instance(world, work.instance) is not work.link:
+                    return declared  # the rest was planned for the way that there was before
             else:
                 await _execute(world, work, action)
     return declared

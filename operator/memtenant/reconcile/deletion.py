@@ -13,11 +13,11 @@ from datetime import datetime
 from memtenant.api.fields import DeletionPolicy, Isolation
 from memtenant.api.tenant import MemoryTenantStatus
 from memtenant.crypto.header import peek_header
-from memtenant.errors import InvalidResource, MemtenantError, RecordInvalid, ResourceForbidden
+from memtenant.errors import MemtenantError, RecordInvalid, ResourceForbidden
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.current import Current, read_bindings, read_record, record_draft
-from memtenant.reconcile.declared import save_status, status_before, store_spec
-from memtenant.reconcile.instance import reach_instance, remove_instance
+from memtenant.reconcile.declared import save_status, status_before
+from memtenant.reconcile.instance import has_instance, link_to_data, remove_instance
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.policy import read_policy
 from memtenant.reconcile.telling import tell_ended, tell_purged
@@ -31,7 +31,6 @@ from memtenant.resources.port import (
 )
 from memtenant.rules.deletion import Content, Obstacle, obstacle_to_deletion
 from memtenant.rules.expiry import CUTOFF_FIELDS
-from memtenant.rules.instance import Instance
 from memtenant.rules.policy import PolicyFacts, hold_labels, matters_from
 from memtenant.rules.record import Phase, TenantRecord
 from memtenant.rules.status import deletion_blocked
@@ -57,9 +56,9 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
         await _remove_unready_instance(world, declared, record)
         return await _let_go(world, declared, current, tenant)
     policy = _deletion_policy(declared, record)
-    link = await _link(world, record)
+    link = await link_to_data(world, record)
     if link is None or not link.ready:
-        if _has_instance(record) and record.phase is Phase.RETAINED:
+        if has_instance(record) and record.phase is Phase.RETAINED:
             # It ended at an earlier look, which the object does not tell yet.
             return await _without_instance(world, declared, current, record, DeletionPolicy.RETAIN)
         return await _without_store(world, declared, current, record, policy)
@@ -77,36 +76,20 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
     if policy is DeletionPolicy.RETAIN:
         kept = _in_phase(record, Phase.RETAINED, world.clock.now())
         await world.resources.apply_secret(record_draft(world, kept), current=current.stored_record)
-        if _has_instance(record):
+        if has_instance(record):
             # What is retained keeps its queue too.
             since = declared.deletion_timestamp or world.clock.now()
             waits = await _waits_for_seal(world, link, tenant, since)
             if waits is not None:
                 return await _blocked(world, declared, waits)
             await link.admin.save_users()
-            await remove_instance(world, tenant, keep_data=True)
+            await remove_instance(world, declared, tenant, keep_data=True)
     else:
         waits = await _remove(world, declared, link, record, current, policy)
         if waits is not None:
             return await _blocked(world, declared, waits)
     done = await _tell(world, declared, policy, link.store)
     return await _let_go(world, declared, current, tenant, done)
-
-
-async def _link(world: World, record: TenantRecord) -> StoreLink | None:
-    """The way to the tenant's data. An instance may not have been looked at since the start."""
-    link = world.link_of(record.store, record.tenant)
-    if not _has_instance(record) or (link is not None and link.ready):
-        return link
-    template = world.mirror.get(ObjectKey.store(record.store))
-    try:
-        spec = None if template is None else store_spec(template)
-        if spec is None or spec.dedicated is None:
-            return None
-        wanted = Instance(record.tenant, record.store, record.quota_bytes, spec.dedicated)
-        return await reach_instance(world, wanted)
-    except InvalidResource:
-        return None
 
 
 async def _read(world: World, tenant: TenantId) -> Current:
@@ -174,7 +157,7 @@ async def _remove_unready_instance(
         return
     tenant = TenantId(declared.key.namespace, declared.key.name)
     served = record is not None or bool(declared.status.get("keyVersion"))
-    await remove_instance(world, tenant, keep_data=served)
+    await remove_instance(world, declared, tenant, keep_data=served)
 
 
 def _deletion_policy(declared: Declared, record: TenantRecord) -> DeletionPolicy:
@@ -338,7 +321,7 @@ async def _remove(
         record_draft(world, doomed), current=current.stored_record
     )
     await _delete_bindings(world, current)
-    if not _has_instance(record):
+    if not has_instance(record):
         await _purge(world, link, doomed, stored)
         return None
     removed = (await link.admin.purge([record.tenant]))[record.tenant]
@@ -349,7 +332,7 @@ async def _remove(
     if waits is not None:
         return waits
     lost = await _unsealed(link, record.tenant)
-    await _remove_instance(world, record.tenant, stored)
+    await _remove_instance(world, declared, record.tenant, stored)
     if lost:
         words = (
             f"The tenant's instance is gone with {lost} entries of its audit queue that the sealer "
@@ -388,15 +371,13 @@ async def _purge(world: World, link: StoreLink, record: TenantRecord, stored: St
     await world.resources.delete_secret(stored)
 
 
-async def _remove_instance(world: World, tenant: TenantId, stored: StoredSecret | None) -> None:
+async def _remove_instance(
+    world: World, declared: Declared, tenant: TenantId, stored: StoredSecret | None
+) -> None:
     """The data goes with the volume, whether the server answers or not."""
-    await remove_instance(world, tenant, keep_data=False)
+    await remove_instance(world, declared, tenant, keep_data=False)
     if stored is not None:
         await world.resources.delete_secret(stored)
-
-
-def _has_instance(record: TenantRecord) -> bool:
-    return record.isolation == Isolation.STRICT.value
 
 
 async def finish_orphan(
@@ -442,7 +423,7 @@ async def _without_store(
     deadline = (declared.deletion_timestamp or now) + world.timing.store_gone_grace
     store = ObjectKey.store(record.store)
     exists = world.mirror.get(store) is not None
-    if now < deadline and _has_instance(record):
+    if now < deadline and has_instance(record):
         message = (
             "The tenant's instance does not answer: waiting until "
             f"{deadline:%Y-%m-%dT%H:%M:%SZ} for it, then going on without it"
@@ -460,7 +441,7 @@ async def _without_store(
         return await _blocked(world, declared, obstacle)
     if policy is not DeletionPolicy.RETAIN and _may_be_kept(world, declared, record):
         policy = DeletionPolicy.RETAIN
-    if _has_instance(record):
+    if has_instance(record):
         return await _without_instance(world, declared, current, record, policy)
     left = replace(
         _in_phase(record, Phase.ORPHANED, now),
@@ -491,10 +472,10 @@ async def _without_instance(
     if policy is DeletionPolicy.RETAIN:
         kept = _in_phase(record, Phase.RETAINED, world.clock.now())
         await world.resources.apply_secret(record_draft(world, kept), current=current.stored_record)
-        await remove_instance(world, tenant, keep_data=True)
+        await remove_instance(world, declared, tenant, keep_data=True)
     else:
         await _delete_bindings(world, current)
-        await _remove_instance(world, tenant, current.stored_record)
+        await _remove_instance(world, declared, tenant, current.stored_record)
     done = await _tell(world, declared, policy, record.store)
     return await _let_go(world, declared, current, tenant, done)
 

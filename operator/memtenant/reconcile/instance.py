@@ -7,13 +7,15 @@ not know where a tenant's memory lies.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from dataclasses import replace
+from functools import partial
 
+from memtenant.api.fields import Isolation
 from memtenant.api.store import MemoryStoreSpec
 from memtenant.api.tenant import MemoryTenantSpec
 from memtenant.errors import (
+    InvalidResource,
     KeyUnavailable,
     MemtenantError,
     ResourceConflict,
@@ -21,6 +23,7 @@ from memtenant.errors import (
     StoreUnavailable,
 )
 from memtenant.jobs.link import StoreLink
+from memtenant.reconcile.declared import store_spec
 from memtenant.reconcile.instancetls import (
     certificate_files,
     certificate_is_due,
@@ -29,7 +32,7 @@ from memtenant.reconcile.instancetls import (
 from memtenant.reconcile.systemusers import forget_system_users, provide_system_users
 from memtenant.reconcile.taking import inspect, take
 from memtenant.reconcile.telling import tell_policies
-from memtenant.reconcile.world import World, mint_password
+from memtenant.reconcile.world import FINALIZER, World, mint_password
 from memtenant.resources.port import Declared, EventType, ObjectKey, SecretDraft, StoredSecret
 from memtenant.rules.acl import template_digest
 from memtenant.rules.instance import (
@@ -40,6 +43,7 @@ from memtenant.rules.instance import (
     instance_labels,
     instance_name,
 )
+from memtenant.rules.record import TenantRecord
 from memtenant.stores import (
     Address,
     MatrixProof,
@@ -53,10 +57,11 @@ from memtenant.tenancy.identity import TenantId
 __all__ = [
     "InstanceNeeded",
     "NotRunning",
+    "has_instance",
     "instance_changes",
     "let_go_of_instance",
+    "link_to_data",
     "look_at_instance",
-    "reach_instance",
     "remove_instance",
     "require_alive",
     "take_instance",
@@ -126,41 +131,63 @@ async def take_instance(world: World, wanted: Instance) -> StoreLink:
 
     Raises `NotRunning` while it is on its way, or away.
     """
-    async with world.instance_locks.setdefault(wanted.tenant, asyncio.Lock()):
-        secret = await _secret(world, wanted)
-        sighting = await world.host.make(wanted, secret.data[_PASSWORD].decode())
-        if not sighting.host:
-            if sighting.outdated and _has_turn(world, wanted):
-                await world.host.restart(wanted)  # an image that does not start is mended so
-            _fail(world, wanted, sighting.why)
-        link = await _link(world, wanted, sighting, secret)
-        try:
-            await _taken(world, wanted, link)
-        except StoreRefused as refusal:
-            if refusal.reason not in _OTHER_LOGIN:
-                raise
-            await _restart_with_login(world, wanted, link)
+    secret = await _secret(world, wanted)
+    sighting = await world.host.make(wanted, secret.data[_PASSWORD].decode())
+    if not sighting.host:
+        if sighting.outdated and _has_turn(world, wanted):
+            # An image that does not start is mended so.
+            await world.host.restart(wanted, sighting)
+        _fail(world, wanted, sighting.why)
+    link = await _link(world, wanted, sighting, secret)
+    try:
+        await _taken(world, wanted, link)
+    except StoreRefused as refusal:
+        if refusal.reason not in _OTHER_LOGIN:
             raise
-        if sighting.outdated:
-            await _restart_in_turn(world, wanted, link)
-        else:
-            _end_turn(world, wanted.tenant)
+        await _restart_with_login(world, wanted, link, sighting)
+        raise
+    if sighting.outdated:
+        await _restart_in_turn(world, wanted, link, sighting)
+    else:
+        _end_turn(world, wanted.tenant)
+    return link
+
+
+async def link_to_data(world: World, record: TenantRecord) -> StoreLink | None:
+    """The way to the data of a tenant that has a record. Its instance may not have been looked at
+    since the start: it is connected to as it is, and not made into anything.
+
+    None where it is away, lets the operator not in, or is gone already.
+    """
+    link = world.link_of(record.store, record.tenant)
+    if not has_instance(record) or (link is not None and link.ready):
         return link
+    template = world.mirror.get(ObjectKey.store(record.store))
+    try:
+        spec = None if template is None else store_spec(template)
+        if spec is None or spec.dedicated is None:
+            return None
+        wanted = Instance(record.tenant, record.store, record.quota_bytes, spec.dedicated)
+        return await _reach(world, wanted)
+    except InvalidResource:
+        return None
 
 
-async def reach_instance(world: World, wanted: Instance) -> StoreLink | None:
-    """Connect to the instance as it is, and lead it; None where it is away, lets the operator not
-    in, or is gone already: what is about to go is not made anew."""
-    async with world.instance_locks.setdefault(wanted.tenant, asyncio.Lock()):
-        stored = await world.resources.get_secret(world.resources.home, wanted.name)
-        sighting = await world.host.look(wanted)
-        if stored is None or not sighting.host:
-            return None
-        link = await _link(world, wanted, sighting, stored)
-        try:
-            return await _taken(world, wanted, link)
-        except (NotRunning, StoreRefused):
-            return None
+def has_instance(record: TenantRecord) -> bool:
+    """Whether the tenant's memory lies in an instance of its own."""
+    return record.isolation == Isolation.STRICT.value
+
+
+async def _reach(world: World, wanted: Instance) -> StoreLink | None:
+    stored = await world.resources.get_secret(world.resources.home, wanted.name)
+    sighting = await world.host.look(wanted)
+    if stored is None or not sighting.host:
+        return None
+    link = await _link(world, wanted, sighting, stored)
+    try:
+        return await _taken(world, wanted, link)
+    except (NotRunning, StoreRefused):
+        return None
 
 
 async def _taken(world: World, wanted: Instance, link: StoreLink) -> StoreLink:
@@ -181,7 +208,9 @@ async def _taken(world: World, wanted: Instance, link: StoreLink) -> StoreLink:
     return link
 
 
-async def _restart_with_login(world: World, wanted: Instance, link: StoreLink) -> None:
+async def _restart_with_login(
+    world: World, wanted: Instance, link: StoreLink, seen: Sighting
+) -> None:
     """End the process that started before its Secret was made anew, or before a release that needs
     more, and reads it when it starts. Once: where that mends nothing, the refusal stands."""
     if link.restarted_for_login:
@@ -190,11 +219,11 @@ async def _restart_with_login(world: World, wanted: Instance, link: StoreLink) -
     why = "it restarts with the operator's login as it is now"
     if _has_turn(world, wanted):
         link.restarted_for_login = True
-        await _restart(world, wanted, link, why)
+        await _restart(world, wanted, link, seen, why)
     _fail(world, wanted, why)
 
 
-async def _restart_in_turn(world: World, wanted: Instance, link: StoreLink) -> None:
+async def _restart_in_turn(world: World, wanted: Instance, link: StoreLink, seen: Sighting) -> None:
     """End the process that runs with an earlier image, unless another instance of the store is
     away: an image that does not start stops the first instance, and no other."""
     others = world.ledger.committed(wanted.store).keys() - {wanted.tenant}
@@ -204,13 +233,15 @@ async def _restart_in_turn(world: World, wanted: Instance, link: StoreLink) -> N
     if not _has_turn(world, wanted):
         return
     why = f"it restarts with {wanted.template.image}"
-    await _restart(world, wanted, link, why)
+    await _restart(world, wanted, link, seen, why)
     _fail(world, wanted, why)
 
 
-async def _restart(world: World, wanted: Instance, link: StoreLink, why: str) -> None:
+async def _restart(
+    world: World, wanted: Instance, link: StoreLink, seen: Sighting, why: str
+) -> None:
     link.failure = StoreUnavailable(why)
-    await world.host.restart(wanted)
+    await world.host.restart(wanted, seen)
     declared = world.mirror.get(ObjectKey.tenant(wanted.tenant.namespace, wanted.tenant.name))
     if declared is not None:
         await world.resources.emit_event(
@@ -323,14 +354,28 @@ async def _secret(world: World, wanted: Instance) -> StoredSecret:
     return made
 
 
-async def remove_instance(world: World, tenant: TenantId, *, keep_data: bool) -> None:
-    """End the instance. With ``keep_data`` its volume stays, for a tenant that takes it over."""
+async def remove_instance(
+    world: World, declared: Declared, tenant: TenantId, *, keep_data: bool
+) -> None:
+    """End the instance. With ``keep_data`` its volume stays, for a tenant that takes it over.
+
+    Raises `ResourceConflict` where ``declared`` went meanwhile: another tenant of that name may be
+    there already, with an instance of its own.
+    """
     await forget_system_users(world, str(tenant), None)
     await let_go_of_instance(world, tenant)
-    await world.host.remove(tenant, keep_data=keep_data)
     stored = await world.resources.get_secret(world.resources.home, instance_name(tenant))
+    still = partial(_require_held, world, declared)
+    await world.host.remove(tenant, keep_data=keep_data, still=still)
     if stored is not None and stored.owner == _OWNER:
         await world.resources.delete_secret(stored)
+
+
+async def _require_held(world: World, declared: Declared) -> None:
+    """While our finalizer is on it, no other tenant has its name."""
+    now = await world.resources.get(declared.key)
+    if now is None or now.uid != declared.uid or FINALIZER not in now.finalizers:
+        raise ResourceConflict(f"{declared.key} was let go since it was seen")
 
 
 async def let_go_of_instance(world: World, tenant: TenantId) -> None:

@@ -10,6 +10,7 @@ from memtenant.jobs.link import LiveTenant, StoreLink
 from memtenant.reconcile.apply import Work, apply
 from memtenant.reconcile.current import Current, read_record
 from memtenant.reconcile.declared import status_before
+from memtenant.reconcile.instance import link_to_data
 from memtenant.reconcile.policy import read_policy
 from memtenant.reconcile.prepare import age_from, plan_tenant
 from memtenant.reconcile.telling import actors_of
@@ -37,7 +38,7 @@ async def enforce_standing(world: World, declared: Declared, *, refused: bool) -
     if record is None or record.uid != declared.uid or record.phase is not Phase.ACTIVE:
         return ()
     world.ledger.enter(record.store, tenant, record.quota_bytes)
-    link = world.link_of(record.store, tenant)
+    link = await link_to_data(world, record)
     if link is None or link.facts is None or not link.ready:
         return ()
     state = (await link.admin.read_states([tenant])).get(tenant, TenantState())

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from memtenant.api.conditions import ConditionType, Finding, is_true
+from memtenant.api.fields import Isolation
 from memtenant.api.tenant import MemoryTenantStatus
 from memtenant.errors import (
     InvalidResource,
@@ -50,6 +51,7 @@ from memtenant.rules.status import (
     unreadable_data_keys,
     waiting,
 )
+from memtenant.tenancy.identity import TenantId
 
 __all__ = ["reconcile_tenant"]
 
@@ -97,10 +99,16 @@ async def _reconcile(world: World, declared: Declared) -> Outcome:
         declared = await apply(world, work, prepared.plan)
     except NotRunning as error:
         return await _wait_for_instance(world, declared, error)
-    prepared.link.tenants[prepared.desired.record.tenant] = work.live
+    except InvalidResource as error:
+        await enforce_standing(world, declared, refused=True)
+        return await _refuse(world, declared, Refusal(error.reason, error.field, str(error)))
+    tenant = prepared.desired.record.tenant
+    if prepared.instance is not None and world.links.get(str(tenant)) is not prepared.link:
+        return Outcome(requeue_after=0.0, changed=True)
+    prepared.link.tenants[tenant] = work.live
     if not prepared.keys.waits:
-        prepared.link.key_scans.pop(prepared.desired.record.tenant, None)
-    world.settled.add(prepared.desired.record.tenant)
+        prepared.link.key_scans.pop(tenant, None)
+    world.settled.add(tenant)
     changed = await _say_so(world, prepared, declared)
     record = prepared.current.record
     shrunk = record is not None and prepared.desired.record.quota_bytes < record.quota_bytes
@@ -122,7 +130,11 @@ async def _prepared(world: World, declared: Declared) -> Prepared | None:
             declared = await world.resources.add_finalizer(declared, FINALIZER)
             world.mirror.put(declared)
         await require_alive(world, declared)
-        await take_instance(world, needed.wanted)
+        try:
+            await take_instance(world, needed.wanted)
+        except InvalidResource:
+            await enforce_standing(world, declared, refused=True)
+            raise
         for change in needed.changes:
             await world.resources.emit_event(declared, EventType.NORMAL, "InstanceSet", change)
         return await _prepare(world, declared)
@@ -259,8 +271,17 @@ async def _refuse(world: World, declared: Declared, refusal: Refusal) -> Outcome
         await world.resources.emit_event(
             declared, EventType.WARNING, refusal.reason, refusal.message
         )
-    wait = LOOK_AGAIN if refusal.reason == SECRET_ACCESS_MISSING else _STANDING_AGAIN
-    return Outcome(requeue_after=wait, changed=changed)
+    soon = refusal.reason == SECRET_ACCESS_MISSING or _instance_is_away(world, declared)
+    return Outcome(requeue_after=LOOK_AGAIN if soon else _STANDING_AGAIN, changed=changed)
+
+
+def _instance_is_away(world: World, declared: Declared) -> bool:
+    """Whether what was accepted of the tenant waits for an instance, to be enforced on it."""
+    served = declared.status.get("keyVersion")
+    if declared.spec.get("isolation") != Isolation.STRICT.value or not served:
+        return False
+    link = world.links.get(str(TenantId(declared.key.namespace, declared.key.name)))
+    return link is None or not link.ready
 
 
 async def _wait_for_instance(world: World, declared: Declared, error: NotRunning) -> Outcome:

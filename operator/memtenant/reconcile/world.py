@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
@@ -99,12 +99,18 @@ class InstanceHost(Protocol):
         """Whether it runs. Writes nothing."""
         ...
 
-    async def restart(self, wanted: Instance) -> None:
-        """End its process, so that the next one is as it should be."""
+    async def restart(self, wanted: Instance, seen: Sighting) -> None:
+        """End the process that was seen, so that the next one is as it should be."""
         ...
 
-    async def remove(self, tenant: TenantId, *, keep_data: bool) -> None:
-        """End it, and remove what it consists of; with ``keep_data`` all but its data."""
+    async def remove(
+        self, tenant: TenantId, *, keep_data: bool, still: Callable[[], Awaitable[None]]
+    ) -> None:
+        """End it, and remove what it consists of; with ``keep_data`` all but its data.
+
+        Only what was there before ``still`` was asked goes. It raises where the tenant is not the
+        one any more whose end this is.
+        """
         ...
 
 
@@ -134,7 +140,6 @@ class World:
     timing: Timing = field(default_factory=Timing)
     pace: Callable[[], Pace] = Pace
     instances: InstanceHost | None = None
-    instance_locks: dict[TenantId, asyncio.Lock] = field(default_factory=dict)
     restarting: dict[str, TenantId] = field(default_factory=dict)
     links: dict[str, StoreLink] = field(default_factory=dict)
     stores_seen: dict[str, tuple[tuple[str, int], MemoryStoreSpec]] = field(default_factory=dict)

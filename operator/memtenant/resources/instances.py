@@ -3,13 +3,16 @@
 Each object is read and compared first, and applied (server-side, by one field manager) only where
 something of it is not as it should be. The volume's size cannot be changed in a StatefulSet: the
 claim is patched, and the StatefulSet is deleted without its pod and made anew around it.
+
+A leader that was frozen goes on where it stood, long after another took over. So every change and
+every deletion names the very object that was read, by its uid, and its version where that counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from memtenant.api.quantity import Quantity
 from memtenant.errors import InvalidResource, ResourceForbidden, ResourceNotFound
@@ -30,6 +33,7 @@ from memtenant.rules.instance import (
     mebibytes,
     network_policy,
     stateful_set,
+    undeclared,
 )
 from memtenant.tenancy.identity import TenantId
 
@@ -48,16 +52,23 @@ _POLICY = _Kind("NetworkPolicy", ("apis", "networking.k8s.io", "v1"), "networkpo
 _STATEFUL_SET = _Kind("StatefulSet", ("apis", "apps", "v1"), "statefulsets")
 _CLAIM = _Kind("PersistentVolumeClaim", ("api", "v1"), "persistentvolumeclaims")
 _POD = _Kind("Pod", ("api", "v1"), "pods")
+_MADE = {kind.name: kind for kind in (_SERVICE, _POLICY, _STATEFUL_SET)}
+
+_KEPT_FROM = "memtenant.dev/kept-from"
+"""On the claim of a retained tenant: the uid of the StatefulSet that it had. It makes another
+version of the claim, which a former leader's deletion does not name."""
+
+Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
     """What is there: of a size that grows, the StatefulSet's and the claim's."""
 
-    service: Mapping[str, Any] | None
-    policy: Mapping[str, Any] | None
-    stateful_set: Mapping[str, Any] | None
-    claim: Mapping[str, Any] | None
+    service: Object | None
+    policy: Object | None
+    stateful_set: Object | None
+    claim: Object | None
 
     def volume(self, wanted: Instance) -> int:
         """Bytes that the volume should have: it never shrinks."""
@@ -81,7 +92,7 @@ class ClusterInstances:
         said = [
             f"{'make' if there is None else 'change'} {kind} {wanted.name}"
             + ("" if there is None else f": {', '.join(differing)}")
-            for kind, there, differing in self._differing(wanted, found, volume)
+            for kind, there, differing in await self._differing(wanted, found, volume)
         ]
         if found.claim is not None and (now := _size_of(found.claim)) is not None and now < volume:
             claim = claim_name(wanted.tenant)
@@ -98,13 +109,10 @@ class ClusterInstances:
         if await self._grow(wanted, found, volume):
             found = await self._find(wanted.tenant)
         manifests = self._manifests(wanted, volume)
-        for kind, there, _ in self._differing(wanted, found, volume):
+        for kind, there, _ in await self._differing(wanted, found, volume):
             if there is not None and "deletionTimestamp" in there["metadata"]:
                 continue  # its successor is made at a next look
-            which = {"Service": _SERVICE, "NetworkPolicy": _POLICY, "StatefulSet": _STATEFUL_SET}
-            await self._apply(which[kind], manifests[kind])
-            if there is None and kind == _STATEFUL_SET.name:
-                return Sighting(why="its pod is being made")
+            await self._apply(_MADE[kind], manifests[kind], there)
         return await self.look(wanted)
 
     async def look(self, wanted: Instance) -> Sighting:
@@ -115,48 +123,54 @@ class ClusterInstances:
         if "deletionTimestamp" in pod["metadata"]:
             return Sighting(why="its pod is ending, and comes again")
         tls, outdated = has_tls(pod), is_outdated(pod, wanted)
+        process = pod["metadata"]["uid"]
         status = pod.get("status", {})
         conditions = {one["type"]: one["status"] for one in status.get("conditions", ())}
         if conditions.get("Ready") != "True":
-            return Sighting(why=f"its pod is not ready: {_why(status)}", outdated=outdated)
-        return Sighting(host_of(wanted.tenant, self._home), PORT, tls=tls, outdated=outdated)
+            why = f"its pod is not ready: {_why(status)}"
+            return Sighting(why=why, outdated=outdated, process=process)
+        host = host_of(wanted.tenant, self._home)
+        return Sighting(host, PORT, tls=tls, outdated=outdated, process=process)
 
-    async def restart(self, wanted: Instance) -> None:
-        """Delete the pod; the StatefulSet makes the next one."""
-        await self._delete(_POD, f"{wanted.name}-0")
+    async def restart(self, wanted: Instance, seen: Sighting) -> None:
+        """Delete the pod that was seen; the StatefulSet makes the next one."""
+        await self._delete(_POD, {"name": f"{wanted.name}-0", "uid": seen.process})
 
-    async def remove(self, tenant: TenantId, *, keep_data: bool) -> None:
+    async def remove(
+        self, tenant: TenantId, *, keep_data: bool, still: Callable[[], Awaitable[None]]
+    ) -> None:
         """Delete the objects, and without ``keep_data`` the claim with its volume."""
         name = instance_name(tenant)
-        for kind in (_STATEFUL_SET, _SERVICE, _POLICY):
-            await self._delete(kind, name)
-        # Orphaned by a change of its size, it would outlive the StatefulSet.
-        await self._delete(_POD, f"{name}-0")
-        if not keep_data:
-            await self._delete(_CLAIM, claim_name(tenant))
+        # The pod too: orphaned by a change of its size, it would outlive the StatefulSet.
+        named = ((_STATEFUL_SET, name), (_SERVICE, name), (_POLICY, name), (_POD, f"{name}-0"))
+        there = [(kind, await self._get(kind, each)) for kind, each in named]
+        claim = await self._get(_CLAIM, claim_name(tenant))
+        await still()
+        ours = [(kind, one["metadata"]) for kind, one in there if _is_of(one, tenant)]
+        if keep_data and claim is not None and ours and ours[0][0] is _STATEFUL_SET:
+            kept_from = {"annotations": {_KEPT_FROM: ours[0][1]["uid"]}}
+            await self._patch_claim(claim["metadata"], {"metadata": kept_from})
+        for kind, metadata in ours:
+            await self._delete(kind, metadata)
+        if not keep_data and _is_of(claim, tenant):
+            await self._delete(_CLAIM, claim["metadata"], as_read=True)
 
     async def _grow(self, wanted: Instance, found: _Found, volume: int) -> bool:
         """Make room in the volume; whether the StatefulSet went for it, without its pod."""
         now = _size_of(found.claim)
         if found.claim is not None and now is not None and now < volume:
-            await self._grow_claim(claim_name(wanted.tenant), mebibytes(volume))
+            await self._grow_claim(found.claim["metadata"], mebibytes(volume))
         template = _template_size(found.stateful_set)
-        if template is None or template >= volume:
+        if found.stateful_set is None or template is None or template >= volume:
             return False
-        await self._delete(_STATEFUL_SET, wanted.name, propagation="Orphan")
+        await self._delete(_STATEFUL_SET, found.stateful_set["metadata"], propagation="Orphan")
         return True
 
-    async def _grow_claim(self, name: str, size: str) -> None:
-        request = self._request(
-            "PATCH",
-            _CLAIM,
-            name,
-            body={"spec": {"resources": {"requests": {"storage": size}}}},
-            content_type=MERGE_PATCH,
-            query={"fieldManager": FIELD_MANAGER},
-        )
+    async def _grow_claim(self, metadata: Object, size: str) -> None:
         try:
-            await self._connection.call(request)
+            await self._patch_claim(
+                metadata, {"spec": {"resources": {"requests": {"storage": size}}}}
+            )
         except (InvalidResource, ResourceForbidden) as error:
             raise InvalidResource(
                 f"the volume of the tenant's instance cannot grow to {size}: {error}. Use a "
@@ -165,6 +179,19 @@ class ClusterInstances:
                 reason="VolumeCannotGrow",
             ) from None
 
+    async def _patch_claim(self, metadata: Object, change: Mapping[str, Any]) -> None:
+        as_read = _as_read(metadata)
+        await self._connection.call(
+            self._request(
+                "PATCH",
+                _CLAIM,
+                metadata["name"],
+                body={**change, "metadata": {**change.get("metadata", {}), **as_read}},
+                content_type=MERGE_PATCH,
+                query={"fieldManager": FIELD_MANAGER},
+            )
+        )
+
     def _manifests(self, wanted: Instance, volume: int) -> dict[str, dict[str, Any]]:
         return {
             "Service": headless_service(wanted, self._home),
@@ -172,20 +199,30 @@ class ClusterInstances:
             "StatefulSet": stateful_set(wanted, self._home, volume),
         }
 
-    def _differing(
+    async def _differing(
         self, wanted: Instance, found: _Found, volume: int
-    ) -> list[tuple[str, Mapping[str, Any] | None, list[str]]]:
+    ) -> list[tuple[str, Object | None, list[str]]]:
         """Kinds whose object is not as it should be: what is there, and where it differs."""
         there = {
             "Service": found.service,
             "NetworkPolicy": found.policy,
             "StatefulSet": found.stateful_set,
         }
-        compared = (
-            (kind, there[kind], _differences(manifest, there[kind]))
-            for kind, manifest in self._manifests(wanted, volume).items()
-        )
-        return [one for one in compared if one[1] is None or one[2]]
+        differing: list[tuple[str, Object | None, list[str]]] = []
+        for kind, manifest in self._manifests(wanted, volume).items():
+            one = there[kind]
+            where = [] if one is None else _differences(manifest, one)
+            if one is None or (where and await self._would_change(_MADE[kind], manifest, one)):
+                differing.append((kind, one, where))
+        return differing
+
+    async def _would_change(self, kind: _Kind, manifest: Object, there: Object) -> bool:
+        """Whether an apply would come to anything. What the cluster makes otherwise at each
+        admission is no difference that can be mended, and would be written for ever."""
+        if "deletionTimestamp" in there["metadata"]:
+            return True
+        after = await self._apply(kind, manifest, there, dry_run=True)
+        return _substance(after) != _substance(there)
 
     async def _find(self, tenant: TenantId) -> _Found:
         name = instance_name(tenant)
@@ -196,41 +233,66 @@ class ClusterInstances:
             await self._get(_CLAIM, claim_name(tenant)),
         )
 
-    async def _ours(self, kind: _Kind, name: str, tenant: TenantId) -> Mapping[str, Any] | None:
+    async def _ours(self, kind: _Kind, name: str, tenant: TenantId) -> Object | None:
         """The object, which must be this tenant's: a stranger's of that name is left alone."""
         found = await self._get(kind, name)
-        labels = (found or {}).get("metadata", {}).get("labels") or {}
-        wanted = instance_labels(tenant)
-        if found is not None and any(labels.get(key) != value for key, value in wanted.items()):
+        if found is not None and not _is_of(found, tenant):
             raise InvalidResource(
                 f"{kind.name} {self._home}/{name} exists and is not of the instance of {tenant}: "
                 "remove it, or give the tenant another name"
             )
         return found
 
-    async def _apply(self, kind: _Kind, manifest: Mapping[str, Any]) -> None:
-        await self._connection.call(
+    async def _apply(
+        self, kind: _Kind, manifest: Object, there: Object | None, *, dry_run: bool = False
+    ) -> Object:
+        """Make what was read (None: absent) what the manifest says; as it is then."""
+        metadata = manifest["metadata"]
+        if there is not None:
+            # By its version alone one that is gone would be made anew (measured on 1.36).
+            metadata = {**metadata, **_as_read(there["metadata"])}
+        after: Object = await self._connection.call(
             self._request(
                 "PATCH",
                 kind,
-                manifest["metadata"]["name"],
-                body=manifest,
+                metadata["name"],
+                body={**manifest, "metadata": metadata},
                 content_type=APPLY,
-                query={"fieldManager": FIELD_MANAGER, "force": "true"},
+                query={
+                    "fieldManager": FIELD_MANAGER,
+                    "force": "true",
+                    **({"dryRun": "All"} if dry_run else {}),
+                },
             )
         )
+        return after
 
-    async def _get(self, kind: _Kind, name: str) -> Mapping[str, Any] | None:
+    async def _get(self, kind: _Kind, name: str) -> Object | None:
         try:
             found: Mapping[str, Any] = await self._connection.call(self._request("GET", kind, name))
         except ResourceNotFound:
             return None
         return found
 
-    async def _delete(self, kind: _Kind, name: str, *, propagation: str = "Background") -> None:
-        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+    async def _delete(
+        self,
+        kind: _Kind,
+        metadata: Object,
+        *,
+        propagation: str = "Background",
+        as_read: bool = False,
+    ) -> None:
+        """Delete that very object, and with ``as_read`` only if nothing of it changed since."""
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": propagation,
+            "preconditions": _as_read(metadata) if as_read else {"uid": metadata["uid"]},
+        }
         try:
-            await self._connection.call(self._request("DELETE", kind, name, body=options))
+            await self._connection.call(
+                self._request("DELETE", kind, metadata["name"], body=options)
+            )
         except ResourceNotFound:
             return
 
@@ -254,21 +316,34 @@ class ClusterInstances:
         )
 
 
-def _differences(manifest: Mapping[str, Any], there: Mapping[str, Any] | None) -> list[str]:
-    if there is None:
-        return []
+def _differences(manifest: Object, there: Object) -> list[str]:
     if "deletionTimestamp" in there["metadata"]:
         return ["it is being deleted, and made anew then"]
-    return differences(manifest, there)
+    return [*differences(manifest, there), *undeclared(manifest, there, FIELD_MANAGER)]
 
 
-def _size_of(claim: Mapping[str, Any] | None) -> int | None:
+def _as_read(metadata: Object) -> Object:
+    return {name: metadata[name] for name in ("uid", "resourceVersion")}
+
+
+def _substance(found: Object) -> tuple[Any, Any]:
+    """What of an object its applies are about."""
+    return found["spec"], found["metadata"].get("labels")
+
+
+def _is_of(found: Object | None, tenant: TenantId) -> TypeGuard[Object]:
+    """Whether it is there, and of this tenant's instance."""
+    labels = (found or {}).get("metadata", {}).get("labels") or {}
+    return all(labels.get(key) == value for key, value in instance_labels(tenant).items())
+
+
+def _size_of(claim: Object | None) -> int | None:
     if claim is None:
         return None
     return Quantity.parse(claim["spec"]["resources"]["requests"]["storage"]).bytes
 
 
-def _template_size(stateful_set: Mapping[str, Any] | None) -> int | None:
+def _template_size(stateful_set: Object | None) -> int | None:
     if stateful_set is None:
         return None
     return _size_of(stateful_set["spec"]["volumeClaimTemplates"][0])

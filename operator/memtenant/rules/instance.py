@@ -8,6 +8,7 @@ without an ownerReference: the tenant's namespace may go, and what its policy ke
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,7 @@ __all__ = [
     "mebibytes",
     "network_policy",
     "stateful_set",
+    "undeclared",
 ]
 
 PORT = 6379
@@ -122,7 +124,8 @@ class Instance:
 class Sighting:
     """What was seen of an instance. ``host`` is empty while there is nothing to connect to, ``why``
     says why; ``tls``: it speaks TLS; ``outdated``: it runs with another image than it should, or
-    not as safely, and a restart changes that.
+    not as safely, and a restart changes that. ``process`` tells it from the one after a restart,
+    where it could be mistaken.
     """
 
     host: str = ""
@@ -130,6 +133,7 @@ class Sighting:
     why: str = ""
     tls: bool = False
     outdated: bool = False
+    process: str = ""
 
 
 def instance_name(tenant: TenantId) -> str:
@@ -217,6 +221,7 @@ def network_policy(instance: Instance, home: str) -> dict[str, Any]:
             "podSelector": {"matchLabels": _selector(tenant)},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [{"from": clients, "ports": [{"port": "redis", "protocol": "TCP"}]}],
+            "egress": [],
         },
     }
 
@@ -405,15 +410,18 @@ def _named(namespace: str) -> dict[str, Any]:
 
 def differences(wanted: Any, there: Any, at: str = "") -> list[str]:
     """Where what is there lacks, or has otherwise, what is wanted, as paths. What the API server
-    filled in besides is no difference; the items of lists are compared in their order."""
+    filled in besides is no difference, but in what lets somebody through; the items of lists are
+    compared in their order."""
     if isinstance(wanted, Mapping):
         if not isinstance(there, Mapping):
             return [at]
-        found = []
+        beside = there.keys() - wanted.keys() if at.startswith("spec.ingress") else ()
+        found = [f"{at}.{name}" for name in sorted(beside)]
         for name, value in wanted.items():
             found += differences(value, there.get(name), f"{at}.{name}" if at else name)
         return found
     if isinstance(wanted, list):
+        there = there or []  # the API server keeps no empty list
         if not isinstance(there, list) or len(wanted) != len(there):
             return [at]
         return [
@@ -422,6 +430,39 @@ def differences(wanted: Any, there: Any, at: str = "") -> list[str]:
             for path in differences(one, other, f"{at}[{number}]")
         ]
     return [] if wanted == there or _same_amount(wanted, there, at) else [at]
+
+
+def undeclared(wanted: Mapping[str, Any], there: Mapping[str, Any], manager: str) -> list[str]:
+    """Where what is there holds what the manager applied once, and what is not wanted any more."""
+    applied = (
+        entry.get("fieldsV1", {})
+        for entry in there["metadata"].get("managedFields", ())
+        if (entry["manager"], entry["operation"]) == (manager, "Apply")
+        if not entry.get("subresource")
+    )
+    return [path for fields in applied for path in _beyond(fields, wanted)]
+
+
+def _beyond(fields: Mapping[str, Any], wanted: Any, at: str = "") -> list[str]:
+    """Paths of the fields, as the API server notes them (``f:`` a name, ``k:`` the keys of a list's
+    item), that are not in what is wanted."""
+    found = []
+    for mark, below in fields.items():
+        kind, _, name = mark.partition(":")
+        if kind == "f":
+            path = f"{at}.{name}" if at else name
+            inside = wanted.get(name) if isinstance(wanted, Mapping) else None
+        elif kind == "k":
+            path, inside = f"{at}[{name}]", _item(wanted, json.loads(name))
+        else:
+            continue
+        found += [path] if inside is None else _beyond(below, inside, path)
+    return found
+
+
+def _item(wanted: Any, keys: Mapping[str, Any]) -> Any:
+    items = wanted if isinstance(wanted, list) else []
+    return next((one for one in items if keys.items() <= one.items()), None)
 
 
 def _same_amount(wanted: Any, there: Any, at: str) -> bool:

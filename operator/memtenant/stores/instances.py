@@ -6,6 +6,7 @@ It has no TLS, and no image: what a store's template says of either is for clust
 from __future__ import annotations
 
 import shutil
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from memtenant.errors import ResourceUnavailable
@@ -49,12 +50,15 @@ class EmbeddedInstances:
             return Sighting(why="it does not run")
         return Sighting(found.address.host, found.address.port)
 
-    async def restart(self, wanted: Instance) -> None:
+    async def restart(self, wanted: Instance, seen: Sighting) -> None:
         """Stop it: the next look starts it."""
         await embedded.stop(self._folder(wanted.tenant))
 
-    async def remove(self, tenant: TenantId, *, keep_data: bool) -> None:
+    async def remove(
+        self, tenant: TenantId, *, keep_data: bool, still: Callable[[], Awaitable[None]]
+    ) -> None:
         """Stop it; and remove what it kept, unless that is to stay."""
+        await still()
         folder = self._folder(tenant)
         if not folder.exists():
             return
