@@ -24,7 +24,7 @@ from memtenant.reports.report import ControlResult, Report
 from memtenant.reports.run import report_of
 from memtenant.resources.reportobjects import reports_in_folder
 from memtenant.rules.systemusers import SystemRole
-from memtenant.stores.scan import Pace
+from memtenant.stores.pace import Pace
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 from tests.memory.bindings import QUICK

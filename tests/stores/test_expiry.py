@@ -110,6 +110,7 @@ async def test_a_pass_removes_all_that_has_expired_and_nothing_else(redis_server
         scan = await passed(store)
         assert left_to_do(await store.count_expiring(None)) == 0
         assert left_to_do(await store.expire_due(TENANTS, most=10_000)) == 0
+        await passed(store)  # an index may have been seen before what it names went
     for tenant in (ACME, GLOBEX):
         wanted = [
             (name, time)

@@ -10,12 +10,9 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memtenant.clock import Clock
 from memtenant.errors import StoreUnavailable
 from memtenant.rules.quota import Usage
-from memtenant.stores import Address, Pace, StoreAdmin, UsageScan
-from memtenant.stores.connection import NodeClient
-from memtenant.stores.scan import ScanPosition, scan_tenant_keys
+from memtenant.stores import Address, Pace, ScanPosition, StoreAdmin, UsageScan
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 from tests.stores.operators import (
@@ -165,29 +162,6 @@ async def test_a_pass_that_was_cut_off_goes_on_where_it_stood(valkey: Server) ->
             assert not scan.position.done
             proxy.delay(0)
             assert (await store.measure(scan))[ACME].conversations == 5000
-
-
-async def test_a_pass_rests_for_most_of_the_time(valkey: Server) -> None:
-    """With a duty of a fifth, a second of work is followed by four of rest."""
-    make_operator(valkey)
-    with valkey.admin() as admin:
-        for number in range(3000):
-            admin.set(f"{keys.records(ACME)}{number}", "x")
-    seconds = itertools.count()
-    rested: list[float] = []
-
-    class Recorded(Pace):
-        async def rest(self, busy: float) -> None:
-            rested.append(busy * (1 / self.duty - 1))
-
-    pace = Recorded(duty=0.2, clock=Clock(monotonic=lambda: float(next(seconds))))
-    node = NodeClient(settings_for(valkey).endpoint, settings_for(valkey))
-    batches = [batch async for batch in scan_tenant_keys(node, ScanPosition(), pace)]
-    await node.close()
-    assert sum(map(len, batches)) == 3000
-    assert max(map(len, batches)) < 2000
-    assert len(rested) >= len(batches) - 1
-    assert set(rested) == {4.0}
 
 
 async def test_the_marks_of_erased_persons_are_noted_on_the_way(redis_server: Server) -> None:

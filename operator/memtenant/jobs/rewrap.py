@@ -20,8 +20,8 @@ from memtenant.tenancy.identity import TenantId
 
 __all__ = ["Rewrapped", "rewrap"]
 
-_AT_A_TIME = 100
-"""Data keys that are unwrapped, wrapped and written together: some milliseconds of work."""
+_AT_A_TIME = 25
+"""Data keys that are unwrapped, wrapped and written together: one piece of the pass."""
 
 _EXAMPLES = 3
 

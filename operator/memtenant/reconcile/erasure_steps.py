@@ -53,7 +53,7 @@ from memtenant.tenancy.policy import Isolation
 
 __all__ = ["TenantErasures"]
 
-_AT_ONCE = 1000
+_AT_ONCE = 100
 """Sequences that one call removes."""
 
 _UNREADABLE = (

@@ -35,7 +35,7 @@ from memtenant.resources.port import Declared
 from memtenant.rules.expiry import CUTOFF_FIELDS, expiry, step
 from memtenant.rules.frameworks import RecordClass
 from memtenant.rules.policy import PolicyFacts, hold_labels, policy_facts
-from memtenant.stores.scan import Pace
+from memtenant.stores.pace import Pace
 from memtenant.stores.witness import StoreWitness
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId

@@ -25,7 +25,7 @@ from memtenant.reports.tables import (
 )
 from memtenant.rules.controls import MANUAL, Control, ParameterInvalid
 from memtenant.rules.frameworks import Framework
-from memtenant.stores.scan import Pace
+from memtenant.stores.pace import Pace
 
 __all__ = ["judge", "make_report", "report_of"]
 

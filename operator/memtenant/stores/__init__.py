@@ -13,8 +13,9 @@ from memtenant.stores.functions import FunctionsState
 from memtenant.stores.matrix import MatrixProof
 from memtenant.stores.nodes import Flavour, NodeFacts, NodeResults, Role, StoreFacts
 from memtenant.stores.owner import StoreOwner
+from memtenant.stores.pace import Pace
 from memtenant.stores.purge import LatestRecord
-from memtenant.stores.scan import Pace, ScanPosition
+from memtenant.stores.scan import ScanPosition
 from memtenant.stores.sentinel import SentinelSettings
 from memtenant.stores.tenant_state import StateChange, TenantState
 from memtenant.stores.usage import UsageScan

@@ -61,10 +61,11 @@ from memtenant.stores.nodes import (
     on_every_node,
 )
 from memtenant.stores.owner import StoreOwner
+from memtenant.stores.pace import Pace
 from memtenant.stores.probe import Expectation
 from memtenant.stores.purge import LatestRecord, Progress
 from memtenant.stores.refusals import translated
-from memtenant.stores.scan import Pace, ScanPosition
+from memtenant.stores.scan import ScanPosition
 from memtenant.stores.sentinel import SentinelSettings, SentinelWatch
 from memtenant.stores.slots import epoch_keys
 from memtenant.stores.tenant_state import StateChange, TenantState

@@ -16,14 +16,16 @@ from redis.exceptions import ResponseError
 from memtenant.stores.connection import Command, Reply
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.keyspace import Keyspace
+from memtenant.stores.pace import Pace
 from memtenant.stores.refusals import translated
-from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
+from memtenant.stores.scan import ScanPosition, scan_tenant_keys
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
 __all__ = ["StoredDataKey", "data_keys", "replace_data_keys"]
 
 _FIELD = "dek"
+_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,13 @@ async def data_keys(
 ) -> AsyncIterator[list[StoredDataKey]]:
     """The data keys of the wanted tenants, in batches, in one pass for all of them. A subject that
     was erased has none."""
-    async for batch in scan_tenant_keys(primary, position, pace):
+    paced = pace.begin()
+    async for batch in scan_tenant_keys(primary, position, paced):
         places = [place for place in map(_place, batch) if place is not None and wanted(place[0])]
         if not places:
             continue
-        replies = await primary.run([("HGET", keys.dek(*place), _FIELD) for place in places])
+        asked: list[Command] = [("HGET", keys.dek(*place), _FIELD) for place in places]
+        replies = await paced.run(primary, asked, at_once=_AT_ONCE)
         yield [
             StoredDataKey(tenant, alias, _value(primary, reply))
             for (tenant, alias), reply in zip(places, replies, strict=True)

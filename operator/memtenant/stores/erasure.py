@@ -34,8 +34,9 @@ from memtenant.stores.batches import batches
 from memtenant.stores.connection import Command, Reply
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.keyspace import Keyspace
+from memtenant.stores.pace import Pace, PacedPass
 from memtenant.stores.refusals import translated
-from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
+from memtenant.stores.scan import ScanPosition, scan_tenant_keys
 from memtenant.tenancy import keys
 from memtenant.tenancy.erasure import ErasureReceipt
 from memtenant.tenancy.identity import AgentName, TenantId
@@ -53,8 +54,8 @@ MOST_REQUESTS = 100
 _TENANTS = 500
 """Of which one pipeline asks."""
 
-_SCRIPTS = 50
-"""That one pipeline runs: the server answers nobody else meanwhile."""
+_ASKED, _SCRIPTS = 50, 10
+"""Reads and scripts in one piece of a pass."""
 
 _PEEKED = 64
 _ENTRIES = 128
@@ -155,16 +156,19 @@ class TenantCalls:
         term: Callable[[], Term],
         agent: AgentName,
         events: Events,
+        pace: Pace,
     ) -> None:
         self._primary = primary
         self._term = term
         self._agent = agent
         self._events = events
+        self._pace = pace
         self._audited = False
 
     async def read(self, *commands: Words) -> list[object]:
         """The replies. An error reply is raised."""
-        return [self._checked(reply) for reply in await self._primary.run(commands)]
+        replies = await self._pace.begin().run(self._primary, commands, at_once=_ASKED)
+        return [self._checked(reply) for reply in replies]
 
     async def ask(self, call: Audited[R]) -> R:
         """The answer of a reading call."""
@@ -210,7 +214,9 @@ class TenantCalls:
             raise
 
     async def _fenced(self, *commands: Words) -> Reply:
+        paced = self._pace.begin()
         replies = await run_fenced(self._primary, self._term(), commands, patience=0)
+        await paced.rest()
         first, *_ = [self._checked(reply) for reply in replies]
         return first
 
@@ -230,7 +236,7 @@ class StoreErasure:
 
     def calls(self, agent: AgentName, events: Events) -> TenantCalls:
         """The calls that erase what an agent asked for."""
-        return TenantCalls(self._primary, self._term, agent, events)
+        return TenantCalls(self._primary, self._term, agent, events, self._pace)
 
     async def waiting(self, tenants: Collection[TenantId]) -> list[TenantId]:
         """Those in whose queue something stands."""
@@ -306,7 +312,7 @@ class StoreErasure:
         isolation): also those that are not declared any more."""
         found: set[AgentName] = set()
         prefix = keys.prefix(tenant).encode()
-        async for batch in scan_tenant_keys(self._primary, ScanPosition(), self._pace):
+        async for batch in scan_tenant_keys(self._primary, ScanPosition(), self._pace.begin()):
             for key in batch:
                 kind, _, alias = key.removeprefix(prefix).partition(b":")
                 if key.startswith(prefix) and kind in (b"k", b"i"):
@@ -351,7 +357,8 @@ class StoreErasure:
         for one in sought:
             wanted[one.subject.tenant].append(one)
         found: dict[str, list[Finding]] = {one.receipt.id: [] for one in sought}
-        async for batch in scan_tenant_keys(self._primary, ScanPosition(), self._pace):
+        paced = self._pace.begin()
+        async for batch in scan_tenant_keys(self._primary, ScanPosition(), paced):
             by_key: list[tuple[bytes, list[Sought]]] = []
             for key in batch:
                 tenant = keys.tenant_of(key)
@@ -361,25 +368,21 @@ class StoreErasure:
                     continue
                 if wanted[tenant][0].subject.isolation is Isolation.MINIMAL:
                     if key.endswith(b":l"):
-                        await self._by_tag(key, wanted[tenant], found)
+                        await self._by_tag(key, wanted[tenant], found, paced)
                 else:
                     with_keys = [one for one in wanted[tenant] if one.data_key]
                     by_key += [(key, with_keys)] if with_keys else []
-            await self._by_key_id(by_key, found)
+            await self._by_key_id(by_key, found, paced)
         return found
 
     async def _by_key_id(
-        self, looked_at: list[tuple[bytes, list[Sought]]], found: dict[str, list[Finding]]
+        self,
+        looked_at: list[tuple[bytes, list[Sought]]],
+        found: dict[str, list[Finding]],
+        paced: PacedPass,
     ) -> None:
-        for first in range(0, len(looked_at), _SCRIPTS):
-            await self._compare(looked_at[first : first + _SCRIPTS], found)
-
-    async def _compare(
-        self, looked_at: list[tuple[bytes, list[Sought]]], found: dict[str, list[Finding]]
-    ) -> None:
-        replies = await self._read(
-            [("EVAL_RO", _NEWEST, "1", key, _PEEKED) for key, _ in looked_at]
-        )
+        scripts: list[Command] = [("EVAL_RO", _NEWEST, "1", key, _PEEKED) for key, _ in looked_at]
+        replies = self._good(await paced.run(self._primary, scripts, at_once=_SCRIPTS))
         for (key, sought), record in zip(looked_at, replies, strict=True):
             named = peek_key_id(record) if isinstance(record, bytes) else None
             if named is None:
@@ -395,7 +398,11 @@ class StoreErasure:
                     known.append(Finding(place))
 
     async def _by_tag(
-        self, key: bytes, sought: list[Sought], found: dict[str, list[Finding]]
+        self,
+        key: bytes,
+        sought: list[Sought],
+        found: dict[str, list[Finding]],
+        paced: PacedPass,
     ) -> None:
         tags = {one.subject.tag: one for one in sought}
         sequences: dict[bytes, list[int]] = defaultdict(list)
@@ -403,6 +410,7 @@ class StoreErasure:
         for start in range(0, length if isinstance(length, int) else 0, _ENTRIES):
             stop = start + _ENTRIES - 1
             (headers,) = await self._read([("EVAL_RO", _TAGGED, "1", key, start, stop, *tags)])
+            await paced.rest()
             for entry in _octets(headers):
                 header = peek_header(entry)
                 if header.subject_tag is not None:
@@ -413,7 +421,9 @@ class StoreErasure:
                 found[tags[tag].receipt.id].append(Finding(place, tuple(places)))
 
     async def _read(self, commands: Sequence[Command]) -> list[Reply]:
-        replies = await self._primary.run(commands) if commands else []
+        return self._good(await self._primary.run(commands) if commands else [])
+
+    def _good(self, replies: list[Reply]) -> list[Reply]:
         for reply in replies:
             if isinstance(reply, ResponseError):
                 raise translated(reply, str(self._primary.address))

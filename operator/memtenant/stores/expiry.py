@@ -28,11 +28,11 @@ from memtenant.functions.expiry_calls import (
 )
 from memtenant.functions.keyspace import ContextKeys, ConversationKeys
 from memtenant.functions.refusals import refusal
-from memtenant.stores.connection import Command, Reply
+from memtenant.stores.connection import Reply
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.keyspace import Keyspace
+from memtenant.stores.pace import PacedPass
 from memtenant.stores.refusals import translated
-from memtenant.stores.scan import Pace
 from memtenant.tenancy.identity import TenantId
 
 __all__ = [
@@ -46,12 +46,12 @@ __all__ = [
     "remove",
 ]
 
-_LOOK = 500
-"""Entries that one call looks at: under a millisecond of the server."""
+_FIRST, _FURTHER = 32, 128
+"""Entries that one call looks at: a place's first ones, of several places in one piece, and those
+behind them, a call by itself. A call costs the server 30 to 50 µs and 0.7 µs an entry (measured).
+"""
 
-_LOOKS_AT_ONCE = 50
-_REMOVALS_AT_ONCE = 8
-"""Calls in one transaction, which nobody else gets a word in between."""
+_LOOKS_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +109,14 @@ class ConversationPart:
     def looking(self, cut_offs: CutOffs | None) -> Expiring:
         """The call that looks, at these cut-offs; at those in force for None."""
         if cut_offs is None:
-            return Expiring(self.keys, self.part, most=_LOOK)
+            return Expiring(self.keys, self.part, most=_FIRST)
         return Expiring(
-            self.keys, self.part, content=cut_offs.content, derived=cut_offs.derived, most=_LOOK
+            self.keys, self.part, content=cut_offs.content, derived=cut_offs.derived, most=_FIRST
         )
 
     def removing(self) -> Expire:
         """The call that removes."""
-        return Expire(self.keys, self.part, most=_LOOK)
+        return Expire(self.keys, self.part, most=_FURTHER)
 
     def tally(self, answer: Expired) -> Tally:
         """What the answer of one of them says of it."""
@@ -170,7 +170,7 @@ async def look(
     node: Keyspace,
     places: Sequence[Place],
     cut_offs: Mapping[TenantId, CutOffs],
-    pace: Pace,
+    paced: PacedPass,
 ) -> list[tuple[Place, Expired]]:
     """What would go of each place, at the cut-offs in force where none is given; of a tenant
     without limits nothing is known."""
@@ -178,19 +178,25 @@ async def look(
     waiting: list[tuple[Place, _Call]] = [
         (place, place.looking(cut_offs.get(place.tenant))) for place in places
     ]
+    at_once = _LOOKS_AT_ONCE
     while waiting:
-        batch, waiting = waiting[:_LOOKS_AT_ONCE], waiting[_LOOKS_AT_ONCE:]
-        started = pace.clock.monotonic()
-        replies = await node.run([call.words for _, call in batch])
-        for (place, call), reply in zip(batch, replies, strict=True):
+        replies = await paced.run(node, [call.words for _, call in waiting], at_once=at_once)
+        asked, waiting, at_once = waiting, [], 1
+        for (place, call), reply in zip(asked, replies, strict=True):
             seen = _answer(call, reply, node)
             if seen is None:
                 continue
             found[place] = _together(found.get(place, _NOTHING), seen)
             if seen.next is not None:
-                waiting.append((place, replace(call, start=seen.next)))  # type: ignore[arg-type]
-        await pace.rest(pace.clock.monotonic() - started)
+                waiting.append((place, _further(call, seen.next)))
     return list(found.items())
+
+
+def _further(call: _Call, start: int | bytes) -> _Call:
+    """The call that goes on from there."""
+    if isinstance(call, Expiring):
+        return replace(call, start=start, most=_FURTHER)  # type: ignore[arg-type]
+    return replace(call, start=start)  # type: ignore[arg-type]
 
 
 def _together(before: Expired, page: Expired) -> Expired:
@@ -217,25 +223,22 @@ async def remove(
     term: Term,
     places: Iterable[Place],
     removed: dict[TenantId, Tally],
-    pace: Pace,
+    paced: PacedPass,
 ) -> None:
-    """Remove what has expired of each place; what went is counted into ``removed``."""
-    waiting: list[tuple[Place, _Call]] = [(place, place.removing()) for place in places]
-    while waiting:
-        batch, waiting = waiting[:_REMOVALS_AT_ONCE], waiting[_REMOVALS_AT_ONCE:]
-        started = pace.clock.monotonic()
-        commands: list[Command] = [call.words for _, call in batch]
-        replies = await run_fenced(primary, term, commands, patience=0)
-        for (place, call), reply in zip(batch, replies, strict=True):
+    """Remove what has expired of each place; what went is counted into ``removed``. Each call is a
+    transaction of its own, as nobody else gets a word in between those of one."""
+    for place in places:
+        call: _Call | None = place.removing()
+        while call is not None:
+            (reply,) = await run_fenced(primary, term, [call.words], patience=0)
+            await paced.rest()
             seen = _answer(call, reply, primary)
             if seen is None:
-                continue
+                break
             went = place.tally(seen)
             went.kept = went.oldest = went.undated = 0
             removed.setdefault(place.tenant, Tally()).add(went)
-            if seen.next is not None:
-                waiting.append((place, replace(call, start=seen.next)))  # type: ignore[arg-type]
-        await pace.rest(pace.clock.monotonic() - started)
+            call = None if seen.next is None else _further(call, seen.next)
 
 
 def _answer(call: _Call, reply: Reply, node: Keyspace) -> Expired | None:

@@ -23,13 +23,14 @@ from memtenant.stores.expiry import (
 )
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.keyspace import Keyspace
-from memtenant.stores.scan import Pace
+from memtenant.stores.pace import Pace, PacedPass
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
 __all__ = ["expire_due"]
 
 _TENANTS_AT_ONCE = 250
+_ASKED_AT_ONCE = 50
 _TURN = 50
 """Conversations of one tenant before the next has its turn."""
 
@@ -39,31 +40,31 @@ async def expire_due(
 ) -> dict[TenantId, Tally]:
     """Remove what ``x`` says is due, at most so many conversations and contexts, the tenants in
     turns; what went, by tenant. The next call goes on."""
+    paced = pace.begin()
     removed: dict[TenantId, Tally] = defaultdict(Tally)
     tried: set[tuple[TenantId, bytes]] = set()
     waiting = list(tenants)
     while waiting and len(tried) < most:
         found: list[TenantId] = []
         for batch in batches(waiting, _TENANTS_AT_ONCE):
-            started = pace.clock.monotonic()
-            due = await _due(primary, batch)
-            await pace.rest(pace.clock.monotonic() - started)
+            due = await _due(primary, batch, paced)
             for tenant, members in due.items():
                 new = [one for one in members if (tenant, one) not in tried]
                 if not new or len(tried) >= most:
                     continue
                 tried.update((tenant, one) for one in new)
                 found.append(tenant)
-                await _expire_members(primary, term, tenant, new, removed, pace)
+                await _expire_members(primary, term, tenant, new, removed, paced)
         waiting = found
     return dict(removed)
 
 
-async def _due(node: Keyspace, tenants: Sequence[TenantId]) -> dict[TenantId, list[bytes]]:
+async def _due(
+    node: Keyspace, tenants: Sequence[TenantId], paced: PacedPass
+) -> dict[TenantId, list[bytes]]:
     """The members of ``x`` whose oldest record has expired, of each tenant that has some."""
-    cut_offs = await node.run(
-        [("HGET", keys.limits(tenant), "cutoff_content") for tenant in tenants]
-    )
+    asked: list[Command] = [("HGET", keys.limits(tenant), "cutoff_content") for tenant in tenants]
+    cut_offs = await paced.run(node, asked, at_once=_ASKED_AT_ONCE)
     expiring = [
         (tenant, cut_off)
         for tenant, cut_off in zip(tenants, cut_offs, strict=True)
@@ -73,8 +74,9 @@ async def _due(node: Keyspace, tenants: Sequence[TenantId]) -> dict[TenantId, li
         ("ZRANGEBYSCORE", keys.conversations(tenant), "-inf", b"(" + cut_off, "LIMIT", 0, _TURN)
         for tenant, cut_off in expiring
     ]
+    replies = await paced.run(node, commands, at_once=_ASKED_AT_ONCE)
     due: dict[TenantId, list[bytes]] = {}
-    for (tenant, _), reply in zip(expiring, await node.run(commands), strict=True):
+    for (tenant, _), reply in zip(expiring, replies, strict=True):
         raise_denied(reply, node)
         if isinstance(reply, list) and reply:
             due[tenant] = reply
@@ -87,7 +89,7 @@ async def _expire_members(
     tenant: TenantId,
     members: Iterable[bytes],
     removed: dict[TenantId, Tally],
-    pace: Pace,
+    paced: PacedPass,
 ) -> None:
     places: list[Place] = []
     strange: list[bytes] = []
@@ -96,7 +98,7 @@ async def _expire_members(
         places += found
         if not found:
             strange.append(member)
-    await remove(primary, term, places, removed, pace)
+    await remove(primary, term, places, removed, paced)
     if strange:
         # Names of nothing: they would stand in the way of the others for ever.
         command: Command = ("ZREM", keys.conversations(tenant), *strange)

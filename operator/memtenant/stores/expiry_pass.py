@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 
 from redis.exceptions import ResponseError
@@ -29,13 +29,15 @@ from memtenant.stores.expiry import (
 )
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.keyspace import Keyspace
-from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
+from memtenant.stores.pace import Pace, PacedPass
+from memtenant.stores.scan import ScanPosition, scan_tenant_keys
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
 __all__ = ["ExpiryScan", "count_expiring", "expire_scanned"]
 
-_INDEX_PAGE = 1000
+_INDEX_PAGE = 500
+_ASKED_AT_ONCE = 50
 
 
 @dataclass(slots=True)
@@ -68,17 +70,17 @@ async def expire_scanned(
     """Look at about ``most`` more keys and remove what has expired of them; whether that was all.
 
     Tenants whom it ``spares`` are left alone: what is declared of them may not be in force yet.
-    Also takes the entries of subjects' indexes that lead to nothing any more.
+    Also takes the entries of subjects' indexes that lead to nothing any more; of an index that it
+    sees before what it removes, the next pass does.
     """
-    looked = 0
-    # The work is paced here, call by call; the scan itself is little of it.
-    async for batch in scan_tenant_keys(primary, scan.position, replace(pace, duty=1.0)):
+    looked, paced = 0, pace.begin()
+    async for batch in scan_tenant_keys(primary, scan.position, paced):
         if looked >= most:
             break  # this batch is the first of the next time
         names = [one for one in _named(batch) if not spares(one.tenant)]
-        found = await look(primary, await _places(primary, names), {}, pace)
+        found = await look(primary, await _places(primary, names), {}, paced)
         expired = [one for one, seen in found if seen.changes]
-        await remove(primary, term, expired, scan.removed, pace)
+        await remove(primary, term, expired, scan.removed, paced)
         for place, seen in found:
             left = Tally(undated=seen.undated, kept=seen.kept, oldest=seen.oldest)
             scan.left.setdefault(place.tenant, Tally()).add(left)
@@ -86,7 +88,7 @@ async def expire_scanned(
             if name.is_strange:
                 scan.left.setdefault(name.tenant, Tally()).undated += 1
             elif name.is_index:
-                await _compact(primary, term, name, pace)
+                await _compact(primary, term, name, paced)
         looked += len(batch)
     return scan.position.done
 
@@ -102,10 +104,10 @@ async def count_expiring(
     in force), by tenant; what stays is counted too. Nothing is written. ``progress`` is told how
     many keys were looked at."""
     tallies: dict[TenantId, Tally] = defaultdict(Tally)
-    looked = 0
-    async for batch in scan_tenant_keys(node, ScanPosition(), replace(pace, duty=1.0)):
+    looked, paced = 0, pace.begin()
+    async for batch in scan_tenant_keys(node, ScanPosition(), paced):
         names = [one for one in _named(batch) if cut_offs is None or one.tenant in cut_offs]
-        for place, seen in await look(node, await _places(node, names), cut_offs or {}, pace):
+        for place, seen in await look(node, await _places(node, names), cut_offs or {}, paced):
             tallies[place.tenant].add(place.tally(seen))
         looked += len(batch)
         progress(looked)
@@ -188,15 +190,15 @@ async def _places(node: Keyspace, names: Iterable[_Name]) -> list[Place]:
     return places
 
 
-async def _compact(primary: Keyspace, term: Term, index: _Name, pace: Pace) -> None:
+async def _compact(primary: Keyspace, term: Term, index: _Name, paced: PacedPass) -> None:
     """Take the entries of one index that lead to nothing, and all but one of the same."""
     limits = TenantKeys.of(index.tenant).limits
     start = 0
     while True:
-        started = pace.clock.monotonic()
         reply = await primary.call("LRANGE", index.key, start, start + _INDEX_PAGE - 1)
         page: list[bytes] = reply if isinstance(reply, list) else []
-        idle = await _idle(primary, index.tenant, Counter(page))
+        await paced.rest()
+        idle = await _idle(primary, index.tenant, Counter(page), paced)
         removed = 0
         for batch in batches(idle, MAX_COMPACT):
             call = CompactIndex(index.key, limits, tuple(batch))
@@ -205,14 +207,14 @@ async def _compact(primary: Keyspace, term: Term, index: _Name, pace: Pace) -> N
                     raise_denied(answer, primary)
                     return  # not provisioned, or no index at all
                 removed += call.read(answer)
+            await paced.rest()
         if len(page) < _INDEX_PAGE:
             return
         start += len(page) - removed
-        await pace.rest(pace.clock.monotonic() - started)
 
 
 async def _idle(
-    node: Keyspace, tenant: TenantId, entries: Mapping[bytes, int]
+    node: Keyspace, tenant: TenantId, entries: Mapping[bytes, int], paced: PacedPass
 ) -> list[tuple[bytes, int]]:
     """Those entries that lead to nothing or are there more than once, and how often beyond it."""
     records = keys.records(tenant).encode()
@@ -227,7 +229,8 @@ async def _idle(
         elif len(words) == 2 and all(words):
             lists = (base + b":l", base + b":s", base + b":g")
             asked.append((entry, [("EXISTS", *lists), ("HEXISTS", base + b":h", "meta")]))
-    replies = iter(await node.run([command for _, commands in asked for command in commands]))
+    every = [command for _, commands in asked for command in commands]
+    replies = iter(await paced.run(node, every, at_once=_ASKED_AT_ONCE))
     idle = []
     for entry, commands in asked:
         answers = list(islice(replies, len(commands)))

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 
 from redis.exceptions import ResponseError
 
+from memtenant.stores.batches import batches
 from memtenant.stores.connection import Command
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.keyspace import Keyspace
+from memtenant.stores.pace import Pace
 from memtenant.stores.refusals import translated
-from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
+from memtenant.stores.scan import ScanPosition, scan_tenant_keys
 from memtenant.stores.sealed import is_kept
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
@@ -28,6 +30,10 @@ _LATEST = (
     "return {string.sub(redis.call('LINDEX', KEYS[1], -1), 1, tonumber(ARGV[1])), "
     "redis.call('LLEN', KEYS[1])}"
 )
+
+_UNLINKED = 50
+_SCRIPTS = 20
+"""What one piece does at once."""
 
 Progress = Callable[[Mapping[TenantId, int]], None]
 
@@ -52,21 +58,24 @@ async def purge(
     """Remove every key of the tenants; how many keys were removed of each. The audit queue of one
     that is audited stays until the sealer has drained it (`memtenant.stores.sealed`).
 
-    Fenced batches of at most some hundred keys, by UNLINK: the server frees the memory in the
+    In fenced batches, by UNLINK: the server frees the memory in the
     background. ``progress`` is called after each batch. Revoke the tenants' users first: what they
     write meanwhile may stay.
     """
     removed: Counter[TenantId] = Counter(dict.fromkeys(tenants, 0))
     kept = await is_kept(primary, sorted(tenants))
-    async for batch in scan_tenant_keys(primary, ScanPosition(), pace or Pace()):
+    paced = (pace or Pace()).begin()
+    async for batch in scan_tenant_keys(primary, ScanPosition(), paced):
         owned = _owned(batch)
         doomed = [(tenant, key) for key, tenant in owned if tenant in removed and key not in kept]
-        commands: list[Command] = [("UNLINK", key) for _, key in doomed]
-        replies = await run_fenced(primary, term, commands, patience=0)
-        for (tenant, _), reply in zip(doomed, replies, strict=True):
-            if isinstance(reply, ResponseError):
-                raise translated(reply, str(primary.address))
-            removed[tenant] += reply if isinstance(reply, int) else 0
+        for piece in batches(doomed, _UNLINKED):
+            commands: list[Command] = [("UNLINK", key) for _, key in piece]
+            replies = await run_fenced(primary, term, commands, patience=0)
+            for (tenant, _), reply in zip(piece, replies, strict=True):
+                if isinstance(reply, ResponseError):
+                    raise translated(reply, str(primary.address))
+                removed[tenant] += reply if isinstance(reply, int) else 0
+            await paced.rest()
         if doomed and progress is not None:
             progress(dict(removed))
     return dict(removed)
@@ -77,12 +86,12 @@ async def latest_records(
 ) -> AsyncIterator[LatestRecord]:
     """The last record of each conversation of the tenants: when they were last written to."""
     wanted = frozenset(tenants)
-    async for batch in scan_tenant_keys(primary, ScanPosition(), pace or Pace()):
+    paced = (pace or Pace()).begin()
+    async for batch in scan_tenant_keys(primary, ScanPosition(), paced):
         lists = [(tenant, key) for key, tenant in _owned(batch) if tenant in wanted]
         lists = [(tenant, key) for tenant, key in lists if _is_record_list(tenant, key)]
-        replies = await primary.run(
-            [("EVAL_RO", _LATEST, "1", key, HEADER_BYTES) for _, key in lists]
-        )
+        scripts: list[Command] = [("EVAL_RO", _LATEST, "1", key, HEADER_BYTES) for _, key in lists]
+        replies = await paced.run(primary, scripts, at_once=_SCRIPTS)
         for (tenant, _), reply in zip(lists, replies, strict=True):
             if isinstance(reply, ResponseError):
                 raise translated(reply, str(primary.address))

@@ -1,38 +1,25 @@
 """One paced pass over a store's keys, shared by everything that must see them all.
 
-A pass works for a share of the time and sleeps the rest, so that other clients hardly notice it.
 SCAN may return a key twice while the server's hash table shrinks; each key is seen once here.
 """
 
 from __future__ import annotations
 
-import asyncio
 from array import array
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from memtenant.clock import Clock, system_clock
 from memtenant.errors import StoreUnavailable
 from memtenant.stores.keyspace import Keyspace
+from memtenant.stores.pace import PacedPass
 
-__all__ = ["Pace", "ScanPosition", "scan_tenant_keys"]
+__all__ = ["ScanPosition", "scan_tenant_keys"]
 
-SCAN_COUNT = 500
+_SCAN_COUNT = 100
+"""Keys that one SCAN looks at: 50 µs of the server, 370 with 500 (measured)."""
 
 # Keys outside memtenant are filtered by the server; `{` is no glob character.
 _PATTERN = "mt:{*"
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How much of the time a pass may work: ``duty`` of the wall clock, 1.0 for no pause."""
-
-    duty: float = 0.2
-    clock: Clock = system_clock
-
-    async def rest(self, busy: float) -> None:
-        """Sleep as long as ``busy`` seconds of work ask for."""
-        await asyncio.sleep(busy * (1 / self.duty - 1))
 
 
 class _Seen:
@@ -95,22 +82,22 @@ class ScanPosition:
 
 
 async def scan_tenant_keys(
-    where: Keyspace, position: ScanPosition, pace: Pace
+    where: Keyspace, position: ScanPosition, paced: PacedPass
 ) -> AsyncIterator[list[bytes]]:
-    """Batches of keys of all tenants from ``position`` on, shard by shard; what the consumer does
-    between two batches counts as work. The position moves on when the next batch is asked for.
+    """Batches of keys of all tenants from ``position`` on, shard by shard. The position moves on
+    when the next batch is asked for.
 
     Raises `StoreUnavailable` (``SlotsMoving``) where keys moved from shard to shard meanwhile.
     """
     await _same_layout(where, position)
     shards = where.shards
     while not position.done:
-        started = pace.clock.monotonic()
         node = shards[position.shard]
-        reply = await node.call("SCAN", position.cursor, "MATCH", _PATTERN, "COUNT", SCAN_COUNT)
+        reply = await node.call("SCAN", position.cursor, "MATCH", _PATTERN, "COUNT", _SCAN_COUNT)
         if not isinstance(reply, list) or len(reply) != 2:
             raise StoreUnavailable(f"{node.address} answered SCAN in a way that is not understood")
         cursor, keys = reply
+        await paced.rest()
         fresh = position.unseen(keys)
         if fresh:
             yield fresh
@@ -122,7 +109,6 @@ async def scan_tenant_keys(
                 position.done = True
                 return
             position.shard += 1
-        await pace.rest(pace.clock.monotonic() - started)
 
 
 async def _same_layout(where: Keyspace, position: ScanPosition) -> None:

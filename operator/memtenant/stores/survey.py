@@ -1,7 +1,7 @@
 """What tenants have in a store, read from end to end in one paced pass, by reads alone.
 
 No Function is called and nothing is written: the user of a report may do neither. A page holds at
-most about four megabytes, whatever a tenant put into one key.
+most some hundred kilobytes, or one entry, whatever a tenant put into one key.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from redis.exceptions import ResponseError
 from memtenant.errors import StoreUnavailable
 from memtenant.stores.connection import Command, Reply
 from memtenant.stores.keyspace import Keyspace
+from memtenant.stores.pace import Pace
 from memtenant.stores.refusals import translated
-from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
+from memtenant.stores.scan import ScanPosition, scan_tenant_keys
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
 __all__ = ["Held", "queued", "survey"]
 
-_PAGE_BYTES = 4 * 1024 * 1024
+_PAGE_BYTES = 256 * 1024
 _PAGE_ENTRIES = 1000
+_ASKED_AT_ONCE = 100
 _SMALL = 64 * 1024
 """Keys up to this size are read whole and many at once."""
 
@@ -49,19 +51,20 @@ async def survey(
 ) -> AsyncIterator[Held]:
     """Every key that is wanted, by its tenant and the rest of its name, page by page. ``progress``
     is told how many keys of the store were looked at. Queues are left out: `queued` reads one."""
-    looked = 0
-    async for batch in scan_tenant_keys(node, ScanPosition(), pace):
+    looked, paced = 0, pace.begin()
+    async for batch in scan_tenant_keys(node, ScanPosition(), paced):
         named = [
             (tenant, key, part)
             for key in batch
             if (tenant := keys.tenant_of(key)) is not None
             and wanted(tenant, part := key[len(keys.prefix(tenant)) :])
         ]
-        asked = await node.run(
+        questions: list[Command] = [
             command
             for _, key, _ in named
             for command in (("TYPE", key), ("MEMORY", "USAGE", key, "SAMPLES", "5"))
-        )
+        ]
+        asked = await paced.run(node, questions, at_once=_ASKED_AT_ONCE)
         small: list[tuple[TenantId, bytes, bytes, str, int]] = []
         total = 0
         for (tenant, key, part), kind, size in zip(named, asked[::2], asked[1::2], strict=True):
@@ -70,16 +73,19 @@ async def survey(
                 continue
             if bytes_ > _SMALL:
                 async for page in _paged(node, tenant, key, part, what, bytes_):
+                    await paced.rest()
                     yield page
                 continue
             small.append((tenant, key, part, what, bytes_))
             total += bytes_
             if total > _PAGE_BYTES:
-                async for page in _whole(node, small):
+                for page in await _whole(node, small):
                     yield page
+                await paced.rest()
                 small, total = [], 0
-        async for page in _whole(node, small):
+        for page in await _whole(node, small):
             yield page
+        await paced.rest()
         looked += len(batch)
         progress(looked)
 
@@ -100,14 +106,16 @@ async def queued(node: Keyspace, key: str) -> AsyncIterator[list[bytes]]:
 
 async def _whole(
     node: Keyspace, named: list[tuple[TenantId, bytes, bytes, str, int]]
-) -> AsyncIterator[Held]:
+) -> list[Held]:
     replies = await node.run(_read_all(kind, key) for _, key, _, kind, _ in named)
+    pages: list[Held] = []
     for (tenant, _, part, kind, size), reply in zip(named, replies, strict=True):
         if isinstance(reply, ResponseError):
             if str(reply).startswith("WRONGTYPE"):
                 continue  # it became another key since TYPE was asked
             raise translated(reply, str(node.address))
-        yield Held(tenant, part, kind, size, tuple(_entries(kind, reply)))
+        pages.append(Held(tenant, part, kind, size, tuple(_entries(kind, reply))))
+    return pages
 
 
 async def _paged(

@@ -12,11 +12,15 @@ from dataclasses import dataclass, field
 
 from memtenant.rules.quota import Usage
 from memtenant.stores.keyspace import Keyspace
-from memtenant.stores.scan import Pace, ScanPosition, scan_tenant_keys
+from memtenant.stores.pace import Pace
+from memtenant.stores.scan import ScanPosition, scan_tenant_keys
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
 __all__ = ["UsageScan", "measure"]
+
+_AT_ONCE = 50
+"""Keys of which one piece asks."""
 
 
 @dataclass(slots=True)
@@ -90,14 +94,16 @@ async def measure(
     node: Keyspace, scan: UsageScan | None = None, pace: Pace | None = None
 ) -> dict[TenantId, Usage]:
     """Bytes and conversations of all tenants that have a key on the node."""
-    scan = scan or UsageScan()
-    async for batch in scan_tenant_keys(node, scan.position, pace or Pace()):
+    scan, paced = scan or UsageScan(), (pace or Pace()).begin()
+    async for batch in scan_tenant_keys(node, scan.position, paced):
         subjects = [key for key in batch if b"}:k:" in key]
-        replies = await node.run(
+        replies = await paced.run(
+            node,
             [
                 *(("MEMORY", "USAGE", key, "SAMPLES", "0") for key in batch),
                 *(("HGET", key, "erased") for key in subjects),
-            ]
+            ],
+            at_once=_AT_ONCE,
         )
         scan.count(
             {

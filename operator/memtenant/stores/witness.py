@@ -16,8 +16,8 @@ from memtenant.stores.cluster import ClusterKeyspace, find_cluster
 from memtenant.stores.connection import Address, NodeClient, Reply, StoreSettings
 from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.nodes import info_of
+from memtenant.stores.pace import Pace
 from memtenant.stores.refusals import translated
-from memtenant.stores.scan import Pace
 from memtenant.stores.survey import Held, queued, survey
 from memtenant.tenancy.identity import TenantId
 
