@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from memtenant.errors import StoreRefused, StoreUnavailable
+from memtenant.rules.instance import DEFAULT_USER
 from memtenant.stores import Address, Role
 from tests.conftest import StartServer
 from tests.stores.operators import (
@@ -40,6 +41,26 @@ async def test_durable_needs_an_append_only_file(start_server: StartServer) -> N
     async with leading(server) as store:
         assert store.facts.durable
         assert store.facts.users_persist
+
+
+async def test_durable_is_what_a_restart_really_leaves(
+    flavour: Flavour, start_server: StartServer
+) -> None:
+    """Redis reads its append-only file as the user `default`, whom nobody can be."""
+    server = start_server(flavour, Options(appendonly=True, aclfile=True))
+    write = "redis.call('RPUSH', KEYS[1], 'x') redis.call('RPUSH', KEYS[1], 'y')"
+    for default in ("user default reset off", DEFAULT_USER):
+        with server.admin() as admin:
+            admin.execute_command("ACL", "SETUSER", *default.split()[1:])
+            admin.execute_command("ACL", "SAVE")
+            async with leading(server) as store:
+                durable = store.facts.durable
+                assert store.facts.primary.default_user_open is False
+            admin.eval(write, 1, default)
+        server.restart()
+        with server.admin() as admin:
+            assert admin.exists(default) == durable
+    assert durable
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])

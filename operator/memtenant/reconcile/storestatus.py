@@ -158,6 +158,15 @@ def _durable(facts: StoreFacts) -> Finding:
         return Finding(
             ConditionType.DURABLE, ConditionStatus.TRUE, "Durable", "AOF is on, nothing is evicted"
         )
+    if all(node.append_only for node in facts.primaries):
+        return Finding(
+            ConditionType.DURABLE,
+            ConditionStatus.FALSE,
+            "AppendOnlyFileUnread",
+            "A restart loses what was written: Redis reads its append-only file by the rules of "
+            "the user default. ACL SETUSER default off ~* &* +@all lets nobody in, and everything "
+            "be read; save it",
+        )
     return Finding(
         ConditionType.DURABLE,
         ConditionStatus.FALSE,

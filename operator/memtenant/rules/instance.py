@@ -22,6 +22,7 @@ from memtenant.tenancy.identity import TenantId
 __all__ = [
     "ADMIN_USER",
     "DATA_VOLUME",
+    "DEFAULT_USER",
     "IMAGE_ANNOTATION",
     "INSTANCE_COMPONENT",
     "INSTANCE_LABEL",
@@ -69,6 +70,10 @@ _LONGEST_NAME = 52
 _MIB = 1 << 20
 _LEAST_OVERHEAD = 16 * _MIB
 _GIB = 1 << 30
+
+DEFAULT_USER = "user default reset off ~* &* +@all"
+"""Nobody is let in as it. But Redis reads its append-only file by its rules, and at a restart
+passes over each transaction that they do not allow: whatever a Function or the operator wrote."""
 
 # Users that agents have stay in the file over restarts; the operator's own and `default` are what
 # this release says. No initContainer and no ConfigMap: one container, whatever the image.
@@ -174,7 +179,7 @@ def instance_labels(tenant: TenantId) -> dict[str, str]:
 def admin_line(password: str, rules: Sequence[str]) -> bytes:
     """What the aclfile says of `default` and of the operator's user: the password as a hash."""
     digest = hashlib.sha256(password.encode()).hexdigest()
-    users = ("user default reset off", f"user {ADMIN_USER} reset on #{digest} {' '.join(rules)}")
+    users = (DEFAULT_USER, f"user {ADMIN_USER} reset on #{digest} {' '.join(rules)}")
     return "".join(f"{line}\n" for line in users).encode()
 
 

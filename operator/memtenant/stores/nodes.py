@@ -56,8 +56,9 @@ class NodeFacts:
     commands: COMMAND LIST in lower case. categories: ACL CAT, to understand GETUSER of Redis 7.0.
     replicas: addresses of the replicas that follow this node and are online; syncing: of those
     that are not (yet). users_persist: whether users survive a restart (an aclfile).
-    default_user_open: whether anybody may come in without a password. server_time: its clock when
-    it was asked. follows: a replica's primary.
+    default_user_open: whether anybody may come in without a password. replays_transactions: whether
+    they survive a restart with an AOF. server_time: its clock when it was asked. follows: a
+    replica's primary.
     """
 
     address: Address
@@ -76,6 +77,7 @@ class NodeFacts:
     used_memory: int = 0
     users_persist: bool | None = None
     default_user_open: bool | None = None
+    replays_transactions: bool = True
     server_time: datetime | None = None
     follows: Address | None = None
 
@@ -87,7 +89,7 @@ class NodeFacts:
     @property
     def durable(self) -> bool:
         """Whether data survives a restart and is never evicted."""
-        return self.append_only and not self.evicts
+        return self.append_only and self.replays_transactions and not self.evicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +229,11 @@ async def inspect_node(node: NodeClient, mode: str = "standalone") -> NodeFacts:
     await _check_permissions(node, in_cluster=mode == "cluster")
     role = Role.PRIMARY if replication.get("role") == "master" else Role.REPLICA
     online, syncing = _replicas(replication)
+    flavour = Flavour.VALKEY if "valkey_version" in server else Flavour.REDIS
     return NodeFacts(
         address=node.address,
         role=role,
-        flavour=Flavour.VALKEY if "valkey_version" in server else Flavour.REDIS,
+        flavour=flavour,
         version=server.get("valkey_version") or server["redis_version"],
         run_id=server.get("run_id", ""),
         commands=frozenset(name.lower() for name in _texts(_required(node, replies[4]))),
@@ -244,6 +247,7 @@ async def inspect_node(node: NodeClient, mode: str = "standalone") -> NodeFacts:
         used_memory=int(memory.get("used_memory", "0")),
         users_persist=_aclfile_is_set(replies[6]),
         default_user_open=_is_open(replies[5]),
+        replays_transactions=flavour is Flavour.VALKEY or _may_everything(replies[5]),
         server_time=_server_time(server),
         follows=_followed(replication),
     )
@@ -350,6 +354,18 @@ def _aclfile_is_set(reply: Reply) -> bool | None:
 def _is_open(reply: Reply) -> bool | None:
     if not isinstance(reply, list):
         return None
-    fields = dict(zip(reply[::2], reply[1::2], strict=False))
-    flags = fields.get(b"flags", ())
+    flags = _fields(reply).get(b"flags", ())
     return isinstance(flags, list) and b"on" in flags and b"nopass" in flags
+
+
+def _may_everything(reply: Reply) -> bool:
+    """Whether the user of GETUSER's answer may: Redis 7.0 and 8.2 read their AOF by the rules of
+    `default`, also of one that is off, and pass over a MULTI … EXEC that they do not allow."""
+    fields = _fields(reply)
+    return (fields.get(b"commands"), fields.get(b"keys")) == (b"+@all", b"~*")
+
+
+def _fields(reply: Reply) -> dict[object, object]:
+    if not isinstance(reply, list):
+        return {}
+    return dict(zip(reply[::2], reply[1::2], strict=False))
