@@ -1,6 +1,6 @@
 # The operator and the command line, as one image.
 #
-#   docker build -t REGISTRY/memtenant:0.1.0 .
+#   docker build -t REGISTRY/memtenant:0.2.0 .
 #
 # Pin the base by digest in what you ship, so that a rebuild is the same image:
 #   --build-arg BASE_IMAGE=docker.io/library/python:3.13-slim@sha256:<64 hex digits>
@@ -33,7 +33,7 @@ RUN /build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist
     && /opt/memtenant/bin/python -m compileall -q /opt/memtenant/lib
 
 FROM ${BASE_IMAGE}
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 ARG CREATED=1970-01-01T00:00:00Z
 LABEL org.opencontainers.image.title="memtenant" \
