@@ -14,6 +14,8 @@ from memtenant.clock import rfc3339
 from memtenant.tenancy import keys
 from tests.reports.conftest import ACME, Scene
 
+PREFIX = keys.prefix(ACME)
+
 Act = Callable[[Scene], Awaitable[None]]
 
 
@@ -129,6 +131,23 @@ async def a_request_and_its_receipt_are_taken(scene: Scene) -> None:
     scene.ahead = timedelta(minutes=2)
 
 
+async def an_erased_person_is_put_back(scene: Scene) -> None:
+    with scene.server.admin() as admin:
+        records = content(admin)
+        kept = admin.dump(records)
+        people = {bytes(one): admin.hget(one, "dek") for one in admin.scan_iter(f"{PREFIX}k:*")}
+        await scene.agent().forget("ada", consent_reference="letter")
+        await scene.seal()
+        for _ in range(3):
+            await scene.ground.settle()
+        (ada,) = (one for one in people if admin.hexists(one, "erased"))
+        admin.hset(ada, "dek", people[ada])
+        admin.hdel(ada, "erased")
+        admin.rpush(f"{PREFIX}i:{ada.decode().rpartition(':')[2]}", "_:somewhere")
+        admin.restore(records, 0, kept)
+    scene.ahead = timedelta(minutes=2)
+
+
 async def a_second_reader(scene: Scene) -> None:
     (scene.signer / "key").chmod(0o644)
 
@@ -175,6 +194,8 @@ def held() -> dict[str, Any]:
     return {"legalHolds": [{"matter": "SEC-1", "since": since, "tenantSelector": {}}]}
 
 
+BACK = (an_erased_person_is_put_back, "put back")
+
 BREAKS = (
     Break("Encrypted", "values in clear", a_plaintext_record, "store"),
     Break("NoForbiddenData", "CardVerification", a_verification_code, "store"),
@@ -193,6 +214,11 @@ BREAKS = (
     Break("LogVerifies", "were sealed", the_log_of_a_tenant, "archive gone"),
     Break("ErasuresCompleted", "not within 1mo", a_person_asks_to_be_forgotten, "time"),
     Break("ErasuresCompleted", "nor a receipt: 1", a_request_and_its_receipt_are_taken, "erasure"),
+    Break("ErasuresCompleted", "of a person who was erased is there (mt:", *BACK),
+    Break("ErasuresCompleted", "was erased names 1 places (mt:{support.acme}:i:", *BACK),
+    Break("ErasuresCompleted", "the tombstone of erasure", *BACK),
+    Break("ErasuresCompleted", "before they were forgotten: 1, and 0", *BACK),
+    Break("ErasuresCompleted", "(2 records, as in r:…:", *BACK),
     Break("CredentialsRotated", "over 90d old", time_goes_by, "time"),
     Break("KeysRotated", "over 1y old", time_goes_by, "time"),
     Break("SealerLive", "the last seal is of", time_goes_by, "time"),

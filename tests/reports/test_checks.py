@@ -25,6 +25,7 @@ from memtenant.reports.evidence import (
 from memtenant.reports.incluster import admin_secrets
 from memtenant.reports.report import Report
 from memtenant.resources.port import Declared, ObjectKey
+from memtenant.rules.controls import Parameters
 from memtenant.rules.instance import instance_name
 from memtenant.stores.witness import StoreWitness
 from memtenant.tenancy import keys
@@ -37,6 +38,7 @@ from tests.reports.breaking import (
     a_record_that_was_taken,
     a_tenant_of_which_nothing_is_known,
     an_old_record,
+    content,
     held,
 )
 from tests.reports.conftest import ACME, Scene, words
@@ -355,6 +357,41 @@ async def test_who_is_forgotten_has_a_request_and_then_a_receipt(scene: Scene) -
         assert (tenant.records.erasures_known, tenant.events.erasures_asked) == (1, 1)
         assert (await scene.judged("ErasuresCompleted")).judgement.status is Status.PASS
         await scene.ground.settle()
+
+
+async def test_who_shares_a_key_is_gone_where_no_record_from_before_bears_the_tag(
+    scene: Scene,
+) -> None:
+    await scene.declare(isolation="Minimal", agents=[{"name": "default", "access": "Steward"}])
+    chat = scene.agent(agent="default").conversation("s", user="ada")
+    await chat.append(Message.human("hello"))
+    with scene.server.admin() as admin:
+        record = bytes(admin.lindex(content(admin), 0))
+        await scene.agent().forget("ada")
+        for _ in range(3):
+            await scene.ground.settle()
+        await scene.seal()
+        scene.ahead = timedelta(minutes=2)
+        within = Parameters({"within": "1mo"})
+        check = CHECKS["ErasuresCompleted"]
+        assert check(await scene.evidence(), within).status is Status.PASS
+        admin.rpush(content(admin), record)
+        judged = check(await scene.evidence(), within)
+    assert judged.status is Status.FAIL
+    assert "that were left: 1 (mt:{support.acme}:r:" in judged.findings[0].words
+
+
+async def test_without_a_log_nothing_tells_that_an_erased_persons_records_stay_away(
+    scene: Scene,
+) -> None:
+    await at_work(scene)
+    with scene.server.admin() as admin:
+        admin.hset(keys.limits(ACME), "audit", "0")
+    assert (await scene.judged("ErasuresCompleted")).judgement.status is Status.PASS
+    await scene.agent().forget("ada", consent_reference="letter")
+    result = await scene.judged("ErasuresCompleted")
+    assert result.judgement.status is Status.SKIP
+    assert "only the log could tell" in words(result)
 
 
 async def test_a_hold_that_no_user_feels_is_a_difference(scene: Scene) -> None:

@@ -37,7 +37,7 @@ def sealed(
 
 def ledger(*live: tuple[int, int], **options: object) -> EventLedger:
     """With live messages of these counters, first and last."""
-    runs = b"".join(RUN.pack(LANE, MS, first, last) for first, last in live)
+    runs = b"".join(RUN.pack(LANE, MS, first, last, TALK) for first, last in live)
     period = Period(NOW - timedelta(days=1), NOW + timedelta(days=1))
     return EventLedger(period, runs, **options)  # type: ignore[arg-type]
 

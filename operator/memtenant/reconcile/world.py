@@ -26,6 +26,7 @@ from memtenant.rules.instance import Instance, Sighting
 from memtenant.rules.policy import PolicyFacts
 from memtenant.rules.record import RECORD_COMPONENT, RECORD_LABEL
 from memtenant.stores import Fence, Pace
+from memtenant.tenancy.erasure import TOMBSTONE_KEPT
 from memtenant.tenancy.identity import TenantId
 
 __all__ = [
@@ -65,7 +66,7 @@ class Timing:
     key_grace: timedelta = timedelta(minutes=5)
     shred_epoch: timedelta = timedelta(days=1)
     files_pause: timedelta = timedelta(minutes=5)
-    tombstone: timedelta = timedelta(days=2)
+    tombstone: timedelta = TOMBSTONE_KEPT
     expiry_pass: timedelta = timedelta(days=1)
 
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from memtenant.api.fields import Isolation
 from memtenant.api.policy import RetentionPolicySpec
 from memtenant.api.tenant import EncryptionMode, MemoryTenantSpec, MemoryTenantStatus
 from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.errors import InvalidResource, MemtenantError, ResourceNotFound
 from memtenant.reports.access_view import look_at_store
+from memtenant.reports.erasures import erased_persons, erased_tags, left_of_erased
 from memtenant.reports.evidence import (
     Evidence,
     Missing,
@@ -26,9 +28,10 @@ from memtenant.reports.evidence import (
     TenantEvents,
     TenantEvidence,
     TenantFacts,
+    moment,
 )
 from memtenant.reports.ledger import EventLedger
-from memtenant.reports.records import Expectation, TenantRecords, moment, whole
+from memtenant.reports.records import Expectation, TenantRecords, whole
 from memtenant.reports.samples import open_sample
 from memtenant.reports.sources import Declarations, Log, Sources, StoreLogin
 from memtenant.resources.port import Declared
@@ -199,6 +202,7 @@ async def _store(
         found.stores[name] = replace(looked, leftovers=leftovers)
         for done, (tenant, records) in enumerate(counted.items()):
             evidence = await _opened(looking, tenants[tenant], records)
+            evidence = await _without_erased(witness, looking, tenants[tenant], records, evidence)
             # A hold goes on although the tenant's labels were changed, while the policy has it.
             standing = _begun(looking.policy, looking.policy.still_holds(evidence.matters))
             matters = {**standing, **tenants[tenant].matters}
@@ -238,6 +242,7 @@ async def _read(
             Expectation(
                 _cut_offs(facts, looking.now),
                 sample=bool(await looking.sources.keyrings(tenant)),
+                erased=await _tags(witness, facts),
             ),
             looking.now,
         )
@@ -254,6 +259,27 @@ async def _read(
     async for page in witness.contents(wanted, lambda done: looking.progress(done, max(done, due))):
         counted[page.tenant].add(page)
     return counted, tuple(sorted(leftovers))
+
+
+async def _tags(witness: StoreWitness, facts: TenantFacts) -> Mapping[bytes, int]:
+    """Those of persons who were erased by now: where each has a data key, records bear none."""
+    if facts.spec.isolation is not Isolation.MINIMAL:
+        return {}
+    return erased_tags(await erased_persons(witness, facts.tenant))
+
+
+async def _without_erased(
+    witness: StoreWitness,
+    looking: _Looking,
+    facts: TenantFacts,
+    records: TenantRecords,
+    evidence: RecordEvidence,
+) -> RecordEvidence:
+    if not evidence.erasures:
+        return evidence
+    least = whole(records.limits.get("least_kek", "")) or 0
+    left = await left_of_erased(witness, facts, records.owners - {""}, least, looking.now)
+    return replace(evidence, erased_looked=left.looked, left=left.told, left_total=left.total)
 
 
 def _cut_offs(facts: TenantFacts, now: datetime) -> dict[str, int]:

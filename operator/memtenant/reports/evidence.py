@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from memtenant.api.fields import Isolation
 from memtenant.api.tenant import MemoryTenantSpec, MemoryTenantStatus
@@ -33,7 +33,16 @@ __all__ = [
     "TenantFacts",
     "ToldReport",
     "UserDrift",
+    "moment",
 ]
+
+
+def moment(milliseconds: int) -> datetime:
+    """A time of a header or event."""
+    try:
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +125,11 @@ class RecordEvidence:
     oldest: by class. undated: what tells no time. hits: values found in texts that could be read,
     by detector, of ``texts`` that were looked through, of ``readable``. kek_versions: how many data
     keys are under each version. marks: erased persons. erasures_known: of how many persons there is
-    a receipt, refused or not, or a request that waits; who was erased again counts again. examples:
-    where what is plain, undated or was found is: keys, those of a foreign name by a digest.
+    a receipt, refused or not, or a request that waits; who was erased again counts again.
+    erasures_open: of how many of them records may be there. erased_looked: persons whose erasure is
+    so late that their tombstones stand, and were looked at; left: what was there of them, in words.
+    examples: where what is plain, undated or was found is: keys, those of a foreign name by a
+    digest.
     """
 
     at: datetime
@@ -139,6 +151,10 @@ class RecordEvidence:
     erasures_known: int = 0
     erasures_slowest: tuple[Erasure, ...] = ()
     erasures_remaining: int = 0
+    erasures_open: int = 0
+    erased_looked: int = 0
+    left: tuple[str, ...] = ()
+    left_total: int = 0
     dropped: int = 0
     limits: Mapping[str, str] = field(default_factory=dict)
     matters: Mapping[str, str] = field(default_factory=dict)
@@ -151,7 +167,8 @@ class Coverage:
     """Records against events. ``covered`` of ``records`` have a sealed event, ``waiting`` one in
     the queue, ``before`` are older than the log; ``uncovered`` have none. ``vanished`` events tell
     a record that is not there and that no event and no expiry explains, ``explained`` ones that is
-    rightly gone. ``oldest`` is the oldest time at which a live record was told."""
+    rightly gone. ``oldest`` is the oldest time at which a live record was told; ``places`` are some
+    where a record has no event."""
 
     records: int
     covered: int
@@ -161,6 +178,7 @@ class Coverage:
     explained: int
     vanished: int
     oldest: datetime | None = None
+    places: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +219,8 @@ class TenantEvents:
     were overridden. specs: the latest generation that was seen of each object, by name and
     uid, by the operator's word; unnamed: how many of these changes name no person.
     erasures_asked: persons whom agents asked to forget, in all of the log that is kept.
+    forgotten_alive: persons whom agents asked to forget, and of whom records live that were told
+    before that; forgotten_records: how many, and forgotten_places where the first ones are.
     reports: of the policy, in all of the log that is kept; only the installation's has them.
     """
 
@@ -220,6 +240,9 @@ class TenantEvents:
     specs: Mapping[tuple[str, str], int] = field(default_factory=dict)
     unnamed: int = 0
     erasures_asked: int = 0
+    forgotten_alive: int = 0
+    forgotten_records: int = 0
+    forgotten_places: tuple[str, ...] = ()
     reports: tuple[ToldReport, ...] = ()
     coverage: Coverage | Missing = Missing("coverage", "the tenant's records were not read")
 

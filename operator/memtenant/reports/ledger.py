@@ -20,8 +20,15 @@ from memtenant.audit import OPERATOR, Entry, Event, Operation, Outcome, parse_se
 from memtenant.audit.leaf import Verdict
 from memtenant.clock import rfc3339
 from memtenant.errors import AuditEventMalformed
-from memtenant.reports.evidence import Coverage, Missing, Period, TenantEvents, ToldReport
-from memtenant.reports.records import RUN, moment
+from memtenant.reports.evidence import (
+    Coverage,
+    Missing,
+    Period,
+    TenantEvents,
+    ToldReport,
+    moment,
+)
+from memtenant.reports.records import RUN, place_of
 from memtenant.rules.systemusers import SystemRole
 
 __all__ = ["EventLedger"]
@@ -47,6 +54,16 @@ class _Gone:
     subject: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Counters of a writer whose records live, in one place."""
+
+    first: int
+    last: int
+    time: int
+    place: bytes
+
+
 @dataclass(slots=True)
 class EventLedger:
     """One tenant's. ``runs`` are the live records as `TenantRecords` tells them; None where they
@@ -61,12 +78,15 @@ class EventLedger:
     held_since: datetime | None = None
     asked_before: int = 0
     policy: str = ""
-    _live: dict[bytes, list[tuple[int, int, int]]] = field(default_factory=dict)
+    _live: dict[bytes, list[_Run]] = field(default_factory=dict)
     _ranges: dict[bytes, _Runs] = field(default_factory=dict)
     _sealed: dict[bytes, _Runs] = field(default_factory=lambda: defaultdict(list))
     _queued: dict[bytes, _Runs] = field(default_factory=lambda: defaultdict(list))
     _gone: dict[bytes, list[_Gone]] = field(default_factory=lambda: defaultdict(list))
     _forgotten: set[bytes] = field(default_factory=set)
+    _alive: Counter[bytes] = field(default_factory=Counter)
+    _owed: dict[bytes, int] = field(default_factory=dict)
+    _where: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
     _asked: set[bytes] = field(default_factory=set)
     _subjects: set[bytes] = field(default_factory=set)
     _by_operation: Counter[str] = field(default_factory=Counter)
@@ -89,12 +109,15 @@ class EventLedger:
     _explained: int = 0
 
     def __post_init__(self) -> None:
-        found: dict[bytes, list[tuple[int, int, int]]] = defaultdict(list)
-        for writer, time, first, last in RUN.iter_unpack(self.runs or b""):
-            found[writer].append((first, last, time))
-        self._live = {writer: sorted(runs) for writer, runs in found.items()}
+        found: dict[bytes, list[_Run]] = defaultdict(list)
+        for writer, time, first, last, place in RUN.iter_unpack(self.runs or b""):
+            found[writer].append(_Run(first, last, time, place))
+        self._live = {
+            writer: sorted(runs, key=lambda one: (one.first, one.last))
+            for writer, runs in found.items()
+        }
         self._ranges = {
-            writer: _merged((first, last) for first, last, _ in runs)
+            writer: _merged((one.first, one.last) for one in runs)
             for writer, runs in self._live.items()
         }
 
@@ -138,10 +161,12 @@ class EventLedger:
         if entry.outcome is Outcome.DONE:
             for first, last in _told(event):
                 _extend(self._queued[event.writer], first, last)
+                self._note_alive(event, first, last)
             self._removed(entry, event)
 
     def result(self) -> TenantEvents:
         """What all of it comes to."""
+        owed = {subject: many for subject, many in self._owed.items() if many}
         return TenantEvents(
             by_operation=dict(self._by_operation),
             by_agent=dict(self._by_agent),
@@ -159,6 +184,11 @@ class EventLedger:
             specs=dict(self._specs),
             unnamed=self._unnamed,
             erasures_asked=len(self._asked),
+            forgotten_alive=len(owed),
+            forgotten_records=sum(owed.values()),
+            forgotten_places=tuple(
+                self._place(*self._where[one]) for one in sorted(owed)[:_EXAMPLES]
+            ),
             reports=tuple(self._reports),
             coverage=Missing("coverage", "the tenant's records were not read")
             if self.runs is None
@@ -186,7 +216,7 @@ class EventLedger:
     def _sealed_run(self, entry: Entry, event: Event) -> None:
         live = self._ranges.get(event.writer, [])
         for first, last in _told(event):
-            absent = list(_without([(first, last)], live))
+            absent = self._note_alive(event, first, last)
             if live:
                 _extend(self._sealed[event.writer], first, last)
                 if absent != [(first, last)]:
@@ -201,6 +231,21 @@ class EventLedger:
                 self._gone[event.place].append(
                     _Gone(a + offset, b + offset, entry.time, event.subject)
                 )
+
+    def _note_alive(self, event: Event, first: int, last: int) -> _Runs:
+        """Count whose records live, of those that an event tells; which are absent."""
+        live = self._ranges.get(event.writer, [])
+        absent = list(_without([(first, last)], live))
+        many = last - first + 1 - sum(b - a + 1 for a, b in absent)
+        if many and event.subject != _NOBODY:
+            self._alive[event.subject] += many
+            at = next(iter(_without([(first, last)], absent)))[0]
+            self._where[event.subject] = (event.writer, at)
+        return absent
+
+    def _place(self, writer: bytes, counter: int) -> str:
+        runs = self._live.get(writer, [])
+        return next((place_of(one.place) for one in runs if one.first <= counter <= one.last), "")
 
     def _told(self, entry: Entry, event: Event) -> None:
         """What the operator did."""
@@ -230,6 +275,7 @@ class EventLedger:
                 )
                 self._gone.clear()
                 self._asked.clear()  # the receipts went with all else
+                self._owed.clear()
             case _:
                 pass
 
@@ -254,6 +300,8 @@ class EventLedger:
             self._forgotten.add(event.subject)
             if entry.time < self.asked_before:
                 self._asked.add(event.subject)
+                # What is told from here on is of who came back.
+                self._owed[event.subject] = self._alive[event.subject]
         if event.operation not in _REMOVALS:
             return
         when = moment(entry.time)
@@ -287,23 +335,26 @@ class EventLedger:
 
     def _coverage(self) -> Coverage:
         records = covered = waiting = before = 0
+        places: dict[str, None] = {}
         for writer, runs in self._live.items():
             sealed = _merged(self._sealed.get(writer, []))
             queued = _merged(self._queued.get(writer, []))
-            for first, last, time in runs:
-                many = last - first + 1
+            for one in runs:
+                many = one.last - one.first + 1
                 records += many
-                open_ = list(_without([(first, last)], sealed))
+                open_ = list(_without([(one.first, one.last)], sealed))
                 missing = sum(b - a + 1 for a, b in open_)
                 covered += many - missing
                 left = sum(b - a + 1 for a, b in _without(open_, queued))
                 waiting += missing - left
-                if self._first and time < self._first:
+                if self._first and one.time < self._first:
                     before += left
+                elif left and len(places) < _EXAMPLES:
+                    places[place_of(one.place)] = None
         vanished, explained = 0, self._explained
-        for one in (one for gone in self._gone.values() for one in gone):
-            many = one.last - one.first + 1
-            if one.subject in self._forgotten:
+        for gone in (one for several in self._gone.values() for one in several):
+            many = gone.last - gone.first + 1
+            if gone.subject in self._forgotten:
                 explained += many
             else:
                 vanished += many
@@ -316,6 +367,7 @@ class EventLedger:
             explained=explained,
             vanished=vanished,
             oldest=moment(self._oldest) if self._oldest else None,
+            places=tuple(places),
         )
 
 

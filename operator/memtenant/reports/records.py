@@ -6,6 +6,7 @@ runs of counters of a writer.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -13,27 +14,28 @@ import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from memtenant.crypto.datakey import kek_version
-from memtenant.crypto.erasure import ErasureRequest
 from memtenant.crypto.header import peek_header
-from memtenant.errors import MemtenantError, RecordMalformed
+from memtenant.errors import RecordMalformed
 from memtenant.masking.masker import Plan
 from memtenant.memory.codec import unpack
-from memtenant.reports.evidence import Erasure, RecordEvidence
+from memtenant.reports.erasures import ErasureTally
+from memtenant.reports.evidence import RecordEvidence, moment
 from memtenant.reports.samples import Sample
 from memtenant.rules.policy import matters_from
 from memtenant.stores.survey import Held
-from memtenant.tenancy.erasure import ErasurePhase, ErasureReceipt
 from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.keys import owner_of
 from memtenant.tenancy.masking import Detector, MaskingAction
 
-__all__ = ["RUN", "Expectation", "TenantRecords", "moment", "whole"]
+__all__ = ["RUN", "Expectation", "TenantRecords", "place_of", "whole"]
 
-RUN: Final = struct.Struct(">8sQII")
-"""A run of counters of one writer: writer, time of the earliest in milliseconds, first, last."""
+RUN: Final = struct.Struct(">8sQII16s")
+"""A run of counters of one writer: writer, time of the earliest in milliseconds, first, last, and
+the alias of the conversation or context (`place_of`)."""
 
 _MAGIC, _FORMATS = 0xFA, {0x10: False, 0x11: True}
 _LEAST: Final = {False: 46, True: 58}
@@ -46,7 +48,6 @@ _OURS: Final = re.compile(
     rb"r:(?:_|[a-z0-9-]{1,40}_):[A-Za-z0-9_-]{22}:[lhsg]|r:c:[A-Za-z0-9_-]{22}(?::v|:log)?"
 )
 _EXAMPLES: Final = 5
-_MOST_ERASURES: Final = 50
 _MOST_TEXTS: Final = 10_000
 _TEXT_BYTES: Final = 64 * 1024
 _CONTENT, _DERIVED = "content", "derived"
@@ -56,18 +57,12 @@ EVERYTHING: Final = Plan(dict.fromkeys(Detector, MaskingAction.MASK))
 @dataclass(frozen=True, slots=True)
 class Expectation:
     """What of a tenant counts as expired (milliseconds since 1970, by class; none where it is
-    held), and whether records are picked to be opened."""
+    held), and whether records are picked to be opened. ``erased``: by the tag of an erased person,
+    the time up to which no record may bear it."""
 
     cut_offs: Mapping[str, int] = field(default_factory=dict)
     sample: bool = False
-
-
-def moment(milliseconds: int) -> datetime:
-    """A time of a header or event."""
-    try:
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
-    except OverflowError:
-        return datetime.max.replace(tzinfo=UTC)
+    erased: Mapping[bytes, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -81,6 +76,7 @@ class TenantRecords:
     live: int = 0
     sample: Sample = field(default_factory=Sample)
     limits: dict[str, str] = field(default_factory=dict)
+    owners: set[str] = field(default_factory=set)
     _records: int = 0
     _encrypted: int = 0
     _authenticated: int = 0
@@ -92,17 +88,18 @@ class TenantRecords:
     _memory: int = 0
     _conversations: int = 0
     _marks: int = 0
-    _erasures: int = 0
-    _persons: Counter[tuple[str, str]] = field(default_factory=Counter)
-    _remaining: int = 0
+    _erasures: ErasureTally = field(init=False)
+    _tagged: int = 0
     _dropped: int = 0
-    _slowest: list[Erasure] = field(default_factory=list)
     _matters: Mapping[str, str] = field(default_factory=dict)
     _oldest: dict[str, int] = field(default_factory=dict)
     _expired: Counter[str] = field(default_factory=Counter)
     _hits: Counter[str] = field(default_factory=Counter)
     _versions: Counter[int] = field(default_factory=Counter)
     _examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._erasures = ErasureTally(self.now)
 
     def add(self, page: Held) -> None:
         """Count one page."""
@@ -140,7 +137,8 @@ class TenantRecords:
             case [b"u"] if page.kind == "hash":
                 self._dropped = whole(dict(page.entries).get(b"dropped", b"0")) or 0
             case [b"e"] if page.kind == "list":
-                self._requests(page)
+                for _, entry in page.entries:
+                    self._erasures.request(entry)
             case [b"x"] if page.kind == "zset":
                 pass
             case _:
@@ -164,10 +162,11 @@ class TenantRecords:
             conversations=self._conversations,
             kek_versions=dict(self._versions),
             marks=self._marks,
-            erasures=self._erasures,
-            erasures_known=sum(max(many, 1) for many in self._persons.values()),
-            erasures_slowest=tuple(self._slowest),
-            erasures_remaining=self._remaining,
+            erasures=self._erasures.total,
+            erasures_known=self._erasures.known,
+            erasures_slowest=tuple(self._erasures.slowest),
+            erasures_remaining=self._erasures.remaining + self._tagged,
+            erasures_open=self._erasures.open,
             dropped=self._dropped,
             limits=self.limits,
             matters=self._matters,
@@ -177,6 +176,7 @@ class TenantRecords:
     # --- content ---------------------------------------------------------------------------
 
     def _list(self, page: Held, record_class: str, *, told: bool) -> None:
+        place = _alias_bytes(page.part)
         run: tuple[bytes, int, int, int] | None = None
         for _, entry in page.entries:
             dated = self._dated(page, entry, record_class)
@@ -193,12 +193,13 @@ class TenantRecords:
                 run = (writer, min(run[1], time), run[2], counter)
                 continue
             if run is not None:
-                self.runs += RUN.pack(*run)
+                self.runs += RUN.pack(*run, place)
             run = (writer, time, counter, counter)
         if run is not None:
-            self.runs += RUN.pack(*run)
+            self.runs += RUN.pack(*run, place)
 
     def _context(self, page: Held) -> None:
+        place = _alias_bytes(page.part)
         for name, entry in page.entries:
             dated = self._dated(page, entry, _CONTENT)
             if dated is None:
@@ -207,7 +208,7 @@ class TenantRecords:
             if self._record(page, record, f"context:{name.decode('utf-8', 'replace')}"):
                 self.live += 1
                 counter = int.from_bytes(record[26:30], "big")
-                self.runs += RUN.pack(record[18:26], time, counter, counter)
+                self.runs += RUN.pack(record[18:26], time, counter, counter, place)
 
     def _versions_of(self, page: Held) -> None:
         for name, value in page.entries:
@@ -250,6 +251,9 @@ class TenantRecords:
             if len(entry) > header.length:
                 self._around(page, entry[header.length :])
             return None
+        if header.subject_tag and header.time <= self.expected.erased.get(header.subject_tag, -1):
+            self._tagged += 1
+            self._tell("erased", page)
         oldest = self._oldest.get(record_class)
         if oldest is None or header.time < oldest:
             self._oldest[record_class] = header.time
@@ -314,6 +318,7 @@ class TenantRecords:
     # --- what is beside it -----------------------------------------------------------------
 
     def _data_key(self, alias: str, page: Held) -> None:
+        self.owners.add(owner_of(alias))
         fields = dict(page.entries)
         if b"erased" in fields:
             self._marks += 1
@@ -328,6 +333,7 @@ class TenantRecords:
             self.sample.data_keys[alias] = stored
 
     def _index(self, alias: str, page: Held) -> None:
+        self.owners.add(owner_of(alias))
         if self.expected.sample:
             for _, entry in page.entries:
                 self.sample.owners.setdefault(entry, alias)
@@ -341,40 +347,7 @@ class TenantRecords:
             self._matters = matters_from(_texts(page).get("matters", ""))
         elif name == b"erasures":
             for _, document in page.entries:
-                self._receipt(document)
-
-    def _receipt(self, document: bytes) -> None:
-        try:
-            receipt = ErasureReceipt.from_json(document)
-        except MemtenantError:
-            self._slow(Erasure("", "cannot be read", moment(0), None))
-            return
-        refused = receipt.phase is ErasurePhase.REFUSED
-        self._persons[receipt.subject, receipt.tag] += not refused
-        if refused:
-            return
-        self._erasures += 1
-        self._remaining += receipt.remaining or 0
-        ended = receipt.purged_at if receipt.settled else None
-        self._slow(Erasure(receipt.id, receipt.phase.value, receipt.requested_at, ended))
-
-    def _requests(self, page: Held) -> None:
-        """Requests that the operator has not looked at yet."""
-        for _, entry in page.entries:
-            try:
-                request = ErasureRequest.parse(entry)
-            except RecordMalformed:
-                self._slow(Erasure("", "cannot be read", moment(0), None))
-                continue
-            self._erasures += 1
-            self._persons[request.subject, request.tag.hex()] += 1
-            self._slow(Erasure(request.id.hex(), "waiting", moment(request.time), None))
-
-    def _slow(self, erasure: Erasure) -> None:
-        self._slowest.append(erasure)
-        if len(self._slowest) > _MOST_ERASURES:
-            self._slowest.sort(key=lambda one: one.lasted(self.now), reverse=True)
-            del self._slowest[_MOST_ERASURES:]
+                self._erasures.receipt(document)
 
     def _tell(self, what: str, page: Held | bytes) -> None:
         shown = self._examples.setdefault(what, [])
@@ -382,6 +355,15 @@ class TenantRecords:
             named = shown_key(self.tenant, page if isinstance(page, bytes) else page.part)
             if named not in shown:
                 shown.append(named)
+
+
+def place_of(run: bytes) -> str:
+    """Where the records of a run are, as a report shows it."""
+    return f"r:…:{base64.urlsafe_b64encode(run).decode().rstrip('=')}"
+
+
+def _alias_bytes(part: bytes) -> bytes:
+    return base64.urlsafe_b64decode(part.split(b":")[2] + b"==")
 
 
 def _is_header(value: bytes) -> bool:

@@ -6,22 +6,23 @@ rest on the word of who administers it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from redis.exceptions import ResponseError
 
 from memtenant.errors import MemtenantError, StoreUnavailable
 from memtenant.stores.cluster import ClusterKeyspace, find_cluster
-from memtenant.stores.connection import Address, NodeClient, Reply, StoreSettings
+from memtenant.stores.connection import Address, Command, NodeClient, Reply, StoreSettings
 from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.nodes import info_of
 from memtenant.stores.pace import Pace
 from memtenant.stores.refusals import translated
 from memtenant.stores.survey import Held, queued, survey
+from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
-__all__ = ["NodeView", "StoreWitness"]
+__all__ = ["NodeView", "StoreWitness", "SubjectView"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,16 @@ class NodeView:
     commands: frozenset[str] = field(repr=False)
     categories: Mapping[str, frozenset[str]] = field(repr=False)
     users: Mapping[str, Mapping[object, object]] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectView:
+    """A person's own keys: the wrapped data key and the tombstone, None where there is none, and
+    how many places the index names."""
+
+    data_key: bytes | None = field(repr=False)
+    mark: bytes | None
+    indexed: int
 
 
 class StoreWitness:
@@ -126,6 +137,22 @@ class StoreWitness:
         texts = [_text(one) for one in reply] if isinstance(reply, list) else []
         return dict(zip(texts[::2], texts[1::2], strict=True))
 
+    async def subjects(self, tenant: TenantId, aliases: Sequence[str]) -> list[SubjectView]:
+        """What there is of persons, each by the alias in its keys' names."""
+        node = await self._keys()
+        commands: list[Command] = []
+        for one in aliases:
+            commands.append(("HMGET", keys.dek(tenant, one), "dek", "erased"))
+            commands.append(("LLEN", keys.subject_index(tenant, one)))
+        replies = await node.run(commands)
+        for reply in replies:
+            if isinstance(reply, ResponseError) and not str(reply).startswith("WRONGTYPE"):
+                raise translated(reply, str(node.address))
+        return [
+            SubjectView(*_octets(fields), indexed if isinstance(indexed, int) else 0)
+            for fields, indexed in zip(replies[::2], replies[1::2], strict=True)
+        ]
+
     async def count_keys(self) -> int:
         """How many keys the store has, of tenants and others."""
         total = 0
@@ -190,6 +217,14 @@ def _replicas(replication: Mapping[str, str]) -> list[Address]:
         if fields.get("ip") and fields.get("port", "").isdecimal():
             found.append(Address(fields["ip"], int(fields["port"])))
     return found
+
+
+def _octets(reply: Reply) -> tuple[bytes | None, bytes | None]:
+    data_key, mark = reply if isinstance(reply, list) else (None, None)
+    return (
+        data_key if isinstance(data_key, bytes) else None,
+        mark if isinstance(mark, bytes) else None,
+    )
 
 
 def _required(node: NodeClient, reply: Reply) -> list[str]:

@@ -7,17 +7,21 @@ not know. No id of a person is in it: the subject is the alias of its keys.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from memtenant.clock import rfc3339
 from memtenant.errors import RecordMalformed
 from memtenant.tenancy.document import DocumentInvalid, Fields, canonical_json, read_json
 
-__all__ = ["MAX_RECEIPTS", "ErasurePhase", "ErasureReceipt"]
+__all__ = ["MAX_RECEIPTS", "TOMBSTONE_KEPT", "ErasurePhase", "ErasureReceipt"]
 
 MAX_RECEIPTS = 1000
 """Of one tenant; the oldest that are finished go first."""
+
+TOMBSTONE_KEPT = timedelta(days=2)
+"""After PURGED a person stays shut out so long: longer than the keys live under which an agent
+could put the person's data key back."""
 
 _FORMAT = 1
 _MAX_BYTES = 8 * 1024

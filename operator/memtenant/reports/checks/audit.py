@@ -101,7 +101,8 @@ def audit_covers(evidence: Evidence, _parameters: Parameters) -> Judgement:
         records += found.records
         covered += found.covered + found.waiting
         if found.uncovered:
-            judge.fail(name, f"records without an event: {found.uncovered}/{found.records}")
+            where = f" ({', '.join(found.places)})" if found.places else ""
+            judge.fail(name, f"records without an event: {found.uncovered}/{found.records}{where}")
         if found.vanished:
             judge.fail(
                 name,

@@ -6,7 +6,13 @@ from datetime import timedelta
 
 from memtenant.clock import rfc3339
 from memtenant.reports.checks.judging import Judge, Judgement
-from memtenant.reports.evidence import Coverage, Evidence, Missing
+from memtenant.reports.evidence import (
+    Coverage,
+    Evidence,
+    Missing,
+    RecordEvidence,
+    TenantEvidence,
+)
 from memtenant.rules.controls import Parameters
 from memtenant.rules.expiry import step
 from memtenant.tenancy.erasure import MAX_RECEIPTS
@@ -111,36 +117,64 @@ def nothing_deleted_under_hold(evidence: Evidence, _parameters: Parameters) -> J
 
 
 def erasures_completed(evidence: Evidence, parameters: Parameters) -> Judgement:
-    """Every receipt came to its end in time, and its last pass found nothing; whom the log tells
-    that an agent asked to forget has one."""
+    """Every receipt came to its end in time and is true: of whom it tells there is no data key, no
+    index and no record. Whom the log tells that an agent asked to forget has one."""
     judge = Judge(evidence)
-    asked, within = 0, parameters.needed_period("within")
+    asked, looked, within = 0, 0, parameters.needed_period("within")
     for facts, records in judge.tenants(lambda one: one.records):
+        name = str(facts.tenant)
         asked += records.erasures
+        looked += records.erased_looked
         for one in records.erasures_slowest:
             if within.after(one.asked) < (one.ended or evidence.now):
                 judge.fail(
-                    str(facts.tenant),
+                    name,
                     f"erasure {one.id} of {rfc3339(one.asked)} is {one.phase}: not within {within}",
                 )
         if records.erasures_remaining:
+            where = ", ".join(records.examples.get("erased", ()))
             judge.fail(
-                str(facts.tenant),
-                f"records of erased persons that were left: {records.erasures_remaining}",
+                name,
+                f"records of erased persons that were left: {records.erasures_remaining}"
+                + (f" ({where})" if where else ""),
             )
+        for words in records.left:
+            judge.fail(name, words)
+        if records.left_total > len(records.left):
+            judge.fail(name, f"and {records.left_total - len(records.left)} more of erased persons")
     for tenant in evidence.tenants:
-        if isinstance(tenant.records, Missing):
-            continue  # told above
-        if isinstance(tenant.events, Missing):
-            if tenant.records.limits.get("audit") == "1":
-                judge.missing(tenant.name, tenant.events)
-            continue
-        lost = tenant.events.erasures_asked - tenant.records.erasures_known
-        # The oldest receipts make room for new ones.
-        if lost > 0 and tenant.records.erasures_known < MAX_RECEIPTS:
-            judge.fail(
-                tenant.name,
-                "persons whom the log tells that an agent asked to forget, and of whom there is "
-                f"neither a request nor a receipt: {lost}",
-            )
-    return judge.judgement(f"{asked} receipts of erasures")
+        if not isinstance(tenant.records, Missing):
+            _forgotten(judge, tenant, tenant.records)
+    return judge.judgement(f"{asked} receipts, {looked} persons behind them looked for")
+
+
+def _forgotten(judge: Judge, tenant: TenantEvidence, records: RecordEvidence) -> None:
+    """What the sealed log knows of it, and the store cannot take back."""
+    audited = records.limits.get("audit") == "1"
+    if isinstance(tenant.events, Missing):
+        if audited:
+            judge.missing(tenant.name, tenant.events)
+        return
+    if records.erasures and not audited:
+        judge.skip(
+            tenant.name,
+            "it is not audited: whether records of who was erased are there again, only the log "
+            "could tell",
+        )
+    lost = tenant.events.erasures_asked - records.erasures_known
+    # The oldest receipts make room for new ones.
+    if lost > 0 and records.erasures_known < MAX_RECEIPTS:
+        judge.fail(
+            tenant.name,
+            "persons whom the log tells that an agent asked to forget, and of whom there is "
+            f"neither a request nor a receipt: {lost}",
+        )
+    back = tenant.events.forgotten_alive
+    if back > records.erasures_open:
+        where = ", ".join(tenant.events.forgotten_places)
+        judge.fail(
+            tenant.name,
+            f"persons of whom records are there that were told before they were forgotten: {back}, "
+            f"and {records.erasures_open} erasures are under way or refused "
+            f"({tenant.events.forgotten_records} records, as in {where})",
+        )
