@@ -22,6 +22,14 @@ from memtenant.crypto.header import peek_header
 from memtenant.errors import RecordMalformed
 from memtenant.masking.masker import Plan
 from memtenant.memory.codec import unpack
+from memtenant.reports.bookkeeping import (
+    chosen_name,
+    is_counter,
+    is_listed,
+    is_member,
+    is_of_subject,
+    is_subject,
+)
 from memtenant.reports.erasures import ErasureTally
 from memtenant.reports.evidence import RecordEvidence, moment
 from memtenant.reports.samples import Sample
@@ -43,10 +51,12 @@ _HEAD_FIELD: Final = re.compile(rb"state|writers|m[0-8]|meta|tag|lease|saved")
 _FIELD: Final = re.compile(rb"[\w-]{1,64}")
 _AGENT: Final = re.compile(rb"[a-z0-9-]{1,40}")
 _LONGEST_NUMBER: Final = 18
+_DIGITS, _LEAST_DIGITS = tuple(bytes((digit,)) for digit in b"0123456789"), 3
 _ID, _NAMESPACE, _PLACE, _COUNT = 16, 8, 10, 3
 _OURS: Final = re.compile(
     rb"r:(?:_|[a-z0-9-]{1,40}_):[A-Za-z0-9_-]{22}:[lhsg]|r:c:[A-Za-z0-9_-]{22}(?::v|:log)?"
 )
+_ONCE: Final = frozenset((b"e", b"u", b"x"))
 _EXAMPLES: Final = 5
 _MOST_TEXTS: Final = 10_000
 _TEXT_BYTES: Final = 64 * 1024
@@ -115,8 +125,7 @@ class TenantRecords:
                 self._versions_of(page)
             case [b"r", b"c", _, b"log"] if page.kind == "list":
                 for _, entry in page.entries:
-                    if not _is_change(entry):
-                        self._around(page, entry)
+                    self._change(page, entry)
             case [b"r", scope, _, b"l"] if page.kind == "list" and scope != b"c":
                 self._conversations += bool(page.size)
                 self._list(page, _CONTENT, told=True)
@@ -128,19 +137,21 @@ class TenantRecords:
                 self._checkpoints(page)
             case [b"r", *_]:
                 self._foreign(page)
-            case [b"k", alias] if page.kind == "hash":
+            case [b"k", alias] if page.kind == "hash" and is_subject(alias):
                 self._data_key(alias.decode("utf-8", "replace"), page)
-            case [b"i", alias] if page.kind == "list":
+            case [b"i", alias] if page.kind == "list" and is_subject(alias):
                 self._index(alias.decode("utf-8", "replace"), page)
             case [b"o", name]:
                 self._state(name, page)
             case [b"u"] if page.kind == "hash":
-                self._dropped = whole(dict(page.entries).get(b"dropped", b"0")) or 0
+                self._counters(page)
             case [b"e"] if page.kind == "list":
                 for _, entry in page.entries:
                     self._erasures.request(entry)
             case [b"x"] if page.kind == "zset":
-                pass
+                for _, entry in page.entries:
+                    if not is_member(entry):
+                        self._around(page, entry)
             case _:
                 self._foreign(page)
 
@@ -201,6 +212,7 @@ class TenantRecords:
     def _context(self, page: Held) -> None:
         place = _alias_bytes(page.part)
         for name, entry in page.entries:
+            self._name(page.part, name)
             dated = self._dated(page, entry, _CONTENT)
             if dated is None:
                 continue
@@ -214,6 +226,15 @@ class TenantRecords:
         for name, value in page.entries:
             if not _is_header(value) or not (name == b"#" or _FIELD.fullmatch(name)):
                 self._around(page, name + b" " + value)
+            else:
+                self._name(page.part, name)
+
+    def _change(self, page: Held, entry: bytes) -> None:
+        name = _changed(entry)
+        if name is None:
+            self._around(page, entry)
+        else:
+            self._name(page.part, name)
 
     def _head(self, page: Held) -> None:
         for name, value in page.entries:
@@ -283,6 +304,7 @@ class TenantRecords:
         self._undated += bool(page.size)
         if page.size:
             self._tell("undated", page)
+            self._search(page.part, page.part.decode("utf-8", "replace"))
         for name, value in page.entries:
             self._around(page, name + b" " + value if name else value)
 
@@ -307,7 +329,15 @@ class TenantRecords:
         """Look for what should not be there in a text that can be read. One that is too long to
         be looked through to its end counts as none that was."""
         self._texts += len(clear) <= _TEXT_BYTES
-        for one in EVERYTHING.found(_words(clear[:_TEXT_BYTES].decode("utf-8", "replace"))):
+        self._search(part, _words(clear[:_TEXT_BYTES].decode("utf-8", "replace")))
+
+    def _name(self, part: bytes, name: bytes) -> None:
+        """Of a context's value, as agents chose it: what detectors find in a name has digits."""
+        if sum(name.count(one) for one in _DIGITS) >= _LEAST_DIGITS:
+            self._search(part, name.decode("utf-8", "replace").replace("_", " "))
+
+    def _search(self, part: bytes, text: str) -> None:
+        for one in EVERYTHING.found(text):
             self._hits[one.detector.value] += 1
             self._tell(one.detector.value, part)
 
@@ -320,6 +350,9 @@ class TenantRecords:
     def _data_key(self, alias: str, page: Held) -> None:
         self.owners.add(owner_of(alias))
         fields = dict(page.entries)
+        for name, value in page.entries:
+            if not is_of_subject(name, value):
+                self._around(page, name + b" " + value)
         if b"erased" in fields:
             self._marks += 1
         stored = fields.get(b"dek")
@@ -334,9 +367,20 @@ class TenantRecords:
 
     def _index(self, alias: str, page: Held) -> None:
         self.owners.add(owner_of(alias))
-        if self.expected.sample:
-            for _, entry in page.entries:
+        for _, entry in page.entries:
+            if not is_listed(entry):
+                self._around(page, entry)
+            elif name := chosen_name(entry):
+                self._name(page.part, name)
+            if self.expected.sample:
                 self.sample.owners.setdefault(entry, alias)
+
+    def _counters(self, page: Held) -> None:
+        for name, value in page.entries:
+            if name == b"dropped":
+                self._dropped = whole(value) or 0
+            if not is_counter(name, value):
+                self._around(page, name + b" " + value)
 
     def _state(self, name: bytes, page: Held) -> None:
         if page.kind != "hash":
@@ -373,17 +417,19 @@ def _is_header(value: bytes) -> bool:
         return False
 
 
-def _is_change(entry: bytes) -> bool:
-    """Whether it tells a change of a shared context, as the Function does: header, mark (16),
-    operation, length of the agent's name, that name, the field's."""
+def _changed(entry: bytes) -> bytes | None:
+    """Whose value a change of a shared context is about, as the Function tells it: header, mark
+    (16), operation, length of the agent's name, that name, the field's. None for what is no
+    change."""
     try:
         change = entry[peek_header(entry).length + 16 :]
     except RecordMalformed:
-        return False
+        return None
     if len(change) < 2 or change[:1] not in (b"S", b"D"):
-        return False
+        return None
     end = 2 + change[1]
-    return bool(_AGENT.fullmatch(change[2:end]) and _FIELD.fullmatch(change[end:]))
+    name = change[end:]
+    return name if _AGENT.fullmatch(change[2:end]) and _FIELD.fullmatch(name) else None
 
 
 def _is_link(name: bytes, value: bytes) -> bool:
@@ -398,7 +444,9 @@ def shown_key(tenant: TenantId, part: bytes) -> str:
     """A key as a report may show it: memtenant's own names hold nothing personal; those that
     somebody else chose may, and are told by a digest."""
     whole = f"mt:{{{tenant}}}:{part.decode('utf-8', 'backslashreplace')}"
-    if _OURS.fullmatch(part):
+    if _OURS.fullmatch(part) or part in _ONCE:
+        return whole
+    if part[:2] in (b"i:", b"k:") and is_subject(part[2:]):
         return whole
     digest = hashlib.sha256(whole.encode()).hexdigest()[:16]
     return f"a key of mt:{{{tenant}}}:{part.decode('utf-8', 'replace')[:1]}… (sha256 {digest})"
