@@ -101,6 +101,11 @@ class FaultyApi:
 
         self._loop.call_soon_threadsafe(cut)
 
+    def heal(self) -> None:
+        """Refuse no more, and let every lost watch open again."""
+        self._faults.clear()
+        self.expire_watch()
+
     def hide(self, plural: str, times: int) -> None:
         """Leave it out of the next `times` answers of discovery, as just after a restart."""
         self._hidden[plural] = times

@@ -1,6 +1,7 @@
-"""The operator as real processes that a test kills, freezes and thaws; a kubelet starts them again.
+"""The operator and the sealer as real processes that a test kills, freezes and thaws; a kubelet
+starts them again.
 
-replica = Replica("a", kubeconfig, home, folder)
+replica = Replica(identity="a", kubeconfig=kubeconfig, home=home, folder=folder)
 replica.start()
 replica.kill()         # it is started again, as a container that crashed
 replica.stop()         # SIGTERM; it stays down
@@ -11,11 +12,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support import processes
+
+MEMTENANT = (str(Path(sys.executable).parent / "memtenant"),)
+"""How it is started."""
 
 QUICK: Mapping[str, str] = {
     "lease_duration": "3",
@@ -30,15 +34,15 @@ QUICK: Mapping[str, str] = {
 defaults."""
 
 
-@dataclass
-class Replica:
-    """One replica, as a process of its own. ``exits`` are the codes with which it ended so far."""
+@dataclass(kw_only=True)
+class Kept:
+    """A process that is started again whenever it ends. ``program`` is memtenant as it is started;
+    ``exits`` are the codes with which it ended so far."""
 
     identity: str
     kubeconfig: Path
-    home: str
     folder: Path
-    settings: Mapping[str, str] = field(default_factory=dict)
+    program: Sequence[str] = MEMTENANT
     exits: list[int] = field(default_factory=list)
     argv: list[list[str]] = field(default_factory=list)
     _process: "subprocess.Popen[bytes] | None" = None
@@ -49,7 +53,7 @@ class Replica:
     @property
     def log(self) -> Path:
         """What all its processes wrote."""
-        return self.folder / f"operator-{self.identity}.log"
+        return self.folder / f"{self.identity}.log"
 
     @property
     def pid(self) -> int:
@@ -94,26 +98,20 @@ class Replica:
             self._watcher.join(10)
         return code
 
+    def _arguments(self) -> list[str]:
+        raise NotImplementedError
+
+    def _environment(self) -> dict[str, str]:
+        return {}
+
     def _spawn(self) -> None:
-        settings = {
-            "home_namespace": self.home,
-            "identity": self.identity,
-            "kubeconfig": str(self.kubeconfig),
-            "secret_access": "Cluster",
-            "health_host": "127.0.0.1",
-            "health_port": "0",
-            "log_format": "json",
-            **QUICK,
-            **self.settings,
-        }
         inherited = {
             name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ
         }
-        env = {f"MEMTENANT_{name.upper()}": value for name, value in settings.items()}
         self._process = processes.spawn(
-            [str(Path(sys.executable).parent / "memtenant"), "controller"],
+            [*self.program, *self._arguments()],
             log=self.log,
-            env={**inherited, "HOME": str(self.folder), **env},
+            env={**inherited, "HOME": str(self.folder), **self._environment()},
             cwd=self.folder,
             new_session=True,
         )
@@ -134,3 +132,50 @@ class Replica:
         except OSError:
             return
         self.argv.append(raw.decode(errors="replace").split("\0"))
+
+
+@dataclass(kw_only=True)
+class Replica(Kept):
+    """One replica of the operator."""
+
+    home: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def log(self) -> Path:
+        """What all its processes wrote."""
+        return self.folder / f"operator-{self.identity}.log"
+
+    def _arguments(self) -> list[str]:
+        return ["controller"]
+
+    def _environment(self) -> dict[str, str]:
+        settings = {
+            "home_namespace": self.home,
+            "identity": self.identity,
+            "kubeconfig": str(self.kubeconfig),
+            "secret_access": "Cluster",
+            "health_host": "127.0.0.1",
+            "health_port": "0",
+            "log_format": "json",
+            **QUICK,
+            **self.settings,
+        }
+        return {f"MEMTENANT_{name.upper()}": value for name, value in settings.items()}
+
+
+@dataclass(kw_only=True)
+class Sealer(Kept):
+    """The sealer of a cluster. ``files`` is where a kubelet mounts its Secret."""
+
+    archive: Path
+    files: Path
+    audit_namespace: str
+
+    def _arguments(self) -> list[str]:
+        return [
+            *("seal", "--in-cluster", "--health-host", "127.0.0.1", "--health-port", "0"),
+            *("--archive", str(self.archive), "--files", str(self.files)),
+            *("--audit-namespace", self.audit_namespace),
+            *("--kubeconfig", str(self.kubeconfig), "--log-format", "json"),
+        ]

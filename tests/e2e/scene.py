@@ -4,7 +4,7 @@ import json
 import secrets
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from memtenant.tenancy.binding import Binding
-from tests.e2e.operator import Replica
+from tests.e2e.operator import MEMTENANT, Replica, Sealer
 from tests.e2e.witness import Json, Witness
 from tests.support import servers
 from tests.support.controlplane.cluster import Cluster
@@ -53,6 +53,7 @@ class Scene:
     witness: Witness
     tag: str = field(default_factory=lambda: secrets.token_hex(3))
     replicas: list[Replica] = field(default_factory=list)
+    sealers: list[Sealer] = field(default_factory=list)
     servers: list[Server] = field(default_factory=list)
     namespaces: list[str] = field(default_factory=list)
     secrets_made: list[bytes] = field(default_factory=list)
@@ -116,11 +117,20 @@ class Scene:
                 admin.acl_save()
 
     def operator(
-        self, identity: str = "a", kubeconfig: Path | None = None, **settings: str
+        self,
+        identity: str = "a",
+        kubeconfig: Path | None = None,
+        program: Sequence[str] = MEMTENANT,
+        **settings: str,
     ) -> Replica:
         """A replica, started."""
         replica = Replica(
-            identity, kubeconfig or self.cluster.kubeconfig, self.home, self.folder, settings
+            identity=identity,
+            kubeconfig=kubeconfig or self.cluster.kubeconfig,
+            home=self.home,
+            folder=self.folder,
+            program=program,
+            settings=settings,
         )
         self.replicas.append(replica)
         replica.start()

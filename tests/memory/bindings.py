@@ -124,16 +124,21 @@ class Provisioned:
 
 
 def mount(folder: Path, binding: Binding) -> Path:
+    """Write a binding as the kubelet mounts its Secret."""
+    return mount_data(folder, binding.to_secret_data())
+
+
+def mount_data(folder: Path, data: Mapping[str, bytes]) -> Path:
     """Write a Secret's files and turn the link ``..data`` to them, as the kubelet does."""
     folder.mkdir(parents=True, exist_ok=True)
-    data = folder / f"..{secrets.token_hex(4)}"
-    data.mkdir()
-    for name, content in binding.to_secret_data().items():
-        (data / name).write_bytes(content)
+    fresh = folder / f"..{secrets.token_hex(4)}"
+    fresh.mkdir()
+    for name, content in data.items():
+        (fresh / name).write_bytes(content)
         if not (folder / name).is_symlink():
             (folder / name).symlink_to(Path("..data") / name)
     turned = folder / "..data_tmp"
-    turned.symlink_to(data.name)
+    turned.symlink_to(fresh.name)
     turned.rename(folder / "..data")
     return folder
 

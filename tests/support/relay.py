@@ -16,7 +16,7 @@ import struct
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from tests.support.certificates import Authority
 from tests.support.loop import LoopThread
@@ -31,6 +31,13 @@ class Target:
 
     host: str
     port: int
+
+
+class Readable(Protocol):
+    """Where bytes come from."""
+
+    async def read(self, most: int, /) -> bytes:
+        """The next bytes; none at the end."""
 
 
 class Proxy:
@@ -136,7 +143,7 @@ class Proxy:
             self._connections.discard(connection)
             connection.close()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: Readable, sink: asyncio.StreamWriter) -> None:
         while chunk := await source.read(_CHUNK):
             if self._delay:
                 await asyncio.sleep(self._delay)

@@ -82,12 +82,14 @@ class Options:
     appendonly: the data survives a restart.
     tls: listen with TLS only (Flavour.REDIS_7); the certificate comes from this authority.
     config: further lines of the configuration file.
+    parent: where its folder is made; the system's place for temporary files where it is None.
     """
 
     aclfile: bool = False
     appendonly: bool = False
     tls: Authority | None = None
     config: Mapping[str, str] = field(default_factory=dict)
+    parent: Path | None = None
 
 
 @dataclass(slots=True)
@@ -323,7 +325,7 @@ def start(
     if options.tls is not None and not flavour.speaks_tls:
         raise Unavailable(f"{flavour.value} has no TLS built in: put a TlsRelay before it")
     flavour.binary()
-    folder = Path(tempfile.mkdtemp(prefix=f"memtenant-{flavour.value}-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"memtenant-{flavour.value}-", dir=options.parent))
     server = Server(
         flavour=flavour,
         port=processes.free_port(),

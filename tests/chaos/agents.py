@@ -1,0 +1,194 @@
+"""Agents at work: the SDK with a mounted binding and nothing else. Each remembers all that it was
+promised, and what it was told when something was refused."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from memtenant import Conversation, Message, Options, Tenant
+from memtenant.errors import (
+    AuditUnavailable,
+    BindingInvalid,
+    FunctionsUnavailable,
+    HistoryRewound,
+    KeyInvalid,
+    KeyRetired,
+    KeyUnavailable,
+    LoginRefused,
+    MemtenantError,
+    NotDurable,
+    StoreRefused,
+    StoreUnavailable,
+    TenantUnprovisioned,
+)
+from memtenant.memory.source import BindingSource
+from tests.support.loop import LoopThread
+
+__all__ = ["Agent", "Agents", "Refusal"]
+
+PATIENT = Options(connect_timeout=1.0, timeout=2.0, retry_budget=4.0, connections=2)
+
+_REFUSALS = (
+    AuditUnavailable,
+    BindingInvalid,
+    FunctionsUnavailable,
+    KeyInvalid,
+    KeyRetired,
+    KeyUnavailable,
+    LoginRefused,
+    NotDurable,
+    StoreRefused,
+    StoreUnavailable,
+    TenantUnprovisioned,
+)
+"""What an agent may be told while things are broken. Anything else is a violation."""
+
+_PACE = 0.1
+_LIFE = 150
+"""Calls after which an agent's process ends and another takes its place."""
+
+_LOOK_BACK = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """When an agent was told what."""
+
+    at: float
+    reason: str
+
+
+@dataclass
+class Agent:
+    """One agent. Times are of the monotonic clock; ``served`` are those at which calls began that
+    came to a good end."""
+
+    tenant: tuple[str, str]
+    name: str
+    folder: Path
+    replicated: bool
+    audited: bool
+    acknowledged: list[str] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    served: list[float] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    rewound: int = 0
+
+    def __str__(self) -> str:
+        return f"{'.'.join(self.tenant)}/{self.name}"
+
+    async def work(self, stop: asyncio.Event) -> None:
+        """Append and read until it is stopped."""
+        while not stop.is_set():
+            try:
+                await self._live(stop)
+            except MemtenantError as refused:
+                self._told(refused)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer to an agent
+                self._violated(f"was answered by {type(error).__name__}: {error}")
+            await asyncio.sleep(_PACE)
+
+    async def stored(self) -> list[str]:
+        """Everything that is there, read by a process that remembers nothing."""
+        async with Tenant(BindingSource(self.folder), options=PATIENT) as tenant:
+            return [one.text for one in await self._chat(tenant).messages()]
+
+    async def _live(self, stop: asyncio.Event) -> None:
+        async with Tenant(BindingSource(self.folder), options=PATIENT) as tenant:
+            chat = self._chat(tenant)
+            for call in range(_LIFE):
+                if stop.is_set():
+                    return
+                begun = time.monotonic()
+                try:
+                    await (self._look_back(chat) if call % 4 == 3 else self._append(chat))
+                    self.served.append(begun)
+                except _REFUSALS as refused:
+                    self._told(refused)
+                await asyncio.sleep(_PACE)
+
+    def _chat(self, tenant: Tenant) -> Conversation:
+        return tenant.conversation(f"of {self.name}", user="ada@example.org")
+
+    async def _append(self, chat: Conversation) -> None:
+        """The same key until it is acknowledged, so it is stored once."""
+        text = f"{self.name}:{len(self.acknowledged)}"
+        try:
+            await chat.append(Message.human(text), idempotency_key=text)
+        except HistoryRewound as told:
+            if told.stored is None:
+                raise
+            self._told(told)
+        self.acknowledged.append(text)
+
+    async def _look_back(self, chat: Conversation) -> None:
+        wanted = self.acknowledged[-_LOOK_BACK:]
+        seen = {one.text for one in await chat.latest(_LOOK_BACK + 2)}
+        missing = [text for text in wanted if text not in seen]
+        if missing and self.replicated:
+            self._violated(f"reads {len(missing)} messages less than were acknowledged: {missing}")
+
+    def _told(self, refused: MemtenantError) -> None:
+        self.refusals.append(Refusal(time.monotonic(), refused.reason))
+        if isinstance(refused, HistoryRewound):
+            self.rewound += 1
+            if self.replicated:
+                self._violated(f"lost what was acknowledged: {refused}")
+        elif not isinstance(refused, _REFUSALS):
+            self._violated(f"was told {refused.reason}: {refused}")
+
+    def _violated(self, what: str) -> None:
+        if len(self.violations) < 5:
+            self.violations.append(f"{self} {what}")
+
+
+@dataclass
+class Agents:
+    """All agents, in one event loop of a thread of its own."""
+
+    all: list[Agent] = field(default_factory=list)
+    _loop: LoopThread = field(default_factory=lambda: LoopThread("agents"))
+    _stop: asyncio.Event = field(default_factory=asyncio.Event)
+    _working: list["asyncio.Task[None]"] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Begin to work."""
+
+        def begin() -> None:
+            self._working = [asyncio.create_task(one.work(self._stop)) for one in self.all]
+
+        self._loop.call(begin)
+
+    def stop(self) -> None:
+        """End, each after the call that it makes."""
+
+        async def end() -> None:
+            self._stop.set()
+            await asyncio.gather(*self._working)
+
+        self._loop.run(end(), timeout=60)
+
+    def stored(self, agent: Agent) -> list[str]:
+        """What there is of an agent."""
+        return self._loop.run(agent.stored(), timeout=60)
+
+    def close(self) -> None:
+        """End whatever still runs."""
+        self._loop.close()
+
+    def unserved_since(self, moment: float) -> list[Agent]:
+        """Those without a call that began later and came to a good end."""
+        return [one for one in self.all if not one.served or one.served[-1] < moment]
+
+    def whole_after(self, moment: float) -> float | None:
+        """Seconds from the moment until every agent had begun a call that came to a good end."""
+        firsts = [next((t for t in one.served if t >= moment), None) for one in self.all]
+        found = [first for first in firsts if first is not None]
+        return max(found, default=moment) - moment if len(found) == len(firsts) else None
+
+    def refusals(self, since: float, until: float) -> Iterator[Refusal]:
+        """What all were told in a span of time."""
+        for one in self.all:
+            yield from (refusal for refusal in one.refusals if since <= refusal.at <= until)

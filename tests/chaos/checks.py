@@ -1,0 +1,87 @@
+"""What must hold when everything was healed. Each check waits for it, within patience."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from tests.chaos.world import World
+from tests.e2e import invariants, sealed
+from tests.e2e.scene import eventually
+
+__all__ = ["failures"]
+
+
+def failures(world: World) -> Iterator[tuple[str, str]]:
+    """(what was checked, what is wrong), of all that is."""
+    for name, check in _CHECKS.items():
+        try:
+            check(world)
+        except Exception as wrong:  # noqa: BLE001 - the others are looked at all the same
+            kind = "" if isinstance(wrong, AssertionError) else f"{type(wrong).__name__}: "
+            yield name, f"{kind}{wrong}"
+
+
+def _tenants_are_as_declared(world: World) -> None:
+    assert not world.people.failures, world.people.failures
+    world.people.as_declared()
+    world.scene.wait_store()
+
+
+def _every_agent_works(world: World) -> None:
+    healed = time.monotonic()
+    eventually(
+        lambda: not world.agents.unserved_since(healed),
+        lambda: [(str(one), one.refusals[-3:]) for one in world.agents.unserved_since(healed)],
+    )
+    world.agents.stop()
+    for one in world.agents.all:
+        assert not one.violations, one.violations
+
+
+def _what_was_acknowledged_is_there(world: World) -> None:
+    for one in world.agents.all:
+        stored = Counter(world.agents.stored(one))
+        twice = [text for text, count in stored.items() if count > 1]
+        assert not twice, f"{one}: stored twice: {twice[:5]}"
+        lost = [text for text in one.acknowledged if text not in stored]
+        assert not (lost and one.replicated), f"{one}: lost {len(lost)}: {lost[:5]}"
+        assert not lost or one.rewound, f"{one}: lost {len(lost)} and was never told: {lost[:5]}"
+
+
+def _nobody_else_can(world: World) -> None:
+    world.scene.settled()
+    invariants.check(world.scene, *world.nodes)
+    invariants.former_credentials_are_refused(world.scene, *world.nodes)
+
+
+def _the_log_is_what_was_signed(world: World) -> None:
+    """What async tenants lost in a failover, they may have lost of their events too."""
+    promised = {
+        (".".join(one.tenant), one.name): len(one.acknowledged)
+        for one in world.agents.all
+        if one.audited and one.replicated
+    }
+
+    def wrong() -> list[str]:
+        world.keep_checkpoint()
+        return sealed.wrong_with(world.archive, world.kept, promised)
+
+    eventually(lambda: not wrong(), wrong, timeout=60)
+
+
+def _no_server_crashed(world: World) -> None:
+    for node in world.nodes:
+        _, *crashes = node.log.read_text(errors="replace").split("BUG REPORT START")
+        for crash in crashes:
+            # How a replica ends that has no room on its disk.
+            assert "Replica was unable to write command to disk" in crash[:1000], crash[:2000]
+
+
+_CHECKS: dict[str, Callable[[World], None]] = {
+    "tenants are as declared": _tenants_are_as_declared,
+    "every agent works": _every_agent_works,
+    "what was acknowledged is there": _what_was_acknowledged_is_there,
+    "nobody else can, and nothing is without an owner": _nobody_else_can,
+    "the log is what was signed": _the_log_is_what_was_signed,
+    "no server crashed": _no_server_crashed,
+}
