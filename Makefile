@@ -18,7 +18,7 @@ TYPED := operator tests/docs tests/support tests/support_tests tests/conftest.py
 	$(sort $(dir $(wildcard examples/*/*.py)))
 
 .PHONY: help demo demo-cluster test lint lint-python lint-types lint-imports lint-chart lint-shell \
-	generate bench control-plane
+	generate bench chaos control-plane
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ generate: $(READY) ## write what is generated: CRDs, the chart's copy of them, t
 
 bench: control-plane $(PEERS)/.ready ## measure the limits that the design sets
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+chaos: control-plane ## break everything at random while agents work (CHAOS_ARGS="--minutes 20")
+	@$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
 control-plane: $(READY) ## build kube-apiserver, etcd and Helm into the user's cache (minutes, once)
 	@$(BIN)/python -m tests.support.controlplane build

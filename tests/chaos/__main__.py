@@ -49,7 +49,8 @@ def main() -> int:
             print(fault)
         return 0
     _into_a_mount_namespace(seed)
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # it would tell of each fault
+    for told_of_each_fault in ("aiohttp.server", "memtenant.memory"):
+        logging.getLogger(told_of_each_fault).setLevel(logging.CRITICAL)
     print(f"seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="memtenant-chaos-"))
     try:
