@@ -63,7 +63,8 @@ class Refusal:
 @dataclass
 class Agent:
     """One agent. Times are of the monotonic clock; ``served`` are those at which calls began that
-    came to a good end."""
+    came to a good end. ``forgotten`` is what was lost, of what a process was promised that ended
+    before it could be told: the next one remembers nothing."""
 
     tenant: tuple[str, str]
     name: str
@@ -75,6 +76,7 @@ class Agent:
     served: list[float] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     rewound: int = 0
+    forgotten: set[str] = field(default_factory=set)
 
     def __str__(self) -> str:
         return f"{'.'.join(self.tenant)}/{self.name}"
@@ -98,6 +100,8 @@ class Agent:
     async def _live(self, stop: asyncio.Event) -> None:
         async with Tenant(BindingSource(self.folder), options=PATIENT) as tenant:
             chat = self._chat(tenant)
+            there = {one.text for one in await chat.messages()}
+            self.forgotten.update(text for text in self.acknowledged if text not in there)
             for call in range(_LIFE):
                 if stop.is_set():
                     return

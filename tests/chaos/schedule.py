@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 __all__ = ["Fault", "Kind", "plan"]
 
-_PAUSE = (1.0, 8.0)
-"""Seconds from the end of a fault to the next one on the same target."""
+_PAUSE = (3.0, 12.0)
+"""Seconds from the end of a fault to the next one on the same target: some for it to come back."""
 
 _SHORTEST = 0.2
 """Of a fault's longest time."""

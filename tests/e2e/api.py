@@ -3,7 +3,7 @@
 import http
 import http.client
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any, Self
 
@@ -41,7 +41,7 @@ class Api:
             raise OSError(f"the API server answered {status}")
         return answer
 
-    def merge(self, plural: str, namespace: str, name: str, patch: Json) -> int:
+    def merge(self, plural: str, namespace: str, name: str, patch: Mapping[str, object]) -> int:
         """Change an object as a person does who edits it; the status."""
         return self._request("PATCH", f"{_path(plural, namespace)}/{name}", patch)[0]
 

@@ -36,7 +36,10 @@ def _binding_unlabelled(world: World, chance: random.Random) -> Iterator[str]:
     namespace, name = _any_binding(world, chance)
     patch = {"metadata": {"labels": None}}
     persist(lambda: _merge(world, namespace, name, patch))
-    yield f"{namespace}/{name}"
+    try:
+        yield f"{namespace}/{name}"
+    finally:
+        _delete(world, namespace, name)  # as the operator asks for: without its mark it is not its
 
 
 @contextmanager
@@ -102,8 +105,8 @@ FAMILY = (
         _binding_edited,
     ),
     Breakage(
-        Kind("binding-unlabelled", "secrets", 0.5),
-        "an agent's binding loses its labels",
+        Kind("binding-unlabelled", "secrets", 3.0),
+        "an agent's binding loses its labels, and then is deleted",
         _binding_unlabelled,
     ),
     Breakage(
