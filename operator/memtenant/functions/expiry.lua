@@ -9,6 +9,10 @@
 -- the server's time. What has no date is as old as the entry behind it, else it is counted and
 -- stays.
 --
+-- What goes of a tenant that is audited is counted in o:untold in the same step. The operator tells
+-- the count and takes it away in one transaction, so that every removal is told once, wherever it
+-- is cut off. Who may not count there, as no agent may, removes nothing of such a tenant.
+--
 -- The library is one chunk of Lua, which may have 200 local variables: those that only this file
 -- needs end with it.
 
@@ -129,6 +133,30 @@ local function write_books(call, bytes, messages, conversations)
   end
 end
 
+-- Asks whether so many records may be counted as removed.
+local function must_count(call, many)
+  if not call.audited or many == 0 then
+    return
+  end
+  call.untold = call.prefix .. 'o:untold'
+  if not redis.acl_check_cmd('HINCRBY', call.untold, 'calls', '1')
+    or not redis.acl_check_cmd('HSET', call.untold, 'content', '0') then
+    refuse('MT_DENIED untold')
+  end
+  local before = reading('untold', 'HMGET', call.untold, 'content', 'derived')
+  call.before_content = math.max(stored(before[1]) or 0, call.cutoff)
+  call.before_derived = math.max(stored(before[2]) or 0, call.cutoff_derived or 0)
+end
+
+local function write_count(call, kind, many)
+  if call.untold and many > 0 then
+    redis.call('HINCRBY', call.untold, kind, decimal(many))
+    redis.call('HINCRBY', call.untold, 'calls', '1')
+    redis.call('HSET', call.untold,
+      'content', decimal(call.before_content), 'derived', decimal(call.before_derived))
+  end
+end
+
 -- When a conversation without messages was last written to; nil where nothing tells.
 local function last_activity(call, writers)
   local latest = call.head.known and call.head.epoch or 0
@@ -159,7 +187,7 @@ local function load_expiring(keys, args, fixed)
     fixed == 5 and (optional_integer(args, 5, 1e15) or 0) or nil)
   local fields = reading('head', 'HMGET', call.head_key, 'state', 'writers')
   local head = {known = fields[1] and #fields[1] == STATE_BYTES}
-  call.head, call.cutoff = head, content
+  call.head, call.cutoff, call.cutoff_derived = head, content, derived
   if head.known then
     head.epoch, head.first, head.last, head.bytes, head.count, head.oldest, head.evicted,
       head.gone, head.marks, head.covered = unpack_bytes(STATE_FORMAT, fields[1])
@@ -220,6 +248,7 @@ local function end_conversation(call, found)
   local bytes = head.known and head.bytes or found.bytes
   local summaries = redis.pcall('LLEN', call.summaries)
   found.summaries = type(summaries) == 'number' and summaries or 0
+  must_count(call, found.live + found.summaries)
   must(call, 'UNLINK', call.list, call.summaries, call.checkpoints)
   must(call, 'HSET', call.head_key, 'state', '')
   must(call, 'HDEL', call.head_key, 'meta', 'tag', 'lease')
@@ -236,6 +265,8 @@ local function end_conversation(call, found)
   end
   redis.call('PEXPIRE', call.head_key, decimal(LEAVE_TIME))
   write_books(call, bytes + ended * CONVERSATION_OVERHEAD, found.live, ended)
+  write_count(call, 'messages', found.live)
+  write_count(call, 'summaries', found.summaries)
 end
 
 -- What a graph keeps of the thread. x says when the next thing of the thread is due.
@@ -257,11 +288,13 @@ local function expire_graph(call, found)
     must(call, 'HSET', call.head_key, 'saved', '')
   end
   must_write_books(call, oldest)
+  must_count(call, found.live)
 
   if found.trim > 0 then
     expire_checkpoints(call)
   end
   write_books(call, found.bytes, 0, 0)
+  write_count(call, 'checkpoints', found.live)
   return expiry_reply(call, found, true)
 end
 
@@ -311,6 +344,7 @@ function expire(keys, args)
     must(call, 'HSET', call.head_key, 'state', '')
   end
   must_write_books(call, oldest)
+  must_count(call, found.live)
 
   for _, one in ipairs(found.sets) do
     redis.call('LSET', key, decimal(one.index), one.entry)
@@ -323,6 +357,7 @@ function expire(keys, args)
   end
   local empties = found.empties and 1 or 0
   write_books(call, found.bytes + empties * CONVERSATION_OVERHEAD, messages, empties)
+  write_count(call, part == 'l' and 'messages' or 'summaries', found.live)
   return expiry_reply(call, found, true)
 end
 
@@ -438,6 +473,7 @@ function context_expire(keys, args)
     must(call, 'UNLINK', call.changes)
   end
   must_write_books(call, found.member)
+  must_count(call, found.live)
 
   hdel(call.values, found.values)
   hdel(call.versions, found.values)
@@ -451,6 +487,7 @@ function context_expire(keys, args)
     redis.call('LTRIM', call.changes, decimal(found.log), '-1')
   end
   write_books(call, found.bytes, 0, 0)
+  write_count(call, 'values', found.live)
   return context_expiry_reply(call, found)
 end
 
