@@ -1,6 +1,8 @@
 """What the operator does is told to the audit: all of it, once, whenever the operator is killed."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from memtenant.errors import StoreUnavailable
 from memtenant.reconcile.once import fill, local_world, settle
 from memtenant.reconcile.prepare import ROTATE_ANNOTATION, ROTATE_KEYS_ANNOTATION
 from memtenant.reconcile.reconciler import WorldReconciler
+from memtenant.reconcile.world import World
 from memtenant.resources.port import ObjectKey
-from memtenant.stores import StoreAdmin
+from memtenant.stores import StoreAdmin, fence
+from memtenant.stores.connection import Command, Reply, Session
 from memtenant.tenancy import keys
 from memtenant.tenancy.audited import Audited
 from tests.reconcile.auditing import ACME, REQUIRED, Scene, made
@@ -147,21 +151,113 @@ async def test_a_purge_is_told_and_the_queue_closes(scene: Scene) -> None:
     assert scene.entry() == Audited(60, closing=True, keep_months=12)
 
 
-async def test_expiry_is_told_with_counts_and_cut_offs(scene: Scene) -> None:
-    scene.beat()
-    chat = (await scene.agent()).conversation("s", user="ada")
-    await chat.extend([Message.human("one"), Message.ai("two")])
-    await scene.deeds()
+async def test_expiry_is_told_with_counts_and_cut_offs(each_scene: Scene) -> None:
+    scene = each_scene
+    await talk(scene, "s")
     async with local_world(scene.ground.resources) as world:
         await settle(world)
-        with scene.server.admin() as admin:  # as a reader sees it after their period
-            seconds, _ = admin.time()
-            admin.hset(keys.limits(ACME), "cutoff_content", (int(seconds) + 5) * 1000)
-        world.links["shared"].expiry.passed_at = None
-        await WorldReconciler(world).expire(ObjectKey.store("shared"))
-    ((operation, detail),) = [one for one in await scene.deeds() if one[0] is Operation.EXPIRED]
+        cut_off = pass_their_period(scene)
+        await whole_round(world)
+    ((operation, detail),) = await scene.deeds()
     assert (operation, detail["messages"]) == (Operation.EXPIRED, 2)
-    assert detail["before"]["content"] == (int(seconds) + 5) * 1000
+    assert detail["before"]["content"] == cut_off
+    with scene.server.admin() as admin:
+        assert admin.exists(keys.untold(ACME)) == 0
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_an_operator_that_is_killed_tells_every_removal_once(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    """Every transaction of a round in turn is the last of its process; another goes on."""
+    number, survived = 0, False
+    while not survived:
+        for session in ("s", "t"):
+            await talk(scene, f"{session}{number}")
+        told = 0
+        for last in (number, None):
+            async with local_world(scene.ground.resources) as world:
+                await settle(world)
+                pass_their_period(scene)
+                with monkeypatch.context() as patched, suppress(StoreUnavailable):
+                    if last is not None:
+                        cut_off_at(patched, last, after=after)
+                    await whole_round(world)
+                    survived = last is not None
+            told += sum(detail["messages"] for _, detail in await scene.deeds())
+            if survived:
+                break
+        assert told == 4
+        number += 1
+    assert number > 2
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_an_operator_that_is_killed_in_a_purge_tells_it_once_and_whole(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    resources, number, survived = scene.ground.resources, 0, False
+    while not survived:
+        scene.ground.tenant("acme", deletionPolicy="Delete")
+        await told_by(scene)
+        await talk(scene, "s")
+        with scene.server.admin() as admin:
+            # The queue stays for the sealer.
+            there = sum(1 for _ in admin.scan_iter(f"{keys.prefix(ACME)}*"))
+        resources.delete(TENANT)
+        with monkeypatch.context() as patched:
+            killed = cut_off_at(patched, number, after=after)
+            await scene.ground.settle()
+        survived = not killed
+        purged = await scene.deeds()
+        purged += await told_by(scene)
+        ended, done = purged
+        assert ended[0] is Operation.DEPROVISIONED
+        assert done == (Operation.PURGED, {"deletionPolicy": "Delete", "keys": there})
+        number += 1
+    assert number > 2
+
+
+async def talk(scene: Scene, session: str) -> None:
+    """Two messages, of which no event is left to look at."""
+    scene.beat()
+    async with await scene.agent() as tenant:
+        chat = tenant.conversation(session, user="ada")
+        await chat.extend([Message.human("one"), Message.ai("two")])
+    await scene.deeds()
+
+
+def pass_their_period(scene: Scene) -> int:
+    """All that is there has expired by now: the cut-off."""
+    with scene.server.admin() as admin:
+        seconds, microseconds = admin.time()
+        now = int(seconds) * 1000 + int(microseconds) // 1000
+        admin.hset(keys.limits(ACME), "cutoff_content", now)
+    return now
+
+
+async def whole_round(world: World) -> None:
+    world.links["shared"].expiry.passed_at = None
+    await WorldReconciler(world).expire(ObjectKey.store("shared"))
+
+
+def cut_off_at(patched: pytest.MonkeyPatch, number: int, *, after: bool) -> list[int]:
+    """From that transaction on none is done, or none answered; the numbers of those."""
+    whole, seen, lost = fence._transaction, count(), list[int]()
+
+    async def transaction(session: Session, commands: Sequence[Command]) -> list[Reply] | None:
+        at = next(seen)
+        if at > number or (at == number and not after):
+            lost.append(at)
+            raise StoreUnavailable("the operator was killed here")
+        done = await whole(session, commands)
+        if at == number:
+            lost.append(at)
+            raise StoreUnavailable("the operator was killed here")
+        return done
+
+    patched.setattr(fence, "_transaction", transaction)
+    return lost
 
 
 async def test_policies_and_stores_are_told_to_the_installation(scene: Scene) -> None:

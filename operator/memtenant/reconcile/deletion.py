@@ -140,8 +140,8 @@ async def _remove_unrecorded(world: World, declared: Declared, tenant: TenantId)
         return
     await _revoke(world, link, tenant, lost)
     await tell_ended(world, link, tenant, policy.value, declared)
-    removed = await link.admin.purge([tenant])
-    await tell_purged(world, link, tenant, removed[tenant], policy.value)
+    await link.admin.purge([tenant])
+    await tell_purged(world, link, tenant, policy.value)
     await _tell(world, declared, policy, link.store)
 
 
@@ -324,9 +324,8 @@ async def _remove(
     if not has_instance(record):
         await _purge(world, link, doomed, stored)
         return None
-    removed = (await link.admin.purge([record.tenant]))[record.tenant]
-    if removed:
-        await tell_purged(world, link, record.tenant, removed, policy.value)
+    await link.admin.purge([record.tenant])
+    await tell_purged(world, link, record.tenant, policy.value)
     # Since the removal began: a hold may have kept the tenant for years before.
     waits = await _waits_for_seal(world, link, record.tenant, doomed.since)
     if waits is not None:
@@ -366,8 +365,8 @@ async def _unsealed(link: StoreLink, tenant: TenantId) -> int:
 
 
 async def _purge(world: World, link: StoreLink, record: TenantRecord, stored: StoredSecret) -> None:
-    removed = await link.admin.purge([record.tenant])
-    await tell_purged(world, link, record.tenant, removed[record.tenant], record.deletion_policy)
+    await link.admin.purge([record.tenant])
+    await tell_purged(world, link, record.tenant, record.deletion_policy)
     await world.resources.delete_secret(stored)
 
 

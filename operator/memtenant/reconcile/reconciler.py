@@ -219,13 +219,16 @@ class WorldReconciler:
         return await self._everywhere(store, self._expire)
 
     async def _expire(self, link: StoreLink) -> Outcome:
+        known, link.expiry.all_told = link.expiry.all_told, False
         removal = await expire(
             link,
             self.world.clock,
             pass_every=self.world.timing.expiry_pass,
             spares=self._is_unsettled,
         )
-        await tell_expired(self.world, link, removal.by_tenant)
+        others = () if known else link.tenants
+        await tell_expired(self.world, link, {*removal.by_tenant, *others})
+        link.expiry.all_told = True
         did = await tell_removal(self.world, link, removal)
         return Outcome(changed=bool(removal.total.size), did=did, removal=removal)
 

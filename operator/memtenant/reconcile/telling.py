@@ -7,7 +7,7 @@ which none is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from memtenant.audit import Deed, Operation
@@ -17,7 +17,7 @@ from memtenant.reconcile.world import World
 from memtenant.resources.port import Declared, Kind, ObjectKey
 from memtenant.rules.audit import closing_entry
 from memtenant.rules.told import TOLD, Actors, Told, deeds
-from memtenant.stores import StateChange, Tally, TenantState
+from memtenant.stores import StateChange, TenantState, Untold
 from memtenant.tenancy.identity import TenantId
 
 __all__ = [
@@ -80,42 +80,45 @@ async def tell_ended(
     )
 
 
-async def tell_purged(
-    world: World, link: StoreLink, tenant: TenantId, removed: int, policy: str
-) -> None:
-    """Everything of the tenant is removed; the entry that closes says that this was told."""
+async def tell_purged(world: World, link: StoreLink, tenant: TenantId, policy: str) -> None:
+    """Everything of the tenant is removed: told where that was counted, and only then its entry
+    closes. One that is closing already is not told of any more."""
     audited = (await _state(link, tenant)).audited
     closing = closing_entry(audited)
-    if audited == closing:
-        return
-    deed = Deed(Operation.PURGED, {"keys": removed, "deletionPolicy": policy})
-    await tell(world, link, tenant, (deed,), StateChange(audited=closing))
+    untold = (await link.admin.untold.read([tenant])).get(tenant)
+    if untold is not None:
+        purged = Deed(Operation.PURGED, {"keys": untold.keys, "deletionPolicy": policy})
+        done = () if audited == closing else (*_expired(untold), purged)
+        await _tell_untold(world, link, tenant, untold, done)
+    if audited != closing:
+        await link.admin.write_states({tenant: StateChange(audited=closing)})
 
 
-async def tell_expired(world: World, link: StoreLink, removed: Mapping[TenantId, Tally]) -> None:
-    """What a round removed because its period was over, and which cut-offs said so."""
-    gone = {tenant: tally for tenant, tally in removed.items() if tally.records}
-    if not gone:
-        return
-    states = await link.admin.read_states(list(gone))
-    for tenant, tally in gone.items():
-        limits = states[tenant].limits
-        if limits.get("audit") == "1":
-            await tell(world, link, tenant, (_expired(tally, limits),), StateChange())
+async def tell_expired(world: World, link: StoreLink, tenants: Collection[TenantId]) -> None:
+    """What of these tenants went because its period was over, and which cut-offs said so: this
+    round, or an earlier one that was cut off."""
+    untold = await link.admin.untold.read(tenants)
+    states = await link.admin.read_states(list(untold))
+    for tenant, one in untold.items():
+        # What a purge counted is told when it is at its end.
+        if states[tenant].limits.get("audit") == "1" and not one.keys:
+            await _tell_untold(world, link, tenant, one, _expired(one))
 
 
-def _expired(tally: Tally, limits: Mapping[str, str]) -> Deed:
-    counts = {
-        name: count
-        for name in ("messages", "summaries", "values", "checkpoints")
-        if (count := getattr(tally, name))
-    }
-    cut_offs = {
-        name: int(limits[f"cutoff_{name}"])
-        for name in ("content", "derived")
-        if limits.get(f"cutoff_{name}", "").isdecimal()
-    }
-    return Deed(Operation.EXPIRED, {**counts, "before": cut_offs}, tally.records)
+def _expired(untold: Untold) -> tuple[Deed, ...]:
+    if not untold.expired:
+        return ()
+    detail = {**untold.expired, "before": untold.before}
+    return (Deed(Operation.EXPIRED, detail, sum(untold.expired.values())),)
+
+
+async def _tell_untold(
+    world: World, link: StoreLink, tenant: TenantId, untold: Untold, done: Sequence[Deed]
+) -> None:
+    voice = await world.voice(link.name, str(tenant))
+    telling = voice.tell(done, world.clock.now())
+    if await link.admin.untold.tell(tenant, untold, telling.entries):
+        voice.done(telling)
 
 
 async def tell_spec(world: World, declared: Declared) -> None:

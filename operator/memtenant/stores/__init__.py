@@ -18,6 +18,7 @@ from memtenant.stores.purge import LatestRecord
 from memtenant.stores.scan import ScanPosition
 from memtenant.stores.sentinel import SentinelSettings
 from memtenant.stores.tenant_state import StateChange, TenantState
+from memtenant.stores.untold import Untold
 from memtenant.stores.usage import UsageScan
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "TenantCalls",
     "TenantState",
     "Term",
+    "Untold",
     "UsageScan",
     "UsersSet",
     "admin_rules",

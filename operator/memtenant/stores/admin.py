@@ -70,6 +70,7 @@ from memtenant.stores.sentinel import SentinelSettings, SentinelWatch
 from memtenant.stores.slots import epoch_keys
 from memtenant.stores.tenant_state import StateChange, TenantState
 from memtenant.stores.together import Together
+from memtenant.stores.untold import StoreUntold
 from memtenant.stores.usage import UsageScan
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.keys import STORE_OWNER, audit_queue
@@ -594,6 +595,11 @@ class StoreAdmin:
     async def finish_closed(self, *, sealed_before: bool) -> tuple[TenantId, ...]:
         """End the audit of deleted tenants whose queues are drained; whose ended."""
         return await sealed.finish_closed(self._primary, self._term(), sealed=sealed_before)
+
+    @property
+    def untold(self) -> StoreUntold:
+        """What was removed of audited tenants and is not told yet, on the primary."""
+        return StoreUntold(self._primary, self._term)
 
     # --- erasure ---------------------------------------------------------------------------
 

@@ -37,7 +37,8 @@ async def look_at_seals(primary: Keyspace) -> SealView:
 
 
 async def is_kept(primary: Keyspace, tenants: list[TenantId]) -> frozenset[bytes]:
-    """The keys that a purge of these tenants leaves for the sealer, which takes what is in them."""
+    """The keys that a purge of these tenants leaves: for the sealer, which takes what is in them,
+    and what is to be told of the purge itself."""
     kept: set[bytes] = set()
     for batch in batches(tenants, _BATCH):
         replies = await primary.run(
@@ -45,7 +46,8 @@ async def is_kept(primary: Keyspace, tenants: list[TenantId]) -> frozenset[bytes
         )
         for tenant, reply in zip(batch, replies, strict=True):
             if reply == 1:
-                kept |= {keys.audit_queue(tenant).encode(), keys.sealer_report(tenant).encode()}
+                names = (keys.audit_queue, keys.sealer_report, keys.untold)
+                kept.update(name(tenant).encode() for name in names)
     return frozenset(kept)
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "shared_alias",
     "subject_index",
     "tenant_of",
+    "untold",
     "usage",
 ]
 
@@ -133,6 +134,11 @@ def limits(tenant: TenantId) -> str:
 def sealer_report(tenant: TenantId) -> str:
     """HASH: what the sealer says of the tenant's log, for the operator to show."""
     return f"{prefix(tenant)}o:audit"
+
+
+def untold(tenant: TenantId) -> str:
+    """HASH: what the operator removed and has yet to tell the audit; the operator's alone."""
+    return f"{prefix(tenant)}o:untold"
 
 
 def access(tenant: TenantId) -> str:
