@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from memtenant.crypto.record import WRITER_LIFE
 from memtenant.errors import VersionConflict, WriterOutOfStep, WriterUnknown
 from memtenant.functions import Head, Marked, NewRecord, ReadUsage
 from memtenant.functions.calls import MAX_BATCH
@@ -111,6 +112,28 @@ def test_an_unknown_writer_that_opened_long_ago_or_in_the_future_is_refused(agen
             agent.append(Lane(writer=opened.to_bytes(4, "big") + b"same").append())
         assert abs(refused.value.server_time - in_ms()) < 60_000
     agent.append(Lane(writer=(now - 500).to_bytes(4, "big") + b"same").append())
+
+
+def test_a_writer_writes_for_a_day_and_what_it_stored_is_still_answered(
+    redis_server: Server, agent: Agent
+) -> None:
+    """So the time at which it was opened says how young its messages can be."""
+    lane = Lane(writer=(in_ms() // 1000 - 500).to_bytes(4, "big") + b"lane")
+    agent.append(lane.append())
+    opened = in_ms() // 1000 - WRITER_LIFE // 1000 - 60
+    old = Lane(writer=opened.to_bytes(4, "big") + b"lane", counter=2)
+    with redis_server.admin() as admin:
+        kept = admin.hget(CONVERSATION.head, "writers") or b""
+        admin.hset(CONVERSATION.head, "writers", old.writer + kept[8:])
+        assert agent.append(replace(old).append(counter=1)).duplicate
+        before = snapshot(redis_server)
+        with pytest.raises(WriterUnknown) as refused:
+            agent.append(old.append())
+        assert abs(refused.value.server_time - in_ms()) < 60_000
+        assert snapshot(redis_server) == before
+        younger = (opened + 120).to_bytes(4, "big") + b"lane"
+        admin.hset(CONVERSATION.head, "writers", younger + kept[8:])
+        assert agent.append(Lane(writer=younger, counter=2).append()).first == 2
 
 
 def test_idle_writers_leave_the_head_and_many_do_not_grow_it(

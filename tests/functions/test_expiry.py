@@ -6,7 +6,10 @@ from dataclasses import replace
 import pytest
 import redis
 
-from memtenant.errors import DataError, FunctionFailed, TenantHeld
+from memtenant.crypto.primitives import SecretKey
+from memtenant.crypto.record import WRITER_LIFE, RecordKeys
+from memtenant.crypto.record import Place as RecordPlace
+from memtenant.errors import AccessDenied, DataError, FunctionFailed, TenantHeld
 from memtenant.functions.context_calls import ContextUpdate, FieldUpdate, ReadContext
 from memtenant.functions.expiry_calls import (
     CompactIndex,
@@ -18,7 +21,9 @@ from memtenant.functions.expiry_calls import (
     Part,
 )
 from memtenant.functions.keyspace import ConversationKeys
+from memtenant.functions.library import libraries
 from memtenant.rules.acl import AccessState
+from memtenant.tenancy.policy import EncryptionMode
 from tests.functions.catalogue import Place, declared, expiring_calls, fill
 from tests.functions.tenants import (
     AGENT,
@@ -44,7 +49,7 @@ from tests.support.servers import Server
 
 PLACE = Place(ACME)
 HOUR = 3_600_000
-PLAIN, TOMBSTONE = 0x10, 0x12
+PLAIN, TAGGED, TOMBSTONE = 0x10, 0x11, 0x12
 
 
 @pytest.fixture
@@ -190,6 +195,74 @@ def test_what_a_graph_keeps_of_a_thread_goes_when_it_has_expired(
         assert admin.zscore(ONCE.conversations, b"_:conversation") is not None
         assert agent.call(Expire(talk)).ends
         assert admin.zscore(ONCE.conversations, b"_:conversation") is None
+
+
+@pytest.mark.parametrize("mode", list(EncryptionMode))
+def test_a_message_is_no_younger_than_its_writer_allows(
+    redis_server: Server, agent: Agent, mode: EncryptionMode
+) -> None:
+    """An agent that moves the date of its records again and again does not keep them."""
+    now = in_ms()
+    opened = (now - 3 * WRITER_LIFE) // 1000 * 1000
+    keys = RecordKeys(SecretKey(bytes(32)), RecordPlace(ACME, "_", "conversation"), mode)
+
+    def sealed(opened: int) -> bytes:
+        return keys.seal("message", (opened // 1000).to_bytes(4, "big") + b"lane", 1, b"hello")
+
+    honest = entry(2, opened + WRITER_LIFE - 1, sealed(opened))
+    moved = [
+        entry(1, now, sealed(opened)),
+        entry(3, now, b"\0" * 8 + sealed(opened), kind=TAGGED),
+        entry(4, now + 10 * HOUR, sealed(now)),
+    ]
+    with redis_server.admin() as admin:
+        admin.rpush(CONVERSATION.list, moved[0], honest, *moved[1:])
+        set_limits(redis_server, cutoff_content=now - 3 * WRITER_LIFE)
+        assert agent.call(Expire(CONVERSATION)).redated == 3
+        assert [
+            int.from_bytes(one[6:12], "big") for one in admin.lrange(CONVERSATION.list, 0, 2)
+        ] == [
+            opened + WRITER_LIFE,
+            opened + WRITER_LIFE - 1,
+            opened + WRITER_LIFE,
+        ]
+        assert [one[15:] for one in admin.lrange(CONVERSATION.list, 2, -1)] == [
+            one[15:] for one in moved[1:]
+        ]
+        admin.lset(CONVERSATION.list, 0, moved[0])  # and again
+        set_limits(redis_server, cutoff_content=opened + WRITER_LIFE + 1)
+        assert agent.call(Expire(CONVERSATION)).live == 3
+        assert admin.llen(CONVERSATION.list) == 1
+    assert f"WRITER_LIFE = {WRITER_LIFE} " in libraries()[0].code
+
+
+def test_what_goes_of_an_audited_tenant_is_counted_by_kind_and_by_the_operator_alone(
+    redis_server: Server, agent: Agent
+) -> None:
+    fill(agent, PLACE)
+    talk = PLACE.conversation
+    calls = (*(Expire(talk, part) for part in Part), ExpireContext(PLACE.context))
+    set_limits(redis_server, cutoff_content=in_ms() + HOUR, audit=1)
+    before = snapshot(redis_server)
+    for call in calls:
+        with pytest.raises(AccessDenied, match="untold"):
+            agent.call(call)
+    assert snapshot(redis_server) == before
+    untold = f"mt:{{{ACME}}}:o:untold"
+    with redis_server.admin() as admin:
+        went = [call.read(admin.execute_command(*call.words)) for call in calls]
+        assert not any(call.read(admin.execute_command(*call.words)).changes for call in calls)
+        counted = {name.decode(): int(value) for name, value in admin.hgetall(untold).items()}
+    assert all(one.live for one in went)
+    assert 0 < counted.pop("derived") <= counted.pop("content") <= in_ms()
+    graph, summaries, messages, values = went
+    assert counted == {
+        "messages": messages.live,
+        "summaries": summaries.live + messages.summaries,
+        "checkpoints": graph.live,
+        "values": values.live,
+        "calls": 4,
+    }
 
 
 def test_nothing_younger_goes_wherever_it_stands(redis_server: Server, agent: Agent) -> None:

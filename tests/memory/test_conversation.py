@@ -1,6 +1,7 @@
 """A conversation as an agent uses it, on every flavour of server, as the tenant's own user."""
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,6 +15,7 @@ from memtenant.errors import (
     UsageError,
     VersionConflict,
 )
+from memtenant.memory._async import lane
 from memtenant.memory.tokens import estimate_tokens, message_tokens
 
 EVERY_KIND = (
@@ -47,6 +49,22 @@ async def test_a_caller_that_changes_what_it_read_changes_nothing_for_others(
     assert isinstance(tags, list)
     tags.append("b")
     assert (await chat.messages())[0].message.metadata == {"tags": ["a"]}
+
+
+async def test_a_writer_that_is_old_gives_way_to_a_new_one(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = tenant.conversation("ticket", user="ada")
+    await chat.append(Message.human("one"))
+    first = chat._lane._writer
+    await chat.append(Message.human("two"))
+    assert chat._lane._writer == first
+    with monkeypatch.context() as later:
+        half_a_day = time.monotonic() + 12 * 3600 + 1
+        later.setattr(lane.time, "monotonic", lambda: half_a_day)
+        await chat.append(Message.human("three"))
+    assert chat._lane._writer != first
+    assert [one.sequence for one in await chat.messages()] == [1, 2, 3]
 
 
 async def test_a_receipt_tells_where_and_when_a_message_stands(tenant: Tenant) -> None:

@@ -60,6 +60,21 @@ async def an_old_record(scene: Scene) -> None:
         admin.lset(name, 0, entry[:6] + then.to_bytes(6, "big") + entry[12:])
 
 
+async def records_of_times_that_cannot_be(scene: Scene) -> None:
+    """Of one itself, of one its writer's, and one that its writer was too old for."""
+    with scene.server.admin() as admin:
+        name = content(admin)
+        entry = bytes(admin.lindex(name, 1))
+        time, writer = int.from_bytes(entry[6:12], "big"), int.from_bytes(entry[33:37], "big")
+        for header, opened in (
+            (time + 86_400_000, writer),
+            (time, writer + 3 * 86_400),
+            (time, writer - 3 * 86_400),
+        ):
+            dated = entry[:6] + header.to_bytes(6, "big") + entry[12:33]
+            admin.rpush(name, dated + opened.to_bytes(4, "big") + entry[37:])
+
+
 async def anybody_gets_in(scene: Scene) -> None:
     with scene.server.admin() as admin:
         admin.execute_command("ACL", "SETUSER", "default", "on", "nopass", "+ping")
@@ -201,6 +216,7 @@ BREAKS = (
     Break("NoForbiddenData", "CardVerification", a_verification_code, "store"),
     Break("PersonalDataMasked", "Email that is not masked", an_address, "store"),
     Break("KeptWithinPeriod", "records of content older than", an_old_record, "store"),
+    Break("KeptWithinPeriod", "cannot have: 3 (", records_of_times_that_cannot_be, "store"),
     Break("DefaultUserOff", "default on", anybody_gets_in, "store"),
     Break("DefaultUserOff", "guest on", anybody_gets_in, "store"),
     Break("UniqueUsers", "a user for anybody", anybody_gets_in, "store"),

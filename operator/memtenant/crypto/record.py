@@ -38,15 +38,21 @@ __all__ = [
     "MESSAGE",
     "OVERHEAD_BYTES",
     "WRITER_BYTES",
+    "WRITER_LIFE",
     "Place",
     "Record",
     "RecordKeys",
     "key_ids",
+    "last_chance",
     "peek_key_id",
 ]
 
 WRITER_BYTES = 8
 """A writer's id: its opening time in seconds (4 bytes, big-endian) and 4 random bytes."""
+
+WRITER_LIFE = 86_400_000
+"""Milliseconds that a conversation's writer writes, by the Functions' word. So the writer, which is
+authenticated, bounds how young a message can be, whatever its header says."""
 
 MESSAGE = "message"
 """The kind of a conversation's messages. Other kinds are named by what keeps them; a record in a
@@ -104,6 +110,14 @@ def key_ids(data_key: SecretKey, place: Place) -> tuple[bytes, bytes]:
 def peek_key_id(record: bytes) -> bytes | None:
     """Which key a record names; needs no key, and only its first 18 bytes. None: no record."""
     return bytes(record[_KEY_ID]) if len(record) >= _KEY_ID.stop and record[0] == _MAGIC else None
+
+
+def last_chance(record: bytes) -> int | None:
+    """The last moment at which a message's writer could write it (milliseconds since 1970); needs
+    no key. None: no record."""
+    if len(record) < _COUNTER.stop or record[0] != _MAGIC or record[1] >> 4 != _VERSION:
+        return None
+    return int.from_bytes(record[_WRITER][:4], "big") * 1000 + WRITER_LIFE
 
 
 def _gcm_key(data_key: SecretKey, place: Place) -> SecretKey:

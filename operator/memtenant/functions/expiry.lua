@@ -6,8 +6,9 @@
 -- alone; without one, which is what a legal hold means, nothing goes.
 --
 -- An agent can write a list directly. An entry dated into the future would never expire: it gets
--- the server's time. What has no date is as old as the entry behind it, else it is counted and
--- stays.
+-- the server's time. Nor would a message whose date is moved again and again: it gets the last time
+-- at which its writer could write, which is under the record's MAC. What has no date is as old as
+-- the entry behind it, else it is counted and stays.
 --
 -- What goes of a tenant that is audited is counted in o:untold in the same step. The operator tells
 -- the count and takes it away in one transaction, so that every removal is told once, wherever it
@@ -23,6 +24,21 @@ do
 local MAX_LOOK = 2000              -- entries that one call looks at
 local MAX_LOOK_BYTES = 4194304     -- bytes of them
 local HDEL_AT_ONCE = 1000          -- Lua's stack bounds what unpack may return
+
+local RECORD_MAGIC, RECORD_PLAIN, RECORD_GCM = 0xFA, 0x10, 0x11
+local RECORD_WRITER = 18           -- bytes of a record before its writer, which begins with a time
+
+-- The last moment at which a message's writer could write; nil where it names none.
+local function last_chance(entry, kind)
+  local at = (kind == TAGGED and TAGGED_HEADER or HEADER) + 1
+  if #entry < at + RECORD_WRITER + 3 then
+    return nil
+  end
+  local magic, form = unpack_bytes('>BB', entry, at)
+  if magic == RECORD_MAGIC and (form == RECORD_PLAIN or form == RECORD_GCM) then
+    return unpack_bytes('>I4', entry, at + RECORD_WRITER) * 1000 + WRITER_LIFE
+  end
+end
 
 -- What of a list has passed the cut-off, from an index on: so many entries at its head (trim), and
 -- what is to be put in the place of others (sets). An entry behind a younger one leaves a
@@ -40,8 +56,15 @@ local function outdated(call, what, key, start, limit, cutoff)
     end
     local final = math.min(index + CHUNK, start + limit) - 1
     for _, entry in ipairs(reading(what, 'LRANGE', key, decimal(index), decimal(final))) do
-      local sequence, time, tokens, kind = peek(entry)
+      local sequence, claimed, tokens, kind = peek(entry)
+      local time, latest = claimed, what == 'list' and sequence and last_chance(entry, kind)
       size = size + #entry
+      if latest and time > latest then
+        time = latest
+      end
+      if sequence and time > call.now + CLOCK_AHEAD then
+        time = call.now
+      end
       if not sequence then
         strange, strange_bytes = strange + 1, strange_bytes + #entry + ENTRY_OVERHEAD
       elseif time < cutoff and at_head then
@@ -55,8 +78,7 @@ local function outdated(call, what, key, start, limit, cutoff)
           found.bytes, found.live = found.bytes + #entry - HEADER, found.live + 1
         end
       else
-        if time > call.now + CLOCK_AHEAD then
-          time = call.now
+        if time ~= claimed then
           found.sets[#found.sets + 1] = {
             index = index,
             entry = pack(HEADER_FORMAT, kind, sequence, time, tokens) .. sub(entry, HEADER + 1),

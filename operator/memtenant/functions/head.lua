@@ -5,6 +5,7 @@ local WRITER_FORMAT = '>c8I4I2I5I6'  -- id, last counter, size and last sequence
 local WRITER_BYTES = 25
 local MAX_WRITERS = 512
 local WRITER_IDLE = 600000           -- ms
+local WRITER_LIFE = 86400000         -- ms that a writer writes: its opening bounds a message's age
 local CLOCK_AHEAD = 60000            -- ms that a client's clock may be ahead
 local MARK_BYTES = 16                -- of an idempotency mark, and of the MAC beside it
 local MARK_FORMAT = '>c16c16I5I6'
@@ -79,6 +80,9 @@ local function known_write(call, writer, counter, size)
   end
   local _, last, batch, sequence, time = unpack_bytes(WRITER_FORMAT, head.writers, at)
   if counter == last + 1 then
+    if unpack_bytes('>I4', writer) * 1000 < call.now - WRITER_LIFE then
+      refuse('MT_WRITER ' .. decimal(call.now))
+    end
     return nil
   end
   local final = counter + size - 1

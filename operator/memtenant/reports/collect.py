@@ -243,6 +243,7 @@ async def _read(
                 _cut_offs(facts, looking.now),
                 sample=bool(await looking.sources.keyrings(tenant)),
                 erased=await _tags(witness, facts),
+                keeps_dates=bool(facts.matters) or facts.resolution.content.floor is not None,
             ),
             looking.now,
         )

@@ -122,13 +122,14 @@ class RecordEvidence:
 
     records: entries with content. encrypted; authenticated: readable, under a MAC (encryption
     Disabled); plain: written around memtenant. expired: older than the cut-off, by class.
-    oldest: by class. undated: what tells no time. hits: values found in texts that could be read,
-    by detector, of ``texts`` that were looked through, of ``readable``. kek_versions: how many data
+    oldest: by class. undated: what tells no time. misdated: what bears one to come, or one at which
+    its writer could not write (any more). hits: values found in texts that could be read, by
+    detector, of ``texts`` that were looked through, of ``readable``. kek_versions: how many data
     keys are under each version. marks: erased persons. erasures_known: of how many persons there is
     a receipt, refused or not, or a request that waits; who was erased again counts again.
     erasures_open: of how many of them records may be there. erased_looked: persons whose erasure is
     so late that their tombstones stand, and were looked at; left: what was there of them, in words.
-    examples: where what is plain, undated or was found is: keys, those of a foreign name by a
+    examples: where what is plain, undated, misdated or was found is: keys, those of a foreign name by a
     digest.
     """
 
@@ -140,6 +141,7 @@ class RecordEvidence:
     oldest: Mapping[str, datetime] = field(default_factory=dict)
     expired: Mapping[str, int] = field(default_factory=dict)
     undated: int = 0
+    misdated: int = 0
     hits: Mapping[str, int] = field(default_factory=dict)
     texts: int = 0
     readable: int = 0

@@ -19,6 +19,7 @@ from typing import Final
 
 from memtenant.crypto.datakey import kek_version
 from memtenant.crypto.header import peek_header
+from memtenant.crypto.record import WRITER_LIFE, last_chance
 from memtenant.errors import RecordMalformed
 from memtenant.masking.masker import Plan
 from memtenant.memory.codec import unpack
@@ -58,6 +59,7 @@ _OURS: Final = re.compile(
 )
 _ONCE: Final = frozenset((b"e", b"u", b"x"))
 _EXAMPLES: Final = 5
+_CLOCKS_APART: Final = timedelta(minutes=10)
 _MOST_TEXTS: Final = 10_000
 _TEXT_BYTES: Final = 64 * 1024
 _CONTENT, _DERIVED = "content", "derived"
@@ -68,11 +70,12 @@ EVERYTHING: Final = Plan(dict.fromkeys(Detector, MaskingAction.MASK))
 class Expectation:
     """What of a tenant counts as expired (milliseconds since 1970, by class; none where it is
     held), and whether records are picked to be opened. ``erased``: by the tag of an erased person,
-    the time up to which no record may bear it."""
+    the time up to which no record may bear it. ``keeps_dates``: a hold or a minimum stands."""
 
     cut_offs: Mapping[str, int] = field(default_factory=dict)
     sample: bool = False
     erased: Mapping[bytes, int] = field(default_factory=dict)
+    keeps_dates: bool = False
 
 
 @dataclass(slots=True)
@@ -92,6 +95,7 @@ class TenantRecords:
     _authenticated: int = 0
     _plain: int = 0
     _undated: int = 0
+    _misdated: int = 0
     _looked: int = 0
     _texts: int = 0
     _readable: int = 0
@@ -166,6 +170,7 @@ class TenantRecords:
             oldest={name: moment(time) for name, time in self._oldest.items()},
             expired=dict(self._expired),
             undated=self._undated,
+            misdated=self._misdated,
             hits=dict(self._hits),
             texts=self._texts,
             readable=self._readable,
@@ -190,7 +195,7 @@ class TenantRecords:
         place = _alias_bytes(page.part)
         run: tuple[bytes, int, int, int] | None = None
         for _, entry in page.entries:
-            dated = self._dated(page, entry, record_class)
+            dated = self._dated(page, entry, record_class, message=told)
             if dated is None:
                 continue
             time, record = dated
@@ -259,8 +264,11 @@ class TenantRecords:
                 record = record[2 + 17 * int.from_bytes(record[:2], "big") :]
             self._record(page, record, "")
 
-    def _dated(self, page: Held, entry: bytes, record_class: str) -> tuple[int, bytes] | None:
-        """Time and record of an entry; None of a tombstone and of what is no entry."""
+    def _dated(
+        self, page: Held, entry: bytes, record_class: str, *, message: bool = False
+    ) -> tuple[int, bytes] | None:
+        """Time and record of an entry; None of a tombstone and of what is no entry. A message is
+        as old as its writer at least."""
         try:
             header = peek_header(entry)
         except RecordMalformed:
@@ -275,13 +283,26 @@ class TenantRecords:
         if header.subject_tag and header.time <= self.expected.erased.get(header.subject_tag, -1):
             self._tagged += 1
             self._tell("erased", page)
-        oldest = self._oldest.get(record_class)
-        if oldest is None or header.time < oldest:
-            self._oldest[record_class] = header.time
-        if header.time < self.expected.cut_offs.get(record_class, 0):
+        record = entry[header.length :]
+        time = self._time(page, header.time, last_chance(record) if message else None)
+        self._oldest[record_class] = min(time, self._oldest.get(record_class, time))
+        if time < self.expected.cut_offs.get(record_class, 0):
             self._expired[record_class] += 1
             self._tell("expired", page)
-        return header.time, entry[header.length :]
+        return time, record
+
+    def _time(self, page: Held, claimed: int, last_chance: int | None) -> int:
+        """When an entry is of: at the latest now, and when its writer could still write it. Under a
+        hold or minimum agents move no dates, and writers of the first release wrote for longer."""
+        now = round((self.now + _CLOCKS_APART).timestamp() * 1000)
+        latest = now
+        if last_chance is not None and not self.expected.keeps_dates:
+            latest = min(now, last_chance)
+        # A writer that is opened in a time to come is nobody's.
+        if claimed > latest or (last_chance is not None and last_chance > now + WRITER_LIFE):
+            self._misdated += 1
+            self._tell("misdated", page)
+        return min(claimed, latest)
 
     def _record(self, page: Held, record: bytes, kind: str) -> bool:
         """Count a record by its clear bytes; whether it is one."""

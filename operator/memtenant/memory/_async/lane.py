@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from memtenant.audit import Operation
-from memtenant.crypto.record import MESSAGE
+from memtenant.crypto.record import MESSAGE, WRITER_LIFE
 from memtenant.errors import (
     DataKeyChanged,
     HistoryRewound,
@@ -48,6 +48,8 @@ TITLE: Final = "conversation"
 """The kind of the record that holds a conversation's session and title."""
 
 _ATTEMPTS = 6
+_OPEN_FOR = WRITER_LIFE / 2000
+"""Seconds that a writer is used; the server refuses it later on."""
 
 
 class Lane:
@@ -115,6 +117,8 @@ class Lane:
 
     async def _commit(self, batch: list[Ticket], own: Ticket) -> None:
         """Seal the batch and send it; settles each of its tickets."""
+        if time.monotonic() - self._opened > _OPEN_FOR:
+            self._renew()
         try:
             async with self._store.opening(self._history.where):
                 data_key = await self._data_key()
@@ -336,6 +340,7 @@ class Lane:
     def _renew(self, opened: int | None = None) -> None:
         """A new writer, which the server does not know yet; ``opened`` in its seconds."""
         seconds = int(time.time()) if opened is None else opened
+        self._opened = time.monotonic()
         self._writer = seconds.to_bytes(4, "big") + secrets.token_bytes(4)
         self._counter = 1
         self._acknowledged = 0

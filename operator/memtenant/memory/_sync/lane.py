@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from memtenant.audit import Operation
-from memtenant.crypto.record import MESSAGE
+from memtenant.crypto.record import MESSAGE, WRITER_LIFE
 from memtenant.errors import (
     DataKeyChanged,
     HistoryRewound,
@@ -49,6 +49,8 @@ TITLE: Final = "conversation"
 """The kind of the record that holds a conversation's session and title."""
 
 _ATTEMPTS = 6
+_OPEN_FOR = WRITER_LIFE / 2000
+"""Seconds that a writer is used; the server refuses it later on."""
 
 
 class Lane:
@@ -116,6 +118,8 @@ class Lane:
 
     def _commit(self, batch: list[Ticket], own: Ticket) -> None:
         """Seal the batch and send it; settles each of its tickets."""
+        if time.monotonic() - self._opened > _OPEN_FOR:
+            self._renew()
         try:
             with self._store.opening(self._history.where):
                 data_key = self._data_key()
@@ -335,6 +339,7 @@ class Lane:
     def _renew(self, opened: int | None = None) -> None:
         """A new writer, which the server does not know yet; ``opened`` in its seconds."""
         seconds = int(time.time()) if opened is None else opened
+        self._opened = time.monotonic()
         self._writer = seconds.to_bytes(4, "big") + secrets.token_bytes(4)
         self._counter = 1
         self._acknowledged = 0

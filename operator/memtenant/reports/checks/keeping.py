@@ -44,6 +44,13 @@ def kept_within_period(evidence: Evidence, _parameters: Parameters) -> Judgement
             judge.fail(
                 name, f"entries that tell no time and never expire: {records.undated} ({where})"
             )
+        if records.misdated:
+            where = ", ".join(records.examples.get("misdated", ()))
+            judge.fail(
+                name,
+                f"records that bear a time which they cannot have: {records.misdated} ({where}): "
+                "somebody dated them around memtenant; the operator's next pass dates them back",
+            )
         if facts.matters:
             continue
         for record_class, many in sorted(records.expired.items()):
