@@ -217,7 +217,9 @@ def test_a_message_is_no_younger_than_its_writer_allows(
     ]
     with redis_server.admin() as admin:
         admin.rpush(CONVERSATION.list, moved[0], honest, *moved[1:])
-        set_limits(redis_server, cutoff_content=now - 3 * WRITER_LIFE)
+        set_limits(redis_server, cutoff_content=now - 3 * WRITER_LIFE, held=1)
+        assert agent.call(Expiring(CONVERSATION)).redated == 1  # the one of a time to come
+        set_limits(redis_server, held=0)
         assert agent.call(Expire(CONVERSATION)).redated == 3
         assert [
             int.from_bytes(one[6:12], "big") for one in admin.lrange(CONVERSATION.list, 0, 2)

@@ -7,7 +7,8 @@
 --
 -- An agent can write a list directly. An entry dated into the future would never expire: it gets
 -- the server's time. Nor would a message whose date is moved again and again: it gets the last time
--- at which its writer could write, which is under the record's MAC. What has no date is as old as
+-- at which its writer could write, which is under the record's MAC. (Not under a minimum: there no
+-- agent can move a date, and version 1 let a writer write for longer.) What has no date is as old as
 -- the entry behind it, else it is counted and stays.
 --
 -- What goes of a tenant that is audited is counted in o:untold in the same step. The operator tells
@@ -57,7 +58,8 @@ local function outdated(call, what, key, start, limit, cutoff)
     local final = math.min(index + CHUNK, start + limit) - 1
     for _, entry in ipairs(reading(what, 'LRANGE', key, decimal(index), decimal(final))) do
       local sequence, claimed, tokens, kind = peek(entry)
-      local time, latest = claimed, what == 'list' and sequence and last_chance(entry, kind)
+      local bound = what == 'list' and sequence and not call.keeps_dates
+      local time, latest = claimed, bound and last_chance(entry, kind)
       size = size + #entry
       if latest and time > latest then
         time = latest
@@ -101,9 +103,11 @@ end
 -- The cut-offs of content and of what is derived from it, never beyond now.
 local function expiry_of(call, content, derived)
   load_limits(call)
+  local fields = reading('limits', 'HMGET', call.limits_key, 'cutoff_derived', 'held')
+  call.keeps_dates = fields[2] == '1'
   if not content then
     content = call.cutoff
-    derived = limit(reading('limits', 'HGET', call.limits_key, 'cutoff_derived')) or 0
+    derived = limit(fields[1]) or 0
     content, derived = math.min(content, call.now), math.min(derived, call.now)
   end
   -- A hold takes both away.
