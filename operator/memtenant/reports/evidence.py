@@ -129,8 +129,8 @@ class RecordEvidence:
     a receipt, refused or not, or a request that waits; who was erased again counts again.
     erasures_open: of how many of them records may be there. erased_looked: persons whose erasure is
     so late that their tombstones stand, and were looked at; left: what was there of them, in words.
-    examples: where what is plain, undated, misdated or was found is: keys, those of a foreign name by a
-    digest.
+    examples: where what is plain, undated, misdated or was found is: keys, those of a foreign name
+    by a digest.
     """
 
     at: datetime

@@ -49,8 +49,8 @@ def kept_within_period(evidence: Evidence, _parameters: Parameters) -> Judgement
             judge.fail(
                 name,
                 f"records that bear a time which they cannot have: {records.misdated} ({where}): "
-                "somebody dated them around memtenant, or an SDK of the first release kept a writer "
-                "for longer than a day. Where no minimum stands, the next pass dates them back",
+                "somebody dated them around memtenant, or a writer of the first release wrote for "
+                "more than a day; the operator's next pass dates them back",
             )
         if facts.matters:
             continue
