@@ -36,9 +36,10 @@ AGENTS = ("one", "two")
 def nodes(
     request: pytest.FixtureRequest, redis_clusters: Callable[..., AbstractContextManager[Nodes]]
 ) -> Iterator[Nodes]:
-    """Three shards of a primary and a replica; by TLS where the program has it."""
+    """Three shards of a primary and a replica; by TLS where the program has it, else clients are
+    sent from one to the other by name."""
     tls = Authority("tests") if request.param.speaks_tls else None
-    with redis_clusters(request.param, tls=tls) as found:
+    with redis_clusters(request.param, tls=tls, by_name=tls is None) as found:
         yield found
 
 
@@ -125,7 +126,7 @@ async def test_agents_go_on_whatever_happens_to_the_nodes(nodes: Nodes, on_clust
 
         # A shard is added. It has users and Functions before a slot is moved there.
         added = await asyncio.to_thread(nodes.add)
-        await asyncio.to_thread(nodes.add, replica_of=added)
+        its_replica = await asyncio.to_thread(nodes.add, replica_of=added)
         await asyncio.to_thread(
             processes.wait_until, lambda: has_users(added, users), what="its users"
         )
@@ -133,6 +134,18 @@ async def test_agents_go_on_whatever_happens_to_the_nodes(nodes: Nodes, on_clust
         moving = nodes.move_slot_at_once if nodes.flavour is Flavour.VALKEY_9 else nodes.move_slot
         await asyncio.to_thread(moving, slot(mover), added)
         await written(writers, 3)
+
+        # The shard goes again: its slot moves back, and its nodes are the Cluster's no more.
+        staying = await asyncio.to_thread(nodes.owner_of, slot(tenants[1]))
+        await asyncio.to_thread(moving, slot(mover), staying)
+        for leaving in (its_replica, added):
+            await asyncio.to_thread(nodes.remove, leaving)
+        await written(writers, 3)
+        await asyncio.to_thread(
+            processes.wait_until,
+            lambda: len(world.links["shared"].facts.nodes) == 6,  # type: ignore[union-attr]
+            what="the operator without them",
+        )
 
         await world.links["shared"].admin.discover()
         usage = await world.links["shared"].admin.measure()

@@ -32,9 +32,10 @@ AGENTS = tuple(f"agent-{number}" for number in range(8))
 def trio(
     request: pytest.FixtureRequest, redis_sentinels: Callable[..., AbstractContextManager[Watched]]
 ) -> Iterator[Watched]:
-    """Three Sentinels over a primary and two replicas; by TLS where the program has it."""
+    """Three Sentinels over a primary and two replicas; by TLS where the program has it, else they
+    tell of each other by name."""
     tls = Authority("tests") if request.param.speaks_tls else None
-    with redis_sentinels(request.param, tls=tls) as found:
+    with redis_sentinels(request.param, tls=tls, by_name=tls is None) as found:
         yield found
 
 
@@ -100,18 +101,25 @@ async def test_agents_go_on_over_a_failover_and_lose_nothing_acknowledged(
             processes.wait_until, lambda: has_users(former, before), what="its users"
         )
         await written(writers, 3)
+
+        # A replica is taken away for good: agents wait for the one that is left.
+        removed = next(node for node in trio.nodes if node is not trio.primary)
+        removed.kill9()
+        await written(writers, 3)
         stop.set()
         await asyncio.gather(*writing)
 
         await nothing_lost(writers)
     # On a machine that is busy the Sentinels may have replaced that one meanwhile.
     promoted = trio.primary
-    replica = next(node for node in trio.nodes if node is not promoted)
+    replica = next(node for node in trio.nodes if node not in (promoted, removed))
     await on_sentinels.settle()
     status = await on_sentinels.store_status("shared")
-    roles = {node.address: (node.role, node.acl) for node in status.nodes}
-    assert roles[promoted.endpoint] == (NodeRole.PRIMARY, AclState.IN_SYNC)
-    assert roles[replica.endpoint] == (NodeRole.REPLICA, AclState.IN_SYNC)
+    roles = {int(node.address.rpartition(":")[2]): (node.role, node.acl) for node in status.nodes}
+    assert roles == {
+        promoted.port: (NodeRole.PRIMARY, AclState.IN_SYNC),
+        replica.port: (NodeRole.REPLICA, AclState.IN_SYNC),
+    }
     stored = await on_sentinels.resources.get_secret("support", f"acme-{AGENTS[0]}")
     assert stored is not None
     binding = Binding.from_mapping(stored.data)

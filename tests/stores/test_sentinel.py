@@ -10,6 +10,7 @@ import redis
 
 from memtenant.errors import StoreRefused, StoreUnavailable
 from memtenant.stores import Address, Role, SentinelSettings, StoreAdmin
+from memtenant.stores.sentinel import Told, agreed, chosen
 from tests.stores.operators import INSTALLATION, make_operator, next_term, settings_for
 from tests.support.sentinels import MASTER, Watched
 from tests.support.servers import Flavour
@@ -26,6 +27,38 @@ def trio(
     with redis_sentinels(request.param) as found:
         make_operator(*found.nodes)
         yield found
+
+
+TRUE, FALSE = Address("10.0.0.1", 6379), Address("10.6.6.6", 6379)
+
+
+def says(number: int, primary: Address, *others: int, epoch: int = 7, alone: str = "") -> Told:
+    """What Sentinel ``number`` says."""
+    named = tuple(sentinel(other) for other in others)
+    return Told(sentinel(number), f"id-{number}", primary, epoch, named, alone)
+
+
+def sentinel(number: int) -> Address:
+    return Address(f"10.0.1.{number}", 26379)
+
+
+def test_one_sentinel_that_lies_is_not_believed_whatever_epoch_it_tells() -> None:
+    lie = says(3, FALSE, epoch=1 << 40)
+    assert chosen([says(1, TRUE), says(2, TRUE), lie], MASTER).primary == TRUE
+    with pytest.raises(StoreUnavailable) as failure:
+        chosen([says(1, TRUE), lie], MASTER)
+    assert failure.value.reason == "SentinelsDisagree"
+
+
+def test_one_that_is_cut_off_does_not_count() -> None:
+    cut_off = says(3, FALSE, alone="NOQUORUM")
+    assert chosen([says(1, TRUE), cut_off], MASTER).primary == TRUE
+
+
+def test_a_sentinel_cannot_make_up_others_that_speak_for_it() -> None:
+    answers = [says(1, TRUE, 2, 3), says(2, TRUE, 1, 3), says(3, FALSE, 1, 2, 4, 5, 6, 7)]
+    assert agreed(answers) == {sentinel(1), sentinel(2), sentinel(3)}
+    assert agreed([says(1, TRUE, 2, 3)]) == {sentinel(1), sentinel(2), sentinel(3)}
 
 
 @dataclass
@@ -106,11 +139,16 @@ async def test_what_stands_in_the_way_is_told(trio: Watched) -> None:
         assert "wrong" not in str(failure.value)
 
 
-async def test_an_open_sentinel_is_refused_although_the_others_are_not(trio: Watched) -> None:
+@pytest.mark.parametrize("declared", [3, 2], ids=["declared", "not declared"])
+async def test_an_open_sentinel_is_refused_although_the_others_are_not(
+    trio: Watched, declared: int
+) -> None:
+    asking = Asking.of(trio)
+    asking.endpoints = asking.endpoints[:declared]
     with trio.sentinels[2].client() as sentinel:
         sentinel.execute_command("ACL", "SETUSER", "default", "nopass")
         try:
-            async with Asking.of(trio).looking(trio) as store:
+            async with asking.looking(trio) as store:
                 with pytest.raises(StoreRefused, match="send every agent") as failure:
                     await store.discover()
             assert failure.value.reason == "SentinelOpen"

@@ -26,6 +26,7 @@ class Nodes:
     flavour: Flavour
     admin_password: str
     tls: Authority | None = None
+    by_name: bool = False
     servers: list[Server] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack)
 
@@ -46,6 +47,9 @@ class Nodes:
         }
         if self.tls is not None:
             config["tls-cluster"] = "yes"
+        if self.by_name:
+            config["cluster-announce-hostname"] = "localhost"
+            config["cluster-preferred-endpoint-type"] = "hostname"
         options = Options(appendonly=True, tls=self.tls, config=config)
         server = servers.start(self.flavour, options, admin_password=self.admin_password)
         self._stack.callback(servers.discard, server)
@@ -62,6 +66,16 @@ class Nodes:
             self.run(server, "CLUSTER", "REPLICATE", primary)
             server.wait_for_sync()
         return server
+
+    def remove(self, server: Server) -> None:
+        """Take a node without slots out of the Cluster, as `redis-cli --cluster del-node` does."""
+        identity = self.id_of(server)
+        self.servers.remove(server)
+        for one in self.servers:
+            if one.alive:
+                self.run(one, "CLUSTER", "FORGET", identity)
+        self.run(server, "CLUSTER", "RESET", "SOFT")
+        self.settle()
 
     def meet(self, server: Server) -> None:
         """Make the node one of the Cluster, for all others."""
@@ -182,10 +196,16 @@ def slot_of(key: str) -> int:
 
 @contextlib.contextmanager
 def cluster(
-    flavour: Flavour, *, shards: int = 3, replicas: int = 1, tls: Authority | None = None
+    flavour: Flavour,
+    *,
+    shards: int = 3,
+    replicas: int = 1,
+    tls: Authority | None = None,
+    by_name: bool = False,
 ) -> Iterator[Nodes]:
-    """That many primaries with that many replicas each."""
-    found = Nodes(flavour, secrets.token_hex(16), tls)
+    """That many primaries with that many replicas each; ``by_name``: clients are sent to
+    localhost, not to an address."""
+    found = Nodes(flavour, secrets.token_hex(16), tls, by_name)
     with contextlib.closing(found):
         primaries = [found.start() for _ in range(shards)]
         for number, primary in enumerate(primaries):

@@ -34,6 +34,7 @@ class Sentinel:
     flavour: Flavour
     primary: Server
     password: str
+    by_name: bool = False
     port: int = 0
     folder: Path = field(default_factory=Path)
     _process: subprocess.Popen[bytes] | None = None
@@ -109,10 +110,12 @@ class Sentinel:
             return False
 
     def _lines(self) -> list[str]:
-        at = f"{self.primary.host} {self.primary.port}"
+        at = f"{'localhost' if self.by_name else self.primary.host} {self.primary.port}"
+        names = ("resolve-hostnames", "announce-hostnames") if self.by_name else ()
         lines = [
             "bind 127.0.0.1",
             f"dir {self.folder}",
+            *(f"sentinel {setting} yes" for setting in names),
             f"sentinel monitor {MASTER} {at} {_QUORUM}",
             f"sentinel auth-user {MASTER} {self.primary.admin_user}",
             f"sentinel auth-pass {MASTER} {self.primary.admin_password}",
@@ -192,9 +195,11 @@ def watched(
     options: Options | None = None,
     password: str | None = None,
     tls: Authority | None = None,
+    by_name: bool = False,
 ) -> Iterator[Watched]:
-    """Three Sentinels that know each other and all nodes."""
-    options = options or Options(appendonly=True, tls=tls)
+    """Three Sentinels that know each other and all nodes; ``by_name``: as localhost."""
+    config = {"replica-announce-ip": "localhost"} if by_name else {}
+    options = options or Options(appendonly=True, tls=tls, config=config)
     password = secrets.token_hex(16) if password is None else password
     with ExitStack() as stack:
         primary = stack.enter_context(servers.running(flavour, options))
@@ -204,7 +209,7 @@ def watched(
         ]
         found = []
         for _ in range(3):
-            sentinel = Sentinel(flavour, primary, password)
+            sentinel = Sentinel(flavour, primary, password, by_name)
             stack.callback(sentinel.discard)
             sentinel.start()
             found.append(sentinel)

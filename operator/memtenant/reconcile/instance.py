@@ -311,6 +311,7 @@ async def _link(
         clock=world.clock,
         pace=world.pace(),
         own_keys=True,
+        proofs=world.instance_proofs,
     )
     key = ObjectKey.tenant(wanted.tenant.namespace, wanted.tenant.name)
     link = StoreLink(name, wanted.store, key, digest, admin, endpoint, sighting.tls, trusted)

@@ -25,7 +25,7 @@ from memtenant.resources.port import Declared, Kind, ObjectKey, Resources, Secre
 from memtenant.rules.instance import Instance, Sighting
 from memtenant.rules.policy import PolicyFacts
 from memtenant.rules.record import RECORD_COMPONENT, RECORD_LABEL
-from memtenant.stores import Fence, Pace
+from memtenant.stores import Fence, MatrixProof, Pace
 from memtenant.tenancy.erasure import TOMBSTONE_KEPT
 from memtenant.tenancy.identity import TenantId
 
@@ -130,7 +130,8 @@ class World:
     ``told_specs`` is what each store's queue was told.
     ``links`` are by the name of the store, and, of instances, by tenant: no store's name holds a
     dot. ``instances`` is where they run; None where no Strict tenant can be served. ``restarting``
-    is whose turn it is, of each template's instances, to restart with another image.
+    is whose turn it is, of each template's instances, to restart with another image;
+    ``instance_proofs`` are what was proven of the server versions that instances run.
     """
 
     resources: Resources
@@ -142,6 +143,7 @@ class World:
     pace: Callable[[], Pace] = Pace
     instances: InstanceHost | None = None
     restarting: dict[str, TenantId] = field(default_factory=dict)
+    instance_proofs: dict[tuple[str, str], MatrixProof] = field(default_factory=dict)
     links: dict[str, StoreLink] = field(default_factory=dict)
     stores_seen: dict[str, tuple[tuple[str, int], MemoryStoreSpec]] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)

@@ -112,8 +112,10 @@ class StoreAdmin:
         pace: Pace | None = None,
         replication_patience: float = REPLICATION_PATIENCE,
         own_keys: bool = False,
+        proofs: dict[tuple[str, str], MatrixProof] | None = None,
     ) -> None:
-        """With ``sentinels`` these are asked where the primary is, at each `discover`."""
+        """With ``sentinels`` these are asked where the primary is, at each `discover`. What
+        ``proofs`` hold of server versions and rule templates is not proven again."""
         self._settings = settings
         self._sentinels = None if sentinels is None else SentinelWatch(settings, sentinels)
         self._installation = installation
@@ -125,7 +127,7 @@ class StoreAdmin:
         self._cluster: ClusterKeyspace | None = None
         self._facts: StoreFacts | None = None
         self._clients: dict[Address, NodeClient] = {}
-        self._proofs: dict[tuple[str, str], MatrixProof] = {}
+        self._proofs = {} if proofs is None else proofs
         # What every reconcile of a tenant asks, asked for all that run at the moment.
         self._getting = Together(self.get_users)
         self._setting = Together(self._set_users)
@@ -181,7 +183,7 @@ class StoreAdmin:
         where = self._settings.endpoint
         if self._sentinels is not None:
             where = await self._sentinels.primary()
-        primary = await inspect_node(self._client(where))
+        primary = await self._inspect(where)
         if primary.role is not Role.PRIMARY:
             why = (
                 "the store's endpoint must be the primary's"
@@ -210,8 +212,7 @@ class StoreAdmin:
         known = [] if self._facts is None else [node.address for node in self._facts.nodes]
         found = await find_cluster(self._client, (*self._settings.cluster, *known))
         inspected = await on_every_node(
-            found.addresses,
-            lambda address: inspect_node(self._client(address), "cluster"),
+            found.addresses, lambda address: self._inspect(address, "cluster")
         )
         nodes, failures = inspected.results, dict(inspected.failures)
         for shard in found.shards:
@@ -255,8 +256,10 @@ class StoreAdmin:
                     else EpochPlace(key, follower=address != shard.primary)
                 )
 
-    async def _inspect(self, address: Address) -> NodeFacts:
-        return await inspect_node(self._client(address))
+    async def _inspect(self, address: Address, mode: str = "standalone") -> NodeFacts:
+        known = () if self._facts is None else self._facts.nodes
+        before = next((node for node in known if node.address == address), None)
+        return await inspect_node(self._client(address), mode, before=before)
 
     async def _forget_all_but(self, addresses: Collection[Address]) -> None:
         for address in self._clients.keys() - set(addresses):

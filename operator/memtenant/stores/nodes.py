@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
@@ -145,7 +147,7 @@ class StoreFacts:
     @property
     def commands(self) -> frozenset[str]:
         """The commands that every node knows: rules rendered with them fit each."""
-        return frozenset.intersection(*(node.commands for node in self.nodes))
+        return frozenset.intersection(*{node.commands for node in self.nodes})
 
     @property
     def durable(self) -> bool:
@@ -205,8 +207,11 @@ async def on_every_node(
     return NodeResults(results, failures)
 
 
-async def inspect_node(node: NodeClient, mode: str = "standalone") -> NodeFacts:
+async def inspect_node(
+    node: NodeClient, mode: str = "standalone", *, before: NodeFacts | None = None
+) -> NodeFacts:
     """Ask a node what it is. ``mode`` is what it should be: ``standalone`` or ``cluster``.
+    ``before`` is what it was: one process does not learn commands that agents might be allowed.
 
     Raises `StoreUnavailable`, or `StoreRefused` with the reason ``ACLManagedElsewhere`` (ACL
     SETUSER is renamed or withheld, as managed services do), ``StorePermissionMissing`` (all that
@@ -218,10 +223,8 @@ async def inspect_node(node: NodeClient, mode: str = "standalone") -> NodeFacts:
             ("INFO", "replication"),
             ("INFO", "persistence"),
             ("INFO", "memory"),
-            ("COMMAND", "LIST"),
             ("ACL", "GETUSER", "default"),
             ("CONFIG", "GET", "aclfile"),
-            ("ACL", "CAT"),
         ]
     )
     server, replication, persistence, memory = (info_of(node, reply) for reply in replies[:4])
@@ -230,14 +233,19 @@ async def inspect_node(node: NodeClient, mode: str = "standalone") -> NodeFacts:
     role = Role.PRIMARY if replication.get("role") == "master" else Role.REPLICA
     online, syncing = _replicas(replication)
     flavour = Flavour.VALKEY if "valkey_version" in server else Flavour.REDIS
+    run_id = server.get("run_id", "")
+    if before is not None and run_id and before.run_id == run_id:
+        commands, categories = before.commands, before.categories
+    else:
+        commands, categories = await _vocabulary(node)
     return NodeFacts(
         address=node.address,
         role=role,
         flavour=flavour,
         version=server.get("valkey_version") or server["redis_version"],
-        run_id=server.get("run_id", ""),
-        commands=frozenset(name.lower() for name in _texts(_required(node, replies[4]))),
-        categories=await _categories(node, _texts(_required(node, replies[7]))),
+        run_id=run_id,
+        commands=commands,
+        categories=categories,
         replicas=online,
         syncing=syncing,
         link_up=role is Role.PRIMARY or replication.get("master_link_status") == "up",
@@ -245,9 +253,9 @@ async def inspect_node(node: NodeClient, mode: str = "standalone") -> NodeFacts:
         maxmemory=int(memory.get("maxmemory", "0")),
         maxmemory_policy=memory.get("maxmemory_policy", "unknown"),
         used_memory=int(memory.get("used_memory", "0")),
-        users_persist=_aclfile_is_set(replies[6]),
-        default_user_open=_is_open(replies[5]),
-        replays_transactions=flavour is Flavour.VALKEY or _may_everything(replies[5]),
+        users_persist=_aclfile_is_set(replies[5]),
+        default_user_open=_is_open(replies[4]),
+        replays_transactions=flavour is Flavour.VALKEY or _may_everything(replies[4]),
         server_time=_server_time(server),
         follows=_followed(replication),
     )
@@ -287,13 +295,27 @@ async def _check_permissions(node: NodeClient, *, in_cluster: bool) -> None:
         )
 
 
-async def _categories(node: NodeClient, names: Iterable[str]) -> Mapping[str, frozenset[str]]:
-    wanted = list(names)
-    replies = await node.run([("ACL", "CAT", name) for name in wanted])
-    return {
-        name: frozenset(command.lower() for command in _texts(_required(node, reply)))
-        for name, reply in zip(wanted, replies, strict=True)
+async def _vocabulary(node: NodeClient) -> tuple[frozenset[str], Mapping[str, frozenset[str]]]:
+    """The node's commands, and which of them its ACL categories hold."""
+    listed, categories = (
+        _texts(_required(node, reply))
+        for reply in await node.run([("COMMAND", "LIST"), ("ACL", "CAT")])
+    )
+    held = await node.run([("ACL", "CAT", name) for name in categories])
+    return _commands(listed), {
+        name: _commands(_texts(_required(node, reply)))
+        for name, reply in zip(categories, held, strict=True)
     }
+
+
+def _commands(names: Iterable[str]) -> frozenset[str]:
+    return _one_of(frozenset(sys.intern(name.lower()) for name in names))
+
+
+@lru_cache(maxsize=256)
+def _one_of(commands: frozenset[str]) -> frozenset[str]:
+    """The one that was there first of all that are equal: a hundred instances know the same."""
+    return commands
 
 
 def _replicas(

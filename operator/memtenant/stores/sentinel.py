@@ -9,17 +9,26 @@ share no users: each gets it, and one that is new or was replaced gets it at the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from redis.exceptions import ResponseError
 
 from memtenant.errors import MemtenantError, StoreRefused, StoreUnavailable
 from memtenant.stores.connection import Address, NodeClient, Reply, StoreSettings
-from memtenant.stores.nodes import on_every_node
+from memtenant.stores.nodes import NodeResults, on_every_node
 from memtenant.stores.refusals import shown, translated
 
-__all__ = ["SentinelSettings", "SentinelWatch", "Told", "admit_agents", "ask", "chosen"]
+__all__ = [
+    "SentinelSettings",
+    "SentinelWatch",
+    "Told",
+    "admit_agents",
+    "agreed",
+    "ask",
+    "chosen",
+]
 
 _QUESTION = "+sentinel|get-master-addr-by-name"
 
@@ -37,10 +46,12 @@ class SentinelSettings:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What one Sentinel says: where the primary is, as of which failover (they are counted), which
-    other Sentinels there are, and why it could not have a primary replaced now, if it could not."""
+    """What one Sentinel says: who it is, where the primary is, as of which failover (they are
+    counted), which other Sentinels there are, and why it could not have a primary replaced now, if
+    it could not."""
 
     by: Address
+    id: str
     primary: Address
     epoch: int
     others: tuple[Address, ...]
@@ -68,19 +79,28 @@ class SentinelWatch:
     async def primary(self) -> Address:
         """Where the primary is now. Raises what `ask` and `chosen` raise."""
         master = self._settings.master
+        declared = await self._ask(self._settings.endpoints)
+        if not declared.results:
+            declared.require_all()
+        first = list(declared.results.values())
+        beside = agreed(first) - set(self._settings.endpoints)
+        ids = {told.id for told in first}
+        more = [one for one in (await self._ask(beside)).results.values() if one.id not in ids]
+        told = chosen([*first, *more], master)
+        self._known = frozenset(self._settings.endpoints) | beside
+        for gone in self._clients.keys() - self._known:
+            await self._clients.pop(gone).close()
+        return told.primary
+
+    async def _ask(self, sentinels: Iterable[Address]) -> NodeResults[Told]:
+        """Those that do not answer are done without; one that lets anybody in is not."""
         asked = await on_every_node(
-            self._settings.endpoints, lambda address: ask(self._client(address), master)
+            sentinels, lambda address: ask(self._client(address), self._settings.master)
         )
         for failure in asked.failures.values():
             if failure.reason == "SentinelOpen":
                 raise failure
-        if not asked.results:
-            asked.require_all()
-        told = chosen(list(asked.results.values()), master)
-        self._known = frozenset((*self._settings.endpoints, *told.others))
-        for gone in self._clients.keys() - self._known:
-            await self._clients.pop(gone).close()
-        return told.primary
+        return asked
 
     async def admit_agents(self) -> int:
         """Make the agents' user on every Sentinel that answers; on how many it was not so."""
@@ -111,11 +131,12 @@ async def ask(sentinel: NodeClient, master: str) -> Told:
                 ("SENTINEL", "MASTER", master),
                 ("SENTINEL", "CKQUORUM", master),
                 ("SENTINEL", "SENTINELS", master),
+                ("SENTINEL", "MYID"),
             ]
         )
     except StoreRefused as refusal:
         raise _refused(sentinel, refusal) from None
-    default, primary, quorum, others = replies
+    default, primary, quorum, others, identity = replies
     if _is_open(default):
         raise StoreRefused(
             f"Sentinel {sentinel.address} lets anybody in without a password, who could then send "
@@ -134,6 +155,7 @@ async def ask(sentinel: NodeClient, master: str) -> Told:
     fields = _fields(primary)
     return Told(
         by=sentinel.address,
+        id=identity.decode() if isinstance(identity, bytes) else "",
         primary=_address(sentinel, fields),
         epoch=int(fields.get("config-epoch", "0")),
         others=tuple(
@@ -143,11 +165,18 @@ async def ask(sentinel: NodeClient, master: str) -> Told:
     )
 
 
+def agreed(answers: list[Told]) -> frozenset[Address]:
+    """The other Sentinels of which more than half tell: one alone could make up any number."""
+    named = Counter(other for told in answers for other in {*told.others, told.by})
+    return frozenset(other for other, times in named.items() if 2 * times > len(answers))
+
+
 def chosen(answers: list[Told], master: str) -> Told:
-    """Whom to believe: of those that are with a majority the one that knows of the latest failover.
+    """Whom to believe: more than half of those that are with a majority, of whatever failover one
+    of the others tells.
 
     One that is cut off from the others may point to a primary that was replaced. Raises
-    `StoreUnavailable` (``SentinelsWithoutQuorum``) where all are.
+    `StoreUnavailable`: ``SentinelsWithoutQuorum`` where all are cut off, ``SentinelsDisagree``.
     """
     sound = [told for told in answers if not told.without_quorum]
     if not sound:
@@ -156,7 +185,16 @@ def chosen(answers: list[Told], master: str) -> Told:
             f"of it may be out of date: {answers[0].without_quorum}",
             reason="SentinelsWithoutQuorum",
         )
-    return max(sound, key=lambda told: told.epoch)
+    votes = Counter(told.primary for told in sound)
+    ((primary, most),) = votes.most_common(1)
+    if 2 * most <= len(sound):
+        named = ", ".join(str(address) for address in sorted(votes))
+        raise StoreUnavailable(
+            f"The Sentinels of {master!r} do not agree on its primary ({named}): one is being "
+            "replaced, or one of them does not tell the truth",
+            reason="SentinelsDisagree",
+        )
+    return max((told for told in sound if told.primary == primary), key=lambda told: told.epoch)
 
 
 async def admit_agents(sentinel: NodeClient, username: str, password: str) -> bool:
