@@ -36,6 +36,27 @@ async def test_a_server_describes_itself(redis_server: Server) -> None:
     assert primary.default_user_open is False
 
 
+async def test_a_process_is_asked_for_its_commands_once(start_server: StartServer) -> None:
+    """They are two thousand words, and a store is looked at every few seconds."""
+    server = start_server(Flavour.VALKEY_9, Options(appendonly=True))
+
+    def times_asked() -> int:
+        with server.admin() as admin:
+            stats = admin.info("commandstats")
+        return int(stats.get("cmdstat_command|list", {"calls": 0})["calls"])
+
+    async with leading(server) as store:
+        before = times_asked()
+        facts = await store.discover()
+        assert times_asked() == before
+        server.restart()
+        make_operator(server)
+        with pytest.raises(StoreUnavailable):
+            await store.discover()  # over a connection to the former process
+        assert (await store.discover()).commands == facts.commands
+        assert times_asked()
+
+
 async def test_durable_needs_an_append_only_file(start_server: StartServer) -> None:
     server = start_server(Flavour.REDIS_8, Options(appendonly=True, aclfile=True))
     async with leading(server) as store:

@@ -458,15 +458,12 @@ class StoreAdmin:
         template = template_digest(facts.commands, own_keys=self._own_keys)
         proofs = []
         for version, node in sorted(versions.items()):
-            if (version, template) not in self._proofs:
-                self._proofs[version, template] = await prove_matrix(
-                    self._client(node.address),
-                    node,
-                    facts.commands,
-                    term,
-                    own_keys=self._own_keys,
-                )
-            proofs.append(self._proofs[version, template])
+            proof = self._proofs.get((version, template)) or await prove_matrix(
+                self._client(node.address), node, facts.commands, term, own_keys=self._own_keys
+            )
+            if proof.holds:
+                self._proofs[version, template] = proof
+            proofs.append(proof)
         return MatrixProof.of_all(proofs)
 
     async def prove_users(self, users: Collection[AclUser]) -> tuple[str, ...]:
