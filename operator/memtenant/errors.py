@@ -13,6 +13,7 @@ __all__ = [
     "AccessReadOnly",
     "AgentNotListed",
     "ArchiveBusy",
+    "ArchiveFull",
     "ArchiveInconsistent",
     "ArchiveMalformed",
     "ArchiveUnavailable",
@@ -249,6 +250,12 @@ class ArchiveUnavailable(MemtenantError):
 
     reason = "ArchiveUnavailable"
     retryable = True
+
+
+class ArchiveFull(ArchiveUnavailable):
+    """The archive of the audit log has hardly any room left."""
+
+    reason = "ArchiveFull"
 
 
 class ArchiveBusy(MemtenantError):

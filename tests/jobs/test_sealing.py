@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from memtenant.archive import (
     ArchiveFolder,
     ArchiveReader,
     FolderSigner,
-    LogWriter,
-    Taken,
+    Part,
+    Space,
     verify,
 )
+from memtenant.archive.log import Judged, Log
 from memtenant.audit.leaf import Verdict
 from memtenant.clock import Clock
 from memtenant.errors import (
@@ -34,7 +35,8 @@ from memtenant.errors import (
     StoreUnavailable,
 )
 from memtenant.jobs import budget
-from memtenant.jobs.seal import Engine, StoreDrain
+from memtenant.jobs.engine import Engine
+from memtenant.jobs.seal import StoreDrain
 from memtenant.stores.sealing import Page, SealingStore
 from memtenant.tenancy import keys
 from memtenant.tenancy.audited import Audited
@@ -244,11 +246,11 @@ async def test_entries_that_changed_under_the_sealers_hands_stay(
     first, second = Agent(opened=now_opened()).some(2)
     with valkey.admin() as admin:
         admin.rpush(QUEUE, first)
-        page = await store.page(LOG, 10)
-        assert page.entries == (first,)
+        pages = await store.pages([LOG], 10)
+        assert pages == [Page((first,))]
         admin.delete(QUEUE)
         admin.rpush(QUEUE, second)
-        assert not await store.trim(LOG, page)
+        assert await store.trim({LOG: pages[0]}) == {LOG: False}
         assert admin.lrange(QUEUE, 0, -1) == [second]
     await store.close()
 
@@ -315,19 +317,96 @@ async def test_many_large_entries_are_not_read_one_by_one(
     """As each would cost a whole page of them, and every other tenant its heartbeat."""
     stores = await admit(valkey)
     reads = []
-    page = SealingStore.page
+    pages = SealingStore.pages
 
-    async def counted(store: SealingStore, log: str, most: int) -> Page:
+    async def counted(store: SealingStore, logs: list[str], most: int) -> list[Page] | None:
         reads.append(most)
-        return await page(store, log, most)
+        return await pages(store, logs, most)
 
-    monkeypatch.setattr(SealingStore, "page", counted)
+    monkeypatch.setattr(SealingStore, "pages", counted)
     with valkey.admin() as admin:
         admin.rpush(QUEUE, *(number.to_bytes(4, "big") * 2000 for number in range(4500)))
         async with sealer(tmp_path, stores) as sealing:
             assert (await sealing.step()).failures == {}
         assert not admin.exists(QUEUE)
     assert len(reads) < 50
+
+
+async def test_the_queues_of_many_tenants_wait_for_disk_and_store_together(
+    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenants = [TenantId("sales", f"t{number:03}") for number in range(250)]
+    stores = await admit(valkey, *tenants)
+    entries = {
+        str(tenant): Agent(opened=now_opened(), log_id=str(tenant)).some(1 + place % 3)
+        for place, tenant in enumerate(tenants)
+    }
+    appends, runs = list[int](), list[int]()
+    append, run = ArchiveFolder.append, SealingStore._run
+
+    def counted(archive: ArchiveFolder, parts: list[Part]) -> None:
+        appends.append(len(parts))
+        append(archive, parts)
+
+    async def asked(store: SealingStore, commands: list[Any], **where: Any) -> list[object]:
+        runs.append(len(commands))
+        return await run(store, commands, **where)
+
+    with valkey.admin() as admin:
+        for log, some in entries.items():
+            admin.rpush(keys.audit_queue(TenantId.parse(log)), *some)
+        async with sealer(tmp_path, stores) as sealing:
+            monkeypatch.setattr(ArchiveFolder, "append", counted)
+            monkeypatch.setattr(SealingStore, "_run", asked)
+            step = await sealing.step()
+            monkeypatch.undo()
+            assert step.failures == {}
+            assert appends[:2] == [200, 50]
+            assert len(runs) < 40
+            # One that cannot be read with the others holds none of them up.
+            admin.rpush(keys.audit_queue(tenants[7]), b"x" * (33 << 20))
+            admin.rpush(keys.audit_queue(tenants[8]), b"nobody's")
+            await sealing.step()
+            await sealing.step()
+        assert not any(admin.exists(keys.audit_queue(tenant)) for tenant in tenants)
+    for log, some in entries.items():
+        assert sealed_entries(tmp_path, log)[: len(some)] == some
+
+
+async def test_who_fills_the_archive_is_stopped_and_nobody_else(
+    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = TenantId("sales", "other")
+    stores = await admit(valkey, ACME, other)
+    space = [Space(100_000_000, 15_000_000)]
+    monkeypatch.setattr(ArchiveFolder, "space", lambda _: space[0])
+    days = [0]
+    clock = Clock(now=lambda: datetime.now(UTC) + timedelta(days=days[0]))
+    noise = Agent(opened=now_opened())
+    with valkey.admin() as admin:
+        async with sealer(tmp_path, stores, clock=clock) as sealing:
+            admin.rpush(QUEUE, *noise.some(12_000))  # of a share of 1,000,000 bytes
+            admin.rpush(keys.audit_queue(other), b"x")
+            drained = (await sealing.step()).drained["shared"]
+            assert (drained.stopped, drained.waiting) == ((LOG,), 2000)
+            assert admin.llen(QUEUE) == 2000
+            assert not admin.exists(keys.audit_queue(other))
+            assert admin.hget(LIMITS, "audit_heartbeat") is None
+            assert admin.hget(keys.limits(other), "audit_heartbeat") is not None
+            assert fields(admin, REPORT)["stopped"] == "1"
+            days[0] = 1
+            drained = (await sealing.step()).drained["shared"]
+            assert (drained.stopped, drained.waiting) == ((), 0)
+            assert fields(admin, REPORT)["stopped"] == "0"
+            # What is kept for seals is nobody's, and what is about no tenant is still taken.
+            space[0] = Space(100_000_000, 5_000_000)
+            admin.rpush(QUEUE, *noise.some(10))
+            admin.rpush(keys.INSTALLATION_QUEUE, b"nobody's event")
+            step = await sealing.step()
+            assert (step.failures["shared"].reason, admin.llen(QUEUE)) == ("ArchiveFull", 10)
+            assert step.sealed is not None
+            assert not admin.exists(keys.INSTALLATION_QUEUE)
+            assert b"Enlarge" in admin.hget(keys.STORE_SEALER, "trouble")
 
 
 async def test_a_flooded_queue_fills_no_archive_and_keeps_what_is_over_its_budget(
@@ -369,9 +448,9 @@ async def test_a_round_that_takes_long_leaves_nobody_without_a_heartbeat(
     clock = Clock(monotonic=lambda: moment[0])
     take, beat = Engine.take, SealingStore.beat
 
-    async def slowly(engine: Engine, log: str, entries: list[bytes]) -> Taken:
+    async def slowly(engine: Engine, entries: dict[str, list[bytes]]) -> dict[str, Any]:
         moment[0] += 15
-        return await take(engine, log, entries)
+        return await take(engine, entries)
 
     async def noted(store: SealingStore, tenants: list[TenantId]) -> int:
         beats.append((moment[0], len(tenants)))
@@ -395,14 +474,14 @@ async def test_an_entry_that_brings_out_a_fault_stops_the_log_of_its_tenant_alon
 ) -> None:
     other = TenantId("sales", "other")
     stores = await admit(valkey, ACME, other)
-    take = LogWriter.take
+    judge = Log.judge
 
-    def faulty(writer: LogWriter, log_id: str, *rest: Any) -> Taken:
-        if log_id == LOG:
+    def faulty(log: Log, *rest: Any) -> Judged:
+        if log.log_id == LOG:
             raise IndexError("an entry that nobody thought of")
-        return take(writer, log_id, *rest)
+        return judge(log, *rest)
 
-    monkeypatch.setattr(LogWriter, "take", faulty)
+    monkeypatch.setattr(Log, "judge", faulty)
     with valkey.admin() as admin:
         for tenant in (ACME, other):
             admin.rpush(keys.audit_queue(tenant), b"x")
@@ -422,8 +501,8 @@ async def test_a_trim_whose_answer_was_lost_is_no_loss(
     observed = Observed()
     trim = SealingStore.trim
 
-    async def silent(store: SealingStore, log: str, page: Page) -> bool:
-        await trim(store, log, page)
+    async def silent(store: SealingStore, read: dict[str, Page]) -> dict[str, bool]:
+        await trim(store, read)
         raise StoreUnavailable("it did not answer in time")
 
     async with sealer(tmp_path, stores, observed) as sealing:

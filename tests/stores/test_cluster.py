@@ -12,7 +12,7 @@ from memtenant.errors import FencedOut, StoreRefused, StoreUnavailable
 from memtenant.rules.systemusers import SystemRole, render_system_user
 from memtenant.stores import Address, Pace, StateChange, StoreAdmin, StoreSettings
 from memtenant.stores.cluster_nodes import ClusterMap, parse_nodes
-from memtenant.stores.sealing import SealingStore
+from memtenant.stores.sealing import Page, SealingStore
 from memtenant.stores.slots import SLOTS, epoch_keys, slot_of
 from memtenant.stores.witness import StoreWitness
 from memtenant.tenancy import keys
@@ -170,9 +170,9 @@ async def test_the_sealer_and_the_reporter_reach_every_tenant(nodes: Nodes) -> N
         assert all(queues[str(tenant)] == 1 for tenant in tenants)
         assert await sealer.beat(tenants) > 0
         for tenant in tenants:
-            page = await sealer.page(str(tenant), 10)
-            assert page.entries == (b"event",)
-            assert await sealer.trim(str(tenant), page)
+            pages = await sealer.pages([str(tenant)], 10)
+            assert pages == [Page((b"event",))]
+            assert await sealer.trim({str(tenant): pages[0]}) == {str(tenant): True}
         states = await store.read_states(tenants)
         assert all("audit_heartbeat" in state.limits for state in states.values())
         await sealer.close()

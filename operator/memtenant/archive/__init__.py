@@ -7,7 +7,7 @@ verifies (`verify`). docs/audit-format.md has every byte of it.
 from memtenant.archive.cursor import Finding
 from memtenant.archive.folder import ArchiveFolder
 from memtenant.archive.intake import MacKeys
-from memtenant.archive.port import Archive
+from memtenant.archive.port import Archive, Part, Space
 from memtenant.archive.proofs import (
     ConsistencyProof,
     InclusionProof,
@@ -24,18 +24,20 @@ from memtenant.archive.reader import (
 )
 from memtenant.archive.signer import FolderSigner, SignedHead, SignerState
 from memtenant.archive.verify import Result, Verification, VerifiedLog, verify
-from memtenant.archive.writer import LogWriter, Sealed, Taken
+from memtenant.archive.writer import Batch, LogWriter, Sealed, Taken
 
 __all__ = [
     "Archive",
     "ArchiveFolder",
     "ArchiveReader",
+    "Batch",
     "ConsistencyProof",
     "Finding",
     "FolderSigner",
     "InclusionProof",
     "LogWriter",
     "MacKeys",
+    "Part",
     "Place",
     "Result",
     "Sealed",
@@ -44,6 +46,7 @@ __all__ = [
     "SealedWindow",
     "SignedHead",
     "SignerState",
+    "Space",
     "Taken",
     "Verification",
     "VerifiedLog",

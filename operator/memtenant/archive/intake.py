@@ -17,6 +17,7 @@ from memtenant.archive.writers import (
     MOST_PENDING,
     NEVER_HEARD,
     NUMBERS,
+    SHORTEST,
     History,
     Range,
     Sighting,
@@ -43,7 +44,6 @@ Ask = Callable[[Mapping[bytes, Range]], Iterable[Sequence[bytes]]]
 _MOST_KEYS: Final = 1024
 _BLOCK: Final = 64
 _LABEL: Final = length_prefixed(b"memtenant/1/audit-event")
-_SHORTEST: Final = 85 + 12
 _ALL: Final = (0, 2**33)
 _NO_COUNTER: Final = bytes(4)
 _OUTCOMES: Final = frozenset(b"OCR")
@@ -84,7 +84,7 @@ def verdict_of(entry: bytes, macs: Macs) -> Verdict:
     length = len(entry)
     if length > LONGEST_ENTRY:
         return Verdict.OVERSIZED
-    if length < _SHORTEST or entry[0] != 0xE1 or entry[-12] not in _OUTCOMES:
+    if length < SHORTEST or entry[0] != 0xE1 or entry[-12] not in _OUTCOMES:
         return Verdict.MALFORMED
     end = 69 + entry[68]
     if end + 28 > length or entry[14:18] == _NO_COUNTER:

@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from memtenant.archive.again import Again
 from memtenant.archive.intake import Intake, MacKeys, Macs
 from memtenant.archive.memory import recall_log, remember_log, state_name
-from memtenant.archive.port import Archive
+from memtenant.archive.port import Archive, Part
 from memtenant.archive.segments import Tail, blocks, follow, month_of, months, read_head
-from memtenant.archive.writers import DAY, Range, Writers, sightings
+from memtenant.archive.writers import DAY, SHORTEST, Range, Writers, sighting, sightings
 from memtenant.audit.leaf import LogRoot, Verdict
 from memtenant.audit.merkle import Frontier
 from memtenant.errors import ArchiveInconsistent
 
-__all__ = ["MOST_WRITERS", "Log", "Tally", "log_folder"]
+__all__ = ["MOST_WRITERS", "Judged", "Log", "Tally", "log_folder"]
 
 MOST_WRITERS: Final = 100_000
 """How many writers of one log are in memory; about 30 MB."""
@@ -71,6 +72,7 @@ class Log:
     time: int = 0
     tally: Tally = field(default_factory=Tally)
     _macs: tuple[MacKeys, Macs] | None = None
+    _again: Again | None = None
     _remembered: int = 0
 
     @classmethod
@@ -147,17 +149,23 @@ class Log:
         """The leaf that says how far it is."""
         return LogRoot(self.log_id, self.tail.size, self.tail.frontier.root())
 
-    def take(self, entries: Sequence[bytes], keys: MacKeys, now: int) -> Intake:
-        """Judge the entries and append what is new. Durable when it returns."""
+    def judge(self, entries: Sequence[bytes], keys: MacKeys, now: int) -> Judged:
+        """What becomes of the entries. They are taken once the part is written, and `wrote` was
+        called; else the log is to be opened anew."""
         if self._macs is None or self._macs[0] is not keys:
             self._macs = keys, Macs(keys)
         self.time = max(self.time, now)
-        intake = Intake(self.writers, self._about, self.time)
-        intake.take(entries, self._macs[1])
-        if intake.leaves:
-            self.tail.append(intake.leaves, month_of(self.time))
-        self.tally.add(intake)
-        return intake
+        again = self._came_again(entries)
+        intake = Intake(self.writers, self._about, self.time, duplicates=again)
+        intake.take(entries[again:], self._macs[1])
+        part = self.tail.part(intake.leaves, month_of(self.time)) if intake.leaves else None
+        return Judged(self, intake, part)
+
+    def wrote(self, judged: Judged) -> None:
+        """The entries are on the disk."""
+        if judged.part is not None:
+            self.tail.went_on(judged.part, judged.intake.leaves)
+        self.tally.add(judged.intake)
 
     def was_sealed(self) -> None:
         """The tree covers all of it now."""
@@ -177,13 +185,37 @@ class Log:
         ahead)."""
         if not wanted:
             return
-        opened = min(int.from_bytes(writer[:4], "big") for writer in wanted) * 1000
-        since = month_of(max(opened - DAY, 0))
-        known = months(self.tail.archive, self.tail.folder)
-        # Of who says to be opened in a month that is still to come, the last is asked.
-        for month in [one for one in known if one >= since] or known[-1:]:
+        for month in self._since(min(int.from_bytes(writer[:4], "big") for writer in wanted)):
             for block in blocks(self.tail.archive, self.tail.folder, month):
                 yield sightings(block.leaves, wanted)
+
+    def _since(self, opened: int) -> list[str]:
+        """The months in which who was opened then may have been heard."""
+        since = month_of(max(opened * 1000 - DAY, 0))
+        known = months(self.tail.archive, self.tail.folder)
+        # Of who says to be opened in a month that is still to come, the last is asked.
+        return [one for one in known if one >= since] or known[-1:]
+
+    def _came_again(self, entries: Sequence[bytes]) -> int:
+        """How many of the entries, from the first on, are those that were sealed one after
+        another before."""
+        if self._again is not None and (passed := self._again.passed(entries)):
+            return passed
+        self._again = None
+        if not entries or not self._may_be_known(entries[0]):
+            return 0
+        since = self._since(int.from_bytes(entries[0][6:10], "big"))
+        self._again = Again.find(self.tail.archive, self.tail.folder, since, entries[0])
+        return 0 if self._again is None else self._again.passed(entries)
+
+    def _may_be_known(self, entry: bytes) -> bool:
+        if len(entry) < SHORTEST or entry[0] != 0xE1:
+            return False
+        seen = sighting(entry)
+        known = self.writers.known.get(seen.writer)
+        if known is None:
+            return self.writers.may_be_forgotten(seen.writer)
+        return seen.first <= known.top
 
     def compare(self, sealed: LogRoot) -> None:
         """Raises `ArchiveInconsistent` where the log, which is as far, has another root."""
@@ -193,3 +225,12 @@ class Log:
                 "leaves have another root. `memtenant audit verify` says where it was changed; "
                 "restore it from a backup: nothing is written on top of it"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Entries of one queue that are to be written; ``part`` is None where nothing is new."""
+
+    log: Log
+    intake: Intake
+    part: Part | None

@@ -5,9 +5,25 @@ Names have slashes (``logs/support.acme/2026-11.log``). Every failure is `Archiv
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
-__all__ = ["Archive"]
+__all__ = ["Archive", "Part", "Space"]
+
+
+class Part(NamedTuple):
+    """What is to be written at the end of a file, which is at ``offset``."""
+
+    name: str
+    offset: int
+    data: bytes
+
+
+class Space(NamedTuple):
+    """Of the disk that the archive is on: its bytes, and those that are left."""
+
+    size: int
+    free: int
 
 
 class Archive(Protocol):
@@ -22,9 +38,9 @@ class Archive(Protocol):
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """A part of a file; empty for one that does not exist or ends before."""
 
-    def append(self, name: str, offset: int, data: bytes) -> None:
-        """Write at the end, which is at ``offset``. Durable when it returns. When it fails, any
-        part of the data may be there, and is cut off by the next that opens the log."""
+    def append(self, parts: Sequence[Part]) -> None:
+        """Write to several files, of each once. Durable when it returns. When it fails, anything of
+        any of them may be there, and is cut off by the next that opens the log."""
 
     def cut(self, name: str, size: int) -> None:
         """Take what is behind ``size`` away. Durable."""
@@ -34,3 +50,6 @@ class Archive(Protocol):
 
     def remove(self, name: str) -> None:
         """Take a file away, if it is there."""
+
+    def space(self) -> Space:
+        """How much room there is."""

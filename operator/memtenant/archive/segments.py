@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, Self
 
-from memtenant.archive.port import Archive
+from memtenant.archive.port import Archive, Part
 from memtenant.audit.merkle import HASH_BYTES, Frontier, leaf_hashes
 from memtenant.audit.segment import Cut, Damage, frames, split
 from memtenant.errors import ArchiveInconsistent, ArchiveMalformed
@@ -144,10 +144,18 @@ class Tail:
 
     def append(self, leaves: Sequence[bytes], month: str) -> None:
         """Durable when it returns. After a failure the tail is to be read anew."""
+        part = self.part(leaves, month)
+        self.archive.append([part])
+        self.went_on(part, leaves)
+
+    def part(self, leaves: Sequence[bytes], month: str) -> Part:
+        """What is to be written for these leaves."""
         self.roll(month)
-        data = frames(leaves)
-        self.archive.append(segment_name(self.folder, self.month), self.offset, data)
-        self.offset += len(data)
+        return Part(segment_name(self.folder, self.month), self.offset, frames(leaves))
+
+    def went_on(self, part: Part, leaves: Sequence[bytes]) -> None:
+        """It was written."""
+        self.offset += len(part.data)
         self.frontier.extend(leaf_hashes(leaves))
 
     def roll(self, month: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from memtenant.archive.memory import recall_tail, state_name, tail_document
-from memtenant.archive.port import Archive
+from memtenant.archive.port import Archive, Part
 from memtenant.archive.segments import (
     Tail,
     follow,
@@ -170,6 +170,6 @@ def publish(archive: Archive, signed: SignedCheckpoint, time: int) -> None:
         if torn:
             archive.cut(name, end - len(torn))
         if not whole or whole[-1] != signed.note:
-            archive.append(name, end - len(torn), signed.note)
+            archive.append([Part(name, end - len(torn), signed.note)])
     if archive.read(LATEST) != signed.note:
         archive.replace(LATEST, signed.note)

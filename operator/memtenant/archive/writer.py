@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Final, Self
 
 from memtenant.archive.intake import MacKeys
-from memtenant.archive.log import Log, Tally, log_folder
+from memtenant.archive.log import Judged, Log, Tally, log_folder
 from memtenant.archive.port import Archive
 from memtenant.archive.segments import head_name, month_of, months, read_head, segment_name
 from memtenant.archive.signer import SignedHead, SignerState
@@ -32,10 +32,19 @@ from memtenant.errors import (
     UsageError,
 )
 
-__all__ = ["LogWriter", "Sealed", "Taken"]
+__all__ = ["Batch", "LogWriter", "Sealed", "Taken"]
 
 _MOST_LOADED: Final = 250_000
 """How many writers of all logs together stay in memory from seal to seal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Entries of the queue of a log: a tenant's id, or `INSTALLATION_LOG`."""
+
+    log_id: str
+    entries: Sequence[bytes]
+    keys: MacKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,25 +119,45 @@ class LogWriter:
         return self._log(log_id).tail.size
 
     def take(self, log_id: str, entries: Sequence[bytes], keys: MacKeys, now: datetime) -> Taken:
-        """Bring entries of a queue into its log, in their order. When it returns they are durable,
-        and may be taken from the queue. The same entries may come again.
+        """`take_all` of one queue. Raises what came of it."""
+        taken = self.take_all([Batch(log_id, entries, keys)], now)[0]
+        if isinstance(taken, Exception):
+            raise taken
+        return taken
 
-        ``log_id`` is a tenant's id or `INSTALLATION_LOG`. Raises `ArchiveUnavailable` (nothing is
-        known of the entries: take them again) and `ArchiveInconsistent`.
+    def take_all(self, batches: Sequence[Batch], now: datetime) -> list[Taken | Exception]:
+        """Bring entries of queues into their logs, in their order. When it returns they are
+        durable, and may be taken from the queues. The same entries may come again.
+
+        What one log does not take (`ArchiveInconsistent`, or a defect) stands in its place. Raises
+        `ArchiveUnavailable`: nothing is known of any of the entries, take them again.
         """
-        if not is_log_id(log_id):
-            raise UsageError(f"{log_id!r} is no log: it is named by a tenant's id")
+        for batch in batches:
+            if not is_log_id(batch.log_id):
+                raise UsageError(f"{batch.log_id!r} is no log: it is named by a tenant's id")
         if self._tree is None:
             self._recovered()
-        log = self._log(log_id)
-        first = log.tail.size
         try:
-            taken = log.take(entries, keys, _milliseconds(now))
+            judged = [self._judged(batch, _milliseconds(now)) for batch in batches]
+            done = [one for one in judged if isinstance(one, Judged)]
+            self._archive.append([one.part for one in done if one.part is not None])
         except BaseException:
-            self._lose(log_id)
+            for batch in batches:
+                self._lose(batch.log_id)
             raise
-        counts = (taken.events, taken.bad, taken.gaps, taken.duplicates)
-        return Taken(log_id, first, log.tail.size, *counts)
+        return [one if isinstance(one, Exception) else _taken(one) for one in judged]
+
+    def _judged(self, batch: Batch, now: int) -> Judged | Exception:
+        try:
+            return self._log(batch.log_id).judge(batch.entries, batch.keys, now)
+        except (ArchiveInconsistent, ArchiveMalformed) as error:
+            self._lose(batch.log_id)
+            return error
+        except MemtenantError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a defect that one entry brings out is one log's
+            self._lose(batch.log_id)
+            return error
 
     def prune(self, log_id: str, before: datetime) -> bool:
         """Let whole months of a log (or of `TREE`) go that ended before a moment, with the next
@@ -332,6 +361,13 @@ class LogWriter:
 
     def _note(self, signed: SignedHead) -> SignedCheckpoint:
         return Checkpoint(self._key.public.name, signed.size, signed.root).sign(self._key)
+
+
+def _taken(judged: Judged) -> Taken:
+    log, intake, first = judged.log, judged.intake, judged.log.tail.size
+    log.wrote(judged)
+    counts = (intake.events, intake.bad, intake.gaps, intake.duplicates)
+    return Taken(log.log_id, first, log.tail.size, *counts)
 
 
 def _milliseconds(moment: datetime) -> int:

@@ -26,6 +26,7 @@ __all__ = [
     "MOST_PENDING",
     "NEVER_HEARD",
     "NUMBERS",
+    "SHORTEST",
     "History",
     "Range",
     "Sighting",
@@ -47,6 +48,9 @@ _MOST_ODD: Final = 10_000
 
 NUMBERS: Final = struct.Struct(">IH")
 """Counter and count, from byte 14 of an event on."""
+
+SHORTEST: Final = 85 + 12
+"""Bytes that an entry has at least which is an event."""
 
 LAST_COUNTER: Final = 2**32 - 1
 """Whatever a lying agent says."""

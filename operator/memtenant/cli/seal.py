@@ -21,7 +21,8 @@ from memtenant.cli.output import Format
 from memtenant.cli.workspace import DEFAULT_STATE
 from memtenant.crypto.primitives import SecretKey
 from memtenant.errors import KeyUnavailable, MemtenantError, UsageError
-from memtenant.jobs.seal import Drained, Engine
+from memtenant.jobs.engine import Engine
+from memtenant.jobs.seal import Drained
 from memtenant.jobs.sealing import Sealing, Step
 from memtenant.resources.folder import FolderResources
 from memtenant.rules.systemusers import SystemRole, SystemSecret
@@ -200,6 +201,8 @@ class _Telling:
             output.warn(f"the queue of {log} on store {store} lost entries")
         for log in drained.flooded:
             output.warn(f"the queue of {log} on store {store} grows faster than it may: a flood")
+        for log in drained.stopped:
+            output.warn(f"the log of {log} had its share of the archive for today: make room")
 
     def sealed(self, sealed: Sealed) -> None:
         """Each window is in the archive."""

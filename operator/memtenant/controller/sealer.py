@@ -25,8 +25,8 @@ from memtenant.controller.sealer_metrics import SealerMetrics
 from memtenant.controller.settings import LogFormat, LogLevel
 from memtenant.crypto.primitives import KEY_BYTES, SecretKey
 from memtenant.errors import ArchiveBusy, KeyUnavailable, MemtenantError, UsageError
+from memtenant.jobs.engine import Engine
 from memtenant.jobs.logsecret import read_or_make
-from memtenant.jobs.seal import Engine
 from memtenant.jobs.sealing import Sealing
 from memtenant.resources.connection import Connection
 from memtenant.resources.kubernetes import KubernetesResources

@@ -7,37 +7,31 @@ that the archive took; a round without entries writes to the archive too, to see
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TypeVar
 
-from memtenant.archive import Archive, LogWriter, MacKeys, Sealed, Taken
+from memtenant.archive import Space, Taken
 from memtenant.clock import Clock, system_clock
-from memtenant.crypto.audit_keys import INSTALLATION_LOG, audit_mac_key
-from memtenant.crypto.primitives import SecretKey
-from memtenant.errors import (
-    ArchiveInconsistent,
-    ArchiveMalformed,
-    InvalidResource,
-    KeyInvalid,
-    MemtenantError,
-)
-from memtenant.jobs.budget import Budget
+from memtenant.crypto.audit_keys import INSTALLATION_LOG
+from memtenant.errors import ArchiveFull, ArchiveInconsistent, ArchiveMalformed, MemtenantError
+from memtenant.jobs.budget import DAILY_SHARE, Budget, daily_share
+from memtenant.jobs.engine import Engine
 from memtenant.rules.sealing import LogReport, SealerReport
-from memtenant.stores.sealing import Queue, Roster, SealingStore
+from memtenant.stores.sealing import Page, Queue, Roster, SealingStore
 from memtenant.tenancy import keys
 from memtenant.tenancy.audited import Audited
 from memtenant.tenancy.identity import TenantId
-from memtenant.tenancy.period import Period
 
-__all__ = ["BEAT_EVERY", "DEFAULT_WINDOW", "Drained", "Engine", "StoreDrain"]
+__all__ = ["BEAT_EVERY", "DEFAULT_WINDOW", "Drained", "StoreDrain"]
 
 PAGE = 5000
 """Entries that are read, archived and removed together: some 600 KB, and one wait for the disk."""
+
+_TOGETHER = 200
+"""Queues whose entries are read, archived and removed together, where they are few: the disk and
+the store are waited for once."""
 
 MOST_A_ROUND = 100_000
 """Entries of one queue before the next queue has its turn."""
@@ -52,18 +46,18 @@ BEAT_EVERY = 10.0
 DEFAULT_WINDOW = 60
 """Seconds between two seals where no policy asks for fewer."""
 
-_ALIVE = "state/alive"
-
 _log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+
+_UNKNOWN = Space(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
     """What one round over a store did. ``waiting`` are entries that are left, ``refused`` logs that
     are not what was sealed, and ``shrunk`` queues that lost entries, by whomever. ``flooded`` are
-    logs whose queue waits for its budget, ``held`` the entries in them."""
+    logs whose queue waits for its budget, ``stopped`` those that had their share of the archive for
+    today, and ``held`` the entries in all of them."""
 
     entries: int = 0
     events: int = 0
@@ -74,8 +68,15 @@ class Drained:
     refused: tuple[str, ...] = ()
     shrunk: tuple[str, ...] = ()
     flooded: tuple[str, ...] = ()
+    stopped: tuple[str, ...] = ()
     held: int = 0
+    space: Space = _UNKNOWN
     unreadable: tuple[str, ...] = ()
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """Logs that get no heartbeat: nothing is added to them now."""
+        return (*self.refused, *self.stopped)
 
     def plus(self, taken: Taken, entries: int) -> Drained:
         """And a page more."""
@@ -89,115 +90,60 @@ class Drained:
         )
 
 
-class Engine:
-    """The one `LogWriter` of a process, in a thread of its own: the disk holds nobody up, and what
-    several stores bring goes in one after the other."""
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """The turn of one queue in a round."""
 
-    def __init__(
-        self,
-        archive: Archive,
-        open_writer: Callable[[], LogWriter],
-        audit_root: SecretKey,
-        clock: Clock = system_clock,
-    ) -> None:
-        self._archive = archive
-        self._open_writer = open_writer
-        self._root = audit_root
-        self._clock = clock
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="archive")
-        self._writer: LogWriter | None = None
-        self._keys: dict[str, MacKeys] = {}
-        self.sealed: Sealed | None = None
-        self.failure: MemtenantError | None = None
-
-    async def close(self) -> None:
-        """Write down what makes the next start fast, and end the thread."""
-        writer, self._writer = self._writer, None
-        try:
-            if writer is not None:
-                await self._run(writer.close)
-        finally:
-            self._thread.shutdown(wait=True)
-
-    async def open(self) -> None:
-        """Read the archive: everything else does that too, where it was not done."""
-        await self._run(self._opened)
+    queue: Queue
+    report: LogReport
+    budget: Budget | None
+    shrunk: bool
+    taken: int = 0
+    refused: bool = False
+    is_over: bool = False
 
     @property
-    def refuses(self) -> bool:
-        """Whether nothing is sealed before somebody acts. An API server that is away, where the
-        signer's state is, is no reason to refuse agents: what they did is in the archive."""
-        return self.failure is not None and not self.failure.retryable
+    def log(self) -> str:
+        return self.queue.log
 
-    async def take(self, log: str, entries: Sequence[bytes]) -> Taken:
-        """See `LogWriter.take`."""
-        mac_keys = self._keys.get(log) or self._keys.setdefault(log, self._mac_keys(log))
-        now = self._clock.now()
-        return await self._run(lambda: self._opened().take(log, entries, mac_keys, now))
+    @property
+    def waiting(self) -> int:
+        return max(self.queue.length - self.taken, 0)
 
-    async def seal(self) -> Sealed:
-        """See `LogWriter.seal`."""
-        now = self._clock.now()
-        try:
-            self.sealed = await self._run(lambda: self._opened().seal(now))
-        except MemtenantError as error:
-            self.failure = error
-            raise
-        self.failure = None
-        return self.sealed
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is more that may be taken."""
+        if self.refused or self.is_over:
+            return False
+        more = self.taken < min(self.queue.length, MOST_A_ROUND)
+        return more and not self.is_flooded and not self.is_stopped
 
-    async def size(self, log: str) -> int:
-        """How many leaves a log has."""
-        return await self._run(lambda: self._opened().size(log))
+    @property
+    def is_flooded(self) -> bool:
+        return self.budget is not None and self.budget.spent
 
-    async def prune(self, kept: Mapping[str, int], store_time: datetime) -> tuple[str, ...]:
-        """Let months of logs go that are older than so many months; of which logs there were any.
-        They go with the next seal. Nothing brings them back, so it is the sealer's clock and the
-        store's that say so: of two, one may be years ahead."""
-        now = min(self._clock.now(), store_time)
+    @property
+    def is_stopped(self) -> bool:
+        return self.budget is not None and self.budget.had_its_share
 
-        def work() -> tuple[str, ...]:
-            writer = self._opened()
-            return tuple(
-                log
-                for log, months in kept.items()
-                if log not in writer.refused and writer.prune(log, Period(months, "mo").before(now))
-            )
-
-        return await self._run(work)
-
-    async def try_archive(self) -> None:
-        """Write to the archive, opened. Raises `ArchiveUnavailable`, and what `open` raises."""
-        now = str(self._clock.now()).encode()
-
-        def work() -> None:
-            self._opened()
-            self._archive.replace(_ALIVE, now)
-
-        await self._run(work)
-
-    def _opened(self) -> LogWriter:
-        if self._writer is None:
-            self._writer = self._open_writer()
-        return self._writer
-
-    def _mac_keys(self, log: str) -> MacKeys:
-        def key(agent: str, version: int) -> SecretKey | None:
-            try:
-                return audit_mac_key(self._root, log, agent, version)
-            except (InvalidResource, KeyInvalid):
-                return None
-
-        return key
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    def took(self, taken: Taken, page: Page, now: int) -> None:
+        """A page is in the archive."""
+        if self.budget is not None:
+            self.budget.spend(page.entries)
+        self.report = replace(
+            self.report,
+            size=taken.size,
+            gaps=self.report.gaps + taken.gaps,
+            bad=self.report.bad + taken.bad,
+            irregular_at=now if taken.gaps or taken.bad else self.report.irregular_at,
+        )
 
 
 @dataclass(slots=True)
 class StoreDrain:
     """One store that is drained again and again, and told of it.
 
+    ``share`` is how much of the archive's room a tenant may fill in a day, in percent.
     ``left`` is how long each queue was when the last round was over: nobody else shortens one.
     ``seen`` is what was last told of each log.
     """
@@ -205,6 +151,7 @@ class StoreDrain:
     store: SealingStore
     engine: Engine
     clock: Clock = system_clock
+    share: int = DAILY_SHARE
     audited: dict[str, Audited] = field(default_factory=dict)
     failure: MemtenantError | None = None
     left: dict[str, int] = field(default_factory=dict)
@@ -222,125 +169,160 @@ class StoreDrain:
         roster = await self.store.roster()
         self.audited = {one.log: one.audited for one in roster.queues if one.audited is not None}
         self.left = {one.log: self.left.get(one.log, 0) for one in roster.queues}
-        drained = Drained(unreadable=roster.unreadable)
         self._budgets = {log: one for log, one in self._budgets.items() if log in self.left}
+        drained = Drained(unreadable=roster.unreadable, space=await self.engine.space())
+        await self._recall(roster)
         since, looked_at = self.clock.monotonic(), set[str]()
-        for queue in roster.queues:
-            drained = await self._drain(queue, drained)
-            looked_at.add(queue.log)
+        for group in _groups(roster.queues):
+            drained = await self._drain(group, drained)
+            looked_at.update(one.log for one in group)
             if self.clock.monotonic() - since >= BEAT_EVERY:
-                await self._beat_meanwhile(looked_at, drained.refused)
+                await self._beat_meanwhile(looked_at, drained.silent)
                 since = self.clock.monotonic()
+        if not daily_share(drained.space, self.share):
+            raise _full(drained.space)
         self.failure = None
-        await self._beat(drained.refused)
+        await self._beat(drained.silent)
         await self._tell_logs(roster)
         return drained
 
-    async def _drain(self, queue: Queue, drained: Drained) -> Drained:
-        report = await self._report(queue.log)
-        shrunk = queue.length < self.left[queue.log]
-        budget = await self._budget(queue)
-        taken_here, until = 0, self.clock.monotonic() + _TURN
-        try:
-            while taken_here < min(queue.length, MOST_A_ROUND):
-                if taken_here and self.clock.monotonic() >= until:
-                    break
-                if budget is not None and budget.spent:
-                    break
-                page = await self.store.page(queue.log, PAGE)
-                if not page.entries:
-                    break
-                taken = await self.engine.take(queue.log, page.entries)
-                drained = drained.plus(taken, len(page.entries))
-                if budget is not None:
-                    budget.spend(page.entries)
-                irregular = bool(taken.gaps or taken.bad)
-                report = replace(
-                    report,
-                    size=taken.size,
-                    gaps=report.gaps + taken.gaps,
-                    bad=report.bad + taken.bad,
-                    irregular_at=self._now() if irregular else report.irregular_at,
-                )
-                self.seen[queue.log] = report
-                # Before it is tried: whether a trim whose answer is lost was done, nobody knows.
-                least = queue.length - taken_here - len(page.entries)
-                self.left[queue.log] = min(self.left[queue.log], max(least, 0))
-                if not await self.store.trim(queue.log, page):
-                    shrunk = True
-                    break
-                taken_here += len(page.entries)
-        except (ArchiveInconsistent, ArchiveMalformed):
-            drained = replace(drained, refused=(*drained.refused, queue.log))
-        except MemtenantError:
-            raise
-        except Exception:  # noqa: BLE001 - a defect that one entry brings out is one log's
-            if queue.log not in self._faulty:
-                _log.exception("nothing is added to the log of %s", queue.log)
-            self._faulty.add(queue.log)
-            drained = replace(drained, refused=(*drained.refused, queue.log))
-        waiting = max(queue.length - taken_here, 0)
-        if waiting and budget is not None and budget.spent:
-            drained = replace(
-                drained,
-                flooded=(*drained.flooded, queue.log),
-                held=drained.held + waiting,
+    async def _drain(self, group: Sequence[Queue], drained: Drained) -> Drained:
+        """Page by page of all these queues together, until each has nothing more, or its turn is
+        over."""
+        budgets = await self._allowed(group, drained.space)
+        turns = [
+            _Turn(
+                queue=queue,
+                report=self.seen[queue.log],
+                budget=budgets.get(queue.log),
+                shrunk=queue.length < self.left[queue.log],
             )
-        self.left[queue.log] = waiting
-        irregular_at = self._now() if shrunk else report.irregular_at
-        self.seen[queue.log] = replace(report, queue=waiting, irregular_at=irregular_at)
+            for queue in group
+        ]
+        until = self.clock.monotonic() + _TURN
+        while going := [turn for turn in turns if turn.goes_on]:
+            if any(turn.taken for turn in going) and self.clock.monotonic() >= until:
+                break
+            pages = await self.store.pages([turn.log for turn in going], PAGE)
+            if pages is None:
+                return await self._apart(group, drained)
+            drained = await self._take(dict(zip(going, pages, strict=True)), drained)
+        for turn in turns:
+            drained = self._end(turn, drained)
+        return drained
+
+    async def _apart(self, group: Sequence[Queue], drained: Drained) -> Drained:
+        """Queues that have too many bytes to be read together. They were not begun with: those
+        that share a turn are read at once."""
+        for queue in group:
+            drained = await self._drain([queue], drained)
+        return drained
+
+    async def _take(self, read: Mapping[_Turn, Page], drained: Drained) -> Drained:
+        """A page of each queue: archived, then taken away."""
+        given = {turn.log: page.entries for turn, page in read.items() if page.entries}
+        taken = await self.engine.take(given)
+        archived: dict[str, Page] = {}
+        for turn, page in read.items():
+            done = taken.get(turn.log)
+            turn.is_over = done is None  # it was emptied since it was looked at
+            if isinstance(done, Exception):
+                turn.refused = True
+                self._note_fault(turn.log, done)
+            elif done is not None:
+                archived[turn.log] = page
+                drained = drained.plus(done, len(page.entries))
+                turn.took(done, page, self._now())
+                self.seen[turn.log] = turn.report
+                # Before it is tried: whether a trim whose answer is lost was done, nobody knows.
+                least = max(turn.waiting - len(page.entries), 0)
+                self.left[turn.log] = min(self.left[turn.log], least)
+        trimmed = await self.store.trim(archived)
+        for turn in read:
+            if trimmed.get(turn.log):
+                turn.taken += len(archived[turn.log].entries)
+            elif turn.log in archived:
+                turn.shrunk = turn.is_over = True
+        return drained
+
+    def _note_fault(self, log: str, error: Exception) -> None:
+        """A defect that one entry brings out is one log's."""
+        if isinstance(error, (ArchiveInconsistent, ArchiveMalformed)) or log in self._faulty:
+            return
+        self._faulty.add(log)
+        _log.error("nothing is added to the log of %s", log, exc_info=error)
+
+    def _end(self, turn: _Turn, drained: Drained) -> Drained:
+        """The turn of a queue is over."""
+        self.left[turn.log] = turn.waiting
+        report = replace(turn.report, queue=turn.waiting, stopped=turn.is_stopped)
+        if turn.shrunk:
+            report = replace(report, irregular_at=self._now())
+        self.seen[turn.log] = report
+        waits = turn.is_flooded or turn.is_stopped
         return replace(
             drained,
-            waiting=drained.waiting + waiting,
-            shrunk=(*drained.shrunk, queue.log) if shrunk else drained.shrunk,
+            waiting=drained.waiting + turn.waiting,
+            held=drained.held + (turn.waiting if waits else 0),
+            refused=(*drained.refused, *([turn.log] if turn.refused else ())),
+            shrunk=(*drained.shrunk, *([turn.log] if turn.shrunk else ())),
+            flooded=(*drained.flooded, *([turn.log] if turn.waiting and turn.is_flooded else ())),
+            stopped=(*drained.stopped, *([turn.log] if turn.is_stopped else ())),
         )
 
-    async def _budget(self, queue: Queue) -> Budget | None:
-        """What may be taken of a tenant's queue now. That of the installation, on which no agent
+    async def _allowed(self, group: Sequence[Queue], space: Space) -> dict[str, Budget]:
+        """What may be taken of each tenant's queue now. That of the installation, on which no agent
         can push, is taken whole: nobody would stop what is left there."""
-        if queue.log == INSTALLATION_LOG or not queue.length:
-            return None
-        now = self.clock.monotonic()
-        budget = self._budgets.get(queue.log)
-        writes = await self.store.writes_per_second(TenantId.parse(queue.log))
-        if budget is None:
-            budget = self._budgets[queue.log] = Budget.of(writes, now)
-        budget.allow(writes, now)
-        return budget
+        asked = [one.log for one in group if one.length and one.log != INSTALLATION_LOG]
+        writes = await self.store.writes_per_second([TenantId.parse(log) for log in asked])
+        moment, today = self.clock.monotonic(), self.clock.now().toordinal()
+        share = daily_share(space, self.share)
+        for log, many in zip(asked, writes, strict=True):
+            budget = self._budgets.get(log)
+            if budget is None:
+                budget = self._budgets[log] = Budget.of(many, moment)
+            budget.allow(many, moment)
+        for one in group:
+            if one.log in self._budgets:
+                self._budgets[one.log].have(share, today)
+        return {one.log: self._budgets[one.log] for one in group if one.log in self._budgets}
 
-    async def _report(self, log: str) -> LogReport:
-        """What was told of the log before; by an earlier process, what the store has of it."""
-        if log not in self.seen:
-            fields = {} if log == INSTALLATION_LOG else await self.store.told(_report_key(log))
-            self.seen[log] = LogReport.from_fields(fields)
-        return self.seen[log]
+    async def _recall(self, roster: Roster) -> None:
+        """What was told of the logs before; by an earlier process, what the store has of them."""
+        logs = [one.log for one in roster.queues if one.log not in self.seen]
+        asked = [log for log in logs if log != INSTALLATION_LOG]
+        told = await self.store.told([_report_key(log) for log in asked])
+        self.seen |= {log: LogReport() for log in logs}
+        self.seen |= {
+            log: LogReport.from_fields(fields) for log, fields in zip(asked, told, strict=True)
+        }
 
-    def _live(self, refused: Iterable[str]) -> frozenset[TenantId]:
+    def _live(self, silent: Iterable[str]) -> frozenset[TenantId]:
         return frozenset(
             TenantId.parse(log)
             for log, audited in self.audited.items()
-            if not audited.closing and log not in refused
+            if not audited.closing and log not in silent
         )
 
-    async def _beat_meanwhile(self, looked_at: Collection[str], refused: Iterable[str]) -> None:
+    async def _beat_meanwhile(self, looked_at: Collection[str], silent: Iterable[str]) -> None:
         """In a round that takes long, which is no reason to refuse anybody: of who had a heartbeat
         before, and whose queue was looked at by now."""
         if self.engine.refuses:
             return
         chosen = {
             tenant
-            for tenant in self._live(refused)
+            for tenant in self._live(silent)
             if tenant in self._beaten_for or str(tenant) in looked_at
         }
         await self.engine.try_archive()
         self._beat_at = await self.store.beat(sorted(chosen))
         await self.tell_sealer()
 
-    async def _beat(self, refused: Iterable[str]) -> None:
+    async def _beat(self, silent: Iterable[str]) -> None:
         """All tenants every `BEAT_EVERY` seconds; those that are new at once: their agents wait."""
         if self.engine.refuses:
             return
-        live = self._live(refused)
+        live = self._live(silent)
         moment = self.clock.monotonic()
         due = moment - self._beaten >= BEAT_EVERY
         chosen = live if due else live - self._beaten_for
@@ -351,7 +333,7 @@ class StoreDrain:
         self._beaten_for = live
         if due:
             self._beaten = moment
-            await self._count_dropped(sorted(live))
+            await self._count_dropped(sorted(map(TenantId.parse, self.audited)))
         await self.tell_sealer()
 
     async def _count_dropped(self, tenants: list[TenantId]) -> None:
@@ -412,6 +394,28 @@ class StoreDrain:
 
     def _now(self) -> int:
         return int(self.clock.now().timestamp() * 1000)
+
+
+def _groups(queues: Iterable[Queue]) -> Iterator[list[Queue]]:
+    """Queues whose entries fit into a page together; one that has more is by itself."""
+    group: list[Queue] = []
+    entries = 0
+    for queue in queues:
+        if group and (entries + queue.length > PAGE or len(group) >= _TOGETHER):
+            yield group
+            group, entries = [], 0
+        group.append(queue)
+        entries += queue.length
+    if group:
+        yield group
+
+
+def _full(space: Space) -> ArchiveFull:
+    free, size = space.free // 2**20, space.size // 2**20
+    return ArchiveFull(
+        f"The archive has {free} MiB left of {size}, and keeps them for seals: no tenant's events "
+        "are taken. Enlarge the archive's volume, or move away what fills it"
+    )
 
 
 def _report_key(log: str) -> str:

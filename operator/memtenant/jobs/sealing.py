@@ -16,7 +16,9 @@ from typing import Protocol
 from memtenant.archive import Sealed
 from memtenant.clock import Clock, system_clock
 from memtenant.errors import MemtenantError, StoreUnavailable
-from memtenant.jobs.seal import DEFAULT_WINDOW, Drained, Engine, StoreDrain
+from memtenant.jobs.budget import DAILY_SHARE
+from memtenant.jobs.engine import Engine
+from memtenant.jobs.seal import DEFAULT_WINDOW, Drained, StoreDrain
 from memtenant.stores.sealing import SealingStore
 from memtenant.tenancy.storesfile import StoreAccess, StoresFile
 
@@ -85,11 +87,14 @@ class Sealing:
         stores: StoresSource,
         observer: Observer,
         clock: Clock = system_clock,
+        *,
+        share: int = DAILY_SHARE,
     ) -> None:
         self._engine = engine
         self._stores = stores
         self._observer = observer
         self._clock = clock
+        self._share = share
         self._known = StoresFile()
         self._drains: dict[str, StoreDrain] = {}
         self._pauses: dict[str, _Pause] = {}
@@ -160,7 +165,7 @@ class Sealing:
             await self._drains.pop(gone).store.close()
         for new in names - self._drains.keys():
             store = SealingStore(lambda name=new: self._access(name))  # type: ignore[misc]
-            self._drains[new] = StoreDrain(store, self._engine, self._clock)
+            self._drains[new] = StoreDrain(store, self._engine, self._clock, self._share)
 
     def _access(self, name: str) -> StoreAccess:
         access = self._known.get(name)
@@ -188,6 +193,10 @@ class Sealing:
             *(f"the log of {log} is not what was sealed" for log in drained.refused),
             *(f"the queue of {log} lost entries" for log in drained.shrunk),
             *(f"the queue of {log} grows faster than it may: a flood" for log in drained.flooded),
+            *(
+                f"the log of {log} had its share of the archive for today"
+                for log in drained.stopped
+            ),
             *(f"the roster's entry of {log} cannot be read" for log in drained.unreadable),
         )
         for words in wrong:

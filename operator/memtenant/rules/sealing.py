@@ -6,7 +6,7 @@ milliseconds since 1970 by the store's clock, or by the sealer's for what it sea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -33,7 +33,7 @@ IRREGULARITY_SHOWN = timedelta(days=1)
 @dataclass(frozen=True, slots=True)
 class LogReport:
     """What the sealer says of one log. ``irregular_at`` is when it last found a gap, or an event
-    that is not what it claims to be."""
+    that is not what it claims to be; ``stopped``: it had its share of the archive for today."""
 
     size: int = 0
     sealed_at: int = 0
@@ -42,6 +42,7 @@ class LogReport:
     bad: int = 0
     dropped: int = 0
     irregular_at: int = 0
+    stopped: bool = False
 
     def to_fields(self) -> dict[str, str]:
         """As ``o:audit`` has it."""
@@ -53,6 +54,7 @@ class LogReport:
             "bad": str(self.bad),
             "dropped_seen": str(self.dropped),
             "irregular_at": str(self.irregular_at),
+            "stopped": str(int(self.stopped)),
         }
 
     @classmethod
@@ -66,6 +68,7 @@ class LogReport:
             bad=_number(fields, "bad"),
             dropped=_number(fields, "dropped_seen"),
             irregular_at=_number(fields, "irregular_at"),
+            stopped=bool(_number(fields, "stopped")),
         )
 
 
@@ -134,12 +137,16 @@ def store_finding(view: SealView) -> Finding | None:
     if not view.alive:
         return _stale(view.sealer)
     assert view.sealer is not None  # noqa: S101 - it is alive
+    stopped = sorted(tenant for tenant, log in view.audited.items() if log.stopped)
+    if stopped:
+        words = f"The logs of {_some(stopped)} had their share of the archive for today"
+        return _false("ArchiveShareUsed", f"{words}: see the tenants")
     irregular = sorted(t for t, log in view.audited.items() if _is_irregular(log, view.now))
     if irregular:
-        shown = ", ".join(str(tenant) for tenant in irregular[:5])
-        more = f" and {len(irregular) - 5} more" if len(irregular) > 5 else ""
         bad = any(view.audited[tenant].bad for tenant in irregular)
-        return _irregular(f"The audit logs of {shown}{more} are not whole: see the tenants", bad)
+        return _irregular(
+            f"The audit logs of {_some(irregular)} are not whole: see the tenants", bad
+        )
     return _sealed(f"{len(view.audited)} logs are sealed")
 
 
@@ -150,11 +157,23 @@ def log_finding(view: SealView, tenant: TenantId) -> Finding | None:
         return None
     if not view.alive:
         return _stale(view.sealer)
+    if log.stopped:
+        return _false(
+            "ArchiveShareUsed",
+            "The tenant's events had its share of the archive's room for today: until midnight UTC "
+            "no more are taken, and its agents are refused, or events are dropped where the policy "
+            "says onFailure Open. Find out what it does so often, or enlarge the archive's volume",
+        )
     if _is_irregular(log, view.now):
         at = datetime.fromtimestamp(log.irregular_at / 1000, UTC)
         words = f"{_irregularities(log)}, the last at {at:%Y-%m-%dT%H:%M:%SZ}"
         return _irregular(words, bool(log.bad))
     return _sealed("The tenant's audit log is sealed")
+
+
+def _some(tenants: Sequence[TenantId]) -> str:
+    more = f" and {len(tenants) - 5} more" if len(tenants) > 5 else ""
+    return ", ".join(str(tenant) for tenant in tenants[:5]) + more
 
 
 def _stale(sealer: SealerReport | None) -> Finding:

@@ -179,38 +179,50 @@ class SealingStore:
         await self._refuse(reply for reply in found if not _is_wrong_type(reply))
         return {tenant: _number(count) for tenant, count in zip(tenants, found, strict=True)}
 
-    async def writes_per_second(self, tenant: TenantId) -> int:
-        """What the tenant's agents may make together, as the operator wrote it; 0 if it did not."""
-        return _number((await self._run([("HGET", keys.limits(tenant), "writes_per_second")]))[0])
+    async def writes_per_second(self, tenants: Sequence[TenantId]) -> list[int]:
+        """What each tenant's agents may make together, as the operator wrote it; 0 if it did
+        not."""
+        asked = [("HGET", keys.limits(tenant), "writes_per_second") for tenant in tenants]
+        return [_number(one) for one in await self._run(asked)]
 
-    async def page(self, log: str, most: int) -> Page:
-        """The oldest entries of a queue, at most so many.
+    async def pages(self, logs: Sequence[str], most: int) -> list[Page] | None:
+        """The oldest entries of each queue, at most so many; None where those of several are too
+        large to be read together.
 
         An agent may push what it likes, and one entry of hundreds of megabytes must not take the
         sealer of all tenants down: of one that is too large to be read its first bytes are taken.
         """
         try:
-            reply = (await self._run([("LRANGE", queue_of(log), 0, most - 1)]))[0]
+            replies = await self._run([("LRANGE", queue_of(log), 0, most - 1) for log in logs])
         except _TooMuch as much:
+            if len(logs) > 1:
+                return None
             if most > 1:
-                return await self.page(log, max(most // _FEWER, 1))
-            return Page((much.beginning,), cut=True)
-        entries = reply if isinstance(reply, list) else []
-        return Page(tuple(one for one in entries if isinstance(one, bytes)))
+                return await self.pages(logs, max(most // _FEWER, 1))
+            return [Page((much.beginning,), cut=True)]
+        found = [reply if isinstance(reply, list) else [] for reply in replies]
+        return [Page(tuple(one for one in page if isinstance(one, bytes))) for page in found]
 
-    async def trim(self, log: str, page: Page) -> bool:
-        """Remove the entries that were read, if they still are where they were read.
+    async def trim(self, read: Mapping[str, Page]) -> dict[str, bool]:
+        """Remove the entries that were read, of each queue in which they still are where they were
+        read; in which they were.
 
         Nobody but the sealer shortens a queue. A server that lost or got back entries meanwhile (a
         restore, a failover) is read anew; what was taken already is recognised then.
         """
-        queue, last = queue_of(log), len(page.entries) - 1
-        if not page.cut:
-            first, end = await self._run([("LRANGE", queue, 0, 0), ("LRANGE", queue, last, last)])
-            if first != [page.entries[0]] or end != [page.entries[-1]]:
-                return False
-        await self._run([("LTRIM", queue, last + 1, -1)])
-        return True
+        asked = [(log, page) for log, page in read.items() if not page.cut]
+        ends: list[tuple[Word, ...]] = []
+        for log, page in asked:
+            last = len(page.entries) - 1
+            ends += [("LRANGE", queue_of(log), 0, 0), ("LRANGE", queue_of(log), last, last)]
+        replies = await self._run(ends)
+        stays = dict.fromkeys(read, True)
+        for (log, page), first, end in zip(asked, replies[::2], replies[1::2], strict=True):
+            stays[log] = first == [page.entries[0]] and end == [page.entries[-1]]
+        await self._run(
+            [("LTRIM", queue_of(log), len(read[log].entries), -1) for log in read if stays[log]]
+        )
+        return stays
 
     async def beat(self, tenants: Sequence[TenantId]) -> int:
         """Say to the Functions that the tenants' queues are drained, by the server's clock: its
@@ -230,10 +242,12 @@ class SealingStore:
                     break
         return now
 
-    async def told(self, key: str) -> dict[str, str]:
-        """What was told there before."""
-        reply = (await self._run([("HGETALL", key)]))[0]
-        return {name.decode(): value.decode("utf-8", "replace") for name, value in _pairs(reply)}
+    async def told(self, names: Sequence[str]) -> list[dict[str, str]]:
+        """What was told under each key before."""
+        return [
+            {name.decode(): value.decode("utf-8", "replace") for name, value in _pairs(reply)}
+            for reply in await self._run([("HGETALL", name) for name in names])
+        ]
 
     async def tell(self, hashes: Mapping[str, Mapping[str, str]]) -> None:
         """Write what the operator shows: key → fields."""

@@ -1,0 +1,137 @@
+"""The archive as the sealer's stores use it: one writer, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import TypeVar
+
+from memtenant.archive import Archive, Batch, LogWriter, MacKeys, Sealed, Space, Taken
+from memtenant.clock import Clock, system_clock
+from memtenant.crypto.audit_keys import audit_mac_key
+from memtenant.crypto.primitives import SecretKey
+from memtenant.errors import InvalidResource, KeyInvalid, MemtenantError
+from memtenant.tenancy.period import Period
+
+__all__ = ["Engine"]
+
+_ALIVE = "state/alive"
+
+T = TypeVar("T")
+
+
+class Engine:
+    """The one `LogWriter` of a process, in a thread of its own: the disk holds nobody up, and what
+    several stores bring goes in one after the other."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        open_writer: Callable[[], LogWriter],
+        audit_root: SecretKey,
+        clock: Clock = system_clock,
+    ) -> None:
+        self._archive = archive
+        self._open_writer = open_writer
+        self._root = audit_root
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="archive")
+        self._writer: LogWriter | None = None
+        self._keys: dict[str, MacKeys] = {}
+        self.sealed: Sealed | None = None
+        self.failure: MemtenantError | None = None
+
+    async def close(self) -> None:
+        """Write down what makes the next start fast, and end the thread."""
+        writer, self._writer = self._writer, None
+        try:
+            if writer is not None:
+                await self._run(writer.close)
+        finally:
+            self._thread.shutdown(wait=True)
+
+    async def open(self) -> None:
+        """Read the archive: everything else does that too, where it was not done."""
+        await self._run(self._opened)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether nothing is sealed before somebody acts. An API server that is away, where the
+        signer's state is, is no reason to refuse agents: what they did is in the archive."""
+        return self.failure is not None and not self.failure.retryable
+
+    async def take(self, entries: Mapping[str, Sequence[bytes]]) -> dict[str, Taken | Exception]:
+        """Entries of each log; see `LogWriter.take_all`."""
+        batches = [Batch(log, some, self._keys_of(log)) for log, some in entries.items()]
+        now = self._clock.now()
+        taken = await self._run(lambda: self._opened().take_all(batches, now))
+        return dict(zip(entries, taken, strict=True))
+
+    async def seal(self) -> Sealed:
+        """See `LogWriter.seal`."""
+        now = self._clock.now()
+        try:
+            self.sealed = await self._run(lambda: self._opened().seal(now))
+        except MemtenantError as error:
+            self.failure = error
+            raise
+        self.failure = None
+        return self.sealed
+
+    async def size(self, log: str) -> int:
+        """How many leaves a log has."""
+        return await self._run(lambda: self._opened().size(log))
+
+    async def prune(self, kept: Mapping[str, int], store_time: datetime) -> tuple[str, ...]:
+        """Let months of logs go that are older than so many months; of which logs there were any.
+        They go with the next seal. Nothing brings them back, so it is the sealer's clock and the
+        store's that say so: of two, one may be years ahead."""
+        now = min(self._clock.now(), store_time)
+
+        def work() -> tuple[str, ...]:
+            writer = self._opened()
+            return tuple(
+                log
+                for log, months in kept.items()
+                if log not in writer.refused and writer.prune(log, Period(months, "mo").before(now))
+            )
+
+        return await self._run(work)
+
+    async def try_archive(self) -> None:
+        """Write to the archive, opened. Raises `ArchiveUnavailable`, and what `open` raises."""
+        now = str(self._clock.now()).encode()
+
+        def work() -> None:
+            self._opened()
+            self._archive.replace(_ALIVE, now)
+
+        await self._run(work)
+
+    async def space(self) -> Space:
+        """How much room the archive has."""
+        return await self._run(self._archive.space)
+
+    def _opened(self) -> LogWriter:
+        if self._writer is None:
+            self._writer = self._open_writer()
+        return self._writer
+
+    def _keys_of(self, log: str) -> MacKeys:
+        if log not in self._keys:
+            self._keys[log] = self._mac_keys(log)
+        return self._keys[log]
+
+    def _mac_keys(self, log: str) -> MacKeys:
+        def key(agent: str, version: int) -> SecretKey | None:
+            try:
+                return audit_mac_key(self._root, log, agent, version)
+            except (InvalidResource, KeyInvalid):
+                return None
+
+        return key
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)

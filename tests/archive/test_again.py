@@ -1,0 +1,115 @@
+"""A queue that comes again: a server that was rolled back, a sealer that was killed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from memtenant.archive import ArchiveFolder, Batch, Part, intake
+from memtenant.archive.again import Again
+from memtenant.audit.leaf import EntryLeaf, Verdict
+from memtenant.audit.segment import frames
+from memtenant.errors import ArchiveInconsistent, ArchiveUnavailable
+from tests.archive.making import LOG, NEIGHBOUR, Agent, Sealer, keys, neighbours_keys
+
+
+@pytest.fixture
+def sealer(tmp_path: Path) -> Iterator[Sealer]:
+    made = Sealer(tmp_path)
+    yield made
+    made.archive.close()
+
+
+def pages(queue: list[bytes], size: int) -> list[list[bytes]]:
+    return [queue[start : start + size] for start in range(0, len(queue), size)]
+
+
+def test_a_queue_that_comes_again_is_read_beside_the_log_and_not_judged_anew(
+    sealer: Sealer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = [Agent(number=number) for number in range(5)]
+    queue = [agents[place % 5].next() for place in range(300)]
+    del queue[37], queue[120]  # gaps are leaves of their own
+    queue.insert(60, b"nobody's event")
+    for page in pages(queue[:200], 64):
+        sealer.take(page)
+    sealer.tick(days=2)  # the next month
+    sealer.take(queue[200:])
+    sealer.seal()
+    sealer.reopen()
+    judged = list[bytes]()
+    judge = intake.verdict_of
+    monkeypatch.setattr(
+        intake, "verdict_of", lambda entry, macs: judged.append(entry) or judge(entry, macs)
+    )
+    came = [sealer.take(page) for page in pages(queue[50:], 40)]
+    assert sum(duplicates for *_, duplicates in came) == 249
+    assert judged == []
+    assert sealer.take([agents[0].next()]) == (1, 0, 0, 0)
+    assert sealer.entries()[:-1] == queue
+
+
+def test_what_an_agent_hides_in_an_entry_is_no_part_of_the_log(sealer: Sealer) -> None:
+    """It pushes the bytes of its own event, as they would stand in a log, within an entry that is
+    no event; then the event counts as sealed to whoever does not look where frames begin."""
+    agent = Agent()
+    known, hidden, after = agent.some(3)
+    as_if = b"".join(
+        frames([EntryLeaf(0, Verdict.GOOD, one).to_bytes()]) for one in (known, hidden, after)
+    )
+    sealer.take([b"x" * 50 + as_if, known])
+    assert sealer.take([known, hidden, after]) == (2, 0, 0, 1)
+    assert sealer.entries()[1:] == [known, hidden, after]
+    found = Again.find(sealer.archive, f"logs/{LOG}", ["2026-01"], hidden)
+    assert found is not None
+    assert found.offset > len(as_if)
+
+
+def test_of_logs_that_are_taken_together_one_that_was_changed_stops_no_other(
+    sealer: Sealer,
+) -> None:
+    mine, others = Agent(), Agent(log_id=NEIGHBOUR)
+    sealer.take(mine.some(3))
+    sealer.seal()
+    file = sealer.root / "logs" / LOG / "2026-01.log"
+    file.write_bytes(file.read_bytes()[:-1])
+    sealer.reopen()
+    mine_too, theirs = mine.some(2), others.some(2)
+    batches = [Batch(LOG, mine_too, keys), Batch(NEIGHBOUR, theirs, neighbours_keys)]
+    refused, taken = sealer.writer.take_all(batches, sealer.tick())
+    assert isinstance(refused, ArchiveInconsistent)
+    assert not isinstance(taken, Exception)
+    assert (taken.first, taken.size) == (0, 2)
+
+
+def test_where_the_disk_takes_one_log_and_not_another_all_are_taken_again(
+    sealer: Sealer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, theirs = Agent().some(4), Agent(log_id=NEIGHBOUR).some(4)
+    batches = [Batch(LOG, mine, keys), Batch(NEIGHBOUR, theirs, neighbours_keys)]
+    sync, synced = ArchiveFolder._sync, list[int]()
+
+    def failing(archive: ArchiveFolder, opened: int) -> None:
+        synced.append(opened)
+        if opened == archive._open.get(f"logs/{NEIGHBOUR}/2026-01.log"):
+            raise OSError(5, "Input/output error")
+        sync(archive, opened)
+
+    monkeypatch.setattr(ArchiveFolder, "_sync", failing)
+    with pytest.raises(ArchiveUnavailable, match=NEIGHBOUR):
+        sealer.writer.take_all(batches, sealer.tick())
+    monkeypatch.undo()
+    again = sealer.writer.take_all(batches, sealer.tick())
+    assert [type(one).__name__ for one in again] == ["Taken", "Taken"]
+    sealer.seal()
+    assert (sealer.entries(), sealer.entries(NEIGHBOUR)) == (mine, theirs)
+
+
+def test_more_logs_than_files_may_be_open_are_written(tmp_path: Path) -> None:
+    with ArchiveFolder.open(tmp_path, writable=True) as archive:
+        names = [f"logs/sales.t{number}/2026-01.log" for number in range(300)]
+        archive.append([Part(name, 0, name.encode()) for name in names])
+        archive.append([Part(name, len(name), b"!") for name in names])
+        assert [archive.read(name) for name in names] == [f"{name}!".encode() for name in names]
