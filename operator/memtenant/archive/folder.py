@@ -104,41 +104,40 @@ class ArchiveFolder:
             self._append(parts[start : start + _MOST_OPEN])
 
     def _append(self, parts: Sequence[Part]) -> None:
-        """No more than may be open: what was written is flushed through the file that wrote it."""
-        opened = []
         try:
-            for part in parts:
-                with _telling(self._root / part.name):
-                    opened.append(self._appended(part))
-            if len(opened) == 1:
-                with _telling(self._root / parts[0].name):
-                    self._sync(opened[0])
+            if len(parts) == 1:
+                self._append_one(parts[0])
                 return
             if self._threads is None:
-                self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fsync")
-            flushed = [self._threads.submit(self._sync, one) for one in opened]
-            wait(flushed)
-            for part, one in zip(parts, flushed, strict=True):
-                with _telling(self._root / part.name):
-                    one.result()
+                self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="archive-files")
+            written = [self._threads.submit(self._append_one, part) for part in parts]
+            wait(written)
+            for one in written:
+                one.result()
         except BaseException:
             # After a failed fsync nobody knows what is on the disk: it is read anew.
             for part in parts:
                 self._let_go(part.name)
             raise
+        finally:
+            self._bound()
 
-    def _appended(self, part: Part) -> int:
-        opened = self._writable(part.name)
-        self._expect_end(opened, part.offset, part.name)
-        written = 0
-        while written < len(part.data):
-            written += self._write(opened, part.data[written:], part.offset + written)
-        return opened
+    def _append_one(self, part: Part) -> None:
+        with _telling(self._root / part.name):
+            if part.before is not None:
+                self.replace(*part.before)
+            opened = self._writable(part.name)
+            self._expect_end(opened, part.offset, part.name)
+            written = 0
+            while written < len(part.data):
+                written += self._write(opened, part.data[written:], part.offset + written)
+            self._sync(opened)
 
     def cut(self, name: str, size: int) -> None:
         """Take what is behind ``size`` away. Durable."""
         with _telling(self._root / name):
             opened = self._writable(name)
+            self._bound()
             self._truncate(opened, size)
             self._sync(opened)
 
@@ -215,6 +214,7 @@ class ArchiveFolder:
         self._sync_folder(folder.parent)
 
     def _writable(self, name: str) -> int:
+        """What is opened here stays open until `_bound`: threads share the files."""
         if name in self._open:
             self._open.move_to_end(name)
             return self._open[name]
@@ -225,9 +225,11 @@ class ArchiveFolder:
         self._open[name] = opened
         if is_new:
             self._sync_folder(file.parent)
-        if len(self._open) > _MOST_OPEN:
-            os.close(self._open.popitem(last=False)[1])
         return opened
+
+    def _bound(self) -> None:
+        while len(self._open) > _MOST_OPEN:
+            os.close(self._open.popitem(last=False)[1])
 
     def _let_go(self, name: str) -> None:
         opened = self._open.pop(name, None)

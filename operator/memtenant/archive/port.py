@@ -12,11 +12,13 @@ __all__ = ["Archive", "Part", "Space"]
 
 
 class Part(NamedTuple):
-    """What is to be written at the end of a file, which is at ``offset``."""
+    """What is to be written at the end of a file, which is at ``offset``; ``before`` is a file that
+    has to say something first."""
 
     name: str
     offset: int
     data: bytes
+    before: tuple[str, bytes] | None = None
 
 
 class Space(NamedTuple):

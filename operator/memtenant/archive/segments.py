@@ -150,8 +150,12 @@ class Tail:
 
     def part(self, leaves: Sequence[bytes], month: str) -> Part:
         """What is to be written for these leaves."""
-        self.roll(month)
-        return Part(segment_name(self.folder, self.month), self.offset, frames(leaves))
+        before = None
+        if month > self.month:
+            before = head_name(self.folder, month), Head(self.frontier).to_json()
+            self.month, self.offset = month, 0
+        name = segment_name(self.folder, self.month)
+        return Part(name, self.offset, frames(leaves), before)
 
     def went_on(self, part: Part, leaves: Sequence[bytes]) -> None:
         """It was written."""
