@@ -13,6 +13,7 @@ from memtenant.audit.checkpoint import Checkpoint, SignedCheckpoint, split_notes
 from memtenant.audit.leaf import (
     EntryLeaf,
     GapLeaf,
+    Keeping,
     LogRoot,
     Pruning,
     Seal,
@@ -138,6 +139,7 @@ def test_leaves_read_back() -> None:
     for other in (
         LogRoot("support.acme", 7, bytes(32)),
         Pruning("tree", 7, bytes(32)),
+        Keeping("installation", 84),
         Seal(1, 7, bytes(32), 5, 4, 3, 2, 1),
     ):
         assert parse_tree_leaf(other.to_bytes()) == other

@@ -26,8 +26,11 @@ from memtenant.archive import (
     verify,
 )
 from memtenant.archive.log import Judged, Log
+from memtenant.archive.segments import months as archive_months
+from memtenant.archive.tree import TREE_FOLDER
 from memtenant.audit.leaf import Verdict
 from memtenant.clock import Clock
+from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.errors import (
     ArchiveBusy,
     ArchiveUnavailable,
@@ -188,6 +191,67 @@ async def test_months_that_are_older_than_they_are_kept_go(valkey: Server, tmp_p
     found = verify(reader)
     assert not [one for one in found.findings if one.tampered]
     assert [one.first for one in found.logs if one.log_id == LOG] == [2]
+
+
+async def test_a_log_of_a_tenant_that_is_gone_goes_after_the_longest_that_was_said_of_it(
+    valkey: Server, tmp_path: Path
+) -> None:
+    """And what is about no tenant after the longest of all, with the tree."""
+    other = TenantId("sales", "other")
+    stores = await admit(valkey, ACME, other)
+    start = datetime(2024, 3, 10, tzinfo=UTC)
+    moment = [start]
+    clock = Clock(now=lambda: moment[0])
+
+    async def step() -> None:
+        async with sealer(tmp_path, stores, clock=clock) as sealing:
+            for _ in range(2):
+                assert (await sealing.step()).failures == {}
+
+    def first(reader: ArchiveReader) -> list[str]:
+        tree = archive_months(reader.archive, TREE_FOLDER)[0]
+        return [reader.months(log)[0] for log in (LOG, INSTALLATION_LOG)] + [tree]
+
+    with valkey.admin() as admin:
+        brief = Audited(60, keep_months=6, evidence_months=6).to_json()
+        admin.hset(keys.STORE_AUDITED, str(other), brief)
+        admin.rpush(QUEUE, *Agent(opened=int(start.timestamp())).some(3))
+        admin.rpush(keys.INSTALLATION_QUEUE, b"about no tenant")
+        for entry in (Audited(60, keep_months=12, evidence_months=24).to_json(), brief):
+            admin.hset(keys.STORE_AUDITED, str(ACME), entry)
+            await step()
+        anchor = ArchiveReader.open(tmp_path / "archive").latest()
+        admin.hdel(keys.STORE_AUDITED, str(ACME))
+        begins = []
+        for months in (8, 14, 26):
+            moment[0] = Period(months, "mo").after(start)
+            await step()
+            begins.append(first(ArchiveReader.open(tmp_path / "archive")))
+    old = "2024-03"
+    assert begins == [[old, old, old], ["2024-05", old, old], ["2025-05", "2024-05", "2024-11"]]
+    found = verify(ArchiveReader.open(tmp_path / "archive"), trusted=anchor)
+    # The checkpoint that was kept is older than the tree that is: nothing was taken away, though.
+    assert [one.tampered for one in found.findings] == [False]
+
+
+async def test_the_log_of_a_tenant_that_was_held_at_its_end_is_kept(
+    valkey: Server, tmp_path: Path
+) -> None:
+    stores = await admit(valkey)
+    start = datetime(2024, 3, 10, tzinfo=UTC)
+    moment = [start]
+    with valkey.admin() as admin:
+        admin.rpush(QUEUE, *Agent(opened=int(start.timestamp())).some(3))
+        for kept in (12, None):
+            admin.hset(keys.STORE_AUDITED, str(ACME), Audited(60, keep_months=kept).to_json())
+            async with sealer(tmp_path, stores, clock=Clock(now=lambda: moment[0])) as sealing:
+                await sealing.step()
+        admin.delete(keys.STORE_AUDITED)
+        moment[0] = Period(2, "y").after(start)
+        async with sealer(tmp_path, stores, clock=Clock(now=lambda: moment[0])) as sealing:
+            for _ in range(2):
+                assert (await sealing.step()).failures == {}
+    assert len(sealed_entries(tmp_path)) == 3
 
 
 async def test_a_sealer_whose_clock_is_ahead_lets_no_month_go(

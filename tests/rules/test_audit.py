@@ -19,7 +19,9 @@ from memtenant.rules.audit import (
     closing_entry,
     keep_months,
 )
+from memtenant.rules.frameworks import built_in_frameworks, select_frameworks
 from memtenant.rules.placement import policy_refusals
+from memtenant.rules.retention import resolve
 from memtenant.tenancy.audited import Audited
 from memtenant.tenancy.period import Period
 from tests.rules.builders import applicant, policy_view, tenant_spec
@@ -30,6 +32,8 @@ CHOICES: tuple[dict[str, Any], ...] = (
     {"audit": {"mode": "Enabled"}},
     {"audit": {"mode": "Disabled"}},
 )
+
+SEVEN_YEARS = resolve({}, select_frameworks(built_in_frameworks(), ["SOX"]))
 
 
 def terms(policy: dict[str, Any], **spec: Any) -> AuditTerms:
@@ -87,19 +91,28 @@ def test_the_functions_are_told_in_the_fields_that_they_read() -> None:
 
 def test_the_sealer_is_told_how_late_it_may_seal_and_how_long_the_log_is_kept() -> None:
     found = terms({"audit": {"mode": "Required", "sealEvery": "5m"}})
-    entry = audit_entry(found, Period.parse("7y"), "")
-    assert Audited.from_json(entry.encode()) == Audited(300, keep_months=84)
+    entry = audit_entry(found, SEVEN_YEARS, "", held=False)
+    expected = Audited(300, keep_months=84, evidence_months=84)
+    assert Audited.from_json(entry.encode()) == expected
+
+
+def test_under_a_hold_the_log_is_kept_whatever_its_age() -> None:
+    on, off = terms({"audit": {"mode": "Required"}}), terms({})
+    entry = audit_entry(on, SEVEN_YEARS, "", held=True)
+    assert Audited.from_json(entry.encode()).keep_months is None
+    closing = audit_entry(off, SEVEN_YEARS, entry, held=False)
+    assert Audited.from_json(closing.encode()).keep_months is None
 
 
 def test_an_audit_that_was_switched_off_closes_and_stays_closed() -> None:
     on, off = terms({"audit": {"mode": "Required"}}), terms({})
-    seven = Period.parse("7y")
-    entry = audit_entry(on, seven, "")
-    closing = audit_entry(off, seven, entry)
-    assert Audited.from_json(closing.encode()) == Audited(60, closing=True, keep_months=84)
-    assert audit_entry(off, seven, closing) == closing
-    assert audit_entry(on, seven, closing) == entry
-    assert audit_entry(off, seven, "") == ""
+    entry = audit_entry(on, SEVEN_YEARS, "", held=False)
+    closing = audit_entry(off, SEVEN_YEARS, entry, held=False)
+    expected = Audited(60, closing=True, keep_months=84, evidence_months=84)
+    assert Audited.from_json(closing.encode()) == expected
+    assert audit_entry(off, SEVEN_YEARS, closing, held=False) == closing
+    assert audit_entry(on, SEVEN_YEARS, closing, held=False) == entry
+    assert audit_entry(off, SEVEN_YEARS, "", held=False) == ""
     assert Audited.from_json(closing_entry("damaged").encode()).closing
 
 

@@ -24,7 +24,7 @@ from memtenant.archive.reader import (
 )
 from memtenant.archive.signer import FolderSigner, SignedHead, SignerState
 from memtenant.archive.verify import Result, Verification, VerifiedLog, verify
-from memtenant.archive.writer import Batch, LogWriter, Sealed, Taken
+from memtenant.archive.writer import Batch, Kept, LogWriter, Sealed, Taken
 
 __all__ = [
     "Archive",
@@ -35,6 +35,7 @@ __all__ = [
     "Finding",
     "FolderSigner",
     "InclusionProof",
+    "Kept",
     "LogWriter",
     "MacKeys",
     "Part",

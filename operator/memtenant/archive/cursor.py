@@ -9,7 +9,15 @@ from typing import Final
 from memtenant.archive.port import Archive
 from memtenant.archive.segments import head_name, months, read_head, segment_name
 from memtenant.audit.event import Event
-from memtenant.audit.leaf import EntryLeaf, GapLeaf, LogRoot, Seal, parse_log_leaf, parse_tree_leaf
+from memtenant.audit.leaf import (
+    EntryLeaf,
+    GapLeaf,
+    Keeping,
+    LogRoot,
+    Seal,
+    parse_log_leaf,
+    parse_tree_leaf,
+)
 from memtenant.audit.merkle import Frontier, leaf_hashes
 from memtenant.audit.segment import FRAME_BYTES, Cut, Damage, split
 from memtenant.errors import ArchiveMalformed, AuditEventMalformed
@@ -169,4 +177,6 @@ def _of_tree(leaf: bytes) -> str:
         return f"root of log {parsed.log_id} with {parsed.size} leaves"
     if isinstance(parsed, Seal):
         return f"seal of window {parsed.window}"
+    if isinstance(parsed, Keeping):
+        return f"{parsed.log_id} is kept for {parsed.months or 'all'} months"
     return f"pruning of {parsed.log_id} before leaf {parsed.first}"

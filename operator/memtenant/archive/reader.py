@@ -177,7 +177,7 @@ class ArchiveReader:
                 roots.append(leaf)
             elif isinstance(leaf, Pruning):
                 pruned.append(leaf)
-            else:
+            elif isinstance(leaf, Seal):
                 if first <= leaf.time < last:
                     yield SealedWindow(place.index + 1, leaf, tuple(roots), tuple(pruned))
                 roots, pruned = [], []

@@ -23,7 +23,7 @@ from memtenant.archive.segments import (
 )
 from memtenant.archive.signer import SignedHead
 from memtenant.audit.checkpoint import SignedCheckpoint, split_notes
-from memtenant.audit.leaf import LogRoot, Pruning, Seal, parse_tree_leaf
+from memtenant.audit.leaf import Keeping, LogRoot, Pruning, Seal, TreeLeaf, parse_tree_leaf
 from memtenant.audit.merkle import Frontier
 from memtenant.errors import ArchiveInconsistent, ArchiveMalformed
 from memtenant.tenancy.document import DocumentInvalid, canonical_json, read_json
@@ -44,11 +44,14 @@ def notes_name(month: str) -> str:
 
 @dataclass(slots=True)
 class Tree:
-    """As of what was signed last. logs: how far each is sealed. pruned: where each begins."""
+    """As of what was signed last. logs: how far each is sealed. pruned: where each begins. kept:
+    for how many months each is kept, longest: the most that it ever was."""
 
     tail: Tail
     logs: dict[str, LogRoot] = field(default_factory=dict)
     pruned: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, int] = field(default_factory=dict)
+    longest: dict[str, int] = field(default_factory=dict)
     seal: Seal | None = None
     _remembered: int = 0
 
@@ -122,10 +125,21 @@ class Tree:
                 self.logs[leaf.log_id] = leaf
             elif isinstance(leaf, Pruning):
                 self.pruned[leaf.log_id] = max(leaf.first, self.pruned.get(leaf.log_id, 0))
+            elif isinstance(leaf, Keeping):
+                self.kept[leaf.log_id] = leaf.months
+                self.longest[leaf.log_id] = max(leaf.months, self.longest.get(leaf.log_id, 0))
             else:
                 self.seal = leaf
 
-    def append(self, leaves: Sequence[LogRoot | Pruning | Seal], now: int) -> None:
+    def periods(self) -> list[Keeping]:
+        """What says anew for how long each log is kept, and was at most."""
+        return [
+            Keeping(log_id, months)
+            for log_id, last in sorted(self.kept.items())
+            for months in dict.fromkeys((self.longest[log_id], last))
+        ]
+
+    def append(self, leaves: Sequence[TreeLeaf | Seal], now: int) -> None:
         """Durable when it returns."""
         written = [leaf.to_bytes() for leaf in leaves]
         self.tail.append(written, month_of(now))
@@ -138,6 +152,7 @@ class Tree:
         document = tail_document(self.tail) | {
             "logs": [one.to_bytes().hex() for _, one in sorted(self.logs.items())],
             "pruned": [f"{first} {log_id}" for log_id, first in sorted(self.pruned.items())],
+            "kept": [one.to_bytes().hex() for one in self.periods()],
             "seal": "" if self.seal is None else self.seal.to_bytes().hex(),
         }
         archive = self.tail.archive
@@ -149,7 +164,8 @@ class Tree:
         try:
             fields = read_json(archive.read(state_name(TREE_FOLDER)), limit=_LARGEST_STATE)
             tree = cls(recall_tail(fields, archive, TREE_FOLDER))
-            tree.learn(bytes.fromhex(one) for one in fields.texts("logs", 10**7, 1024))
+            for name in ("logs", "kept"):
+                tree.learn(bytes.fromhex(one) for one in fields.texts(name, 10**7, 1024))
             for one in fields.texts("pruned", 10**7, 1024):
                 first, _, log_id = one.partition(" ")
                 tree.pruned[log_id] = int(first)

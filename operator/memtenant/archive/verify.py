@@ -21,7 +21,15 @@ from memtenant.archive.reader import ArchiveReader
 from memtenant.archive.segments import months, segment_name
 from memtenant.archive.tree import KEY_FILE, TREE_FOLDER
 from memtenant.audit.checkpoint import Checkpoint, SignedCheckpoint
-from memtenant.audit.leaf import NO_CHECKPOINT, TREE, LogRoot, Pruning, Seal, parse_tree_leaf
+from memtenant.audit.leaf import (
+    NO_CHECKPOINT,
+    TREE,
+    LogRoot,
+    Pruning,
+    Seal,
+    TreeLeaf,
+    parse_tree_leaf,
+)
 from memtenant.audit.merkle import leaf_hashes
 from memtenant.audit.segment import FRAME_BYTES
 from memtenant.crypto.signing import VerifyingKey
@@ -93,7 +101,7 @@ def verify(
 class _Window:
     """The leaves of a window, and the tree with them. at: where the seal is."""
 
-    leaves: list[LogRoot | Pruning]
+    leaves: list[TreeLeaf]
     seal: Seal
     first: int
     tree: Checkpoint
@@ -287,10 +295,10 @@ class _Run:
         )
         self._findings.append(Finding(window.at.file, what, window.at.offset, window.at.leaf))
 
-    def _leaf(self, leaf: LogRoot | Pruning, at: Finding) -> None:
+    def _leaf(self, leaf: TreeLeaf, at: Finding) -> None:
         if isinstance(leaf, Pruning):
             self._pruned[leaf.log_id] = max(leaf.first, self._pruned.get(leaf.log_id, 0))
-        elif self._wants(leaf.log_id):
+        elif isinstance(leaf, LogRoot) and self._wants(leaf.log_id):
             self._root(leaf, at)
 
     def _root(self, root: LogRoot, at: Finding) -> None:
@@ -363,7 +371,7 @@ class _Before:
 def _windows(tree: Cursor, last: Checkpoint) -> Iterator[_Window]:
     """The tree, seal by seal."""
     frontier, raws, first = tree.frontier.copy(), [], tree.first
-    leaves: list[LogRoot | Pruning] = []
+    leaves: list[TreeLeaf] = []
     while tree.size < last.size:
         index = tree.size
         block = tree.leaves(last.size)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from memtenant.archive.intake import MacKeys
 from memtenant.archive.log import Judged, Log, Tally, log_folder
@@ -22,7 +22,16 @@ from memtenant.archive.segments import head_name, month_of, months, read_head, s
 from memtenant.archive.signer import SignedHead, SignerState
 from memtenant.archive.tree import KEY_FILE, TREE_FOLDER, Tree, notes_name, publish
 from memtenant.audit.checkpoint import Checkpoint, SignedCheckpoint
-from memtenant.audit.leaf import NO_CHECKPOINT, TREE, LogRoot, Pruning, Seal, is_log_id
+from memtenant.audit.leaf import (
+    NO_CHECKPOINT,
+    TREE,
+    Keeping,
+    LogRoot,
+    Pruning,
+    Seal,
+    TreeLeaf,
+    is_log_id,
+)
 from memtenant.crypto.signing import SigningKey
 from memtenant.errors import (
     ArchiveInconsistent,
@@ -32,7 +41,7 @@ from memtenant.errors import (
     UsageError,
 )
 
-__all__ = ["Batch", "LogWriter", "Sealed", "Taken"]
+__all__ = ["Batch", "Kept", "LogWriter", "Sealed", "Taken"]
 
 _MOST_LOADED: Final = 250_000
 """How many writers of all logs together stay in memory from seal to seal."""
@@ -45,6 +54,14 @@ class Batch:
     log_id: str
     entries: Sequence[bytes]
     keys: MacKeys
+
+
+class Kept(NamedTuple):
+    """Months for which a log is kept, as it was said last, and the most that was ever said; 0 is
+    for ever, and no number."""
+
+    last: int
+    longest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +94,7 @@ class Sealed:
     gaps: int
     duplicates: int
     pruned: tuple[Pruning, ...] = ()
+    kept: tuple[Keeping, ...] = ()
 
 
 class LogWriter:
@@ -95,6 +113,7 @@ class LogWriter:
         self._logs: OrderedDict[str, Log] = OrderedDict()
         self._lost: set[str] = set()
         self._prunings: dict[str, Pruning] = {}
+        self._keepings: dict[str, Keeping] = {}
         self._in_doubt = False
         self.refused: dict[str, MemtenantError] = {}
 
@@ -159,6 +178,21 @@ class LogWriter:
             self._lose(batch.log_id)
             return error
 
+    def keep(self, log_id: str, months: int) -> None:
+        """Say, with the next seal, for how many months a log is kept; 0 is for ever. What was said
+        before is not said again."""
+        self._recovered()
+        if self._require_tree().kept.get(log_id) != months:
+            self._keepings[log_id] = Keeping(log_id, months)
+        else:
+            self._keepings.pop(log_id, None)
+
+    def kept(self) -> dict[str, Kept]:
+        """For how long logs are kept, as it was said of each."""
+        self._recovered()
+        tree = self._require_tree()
+        return {log_id: Kept(last, tree.longest[log_id]) for log_id, last in tree.kept.items()}
+
     def prune(self, log_id: str, before: datetime) -> bool:
         """Let whole months of a log (or of `TREE`) go that ended before a moment, with the next
         seal. Whether there is any.
@@ -221,6 +255,7 @@ class LogWriter:
             tally.add(log.tally)
         roots = [log.root() for log in grown]
         prunings = [one for _, one in sorted(self._prunings.items())]
+        keepings = [one for _, one in sorted(self._keepings.items())]
         seal = Seal(
             (self._signed.window if self._signed is not None else 0) + 1,
             now,
@@ -232,10 +267,11 @@ class LogWriter:
             tally.duplicates,
         )
         restated = self._restated(tree, prunings, {root.log_id for root in roots})
-        tree.append([*roots, *restated, *prunings, seal], now)
+        tree.append([*roots, *restated, *keepings, *prunings, seal], now)
         after = SignedHead(tree.tail.size, tree.tail.frontier.root(), seal.window)
         self._advance(after)
         self._signed = after
+        self._keepings.clear()
         note = self._note(after)
         publish(self._archive, note, now)
         for log in self._logs.values():
@@ -253,6 +289,7 @@ class LogWriter:
             tally.gaps,
             tally.duplicates,
             tuple(prunings),
+            tuple(keepings),
         )
 
     def _advance(self, after: SignedHead) -> None:
@@ -264,14 +301,12 @@ class LogWriter:
             self._in_doubt = True
             raise
 
-    def _restated(
-        self, tree: Tree, prunings: Sequence[Pruning], told: set[str]
-    ) -> list[LogRoot | Pruning]:
+    def _restated(self, tree: Tree, prunings: Sequence[Pruning], told: set[str]) -> list[TreeLeaf]:
         """Where months of the tree go: what they said of logs that are idle since."""
         if not any(one.log_id == TREE for one in prunings):
             return []
         roots = [root for log_id, root in sorted(tree.logs.items()) if log_id not in told]
-        return [*roots, *(one for one in self._standing_prunings(tree, prunings))]
+        return [*roots, *self._standing_prunings(tree, prunings), *tree.periods()]
 
     def _standing_prunings(self, tree: Tree, prunings: Sequence[Pruning]) -> list[Pruning]:
         new = {one.log_id for one in prunings}
@@ -305,6 +340,7 @@ class LogWriter:
         self._logs.clear()
         self._lost.clear()
         self._prunings.clear()
+        self._keepings.clear()
         self.refused.clear()
         tree = Tree.open(self._archive, signed)
         if signed is not None and tree.seal is not None:

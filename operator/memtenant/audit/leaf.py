@@ -12,6 +12,7 @@ format  kind  then
 0xE3    2     a seal: window (8 B), time (ms, 6 B), SHA-256 of the checkpoint before (32 B; zeros
               in the first), then what came since: events (8 B), logs, bad, gaps, duplicates (4 B)
 0xE3    3     a pruning: the first leaf that stays (8 B), root of those before it (32 B), log id
+0xE3    4     a period: months for which a log is kept (4 B; 0 for ever), log id
 ======  ====  ==================================================================================
 """
 
@@ -34,9 +35,11 @@ __all__ = [
     "TREE_LEAF",
     "EntryLeaf",
     "GapLeaf",
+    "Keeping",
     "LogRoot",
     "Pruning",
     "Seal",
+    "TreeLeaf",
     "Verdict",
     "is_log_id",
     "parse_log_leaf",
@@ -57,6 +60,7 @@ LONGEST_ENTRY: Final = 8192
 _ENTRY: Final = struct.Struct(">BB6sB")
 _GAP: Final = struct.Struct(">BB6s8sII")
 _ROOT: Final = struct.Struct(">BBQ32s")
+_KEEPING: Final = struct.Struct(">BBI")
 _SEAL: Final = struct.Struct(">BBQ6s32sQIIII")
 _LOG_ID: Final = re.compile(
     INSTALLATION_LOG
@@ -139,6 +143,22 @@ class Pruning:
 
 
 @dataclass(frozen=True, slots=True)
+class Keeping:
+    """From here on a log (or `TREE`) is kept for so many calendar months; 0 is for ever."""
+
+    log_id: str
+    months: int
+
+    def to_bytes(self) -> bytes:
+        """The leaf."""
+        return _KEEPING.pack(TREE_LEAF, 4, self.months) + self.log_id.encode()
+
+
+TreeLeaf = LogRoot | Pruning | Keeping
+"""What a window has before its seal."""
+
+
+@dataclass(frozen=True, slots=True)
 class Seal:
     """The end of a window, which its checkpoint signs with all before it.
 
@@ -183,12 +203,14 @@ def parse_log_leaf(leaf: bytes) -> EntryLeaf | GapLeaf:
     raise ArchiveMalformed("A leaf of a log is of no format that this version of memtenant reads")
 
 
-def parse_tree_leaf(leaf: bytes) -> LogRoot | Pruning | Seal:
+def parse_tree_leaf(leaf: bytes) -> TreeLeaf | Seal:
     """Raises `ArchiveMalformed` for bytes that are no leaf of the tree."""
     try:
         if leaf[:2] == b"\xe3\x02":
             _, _, window, time, before, *counts = _SEAL.unpack(leaf)
             return Seal(window, int.from_bytes(time, "big"), before, *counts)
+        if leaf[:2] == b"\xe3\x04":
+            return _keeping(leaf)
         _, _, size, root = _ROOT.unpack_from(leaf)
         log_id = leaf[_ROOT.size :].decode("ascii")
         if leaf[:2] == b"\xe3\x01" and is_log_id(log_id):
@@ -200,6 +222,14 @@ def parse_tree_leaf(leaf: bytes) -> LogRoot | Pruning | Seal:
     raise ArchiveMalformed(
         "A leaf of the tree is of no format that this version of memtenant reads"
     )
+
+
+def _keeping(leaf: bytes) -> Keeping:
+    _, _, months = _KEEPING.unpack_from(leaf)
+    log_id = leaf[_KEEPING.size :].decode("ascii")
+    if log_id != TREE and not is_log_id(log_id):
+        raise ValueError(log_id)
+    return Keeping(log_id, months)
 
 
 def is_log_id(text: str) -> bool:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TypeVar
 
-from memtenant.archive import Archive, Batch, LogWriter, MacKeys, Sealed, Space, Taken
+from memtenant.archive import Archive, Batch, Kept, LogWriter, MacKeys, Sealed, Space, Taken
 from memtenant.clock import Clock, system_clock
 from memtenant.crypto.audit_keys import audit_mac_key
 from memtenant.crypto.primitives import SecretKey
@@ -97,6 +97,18 @@ class Engine:
                 for log, months in kept.items()
                 if log not in writer.refused and writer.prune(log, Period(months, "mo").before(now))
             )
+
+        return await self._run(work)
+
+    async def keep(self, told: Mapping[str, int]) -> dict[str, Kept]:
+        """Say for how many months logs are kept (0: for ever); for how long each is kept, with
+        those of which nothing is told any more."""
+
+        def work() -> dict[str, Kept]:
+            writer = self._opened()
+            for log, months in told.items():
+                writer.keep(log, months)
+            return writer.kept()
 
         return await self._run(work)
 

@@ -377,11 +377,6 @@ class StoreDrain:
         """Seconds between two seals, as the tenants' policies ask for them."""
         return min((one.seal_every for one in self.audited.values()), default=DEFAULT_WINDOW)
 
-    def kept_months(self) -> dict[str, int]:
-        """The logs whose old months are to go, and how many stay."""
-        found = {log: audited.keep_months for log, audited in self.audited.items()}
-        return {log: months for log, months in found.items() if months is not None}
-
     @property
     def store_time(self) -> datetime:
         """The store's clock at the last heartbeat; 1970 before the first."""

@@ -18,6 +18,7 @@ from memtenant.clock import Clock, system_clock
 from memtenant.errors import MemtenantError, StoreUnavailable
 from memtenant.jobs.budget import DAILY_SHARE
 from memtenant.jobs.engine import Engine
+from memtenant.jobs.keeping import told_months, what_may_go
 from memtenant.jobs.seal import DEFAULT_WINDOW, Drained, StoreDrain
 from memtenant.stores.sealing import SealingStore
 from memtenant.tenancy.storesfile import StoreAccess, StoresFile
@@ -228,12 +229,18 @@ class Sealing:
                 await self._failed(name, error, step)
 
     async def _prune(self) -> None:
+        """Say for how long logs are kept, and let go once an hour what is older. Nothing brings it
+        back: while the clock of one store, or the sealer's, is behind, nothing goes."""
+        drains = self._drains.values()
+        audited = {log: one for drain in drains for log, one in drain.audited.items()}
+        told = told_months(audited, await self._engine.keep({}))
+        kept = await self._engine.keep(told)
         now = self._clock.monotonic()
-        if self._pruned_at is not None and now - self._pruned_at < _PRUNE_EVERY:
+        if not drains or (self._pruned_at is not None and now - self._pruned_at < _PRUNE_EVERY):
             return
-        for drain in self._drains.values():
-            for log in await self._engine.prune(drain.kept_months(), drain.store_time):
-                _log.info("months of the log of %s that are older than they are kept go", log)
+        store_time = min(drain.store_time for drain in drains)
+        for log in await self._engine.prune(what_may_go(told, kept), store_time):
+            _log.info("months of the log of %s that are older than they are kept go", log)
         self._pruned_at = now
 
     async def _failed(self, name: str, error: MemtenantError, step: Step) -> None:

@@ -220,7 +220,7 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
             content_minimum=policy.content_minimum is not None,
             cut_offs=expiring.fields,
             audit=audit,
-            audited=audit_entry(audit, retention.audit.effective.period, state.audited),
+            audited=audit_entry(audit, retention, state.audited, held=bool(matters)),
             told=Told.from_text(state.access.get(TOLD, "")),
             new=not state.access,
             actors=actors_of(world, declared, policy.name),

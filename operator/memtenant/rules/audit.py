@@ -7,7 +7,7 @@ A tenant may switch the audit on where nothing requires it, never off where some
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Final
 
@@ -15,6 +15,7 @@ from memtenant.api.fields import AuditFailure, EnforcementMode
 from memtenant.api.tenant import AuditInForce, AuditMode, MemoryTenantSpec
 from memtenant.errors import InvalidResource
 from memtenant.rules.placement import PolicyView, requires_audit
+from memtenant.rules.retention import Resolution
 from memtenant.tenancy.audited import Audited
 from memtenant.tenancy.period import Period
 
@@ -82,15 +83,20 @@ def audit_terms(policy: PolicyView, spec: MemoryTenantSpec) -> AuditTerms:
     )
 
 
-def audit_entry(terms: AuditTerms, keep: Period, before: str) -> str:
-    """The tenant's entry in ``mt:store:audited``; empty for none.
+def audit_entry(terms: AuditTerms, retention: Resolution, before: str, *, held: bool) -> str:
+    """The tenant's entry in ``mt:store:audited``; empty for none. Under a hold its log is kept
+    whatever its age.
 
     One that is not audited any more is closing until what is left in its queue is sealed and the
     entry removed: an audit that was switched off ends with what it was told.
     """
-    if terms.enabled:
-        return Audited(terms.seal_every, keep_months=keep_months(keep)).to_json()
-    return closing_entry(before)
+    if not terms.enabled:
+        return closing_entry(before)
+    return Audited(
+        terms.seal_every,
+        keep_months=None if held else keep_months(retention.audit.effective.period),
+        evidence_months=None if held else keep_months(retention.evidence.effective.period),
+    ).to_json()
 
 
 def closing_entry(before: str) -> str:
@@ -101,7 +107,7 @@ def closing_entry(before: str) -> str:
         entry = Audited.from_json(before.encode())
     except InvalidResource:
         entry = Audited(NOT_AUDITED.seal_every)
-    return Audited(entry.seal_every, closing=True, keep_months=entry.keep_months).to_json()
+    return replace(entry, closing=True).to_json()
 
 
 def keep_months(period: Period) -> int:
