@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from memtenant.archive import ArchiveFolder, ArchiveReader, FolderSigner, LogWriter, Sealed
+from memtenant.archive import ArchiveFolder, ArchiveReader, FolderSigner, LogWriter, Sealed, Space
 from memtenant.clock import Clock, system_clock
 from memtenant.errors import MemtenantError
 from memtenant.jobs import sealing as loop
@@ -42,6 +42,9 @@ class Observed:
         self.counts["events"] += drained.events
         self.counts["duplicates"] += drained.duplicates
         self.counts["shrunk"] += len(drained.shrunk)
+
+    def room(self, space: Space) -> None:
+        self.space = space
 
     def sealed(self, sealed: Sealed) -> None:
         self.windows.append(sealed)

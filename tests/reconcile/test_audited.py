@@ -35,7 +35,7 @@ async def each_scene(redis_server: Server, tmp_path: Path) -> AsyncIterator[Scen
 
 async def test_closed_refuses_what_cannot_be_audited_and_open_counts_it(each_scene: Scene) -> None:
     scene = each_scene
-    assert scene.entry() == Audited(60, keep_months=12)
+    assert scene.entry() == Audited(60, keep_months=12, evidence_months=12)
     chat = (await scene.agent()).conversation("s", user="ada")
     with pytest.raises(AuditUnavailable):  # there is no sealer
         await chat.append(Message.human("nobody hears this"))
@@ -85,7 +85,10 @@ async def test_a_tenant_cannot_leave_an_audit_that_its_policy_requires(scene: Sc
     status = await scene.ground.tenant_status("acme")
     assert told(status, "Stalled")[:2] == ("True", "AuditRequired")
     assert told(status, "Stalled")[2].startswith("spec.audit.mode: RetentionPolicy 'standard'")
-    assert (scene.limits()["audit"], scene.entry()) == ("1", Audited(60, keep_months=12))
+    assert (scene.limits()["audit"], scene.entry()) == (
+        "1",
+        Audited(60, keep_months=12, evidence_months=12),
+    )
     await (await scene.agent()).conversation("s", user="ada").append(Message.human("one"))
     assert Operation.APPEND in await scene.by_agents()
 
@@ -117,8 +120,8 @@ async def test_an_audit_that_is_switched_off_is_drained_to_its_end(scene: Scene)
     scene.ground.policy()
     await scene.ground.settle()
     assert scene.limits()["audit"] == "0"
-    assert scene.entry() == Audited(60, closing=True, keep_months=12)
+    assert scene.entry() == Audited(60, closing=True, keep_months=12, evidence_months=12)
     assert Operation.APPEND in await scene.by_agents()
     scene.ground.policy(**REQUIRED)
     await scene.ground.settle()
-    assert scene.entry() == Audited(60, keep_months=12)
+    assert scene.entry() == Audited(60, keep_months=12, evidence_months=12)

@@ -132,10 +132,10 @@ async def test_a_retained_tenant_is_told_to_its_end_and_taken_over_again(scene: 
     deeds = await told_by(scene)
     assert operations(deeds) == [Operation.DEPROVISIONED]
     assert deeds[0][1]["deletionPolicy"] == "Retain"
-    assert scene.entry() == Audited(60, closing=True, keep_months=12)
+    assert scene.entry() == Audited(60, closing=True, keep_months=12, evidence_months=12)
     scene.ground.tenant("acme")
     assert operations(await told_by(scene))[0] is Operation.PROVISIONED
-    assert scene.entry() == Audited(60, keep_months=12)
+    assert scene.entry() == Audited(60, keep_months=12, evidence_months=12)
 
 
 async def test_a_purge_is_told_and_the_queue_closes(scene: Scene) -> None:
@@ -148,7 +148,7 @@ async def test_a_purge_is_told_and_the_queue_closes(scene: Scene) -> None:
     operation, detail = (await scene.deeds())[-1]
     assert (operation, detail["deletionPolicy"]) == (Operation.PURGED, "Delete")
     assert detail["keys"] >= 4
-    assert scene.entry() == Audited(60, closing=True, keep_months=12)
+    assert scene.entry() == Audited(60, closing=True, keep_months=12, evidence_months=12)
 
 
 async def test_expiry_is_told_with_counts_and_cut_offs(each_scene: Scene) -> None:

@@ -195,6 +195,24 @@ async def test_a_tenant_that_ends_waits_for_the_sealer_and_not_for_ever(
     assert '"AuditLost"' in events.read_text()
 
 
+@pytest.mark.parametrize("mode", ["Enabled", "Disabled"])
+async def test_an_instance_that_never_answers_ends_with_a_word_about_its_audit(
+    tmp_path: Path, host: Host, mode: str
+) -> None:
+    events = tmp_path / "state" / "events.log"
+    with FolderResources.open(tmp_path / "state") as resources:
+        declare_tenants(resources, ONE, deletionPolicy="Shred", audit={"mode": mode})
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+            await looks(world, resources, "bad", 4)
+            assert not world.links[str(ONE)].ready
+            world.timing = replace(world.timing, store_gone_grace=timedelta(0))
+            resources.delete(tenant_key(ONE))
+            await looks(world, resources, "bad", 1)
+            assert host.removed == [(ONE, False)]
+    assert ('"AuditLost"' in events.read_text()) is (mode == "Enabled")
+
+
 def pairs(fields: dict[str, str]) -> list[str]:
     return [word for pair in fields.items() for word in pair]
 

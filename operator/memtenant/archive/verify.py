@@ -201,6 +201,10 @@ class _Run:
             what = f"the trusted checkpoint is older than what is kept, from leaf {tree.first} on"
             self._findings.append(Finding(TREE_FOLDER, what, leaf=anchor.size, tampered=False))
             anchor = None
+        elif anchor is not None and tree.first == anchor.size:
+            begin = Checkpoint(last.origin, tree.first, tree.frontier.root())
+            self._pass(anchor, begin, Finding(tree.file, "", 0, tree.first))
+            anchor = None
         size = tree.first
         for window in _windows(tree, last):
             size = window.tree.size
@@ -211,7 +215,7 @@ class _Run:
             before = _Before(window.seal.window, note)
             self._windows += 1
             if anchor is not None and size >= anchor.size:
-                self._pass(anchor, window)
+                self._pass(anchor, window.tree, window.at)
                 anchor = None
             for leaf in window.leaves:
                 self._leaf(leaf, window.at)
@@ -285,15 +289,15 @@ class _Run:
         elif note.signed is None or note.signed.digest != seal.before:
             self._findings.append(note.finding("it was changed: the next seal names another"))
 
-    def _pass(self, anchor: Checkpoint, window: _Window) -> None:
-        if window.tree == anchor:
+    def _pass(self, anchor: Checkpoint, tree: Checkpoint, at: Finding) -> None:
+        if tree == anchor:
             self._anchored = True
             return
         what = (
             f"the archive does not continue the trusted checkpoint of {anchor.size} leaves: its "
             "history is another"
         )
-        self._findings.append(Finding(window.at.file, what, window.at.offset, window.at.leaf))
+        self._findings.append(Finding(at.file, what, at.offset, at.leaf))
 
     def _leaf(self, leaf: TreeLeaf, at: Finding) -> None:
         if isinstance(leaf, Pruning):

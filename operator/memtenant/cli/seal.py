@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from memtenant.archive import ArchiveFolder, FolderSigner, LogWriter, Sealed
+from memtenant.archive import ArchiveFolder, FolderSigner, LogWriter, Sealed, Space
 from memtenant.cli import output, workspace
 from memtenant.cli.cluster import needs_operator
 from memtenant.cli.exits import ExitCode
@@ -63,6 +63,14 @@ def seal(
             help="With --in-cluster: where the log's key is.",
         ),
     ] = None,
+    tenant_share: Annotated[
+        int,
+        typer.Option(
+            metavar="PERCENT",
+            envvar="MEMTENANT_TENANT_SHARE",
+            help="With --in-cluster: of the archive's room, what one tenant may fill in a day.",
+        ),
+    ] = 10,
     kubeconfig: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="With --in-cluster: else the pod's ServiceAccount."),
@@ -107,6 +115,7 @@ def seal(
             "archive": archive,
             "files": files,
             "audit_namespace": audit_namespace,
+            "tenant_share": tenant_share,
             "kubeconfig": kubeconfig,
             "health_host": health_host,
             "health_port": health_port,
@@ -203,6 +212,9 @@ class _Telling:
             output.warn(f"the queue of {log} on store {store} grows faster than it may: a flood")
         for log in drained.stopped:
             output.warn(f"the log of {log} had its share of the archive for today: make room")
+
+    def room(self, space: Space) -> None:
+        """Who is stopped for it is told."""
 
     def sealed(self, sealed: Sealed) -> None:
         """Each window is in the archive."""

@@ -25,6 +25,7 @@ from memtenant.controller.sealer_metrics import SealerMetrics
 from memtenant.controller.settings import LogFormat, LogLevel
 from memtenant.crypto.primitives import KEY_BYTES, SecretKey
 from memtenant.errors import ArchiveBusy, KeyUnavailable, MemtenantError, UsageError
+from memtenant.jobs.budget import DAILY_SHARE
 from memtenant.jobs.engine import Engine
 from memtenant.jobs.logsecret import read_or_make
 from memtenant.jobs.sealing import Sealing
@@ -53,6 +54,7 @@ class SealerSettings(BaseModel):
     audit_namespace: str = Field(min_length=1, max_length=63)
     archive: Path
     files: Path
+    tenant_share: int = Field(default=DAILY_SHARE, ge=1, le=100)
     kubeconfig: Path | None = None
     health_host: str = "0.0.0.0"  # noqa: S104 -- probes and Prometheus come from outside the pod
     health_port: int = Field(default=8080, ge=0, le=65_535)
@@ -123,7 +125,7 @@ class _Process:
             secret = await read_or_make(resources, settings.audit_namespace, origin, fresh=fresh)
             await publish_key(connection, settings.audit_namespace, str(secret.key.public))
             engine = Engine(archive, lambda: LogWriter.open(archive, secret.key, secret), audit_key)
-            sealing = Sealing(engine, self._stores, self._metrics)
+            sealing = Sealing(engine, self._stores, self._metrics, share=settings.tenant_share)
             opened.push_async_callback(sealing.close)
             self._engine, self._sealing = engine, sealing
             _log.info("sealing %s into %s", secret.key.public.name, settings.archive)

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from memtenant.archive import Sealed
+from memtenant.archive import Sealed, Space
 from memtenant.errors import MemtenantError
 from memtenant.jobs.seal import Drained
 
@@ -35,6 +35,16 @@ class SealerMetrics:
         self._shrunk = self._counter(
             "shrunk_queues", "Queues that lost entries which nobody had sealed.", "store"
         )
+        self._stopped = self._gauge(
+            "stopped_logs",
+            "Logs that had their share of the archive for today: nothing is added to them.",
+            "store",
+        )
+        self._flooded = self._gauge(
+            "flooded_queues", "Queues that grow faster than the sealer may take them.", "store"
+        )
+        self._archive = self._gauge("archive_bytes", "Size of the disk that the archive is on.")
+        self._free = self._gauge("archive_free_bytes", "What is left of it.")
         self._failures = self._counter(
             "failures", "Rounds and seals that failed, by reason.", "reason"
         )
@@ -54,7 +64,14 @@ class SealerMetrics:
         self._waiting.labels(store).set(drained.waiting)
         self._refused.labels(store).set(len(drained.refused))
         self._shrunk.labels(store).inc(len(drained.shrunk))
+        self._stopped.labels(store).set(len(drained.stopped))
+        self._flooded.labels(store).set(len(drained.flooded))
         self._drained.labels(store).set_to_current_time()
+
+    def room(self, space: Space) -> None:
+        """How much room the archive has."""
+        self._archive.set(space.size)
+        self._free.set(space.free)
 
     def sealed(self, sealed: Sealed) -> None:
         """A window was sealed."""

@@ -378,6 +378,11 @@ class StoreDrain:
         return min((one.seal_every for one in self.audited.values()), default=DEFAULT_WINDOW)
 
     @property
+    def answers(self) -> bool:
+        """Whether the last round went well, and the store's clock is known."""
+        return self.failure is None and self._beat_at > 0
+
+    @property
     def store_time(self) -> datetime:
         """The store's clock at the last heartbeat; 1970 before the first."""
         return datetime.fromtimestamp(self._beat_at / 1000, UTC)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from memtenant.archive import Sealed
+from memtenant.archive import Sealed, Space
 from memtenant.clock import Clock, system_clock
 from memtenant.errors import MemtenantError, StoreUnavailable
 from memtenant.jobs.budget import DAILY_SHARE
@@ -43,6 +43,9 @@ class Observer(Protocol):
 
     def drained(self, store: str, drained: Drained) -> None:
         """A round over a store came to its end."""
+
+    def room(self, space: Space) -> None:
+        """How much room the archive has, once a window."""
 
     def sealed(self, sealed: Sealed) -> None:
         """A window was sealed."""
@@ -179,6 +182,7 @@ class Sealing:
         try:
             step.drained[name] = await drain.round()
         except MemtenantError as error:
+            drain.failure = error
             await self._failed(name, error, step)
             if not isinstance(error, StoreUnavailable):
                 await self._say(drain, error)
@@ -207,6 +211,7 @@ class Sealing:
 
     async def _seal(self, step: Step) -> None:
         try:
+            self._observer.room(await self._engine.space())
             await self._prune()
             step.sealed = await self._engine.seal()
         except MemtenantError as error:
@@ -230,16 +235,16 @@ class Sealing:
 
     async def _prune(self) -> None:
         """Say for how long logs are kept, and let go once an hour what is older. Nothing brings it
-        back: while the clock of one store, or the sealer's, is behind, nothing goes."""
+        back: of the clocks of the stores that answer, and the sealer's, the last to come counts."""
         drains = self._drains.values()
         audited = {log: one for drain in drains for log, one in drain.audited.items()}
         told = told_months(audited, await self._engine.keep({}))
         kept = await self._engine.keep(told)
         now = self._clock.monotonic()
-        if not drains or (self._pruned_at is not None and now - self._pruned_at < _PRUNE_EVERY):
+        times = [drain.store_time for drain in drains if drain.answers]
+        if not times or (self._pruned_at is not None and now - self._pruned_at < _PRUNE_EVERY):
             return
-        store_time = min(drain.store_time for drain in drains)
-        for log in await self._engine.prune(what_may_go(told, kept), store_time):
+        for log in await self._engine.prune(what_may_go(told, kept), min(times)):
             _log.info("months of the log of %s that are older than they are kept go", log)
         self._pruned_at = now
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from memtenant.api.fields import DeletionPolicy, Isolation
-from memtenant.api.tenant import MemoryTenantStatus
+from memtenant.api.tenant import AuditMode, MemoryTenantStatus
 from memtenant.crypto.header import peek_header
 from memtenant.errors import MemtenantError, RecordInvalid, ResourceForbidden
 from memtenant.jobs.link import StoreLink
@@ -475,6 +475,13 @@ async def _without_instance(
     else:
         await _delete_bindings(world, current)
         await _remove_instance(world, declared, tenant, current.stored_record)
+        audit = status_before(declared, MemoryTenantStatus).audit
+        if audit is not None and audit.mode is AuditMode.ENABLED:
+            words = (
+                "The tenant's instance did not answer any more, and is gone with what the sealer "
+                "had not taken from its audit queue: how much it was nobody knows"
+            )
+            await world.resources.emit_event(declared, EventType.WARNING, "AuditLost", words)
     done = await _tell(world, declared, policy, record.store)
     return await _let_go(world, declared, current, tenant, done)
 
