@@ -195,19 +195,20 @@ def statuses(results: Iterable[ControlResult]) -> dict[str, str]:
 @pytest.fixture
 async def scene(valkey: Server, tmp_path: Path) -> AsyncIterator[Scene]:
     """Nothing declared but the store."""
-    async with _scene(valkey, tmp_path) as made:
+    async with scene_on(valkey, tmp_path) as made:
         yield made
 
 
 @pytest.fixture
 async def each_scene(redis_server: Server, tmp_path: Path) -> AsyncIterator[Scene]:
     """The same on each flavour of server in turn."""
-    async with _scene(redis_server, tmp_path) as made:
+    async with scene_on(redis_server, tmp_path) as made:
         yield made
 
 
 @asynccontextmanager
-async def _scene(server: Server, tmp_path: Path) -> AsyncIterator[Scene]:
+async def scene_on(server: Server, tmp_path: Path) -> AsyncIterator[Scene]:
+    """Nothing declared but the server as a store."""
     ground = Ground(server, tmp_path / "state")
     ground.open()
     ground.store()

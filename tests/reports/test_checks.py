@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from memtenant import Message
+from memtenant.api.policy import RetentionPolicySpec
 from memtenant.api.tenant import MemoryTenantSpec
 from memtenant.reports.access_view import look_at_store
 from memtenant.reports.checks import CHECKS, Status
+from memtenant.reports.collect import collect
 from memtenant.reports.evidence import (
     Coverage,
     LogKeyReaders,
@@ -24,9 +26,13 @@ from memtenant.reports.evidence import (
 )
 from memtenant.reports.incluster import admin_secrets
 from memtenant.reports.report import Report
+from memtenant.reports.scope import unseen_instances
+from memtenant.reports.sources import Declarations
 from memtenant.resources.port import Declared, ObjectKey
 from memtenant.rules.controls import Parameters
 from memtenant.rules.instance import instance_name
+from memtenant.rules.policy import policy_facts
+from memtenant.stores.pace import Pace
 from memtenant.stores.witness import StoreWitness
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
@@ -35,6 +41,7 @@ from tests.reports.breaking import (
     POLICIES,
     UNSEEN,
     Act,
+    a_plaintext_record,
     a_record_that_was_taken,
     a_tenant_of_which_nothing_is_known,
     an_old_record,
@@ -256,15 +263,74 @@ async def test_a_sample_of_nothing_proves_nothing(scene: Scene) -> None:
     assert result.judgement.status is Status.SKIP
 
 
-async def test_who_is_not_declared_any_more_and_has_records_is_told(scene: Scene) -> None:
+async def test_who_is_not_declared_any_more_and_under_no_policy_was_not_looked_at(
+    scene: Scene,
+) -> None:
     await at_work(scene)
     with scene.server.admin() as admin:
         admin.set(f"{keys.records(TenantId('support', 'gone'))}_:x:l", "y")
         admin.rpush(keys.audit_queue(TenantId("support", "drained")), "y")
-    result = await scene.judged("KeptWithinPeriod")
-    assert result.judgement.status is Status.WARN
-    assert "support.gone is not declared any more" in words(result)
-    assert result.judgement.total == 1
+    for check in ("KeptWithinPeriod", "Encrypted", "AuditCovers", "ErasuresCompleted"):
+        result = await scene.judged(check)
+        assert result.judgement.status is Status.ERROR
+        assert "support.gone: declaration: the tenant is not declared any more" in words(result)
+        assert result.judgement.total == 1
+
+
+async def test_who_was_retained_stays_in_the_report_of_the_policy_that_was_in_force(
+    scene: Scene,
+) -> None:
+    scene.frameworks = ALL
+    await scene.declare(policy={"legalBasis": "contract"})
+    await scene.agent().conversation("s", user="ada").append(Message.human("hello"))
+    await scene.seal()
+    scene.ground.resources.delete(ObjectKey.tenant("support", "acme"))
+    await scene.ground.settle()
+    await scene.seal()
+    kept = await scene.evidence()
+    (tenant,) = kept.tenants
+    assert isinstance(tenant.facts, TenantFacts)
+    assert isinstance(tenant.records, RecordEvidence)
+    assert (tenant.facts.gone, tenant.records.records) == (True, 2)
+    statuses = {one.control.check: one.judgement.status for one in (await scene.report()).results()}
+    for check in ("KeptWithinPeriod", "Encrypted", "AuditCovers", "LogKept", "LeastPrivilege"):
+        assert statuses[check] is Status.PASS, check
+    # Nobody works there any more; how old its keys are, nothing tells.
+    assert {statuses[one] for one in ("UniqueUsers", "Audited")} == {Status.PASS, Status.SKIP}
+    assert statuses["KeysRotated"] is Status.ERROR
+    await an_old_record(scene)
+    await a_plaintext_record(scene)
+    for check in ("KeptWithinPeriod", "Encrypted"):
+        result = await scene.judged(check)
+        assert result.judgement.status is Status.FAIL
+        assert "support.acme" in words(result)
+    # It is in no other policy's.
+    scene.ground.policy("other", frameworks=["GDPR"])
+    other = await collect(
+        scene.sources(), "other", kept.period, now=scene.now(), pace=Pace(duty=1.0)
+    )
+    assert other.tenants == ()
+
+
+def test_whose_instance_is_stopped_was_not_looked_at() -> None:
+    orphans = [
+        {"tenantId": f"support.{name}", "since": "2026-11-01T00:00:00Z", "retentionPolicy": policy}
+        for name, policy in (("a", "standard"), ("b", "other"), ("c", "removed"), ("d", ""))
+    ]
+    template = Declared(
+        *(ObjectKey.store("vault"), "uid", "1", 1, datetime.now(UTC)),
+        spec={"dedicated": {}},
+        status={"orphanCount": 9, "orphans": orphans},
+    )
+    policies = tuple(
+        Declared(ObjectKey.policy(name), "uid", "1", 1, datetime.now(UTC))
+        for name in ("standard", "other")
+    )
+    declared = Declarations(policies=policies, stores=(template,))
+    facts = policy_facts("standard", RetentionPolicySpec())
+    unseen = dict(unseen_instances(declared, facts))
+    assert unseen.keys() == {"support.a", "support.c", "support.d", "more of store vault"}
+    assert "5 more tenants" in str(unseen["more of store vault"])
 
 
 async def test_a_cut_off_that_the_policy_does_not_have_explains_nothing(scene: Scene) -> None:

@@ -1,5 +1,8 @@
 """What is read of a store: on every server, by a user that may only read, whatever is there."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from memtenant import Message
@@ -9,8 +12,9 @@ from memtenant.reports.checks import Status
 from memtenant.reports.evidence import RecordEvidence, StoreEvidence
 from memtenant.tenancy import keys
 from tests.reports.breaking import content
-from tests.reports.conftest import ACME, Scene, words
+from tests.reports.conftest import ACME, Scene, scene_on, words
 from tests.reports.test_checks import at_work
+from tests.support.servers import Flavour, Server
 
 ONLY_MANY = 70_000
 """Bytes beyond which a key is read page by page."""
@@ -142,3 +146,23 @@ async def test_what_agents_write_beside_records_is_looked_through_too(scene: Sce
     assert after.plain == 6
     assert after.hits["Email"] == 5
     assert after.hits["Card"] == 5
+
+
+async def test_a_replica_that_was_cut_off_is_not_passed_over(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    primary = start_server(Flavour.VALKEY_9)
+    replica = start_server(Flavour.VALKEY_9, replica_of=primary)
+    async with scene_on(primary, tmp_path) as scene:
+        scene.frameworks = ("GDPR",)
+        await scene.declare()
+        assert (await scene.judged("DefaultUserOff")).judgement.status is Status.PASS
+        with replica.admin() as admin:
+            admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+        result = await scene.judged("DefaultUserOff")
+        assert result.judgement.status is Status.ERROR
+        assert f"{replica.endpoint}: it answers, and is not in step" in words(result)
+        replica.stop()
+        result = await scene.judged("DefaultUserOff")
+        assert result.judgement.status is Status.ERROR
+        assert replica.endpoint in words(result)

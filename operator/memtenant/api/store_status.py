@@ -101,6 +101,11 @@ class Orphan(Model):
         max_length=64,
     )
     since: Timestamp = Field(description="When its MemoryTenant was deleted.")
+    retention_policy: str = Field(
+        default="",
+        description="The RetentionPolicy that was in force: its reports tell of the data.",
+        max_length=253,
+    )
 
 
 class LastSeal(Model):

@@ -83,6 +83,7 @@ def counted(
                 tenant_id=str(record.tenant),
                 namespace_uid=record.namespace_uid,
                 since=record.since,
+                retention_policy=record.policy,
             )
             for _, record in orphans[:_SHOWN_ORPHANS]
         ),

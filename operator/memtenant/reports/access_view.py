@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -41,12 +41,13 @@ async def look_at_store(
     tenants: Mapping[TenantId, TenantFacts],
     declared: frozenset[TenantId],
     now: datetime,
+    known: Sequence[Collection[str]] = (),
 ) -> StoreEvidence:
-    """What the nodes of the store say. What seems to drift is asked once more: the operator may
-    have been changing it just then."""
-    look = await _look(witness, tenants)
+    """What the nodes of the store say; ``known`` are those that it had. What seems to drift is
+    asked once more: the operator may have been changing it just then."""
+    look = await _look(witness, tenants, known)
     if look.drift:
-        look = await _look(witness, tenants)
+        look = await _look(witness, tenants, known)
     return StoreEvidence(
         name=login.name,
         at=now,
@@ -65,8 +66,12 @@ async def look_at_store(
     )
 
 
-async def _look(witness: StoreWitness, tenants: Mapping[TenantId, TenantFacts]) -> _Look:
-    nodes, lost = await witness.nodes()
+async def _look(
+    witness: StoreWitness,
+    tenants: Mapping[TenantId, TenantFacts],
+    known: Sequence[Collection[str]],
+) -> _Look:
+    nodes, lost = await witness.nodes(known)
     states = {one: await witness.hash(keys.access(one)) for one in tenants}
     drift, checked = [], 0
     for node in nodes:

@@ -7,16 +7,16 @@ was seen is in one of the two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
 from memtenant.api.fields import Isolation
-from memtenant.api.policy import RetentionPolicySpec
-from memtenant.api.tenant import EncryptionMode, MemoryTenantSpec, MemoryTenantStatus
+from memtenant.api.tenant import EncryptionMode
 from memtenant.crypto.audit_keys import INSTALLATION_LOG
-from memtenant.errors import InvalidResource, MemtenantError, ResourceNotFound
+from memtenant.errors import MemtenantError, ResourceNotFound
 from memtenant.reports.access_view import look_at_store
 from memtenant.reports.erasures import erased_persons, erased_tags, left_of_erased
 from memtenant.reports.evidence import (
@@ -33,17 +33,28 @@ from memtenant.reports.evidence import (
 from memtenant.reports.ledger import EventLedger
 from memtenant.reports.records import Expectation, TenantRecords, whole
 from memtenant.reports.samples import open_sample
+from memtenant.reports.scope import (
+    begun,
+    declared_facts,
+    find_policy,
+    gone_facts,
+    stores_without_tenants,
+    unseen_instances,
+)
 from memtenant.reports.sources import Declarations, Log, Sources, StoreLogin
-from memtenant.resources.port import Declared
 from memtenant.rules.expiry import CUTOFF_FIELDS, expiry, step
 from memtenant.rules.frameworks import RecordClass
-from memtenant.rules.policy import PolicyFacts, hold_labels, policy_facts
+from memtenant.rules.policy import PolicyFacts
 from memtenant.stores.pace import Pace
+from memtenant.stores.survey import Held
 from memtenant.stores.witness import StoreWitness
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
 __all__ = ["Progress", "collect"]
+
+_PERSONAL: Final = (b"r:", b"k:", b"i:")
+"""Keys with what is about persons begin so."""
 
 _TRACE: Final = timedelta(minutes=1)
 """A request to forget somebody is in a queue or has a receipt by then, counted from its event."""
@@ -70,34 +81,38 @@ async def collect(
     *,
     now: datetime,
     trusted: str = "",
+    nodes_before: Mapping[str, Collection[str]] = MappingProxyType({}),
     pace: Pace | None = None,
     progress: Progress = lambda _done, _due: None,
 ) -> Evidence:
     """All evidence about one policy and what is under it. ``trusted`` is the checkpoint (a note)
-    that an earlier report had. Raises `ResourceNotFound` where the policy is not declared, and
-    `InvalidResource` where it cannot be resolved: then there is nothing to judge by."""
+    that an earlier report had, ``nodes_before`` the nodes of stores as it saw them.
+
+    Raises `ResourceNotFound` where the policy is not declared, and `InvalidResource` where it
+    cannot be resolved: then there is nothing to judge by."""
     declared = await sources.declarations()
     if isinstance(declared, Missing):
         raise ResourceNotFound(f"What is declared cannot be read: {declared.why}")
-    object_, facts = _policy(declared, policy)
+    object_, facts = find_policy(declared, policy)
     found = _Found()
-    _tenants(declared, facts, now, found)
+    for name, one in declared_facts(declared, facts, now):
+        if isinstance(one, Missing):
+            found.broken[name] = one
+        else:
+            found.facts[one.tenant] = one
+    found.broken |= dict(unseen_instances(declared, facts))
     logins = {one.name: one for one in await sources.stores()}
     log = sources.log()
+    looking = _Looking(sources, declared, facts, log, period, now, pace, progress)
+    servers = {one.server for one in found.facts.values()} | stores_without_tenants(declared)
+    for name in sorted(servers):
+        on_it = {one: two for one, two in found.facts.items() if two.server == name}
+        known = _known_nodes(declared, name, nodes_before)
+        await _store(looking, logins.get(name), name, on_it, known, found)
     wanted = {str(one) for one in found.facts}
     verified = (
         log if isinstance(log, Missing) else log.verify({INSTALLATION_LOG, *wanted}, trusted, now)
     )
-    everybody = frozenset(TenantId(one.key.namespace, one.key.name) for one in declared.tenants)
-    for name in sorted({one.server for one in found.facts.values()}):
-        on_it = {one: two for one, two in found.facts.items() if two.server == name}
-        await _store(
-            _Looking(sources, facts, log, everybody, period, now, pace, progress),
-            logins.get(name),
-            name,
-            on_it,
-            found,
-        )
     return Evidence(
         now=now,
         period=period,
@@ -107,7 +122,7 @@ async def collect(
         generations={
             (one.key.name, one.uid): one.generation
             for one in declared.stores
-            if one.key.name in {two.store for two in found.facts.values()}
+            if one.key.name in {two.store for two in found.facts.values() if not two.gone}
         },
         tenants=tuple(_together(found)),
         stores=found.stores,
@@ -118,64 +133,35 @@ async def collect(
     )
 
 
-def _policy(declared: Declarations, name: str) -> tuple[Declared, PolicyFacts]:
-    found = next((one for one in declared.policies if one.key.name == name), None)
-    if found is None:
-        known = ", ".join(sorted(one.key.name for one in declared.policies)) or "none"
-        raise ResourceNotFound(f"there is no RetentionPolicy {name!r}: there is {known}")
-    try:
-        spec = RetentionPolicySpec.model_validate(found.spec)
-    except ValueError as error:
-        raise InvalidResource(f"RetentionPolicy {name!r} cannot be read: {error}") from None
-    return found, policy_facts(name, spec)
-
-
-def _tenants(declared: Declarations, policy: PolicyFacts, now: datetime, found: _Found) -> None:
-    """Those under the policy; of what cannot be read, why."""
-    for one in declared.tenants:
-        ref = one.spec.get("retentionPolicyRef")
-        if not isinstance(ref, dict) or ref.get("name") != policy.name:
-            continue
-        name = f"{one.key.namespace}.{one.key.name}"
-        try:
-            facts = _facts(declared, policy, one, now)
-        except (MemtenantError, ValueError) as error:
-            found.broken[name] = Missing("declaration", " ".join(str(error).split())[:300])
-            continue
-        if not facts.store:
-            found.broken[name] = Missing("store", "the tenant is not on a store yet")
-            continue
-        found.facts[facts.tenant] = facts
-
-
-def _facts(
-    declared: Declarations, policy: PolicyFacts, one: Declared, now: datetime
-) -> TenantFacts:
-    tenant = TenantId(one.key.namespace, one.key.name)
-    spec = MemoryTenantSpec.model_validate(one.spec)
-    labels = hold_labels(tenant, one.labels, declared.namespaces.get(tenant.namespace, {}))
-    return TenantFacts(
-        tenant=tenant,
-        uid=one.uid,
-        generation=one.generation,
-        store=str(one.status.get("store") or ""),
-        spec=spec,
-        status=MemoryTenantStatus.model_validate(one.status),
-        resolution=policy.resolve_for(spec),
-        matters=_begun(policy, policy.matters_of(labels, {}, now)),
+def _known_nodes(
+    declared: Declarations, store: str, before: Mapping[str, Collection[str]]
+) -> tuple[frozenset[str], ...]:
+    """Nodes that the store had: by the report before, and as the operator saw it last."""
+    shown = next((one.status for one in declared.stores if one.key.name == store), {})
+    listed = shown.get("nodes", ())
+    return (
+        frozenset(before.get(store, ())),
+        frozenset(
+            str(one["address"]) for one in listed if isinstance(one, dict) and "address" in one
+        ),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Looking:
     sources: Sources
+    declared: Declarations
     policy: PolicyFacts
     log: Log | Missing
-    everybody: frozenset[TenantId]
     period: Period
     now: datetime
     pace: Pace | None
     progress: Progress
+
+    @property
+    def everybody(self) -> frozenset[TenantId]:
+        """Who is declared, under whichever policy."""
+        return frozenset(TenantId(one.key.namespace, one.key.name) for one in self.declared.tenants)
 
 
 async def _store(
@@ -183,6 +169,7 @@ async def _store(
     login: StoreLogin | None,
     name: str,
     tenants: Mapping[TenantId, TenantFacts],
+    known: tuple[frozenset[str], ...],
     found: _Found,
 ) -> None:
     if login is None:
@@ -195,31 +182,27 @@ async def _store(
         return
     witness = StoreWitness(login.settings, pace=looking.pace)
     try:
-        found.stores[name] = looked = await look_at_store(
-            witness, login, tenants, looking.everybody, looking.now
+        found.stores[name] = await look_at_store(
+            witness, login, tenants, looking.everybody, looking.now, known
         )
-        counted, leftovers = await _read(witness, looking, tenants)
-        found.stores[name] = replace(looked, leftovers=leftovers)
-        for done, (tenant, records) in enumerate(counted.items()):
-            evidence = await _opened(looking, tenants[tenant], records)
-            evidence = await _without_erased(witness, looking, tenants[tenant], records, evidence)
+        store = _Pass(looking, witness, name)
+        await store.read(tenants)
+        found.broken |= store.strays
+        for done, (tenant, records) in enumerate(store.counted.items()):
+            facts = store.facts[tenant]
+            evidence = await _opened(looking, facts, records)
+            evidence = await _without_erased(witness, looking, facts, records, evidence)
             # A hold goes on although the tenant's labels were changed, while the policy has it.
-            standing = _begun(looking.policy, looking.policy.still_holds(evidence.matters))
-            matters = {**standing, **tenants[tenant].matters}
-            found.facts[tenant] = replace(tenants[tenant], matters=matters)
+            standing = begun(looking.policy, looking.policy.still_holds(evidence.matters))
+            found.facts[tenant] = facts = replace(facts, matters={**standing, **facts.matters})
             found.records[tenant] = evidence
-            found.events[tenant] = await _events(witness, looking, found.facts[tenant], records)
+            found.events[tenant] = await _events(witness, looking, facts, records)
             records.runs.clear()
-            looking.progress(done + 1, len(counted))
+            looking.progress(done + 1, len(store.counted))
     except MemtenantError as error:
         _lose(found, name, tenants, Missing(f"store {name}", str(error)))
     finally:
         await witness.close()
-
-
-def _begun(policy: PolicyFacts, matters: Iterable[str]) -> dict[str, datetime]:
-    begun = {hold.matter: hold.since for hold in policy.spec.legal_holds}
-    return {matter: begun[matter] for matter in matters}
 
 
 def _lose(
@@ -232,34 +215,78 @@ def _lose(
         found.events.setdefault(tenant, missing)
 
 
-async def _read(
-    witness: StoreWitness, looking: _Looking, tenants: Mapping[TenantId, TenantFacts]
-) -> tuple[dict[TenantId, TenantRecords], tuple[str, ...]]:
-    """What each tenant has, and of whom there are records that nobody declares."""
-    counted = {
-        tenant: TenantRecords(
-            tenant,
-            Expectation(
-                _cut_offs(facts, looking.now),
-                sample=bool(await looking.sources.keyrings(tenant)),
-                erased=await _tags(witness, facts),
-                keeps_dates=bool(facts.matters) or facts.resolution.content.floor is not None,
-            ),
-            looking.now,
+class _Pass:
+    """One pass over a store: what each tenant has, and who has memory there and is not declared any
+    more. ``strays``: those of them that no declared policy is known of."""
+
+    def __init__(self, looking: _Looking, witness: StoreWitness, store: str) -> None:
+        self.facts: dict[TenantId, TenantFacts] = {}
+        self.counted: dict[TenantId, TenantRecords] = {}
+        self.strays: dict[str, Missing] = {}
+        self._looking = looking
+        self._witness = witness
+        self._store = store
+        self._everybody = looking.everybody
+        self._elsewhere: dict[TenantId, Missing | None] = {}
+
+    async def read(self, tenants: Mapping[TenantId, TenantFacts]) -> None:
+        """All keys of the store."""
+        for facts in tenants.values():
+            await self._take(facts)
+        looking = self._looking
+        due = await self._witness.count_keys()
+        pages = self._witness.contents(
+            self._wants, lambda done: looking.progress(done, max(done, due))
         )
-        for tenant, facts in tenants.items()
-    }
-    leftovers: set[str] = set()
+        async for page in pages:
+            if page.tenant not in self.counted and not await self._is_ours(page):
+                continue
+            self.counted[page.tenant].add(page)
+        for tenant in [one for one, facts in self.facts.items() if facts.gone]:
+            if self.counted[tenant].is_empty:
+                del self.counted[tenant], self.facts[tenant]
 
-    def wanted(tenant: TenantId, part: bytes) -> bool:
-        if tenant not in looking.everybody and part.startswith(b"r:"):
-            leftovers.add(str(tenant))
-        return tenant in counted
+    async def _take(self, facts: TenantFacts) -> None:
+        looking = self._looking
+        expected = Expectation(
+            _cut_offs(facts, looking.now),
+            sample=bool(await looking.sources.keyrings(facts.tenant)),
+            erased=await _tags(self._witness, facts),
+            keeps_dates=bool(facts.matters) or facts.resolution.content.floor is not None,
+        )
+        self.facts[facts.tenant] = facts
+        self.counted[facts.tenant] = TenantRecords(facts.tenant, expected, looking.now)
 
-    due = await witness.count_keys()
-    async for page in witness.contents(wanted, lambda done: looking.progress(done, max(done, due))):
-        counted[page.tenant].add(page)
-    return counted, tuple(sorted(leftovers))
+    def _wants(self, tenant: TenantId, part: bytes) -> bool:
+        if tenant in self.counted:
+            return True
+        if tenant in self._everybody:
+            return False
+        if tenant not in self._elsewhere:
+            return True
+        self._note_stray(tenant, part)
+        return False
+
+    async def _is_ours(self, page: Held) -> bool:
+        """Whether one that is not declared any more is kept under the policy."""
+        tenant = page.tenant
+        if tenant not in self._elsewhere:
+            looking = self._looking
+            access = await self._witness.hash(keys.access(tenant))
+            found = gone_facts(
+                *(looking.declared, looking.policy, tenant, self._store, access, looking.now)
+            )
+            if isinstance(found, TenantFacts):
+                await self._take(found)
+                return True
+            self._elsewhere[tenant] = found
+        self._note_stray(tenant, page.part)
+        return False
+
+    def _note_stray(self, tenant: TenantId, part: bytes) -> None:
+        stray = self._elsewhere[tenant]
+        if stray is not None and part[:2] in _PERSONAL:
+            self.strays[str(tenant)] = stray
 
 
 async def _tags(witness: StoreWitness, facts: TenantFacts) -> Mapping[bytes, int]:

@@ -72,7 +72,8 @@ class Period:
 @dataclass(frozen=True, slots=True)
 class TenantFacts:
     """A tenant as it is declared, and what its policy makes of it. ``matters`` are the holds that
-    stand now, each with its begin."""
+    stand now, each with its begin. ``gone``: it is not declared any more, and its memory is kept;
+    ``spec`` then is as much as its store remembers, and of ``status`` nothing is known."""
 
     tenant: TenantId
     uid: str
@@ -82,6 +83,7 @@ class TenantFacts:
     status: MemoryTenantStatus
     resolution: Resolution
     matters: Mapping[str, datetime] = field(default_factory=dict)
+    gone: bool = False
 
     @property
     def server(self) -> str:
@@ -262,7 +264,7 @@ class UserDrift:
 class StoreEvidence:
     """One store, node by node. ``open_nodes``: where anybody comes in without a password.
     strangers: users that memtenant did not make and that are not the declared administrator.
-    checked: users compared. leftovers: who has records there and is not declared any more."""
+    checked: users compared."""
 
     name: str
     at: datetime
@@ -276,7 +278,6 @@ class StoreEvidence:
     strangers: tuple[str, ...] = ()
     checked: int = 0
     durable: bool = True
-    leftovers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,8 @@ def _tenants(rows: Sequence[Row]) -> Iterator[str]:
     yield _table_head(columns)
     for row in rows:
         yield "<tr>"
-        yield f"<td>{escape(str(row['tenant']))}{_missing(row)}</td>"
+        gone = "<br>not declared any more" if row.get("gone") else ""
+        yield f"<td>{escape(str(row['tenant']))}{gone}{_missing(row)}</td>"
         yield _cells(
             ("n", _number(row, "records")),
             ("n", _of(row, "encrypted", "records")),

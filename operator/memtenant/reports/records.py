@@ -159,6 +159,11 @@ class TenantRecords:
             case _:
                 self._foreign(page)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing about anybody was there."""
+        return not (self._records or self._memory or self._marks or self._versions)
+
     def result(self) -> RecordEvidence:
         """What all of it comes to."""
         return RecordEvidence(

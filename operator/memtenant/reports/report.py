@@ -131,6 +131,15 @@ class Report:
         """The checkpoint of the log that it saw: what the next report holds the log to."""
         return str(self.log.get("checkpoint", ""))
 
+    @property
+    def nodes(self) -> dict[str, list[str]]:
+        """The nodes of each store that it saw: which ones the next report looks for."""
+        return {
+            str(row["store"]): [str(one) for one in listed]
+            for row in self.stores
+            if isinstance(listed := row.get("nodes"), list)
+        }
+
     def to_document(self) -> dict[str, Any]:
         """The whole of it."""
         return {

@@ -57,6 +57,7 @@ async def make_report(
         period,
         now=clock.now(),
         trusted=previous.checkpoint if previous else "",
+        nodes_before=previous.nodes if previous else {},
         pace=pace,
         progress=progress,
     )

@@ -32,6 +32,8 @@ def tenant_rows(evidence: Evidence) -> tuple[Row, ...]:
 
 def _tenant(one: TenantEvidence, now: datetime) -> Row:
     row: dict[str, object] = {"tenant": one.name}
+    if isinstance(one.facts, TenantFacts) and one.facts.gone:
+        row["gone"] = True
     for part in (one.facts, one.records, one.events):
         if isinstance(part, Missing):
             row.setdefault("missing", str(part))

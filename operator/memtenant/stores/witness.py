@@ -6,7 +6,7 @@ rest on the word of who administers it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from redis.exceptions import ResponseError
@@ -27,12 +27,14 @@ __all__ = ["NodeView", "StoreWitness", "SubjectView"]
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """One node. ``users`` has what ACL GETUSER answered of every user. CONFIG is not asked: it also
-    tells the password by which replicas log in."""
+    """One node. ``linked``: it is a primary, or in step with its own. ``users`` has what ACL
+    GETUSER answered of every user. CONFIG is not asked: it also tells the password by which
+    replicas log in."""
 
     address: Address
     version: str
     primary: bool
+    linked: bool
     append_only: bool
     policy: str
     commands: frozenset[str] = field(repr=False)
@@ -86,9 +88,16 @@ class StoreWitness:
             self._members = found.addresses
         return self._cluster
 
-    async def nodes(self) -> tuple[tuple[NodeView, ...], Mapping[Address, MemtenantError]]:
+    async def nodes(
+        self, known: Sequence[Collection[str]] = ()
+    ) -> tuple[tuple[NodeView, ...], Mapping[Address, MemtenantError]]:
         """The primaries and their replicas, and of those that did not answer why not. Raises what
-        the first primary answers with."""
+        the first primary answers with.
+
+        ``known`` are the nodes that the store had, each as they were seen once. One of these that
+        no primary names any more is asked too: if it answers, it was cut off; if not, it counts as
+        lost unless as many nodes are there as were.
+        """
         first, *others = (self.address,)
         if self._settings.cluster:
             await self._keys()
@@ -99,7 +108,8 @@ class StoreWitness:
             raise StoreUnavailable(
                 f"{first} is a replica now: run the report again when the operator has followed"
             )
-        found, lost = [primary], {}
+        found: list[NodeView] = [primary]
+        lost: dict[Address, MemtenantError] = {}
         waiting, seen = [*others, *replicas], {first}
         while waiting:
             address = waiting.pop()
@@ -113,7 +123,27 @@ class StoreWitness:
                 continue
             found.append(node)
             waiting += below
-        return tuple(found), lost
+            if not node.linked:
+                lost[address] = _cut_off()
+        strays, silent = await self._strays({one for names in known for one in names}, seen)
+        lost |= {node.address: _cut_off() for node in strays}
+        if any(len(seen) < len(names) for names in known):
+            lost |= silent
+        return (*found, *strays), lost
+
+    async def _strays(
+        self, known: Collection[str], seen: Collection[Address]
+    ) -> tuple[list[NodeView], Mapping[Address, MemtenantError]]:
+        """Of the nodes that were known and are named by nobody: who answers, and who does not."""
+        found, silent = [], {}
+        for address in sorted(set(map(_address, known)) - set(seen), key=str):
+            try:
+                node, _ = await self._view(address)
+            except MemtenantError as error:
+                silent[address] = error
+            else:
+                found.append(node)
+        return found, silent
 
     async def contents(
         self,
@@ -193,6 +223,7 @@ class StoreWitness:
             address=address,
             version=server.get("valkey_version") or server.get("redis_version", "unknown"),
             primary=replication.get("role") == "master",
+            linked=replication.get("master_link_status", "up") == "up",
             append_only=persistence.get("aof_enabled") == "1",
             policy=memory.get("maxmemory_policy", "unknown"),
             commands=frozenset(one.lower() for one in _required(node, replies[4])),
@@ -207,6 +238,18 @@ class StoreWitness:
             },
         )
         return view, _replicas(replication)
+
+
+def _cut_off() -> MemtenantError:
+    return StoreUnavailable(
+        "it answers, and is not in step with a primary of the store: what it has may be old. "
+        "Connect it again, or shut it down"
+    )
+
+
+def _address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    return Address(host.strip("[]"), int(port) if port.isdecimal() else 0)
 
 
 def _replicas(replication: Mapping[str, str]) -> list[Address]:

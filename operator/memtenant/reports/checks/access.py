@@ -44,7 +44,7 @@ def unique_users(evidence: Evidence, _parameters: Parameters) -> Judgement:
     for store in _stores(judge):
         for node in store.open_nodes:
             judge.fail(store.name, f"{node} is a user for anybody: without a password")
-    for facts, _ in judge.tenants(lambda one: one.facts):
+    for facts, _ in judge.declared(lambda one: one.facts):
         agents = facts.spec.agents_or_default()
         if facts.spec.isolation.value == Isolation.MINIMAL.value:
             judge.fail(
@@ -80,7 +80,7 @@ def credentials_rotated(evidence: Evidence, parameters: Parameters) -> Judgement
     """No agent's credential is older than the period."""
     judge = Judge(evidence)
     period = parameters.needed_period("period")
-    for facts, _ in judge.tenants(lambda one: one.facts):
+    for facts, _ in judge.declared(lambda one: one.facts):
         if not facts.status.bindings:
             judge.missing(str(facts.tenant), Missing("credentials", "its status names no binding"))
         for one in facts.status.bindings:

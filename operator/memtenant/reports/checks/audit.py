@@ -29,7 +29,7 @@ _PATIENCE: Final = timedelta(seconds=60)
 def audited(evidence: Evidence, parameters: Parameters) -> Judgement:
     """The store is told to write an event for each write and, where asked, each read."""
     judge = Judge(evidence)
-    for facts, records in judge.tenants(lambda one: one.records):
+    for facts, records in judge.declared(lambda one: one.records):
         name = str(facts.tenant)
         if not records.limits:
             judge.missing(name, Missing("o:limits", "the store has no limits of this tenant"))
@@ -57,7 +57,7 @@ def sealer_live(evidence: Evidence, _parameters: Parameters) -> Judgement:
         late = evidence.now - log.sealed_at
         if late > max(_PATIENCE, 3 * _window(evidence)):
             judge.fail("log", f"the last seal is of {rfc3339(log.sealed_at)}")
-    for facts, records in judge.tenants(lambda one: one.records):
+    for facts, records in judge.declared(lambda one: one.records):
         if not records.limits:
             judge.missing(
                 str(facts.tenant), Missing("o:limits", "the store has no limits of this tenant")
@@ -221,7 +221,7 @@ def changes_recorded(evidence: Evidence, _parameters: Parameters) -> Judgement:
                 "installation",
                 f"changes of policies and stores that name no person: {log.unnamed}",
             )
-    for facts, events in judge.tenants(lambda one: one.events):
+    for facts, events in judge.declared(lambda one: one.events):
         seen = max((many for (_, uid), many in events.specs.items() if uid == facts.uid), default=0)
         if not events.specs and events.total:
             judge.warn(

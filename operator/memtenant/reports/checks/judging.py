@@ -93,15 +93,15 @@ class Judge:
     ) -> Iterator[tuple[TenantFacts, E]]:
         """Each tenant whose evidence is there; of the others that it is missing."""
         for one in self.evidence.tenants:
-            self._of += 1
-            found = evidence_of(one)
-            if isinstance(one.facts, Missing):
-                self.missing(one.name, one.facts)
-            elif isinstance(found, Missing):
-                self.missing(one.name, found)
-            else:
-                self.saw(getattr(found, "at", self.evidence.now))
-                yield one.facts, found
+            yield from self._evidence(one, evidence_of(one))
+
+    def declared(
+        self, evidence_of: Callable[[TenantEvidence], E | Missing]
+    ) -> Iterator[tuple[TenantFacts, E]]:
+        """As `tenants`, of those that are still declared: nobody works in the others."""
+        for one in self.evidence.tenants:
+            if isinstance(one.facts, Missing) or not one.facts.gone:
+                yield from self._evidence(one, evidence_of(one))
 
     def judgement(self, looked: str, *, of: str = "tenants") -> Judgement:
         """What it comes to. ``looked`` says what was looked at in each of them."""
@@ -120,6 +120,16 @@ class Judge:
     def expect(self, many: int) -> None:
         """So many things are to be looked at."""
         self._of += many
+
+    def _evidence(self, one: TenantEvidence, found: E | Missing) -> Iterator[tuple[TenantFacts, E]]:
+        self._of += 1
+        if isinstance(one.facts, Missing):
+            self.missing(one.name, one.facts)
+        elif isinstance(found, Missing):
+            self.missing(one.name, found)
+        else:
+            self.saw(getattr(found, "at", self.evidence.now))
+            yield one.facts, found
 
     def _add(self, finding: Finding) -> None:
         self._worst[finding.status] = None

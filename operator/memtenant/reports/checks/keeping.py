@@ -28,15 +28,6 @@ __all__ = [
 def kept_within_period(evidence: Evidence, _parameters: Parameters) -> Judgement:
     """No record is older than its cut-off, by its header and by its event."""
     judge = Judge(evidence)
-    for store in evidence.stores.values():
-        if isinstance(store, Missing):
-            continue
-        for name in store.leftovers:
-            judge.warn(
-                store.name,
-                f"{name} is not declared any more and has records there: no policy says how long "
-                "they are kept, and they were not looked at",
-            )
     for facts, records in judge.tenants(lambda one: one.records):
         name = str(facts.tenant)
         if records.undated:

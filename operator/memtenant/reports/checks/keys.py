@@ -20,6 +20,12 @@ def keys_rotated(evidence: Evidence, parameters: Parameters) -> Judgement:
         name, status = str(facts.tenant), facts.status
         made, active = status.key_made_at, status.key_version
         data_keys += sum(records.kek_versions.values())
+        if facts.gone:
+            judge.missing(
+                name,
+                Missing("key", "the tenant is not declared any more: only its record has the age"),
+            )
+            continue
         if made is None or active is None:
             judge.missing(name, Missing("key", "its status names no key version and its age"))
             continue
