@@ -35,7 +35,7 @@ async def operating(ground: Ground) -> AsyncIterator[World]:
                 # What fails in the middle of a failover, the next round does.
                 with suppress(MemtenantError):
                     outcome = await reconciler.repair(STORE)
-                    if outcome.enqueue or not world.links[STORE.name].ready:
+                    if outcome.enqueue or outcome.in_time or not world.links[STORE.name].ready:
                         await settle(world)
                 await asyncio.sleep(0.5)
 

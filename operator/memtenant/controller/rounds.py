@@ -103,7 +103,7 @@ class StoreRounds:
             _log.exception("unexpected error in the %s of %s", which, store)
             return False
         self._metrics.round_ended(store, which, outcome, time.monotonic() - started)
-        self._schedule.now(outcome.enqueue)
+        self._schedule.follow(outcome)
         return True
 
     def _step(self, which: Round) -> Callable[[ObjectKey], Awaitable[Outcome]]:

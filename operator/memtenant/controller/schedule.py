@@ -6,10 +6,14 @@ import random
 from collections.abc import Callable, Iterable
 
 from memtenant.controller.queue import WorkQueue
-from memtenant.reconcile.outcome import Lane, Reconciler
+from memtenant.reconcile.outcome import Lane, Outcome, Reconciler
 from memtenant.resources.port import Kind, ObjectKey
 
 __all__ = ["Schedule"]
+
+_IN_TIME = 50.0
+"""Objects a second of those that are not looked at all at once: a failover has every binding of the
+store written anew."""
 
 
 class Schedule:
@@ -39,6 +43,11 @@ class Schedule:
         self._queue.add(
             key, lane=self._reconciler.lane(key), group=self.store_of(key), after=seconds
         )
+
+    def follow(self, outcome: Outcome) -> None:
+        """Look at what an outcome says is to be looked at."""
+        self.now(outcome.enqueue)
+        self.spread(outcome.in_time, len(outcome.in_time) / _IN_TIME)
 
     def probe(self, store: ObjectKey) -> None:
         """Find out now whether the store answers: its tenants wait for it."""

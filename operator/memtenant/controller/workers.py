@@ -155,7 +155,7 @@ class Workers:
             self._metrics.store_away(key, away=False)
         elif (store := self._schedule.store_of(key)) is not None:
             self._breakers.tenant_answered(store)
-        self._schedule.now(outcome.enqueue)
+        self._schedule.follow(outcome)
         if outcome.requeue_after is not None:
             self._schedule.later(key, outcome.requeue_after)
 

@@ -31,6 +31,7 @@ class Repair:
 
     ``look_again``: each tenant is to be reconciled, because the primary is another process, which
     may lack the operator's hashes, or because a replica that kept tenants waiting is back.
+    ``failed_over``: the primary is another node, which was a replica before and has all that.
     ``whole`` is False while a replica does not answer or is still being filled: it has not got its
     users yet.
     """
@@ -39,6 +40,7 @@ class Repair:
     removed: tuple[str, ...] = ()
     nodes_changed: bool = False
     look_again: bool = False
+    failed_over: bool = False
     whole: bool = True
 
 
@@ -72,7 +74,8 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
         await link.admin.save_users()
         link.unsaved = False
     whole = not facts.unreachable and not facts.syncing
-    return Repair(restored, strangers, changed, look_again, whole)
+    failed_over = before is not None and facts.failed_over_from(before)
+    return Repair(restored, strangers, changed, look_again, failed_over, whole)
 
 
 async def _tell_replicas(link: StoreLink) -> None:

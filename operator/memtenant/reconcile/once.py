@@ -202,7 +202,7 @@ class _Settling:
             await self._reconciler.record_failure(key, error_or_none)
         declared = await self._refresh(key)
         self._tell(key, outcome.did, error_or_none, declared)
-        self._ask(outcome.enqueue)
+        self._ask((*outcome.enqueue, *outcome.in_time))
         if outcome.requeue_after is not None and outcome.requeue_after <= 0:
             self._ask([key])
 
@@ -240,7 +240,7 @@ class _Settling:
         try:
             outcome = await step(store)
             did = outcome.did
-            self._ask(outcome.enqueue)
+            self._ask((*outcome.enqueue, *outcome.in_time))
         except MemtenantError as error:
             failure = error
             await self._reconciler.record_failure(store, error)

@@ -30,7 +30,8 @@ class Outcome:
     """The end of one reconcile that did not fail.
 
     ``requeue_after`` is in seconds from now (None: at the next event or resync); ``enqueue`` names
-    the objects whose state depends on what was just done; ``changed`` says whether anything was
+    the objects whose state depends on what was just done, ``in_time`` those to be looked at too, so
+    many that it is not done at once; ``changed`` says whether anything was
     written anywhere, and ``did`` what was done beyond the object itself, in words for a person.
     ``unfinished`` counts what a round has begun and goes on with in the next.
     ``removal`` is what a round removed because it had expired, ``seals`` what it saw of the audit.
@@ -38,6 +39,7 @@ class Outcome:
 
     requeue_after: float | None = None
     enqueue: tuple[ObjectKey, ...] = ()
+    in_time: tuple[ObjectKey, ...] = ()
     changed: bool = False
     did: tuple[str, ...] = ()
     unfinished: int = 0
@@ -53,6 +55,7 @@ def merged(outcomes: Iterable[Outcome]) -> Outcome:
     removals = [one.removal for one in found if one.removal is not None]
     return Outcome(
         enqueue=tuple(dict.fromkeys(key for one in found for key in one.enqueue)),
+        in_time=tuple(dict.fromkeys(key for one in found for key in one.in_time)),
         changed=any(one.changed for one in found),
         did=tuple(words for one in found for words in one.did),
         unfinished=sum(one.unfinished for one in found),

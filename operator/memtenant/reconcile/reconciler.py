@@ -151,9 +151,10 @@ class WorldReconciler:
         await reload_certificate(self.world, link)
         did = await self._tell_repair(store, found)
         enqueue = (link.key,) if found.nodes_changed or found.restored or found.removed else ()
-        if found.look_again:
-            enqueue = (*enqueue, *_tenants_of(link, self.world))
-        return Outcome(enqueue=enqueue, changed=bool(did), did=did)
+        tenants = _tenants_of(link, self.world) if found.look_again else ()
+        if found.failed_over:
+            return Outcome(enqueue=enqueue, in_time=tenants, changed=bool(did), did=did)
+        return Outcome(enqueue=(*enqueue, *tenants), changed=bool(did), did=did)
 
     async def _tell_repair(self, store: ObjectKey, found: Repair) -> tuple[str, ...]:
         declared = self.world.mirror.get(store)

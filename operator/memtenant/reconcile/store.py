@@ -31,6 +31,7 @@ from memtenant.rules.acl import template_digest
 from memtenant.stores import (
     MatrixProof,
 )
+from memtenant.tenancy.identity import TenantId
 
 __all__ = ["forget_store", "look_at_store", "reconcile_store", "store_specs"]
 
@@ -69,6 +70,7 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     before = status_before(declared, MemoryStoreStatus)
     known = world.links.get(key.name)
     was_ready = _linked(world, key.name)
+    facts_before = known.facts if known else None
     try:
         spec = store_spec(declared)
         if spec.dedicated is not None:
@@ -103,13 +105,24 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
         await world.resources.emit_event(
             declared, EventType.NORMAL, "Ready", f"Tenants may be placed on {link.endpoint}"
         )
-    waiting: tuple[ObjectKey, ...] = ()
-    if not was_ready:
-        waiting = (
-            *sorted(world.mirror.tenants_of_store(key.name) | world.mirror.unplaced_tenants()),
-            *(twin.key for twin in _on_the_same_server(world, link)),
-        )
-    return Outcome(enqueue=waiting, changed=changed)
+    if was_ready:
+        return Outcome(changed=changed)
+    tenants = world.mirror.tenants_of_store(key.name) | world.mirror.unplaced_tenants()
+    twins = tuple(twin.key for twin in _on_the_same_server(world, link))
+    assert link.facts is not None  # noqa: S101 - it was just taken
+    patient: frozenset[ObjectKey] = frozenset()
+    if known is link and facts_before is not None and link.facts.failed_over_from(facts_before):
+        # They work, and have all that they had; only their bindings name another node.
+        patient = frozenset(one for one in tenants if _tenant(one) in world.settled)
+    return Outcome(
+        enqueue=(*sorted(tenants - patient), *twins),
+        in_time=tuple(sorted(patient)),
+        changed=changed,
+    )
+
+
+def _tenant(key: ObjectKey) -> TenantId:
+    return TenantId(key.namespace, key.name)
 
 
 def _linked(world: World, name: str) -> bool:

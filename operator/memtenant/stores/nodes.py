@@ -126,6 +126,11 @@ class StoreFacts:
         """The run ids of the primaries."""
         return frozenset(node.run_id for node in self.primaries)
 
+    def failed_over_from(self, before: StoreFacts) -> bool:
+        """Whether another node is a primary now: it has what its predecessor had."""
+        now, then = ({one.address for one in facts.primaries} for facts in (self, before))
+        return not now <= then
+
     @property
     def run_id(self) -> str:
         """Another one where keys may not be where they were: a pass over them begins anew."""
