@@ -53,9 +53,9 @@ MAX_BATCH = 1000
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 MAX_REPLY_BYTES = 8 * 1024 * 1024
+"""Bytes of the entries of one reply; one entry is always answered."""
 
 _APPEND = f"{function_prefix()}append"
-"""Bytes of the entries of one reply; one entry is always answered."""
 
 
 @dataclass(frozen=True, slots=True)
