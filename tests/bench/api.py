@@ -23,7 +23,6 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 TENANTS = "/apis/memtenant.dev/v1alpha1/namespaces/{}/memorytenants"
 
-_PATIENCE = 600.0
 _WRITES = {"POST", "PUT", "PATCH", "APPLY", "DELETE"}
 _OF_THE_SERVER_ITSELF = {"leases", "tokenreviews", "subjectaccessreviews", "endpointslices"}
 
@@ -110,6 +109,11 @@ def writes(counted: Counter[str]) -> int:
     return sum(n for name, n in counted.items() if name.split()[0] in _WRITES)
 
 
+def patience(tenants: int) -> float:
+    """Seconds after which so many tenants count as stuck: a tenth of the rate that is asked for."""
+    return 120.0 + tenants / 10
+
+
 @dataclass
 class ReadyWatch:
     """When each MemoryTenant of a namespace was first seen Ready, in monotonic seconds."""
@@ -119,7 +123,7 @@ class ReadyWatch:
 
     async def wait_for(self, names: set[str]) -> None:
         """Return when all of them are Ready."""
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(patience(len(names))):
             while not names <= self.ready.keys():
                 self._news.clear()
                 await self._news.wait()
@@ -128,7 +132,10 @@ class ReadyWatch:
         """Watch until cancelled."""
         where = TENANTS.format(namespace)
         async with api.session.get(
-            f"{api.base}{where}?watch=1&resourceVersion=0", read_bufsize=1 << 20
+            f"{api.base}{where}?watch=1&resourceVersion=0",
+            read_bufsize=1 << 20,
+            # Nothing comes for as long as the bare loop has its turn.
+            timeout=aiohttp.ClientTimeout(total=None, sock_read=None),
         ) as stream:
             assert stream.status == 200, f"watch of {where}: {await stream.text()}"
             async for line in stream.content:

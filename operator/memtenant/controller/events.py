@@ -19,13 +19,15 @@ import logging
 import random
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any, ClassVar
 
 import kopf
+from kopf._cogs.structs.bodies import RawBody
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from memtenant.controller.backoff import Backoff
 from memtenant.controller.login import session_for
@@ -52,6 +54,9 @@ _LONGEST_RESTART = 30.0
 _RAN_WELL = 60.0
 _FAREWELL = 5.0
 """Seconds for a kopf operator to end after it began to."""
+
+_HANDED_ON_AT_ONCE = 50
+"""Events that are handed on before the event loop of the workers does something else."""
 
 _REQUEST_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _LONGEST_REQUEST_DELAY = 15.0
@@ -81,6 +86,35 @@ class Seen:
 Sink = Callable[[Seen], None]
 
 
+class _HandOver:
+    """From kopf's thread to the event loop of ``sink``, in order.
+
+    To wake that loop is a system call, and a wait for the interpreter's lock: it is made for as
+    many events as have come until then.
+    """
+
+    def __init__(self, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
+        self._sink = sink
+        self._loop = loop
+        self._events: deque[Seen] = deque()
+        self._announced = False
+
+    def put(self, event: Seen) -> None:
+        """Called in kopf's thread."""
+        self._events.append(event)
+        if not self._announced:
+            self._announced = True
+            self._loop.call_soon_threadsafe(self._hand_on)
+
+    def _hand_on(self) -> None:
+        self._announced = False  # first: what comes from here on is announced again
+        for _ in range(_HANDED_ON_AT_ONCE):
+            if not self._events:
+                return
+            self._sink(self._events.popleft())
+        self._loop.call_soon(self._hand_on)
+
+
 class EventSource:
     """One kopf operator in a thread of its own, started again whenever it ends by itself.
 
@@ -103,18 +137,26 @@ class EventSource:
         self._watches = watches
         self._expected = tuple(expected)
         self._vital = vital
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._own_loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._stopping = threading.Event()
+        self._listed: dict[str, str] = {}
 
-    def start(self, sink: Sink) -> None:
-        """Begin to watch. From now on each watch must be heard of."""
-        self._loop = asyncio.get_running_loop()
+    def start(self, sink: Sink, listed: Mapping[str, str] | None = None) -> None:
+        """Begin to watch. From now on each watch must be heard of.
+
+        ``listed`` are the resourceVersions of lists that were made already, by plural: of these
+        resources only what came later is seen.
+        """
+        loop = asyncio.get_running_loop()
+        self._listed = dict(listed or {})
         self._watches.expect(self._expected, vital=self._vital)
         self._thread = threading.Thread(
-            target=self._run, args=(sink,), name=f"kopf-{self._name}", daemon=True
+            target=self._run,
+            args=(_HandOver(sink, loop),),
+            name=f"kopf-{self._name}",
+            daemon=True,
         )
         self._thread.start()
 
@@ -136,13 +178,13 @@ class EventSource:
         if own_loop is not None and stop is not None and not own_loop.is_closed():
             own_loop.call_soon_threadsafe(stop.set)
 
-    def _run(self, sink: Sink) -> None:
+    def _run(self, events: _HandOver) -> None:
         backoff: Backoff[str] = Backoff(first=_FIRST_RESTART, longest=_LONGEST_RESTART)
         while not self._stopping.is_set():
             started = time.monotonic()
             loop = asyncio.new_event_loop()
             try:
-                loop.run_until_complete(self._operate(sink))
+                loop.run_until_complete(self._operate(events))
             except Exception as error:  # noqa: BLE001 -- whatever ended it, it is started again
                 if not self._stopping.is_set():
                     _log.warning(
@@ -157,7 +199,7 @@ class EventSource:
                 backoff.forget(self._name)
             self._stopping.wait(backoff.failed(self._name))
 
-    async def _operate(self, sink: Sink) -> None:
+    async def _operate(self, events: _HandOver) -> None:
         """One life of a kopf operator."""
         self._stop = asyncio.Event()
         self._own_loop = asyncio.get_running_loop()
@@ -167,8 +209,9 @@ class EventSource:
         begins_to_end = asyncio.create_task(ending.wait())
         operator = asyncio.create_task(
             kopf.operator(
-                registry=self._registry(sink, ending),
+                registry=self._registry(events, ending),
                 settings=_settings(),
+                memories=_NoMemories(),
                 standalone=True,
                 clusterwide=not self._namespaces,
                 namespaces=self._namespaces,
@@ -182,7 +225,7 @@ class EventSource:
             raise TimeoutError("kopf did not end in time")
         await operator
 
-    def _registry(self, sink: Sink, ending: asyncio.Event) -> kopf.OperatorRegistry:
+    def _registry(self, events: _HandOver, ending: asyncio.Event) -> kopf.OperatorRegistry:
         async def end(**_: Any) -> None:
             ending.set()
 
@@ -192,21 +235,22 @@ class EventSource:
         for group, version, plural in self._resources:
             if group:
                 needed[f"{group}/{version}"].add(plural)
-        login = session_for(self._watches, {name: frozenset(all_) for name, all_ in needed.items()})
+        login = session_for(
+            self._watches,
+            {name: frozenset(all_) for name, all_ in needed.items()},
+            self._listed,
+        )
         kopf.on.login(registry=registry)(login)
         for group, version, plural in self._resources:
-            kopf.on.event(group, version, plural, registry=registry)(self._handler(plural, sink))
+            kopf.on.event(group, version, plural, registry=registry)(_handler(plural, events))
         return registry
 
-    def _handler(self, plural: str, sink: Sink) -> Callable[..., Any]:
-        loop = self._loop
-        if loop is None:
-            raise RuntimeError("start comes first")
 
-        async def seen(event: kopf.RawEvent, **_: Any) -> None:
-            loop.call_soon_threadsafe(sink, Seen(plural, event["type"], event["object"]))
+def _handler(plural: str, events: _HandOver) -> Callable[..., Any]:
+    async def seen(event: kopf.RawEvent, **_: Any) -> None:
+        events.put(Seen(plural, event["type"], event["object"]))
 
-        return seen
+    return seen
 
 
 def cluster_source(watches: Watches) -> EventSource:
@@ -263,6 +307,24 @@ class _NothingRemembered(kopf.DiffBaseStorage):
 
     def store(self, **_: Any) -> None:
         return None
+
+
+class _NoMemories(ResourceMemories):
+    """kopf keeps some kilobytes for each object that it has ever seen, until that is deleted; with
+    `on.event` alone nothing is in them.
+    """
+
+    async def recall(
+        self,
+        raw_body: RawBody,
+        *,
+        memobase: Any = None,
+        noticed_by_listing: bool = False,
+        ephemeral: bool = False,
+    ) -> ResourceMemory:
+        return await super().recall(
+            raw_body, memobase=memobase, noticed_by_listing=noticed_by_listing, ephemeral=True
+        )
 
 
 def _settings() -> kopf.OperatorSettings:

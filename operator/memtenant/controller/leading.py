@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine, Iterable
 
 from memtenant.controller.breakers import Breakers
-from memtenant.controller.events import EventSource, cluster_source
+from memtenant.controller.events import NAMESPACES, EventSource, cluster_source
 from memtenant.controller.handlers import Handlers
 from memtenant.controller.metrics import Metrics, Round
 from memtenant.controller.queue import WorkQueue
@@ -22,7 +22,7 @@ from memtenant.errors import UsageError
 from memtenant.reconcile.outcome import Lane, Measured, Reconciler
 from memtenant.reconcile.world import InstanceHost
 from memtenant.resources.mirror import Mirror
-from memtenant.resources.port import ObjectKey, Resources
+from memtenant.resources.port import Kind, ObjectKey, Resources
 
 __all__ = ["Leader"]
 
@@ -139,7 +139,7 @@ class Leader:
             if not await self._filled_before_stop(filling):
                 return
             self._source = cluster_source(self._watches)
-            self._source.start(handlers.seen)
+            self._source.start(handlers.seen, _listed(self.mirror))
             self._workers = workers
             workers.start()
             self._background = [
@@ -200,6 +200,12 @@ def _in_background(work: Coroutine[None, None, None], name: str) -> asyncio.Task
     task = asyncio.create_task(work, name=name)
     task.add_done_callback(ended)
     return task
+
+
+def _listed(mirror: Mirror) -> dict[str, str]:
+    """As of which resourceVersions the mirror is, by plural: the watches go on from there."""
+    versions = {kind.plural: mirror.listed_at(kind) for kind in Kind}
+    return {name: str(at) for name, at in (*versions.items(), (NAMESPACES, mirror.namespaces_at))}
 
 
 def _limits(settings: Settings) -> Limits:

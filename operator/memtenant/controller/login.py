@@ -3,13 +3,14 @@
 kopf's own login for asynchronous clients looks for a package of another name, so the operator
 brings its own (reference: `@kopf.on.login`). The session takes each watch's pulse, and asks for
 the metadata alone where nothing else is wanted: no value of a Secret that is only watched ever
-enters this process.
+enters this process. It also spares the lists with which kopf begins each watch, where nobody wants
+them: what was listed already is watched from there on, and of Secrets only changes are news.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,18 @@ _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _METADATA_ONLY = {"secrets", "namespaces"}
+_CHANGES_ONLY = {"secrets"}
 
 
 def session_for(
-    watches: Watches, needed: Mapping[str, frozenset[str]]
+    watches: Watches, needed: Mapping[str, frozenset[str]], listed: MutableMapping[str, str]
 ) -> Callable[..., Awaitable[kopf.AiohttpSession]]:
     """A login handler for kopf that reports to ``watches``.
 
     kopf calls it at the start and after each 401: then a ServiceAccount's token is read anew.
-    ``needed`` names the resources (plural) that each ``group/version`` must have.
+    ``needed`` names the resources (plural) that each ``group/version`` must have. ``listed`` are
+    the resourceVersions from which resources are watched at first; a later list, after a watch that
+    could not go on, is a whole one.
     """
 
     async def pulse(
@@ -41,6 +45,10 @@ def session_for(
     ) -> aiohttp.ClientResponse:
         watching = request.url.query.get("watch") == "true"
         name = watch_name(request.url.path)
+        spared = not watching and "limit" in request.url.query
+        spared = spared and (name in listed or name.partition("@")[0] in _CHANGES_ONLY)
+        if spared:
+            request.url = request.url.update_query(limit="1")
         metadata = name.partition("@")[0] in _METADATA_ONLY and _is_core(request.url.path)
         if metadata:
             request.headers["Accept"] = _METADATA if watching else _METADATA_LIST
@@ -48,6 +56,10 @@ def session_for(
         await _require(needed, request.url.path, response)
         if metadata and not watching:
             response.json = _with_items(response.json)  # type: ignore[method-assign, assignment]
+        if spared and response.ok:
+            response.json = _without_items(  # type: ignore[method-assign, assignment]
+                response.json, listed.pop(name, None)
+            )
         if watching and response.ok:
             heard = _Heard(response.content, lambda: watches.heard(name))
             response.content = heard  # type: ignore[assignment]
@@ -133,6 +145,18 @@ def _with_items(read: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
         if isinstance(body, dict) and body.get("items", ()) is None:
             body["items"] = []
         return body
+
+    return json
+
+
+def _without_items(
+    read: Callable[..., Awaitable[Any]], version: str | None
+) -> Callable[..., Awaitable[Any]]:
+    """An empty list, as of ``version`` (None: as of now)."""
+
+    async def json(**options: Any) -> Any:
+        found = (await read(**options))["metadata"]["resourceVersion"]
+        return {"items": [], "metadata": {"resourceVersion": version or found}}
 
     return json
 

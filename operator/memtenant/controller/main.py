@@ -8,6 +8,7 @@ at once with another code than 0, so that the pod starts again, as a candidate w
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -32,6 +33,11 @@ __all__ = ["run"]
 
 _log = logging.getLogger(__name__)
 
+_COLLECT_AFTER = (50_000, 20, 20)
+"""Objects, and collections of the generation below, after which Python looks for cycles. What lasts
+here are thousands of tenants without a cycle: looking through them ten times as often took a tenth
+of a restart (measured)."""
+
 
 def run(settings: Settings, build: ReconcilerFactory) -> int:
     """Be one replica of the operator until it ends; the process' exit code.
@@ -40,6 +46,8 @@ def run(settings: Settings, build: ReconcilerFactory) -> int:
     cancellation may go on.
     """
     logs.configure(settings.log_format, settings.log_level)
+    gc.set_threshold(*_COLLECT_AFTER)
+    gc.freeze()  # what is imported stays
     if settings.kubeconfig is not None:
         # kopf's login reads it from there.
         os.environ["KUBECONFIG"] = str(settings.kubeconfig)

@@ -57,27 +57,16 @@ async def declared_series(
     """
     lines: Lines = defaultdict(list)
     live = {str(one.tenant): one for one in measured}
+    states = {key: mirror.ready(key) for key in mirror.keys(Kind.TENANT)}
     ready: Counter[str] = Counter({"True": 0, "False": 0, "Unknown": 0})
-    settled: list[Declared] = []
-    shown = 0
-    for number, key in enumerate(sorted(mirror.keys(Kind.TENANT))):
+    ready.update(state for state in states.values() if state is not None)
+    shown = sorted(states, key=lambda key: (states[key] == "True", key.namespace, key.name))
+    for number, key in enumerate(shown[:tenant_limit]):
         if number % _AT_A_TIME == 0:
             await asyncio.sleep(0)
         tenant = mirror.get(key)
-        if tenant is None:
-            continue
-        state = _conditions(tenant).get("Ready", "Unknown")
-        ready[state] += 1
-        if state == "True":
-            if len(settled) < tenant_limit:
-                settled.append(tenant)
-        elif shown < tenant_limit:
-            shown += 1
+        if tenant is not None:
             _add_tenant(lines, tenant, live)
-    for number, tenant in enumerate(settled[: tenant_limit - shown]):
-        if number % _AT_A_TIME == 0:
-            await asyncio.sleep(0)
-        _add_tenant(lines, tenant, live)
     for state, count in ready.items():
         _add(lines, "tenants", {"ready": state}, count)
     for key in sorted(mirror.keys(Kind.STORE)):

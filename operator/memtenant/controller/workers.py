@@ -156,6 +156,8 @@ class Workers:
         elif (store := self._schedule.store_of(key)) is not None:
             self._breakers.tenant_answered(store)
         self._schedule.follow(outcome)
+        for counting, wait in outcome.recount:
+            self._schedule.later(counting, wait)
         if outcome.requeue_after is not None:
             self._schedule.later(key, outcome.requeue_after)
 

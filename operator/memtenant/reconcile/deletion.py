@@ -507,5 +507,4 @@ async def _let_go(
     store = world.ledger.store_of(tenant)
     world.ledger.strike(tenant)
     await world.resources.remove_finalizer(declared, FINALIZER)
-    counted = () if store is None else (ObjectKey.store(store),)
-    return Outcome(enqueue=(*world.waiting_for_room(store), *counted), changed=True, did=did)
+    return Outcome(enqueue=world.waiting_for_room(store), changed=True, did=did)

@@ -36,6 +36,11 @@ class Ledger:
         if store is not None:
             self._by_store[store].pop(tenant, None)
 
+    def entry(self, tenant: TenantId) -> tuple[str, int] | None:
+        """The store that the tenant is counted on, and its quota there."""
+        store = self._store_of.get(tenant)
+        return None if store is None else (store, self._by_store[store][tenant])
+
     def store_of(self, tenant: TenantId) -> str | None:
         """The store that the tenant is counted on."""
         return self._store_of.get(tenant)

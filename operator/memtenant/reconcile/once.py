@@ -202,7 +202,8 @@ class _Settling:
             await self._reconciler.record_failure(key, error_or_none)
         declared = await self._refresh(key)
         self._tell(key, outcome.did, error_or_none, declared)
-        self._ask((*outcome.enqueue, *outcome.in_time))
+        counting = (key for key, _ in outcome.recount)
+        self._ask((*outcome.enqueue, *outcome.in_time, *counting))
         if outcome.requeue_after is not None and outcome.requeue_after <= 0:
             self._ask([key])
 

@@ -31,8 +31,9 @@ class Outcome:
 
     ``requeue_after`` is in seconds from now (None: at the next event or resync); ``enqueue`` names
     the objects whose state depends on what was just done, ``in_time`` those to be looked at too, so
-    many that it is not done at once; ``changed`` says whether anything was
-    written anywhere, and ``did`` what was done beyond the object itself, in words for a person.
+    many that it is not done at once, ``recount`` those that only count it, each with the seconds
+    after which one count tells of many; ``changed`` says whether anything was written anywhere, and
+    ``did`` what was done beyond the object itself, in words for a person.
     ``unfinished`` counts what a round has begun and goes on with in the next.
     ``removal`` is what a round removed because it had expired, ``seals`` what it saw of the audit.
     """
@@ -40,6 +41,7 @@ class Outcome:
     requeue_after: float | None = None
     enqueue: tuple[ObjectKey, ...] = ()
     in_time: tuple[ObjectKey, ...] = ()
+    recount: tuple[tuple[ObjectKey, float], ...] = ()
     changed: bool = False
     did: tuple[str, ...] = ()
     unfinished: int = 0

@@ -67,8 +67,8 @@ class WorldReconciler:
                 return Outcome()  # its policy is what looks at it
 
     async def _reconcile_tenant(self, declared: Declared) -> Outcome:
-        tenant = TenantId(declared.key.namespace, declared.key.name)
-        first = tenant not in self.world.settled
+        world, tenant = self.world, TenantId(declared.key.namespace, declared.key.name)
+        before = world.committed_ledger().entry(tenant)
         if declared.deleting:
             outcome = await delete_tenant(self.world, declared)
             if outcome.requeue_after is not None:
@@ -76,8 +76,11 @@ class WorldReconciler:
                 await enforce_standing(self.world, declared, refused=False)
         else:
             outcome = await reconcile_tenant(self.world, declared)
-        counted = () if not outcome.changed and not first else _counted_by(self.world, declared)
-        return replace(outcome, enqueue=(*outcome.enqueue, *counted))
+        after = world.ledger.entry(tenant)
+        if not outcome.changed and before == after:
+            return outcome
+        stores = {entry[0] for entry in (before, after) if entry is not None}
+        return replace(outcome, recount=_counted_by(world, declared, stores))
 
     async def _forget(self, key: ObjectKey) -> Outcome:
         """The object is gone. A tenant whose finalizer was taken away by hand leaves its users to
@@ -322,13 +325,12 @@ def _failure(error: MemtenantError) -> tuple[Finding, ...]:
     )
 
 
-def _counted_by(world: World, declared: Declared) -> tuple[ObjectKey, ...]:
-    """Whose status counts this tenant."""
-    keys: list[ObjectKey] = []
+def _counted_by(
+    world: World, declared: Declared, stores: set[str]
+) -> tuple[tuple[ObjectKey, float], ...]:
+    """Whose status counts this tenant, and in how many seconds it may be told."""
+    keys = [ObjectKey.store(store) for store in sorted(stores)]
     ref = declared.spec.get("retentionPolicyRef")
     if isinstance(ref, dict) and isinstance(ref.get("name"), str):
         keys.append(ObjectKey.policy(ref["name"]))
-    store = world.ledger.store_of(TenantId(declared.key.namespace, declared.key.name))
-    if store is not None:
-        keys.append(ObjectKey.store(store))
-    return tuple(keys)
+    return tuple((key, world.recounts_in(key)) for key in keys)

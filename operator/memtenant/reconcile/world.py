@@ -49,6 +49,9 @@ ROOT_SECRET = "memtenant-root"  # noqa: S105 - a Secret's name
 COUNT_EVERY = 5.0
 """Seconds between two writes of a status for the sake of a count."""
 
+_FEW = 10
+"""Tenants whose count costs nothing."""
+
 _ROOT_KEY = "root"
 
 
@@ -213,14 +216,12 @@ class World:
                 yield declared
 
     def waiting_for_room(self, store: str | None) -> tuple[ObjectKey, ...]:
-        """The tenants that are not placed, or not on the store that they name: room that became
-        free there may be theirs.
+        """The tenants that have no store yet, and name none or this one: room that became free
+        there may be theirs.
         """
         waiting = self.mirror.unplaced_tenants()
         if store is not None:
-            committed = self.ledger.committed(store)
-            placed = {ObjectKey.tenant(one.namespace, one.name) for one in committed}
-            waiting |= self.mirror.tenants_of_store(store) - placed
+            waiting |= self.mirror.tenants_asking_for(store)
         return tuple(sorted(waiting))
 
     def counts_wait(self, key: ObjectKey, before: int, now: int) -> float | None:
@@ -237,6 +238,20 @@ class World:
             return ready_at - moment
         self.counted_at[key] = moment
         return None
+
+    def recounts_in(self, key: ObjectKey) -> float:
+        """Seconds until it is worth a look for the sake of a count: what looks earlier would look
+        at everything, and then wait (`counts_wait`). A few are counted at once.
+        """
+        now = self.clock.monotonic()
+        tenants = (
+            self.mirror.count_of_policy(key.name)
+            if key.kind is Kind.POLICY
+            else len(self.ledger.committed(key.name))
+        )
+        if tenants <= _FEW:
+            return 0.0
+        return max(0.0, self.counted_at.get(key, now - COUNT_EVERY) + COUNT_EVERY - now)
 
     async def voice(self, store: str, log: str) -> Voice:
         """The operator's voice in the queue of that log on that store."""

@@ -42,6 +42,8 @@ class _Entry:
     deleting: bool
     policy: str | None
     stores: tuple[str, ...]
+    placed: bool
+    ready: str
     packed: bytes
 
 
@@ -58,6 +60,7 @@ class Mirror:
         self._of_policy: defaultdict[str, set[ObjectKey]] = defaultdict(set)
         self._reports_of_policy: defaultdict[str, set[ObjectKey]] = defaultdict(set)
         self._of_store: defaultdict[str, set[ObjectKey]] = defaultdict(set)
+        self._asking: defaultdict[str, set[ObjectKey]] = defaultdict(set)
         self._in_namespace: defaultdict[str, set[ObjectKey]] = defaultdict(set)
         self._unplaced: set[ObjectKey] = set()
 
@@ -67,6 +70,15 @@ class Mirror:
         nothing.
         """
         return min(self._namespaces_listed_at, *self._listed_at.values()) >= 0
+
+    def listed_at(self, kind: Kind) -> int:
+        """The resourceVersion of the last list of a kind; -1 before the first."""
+        return self._listed_at[kind]
+
+    @property
+    def namespaces_at(self) -> int:
+        """The resourceVersion of the last list of namespaces; -1 before the first."""
+        return self._namespaces_listed_at
 
     def observe(self, kind: Kind, event_type: str | None, raw: Mapping[str, Any]) -> Keys:
         """A watch event in Kubernetes' JSON: ADDED, MODIFIED, DELETED, or None for "it exists"."""
@@ -149,6 +161,13 @@ class Mirror:
         entry = self._objects[key.kind].get(key)
         return None if entry is None else _unpacked(key, entry)
 
+    def ready(self, key: ObjectKey) -> str | None:
+        """The status of the object's condition Ready (Unknown where it has none), or None where
+        there is no object. Unpacks nothing.
+        """
+        entry = self._objects[key.kind].get(key)
+        return None if entry is None else entry.ready
+
     def keys(self, kind: Kind) -> Keys:
         """The keys of all objects of a kind."""
         return frozenset(self._objects[kind])
@@ -165,6 +184,10 @@ class Mirror:
         """The tenants whose spec names this RetentionPolicy."""
         return frozenset(self._of_policy.get(name, ()))
 
+    def count_of_policy(self, name: str) -> int:
+        """How many tenants' specs name this RetentionPolicy."""
+        return len(self._of_policy.get(name, ()))
+
     def reports_of_policy(self, name: str) -> Keys:
         """The ComplianceReports about this RetentionPolicy."""
         return frozenset(self._reports_of_policy.get(name, ()))
@@ -176,6 +199,10 @@ class Mirror:
     def tenants_in(self, namespace: str) -> Keys:
         """The tenants of a namespace."""
         return frozenset(self._in_namespace.get(namespace, ()))
+
+    def tenants_asking_for(self, store: str) -> Keys:
+        """The tenants that ask for this MemoryStore by name and have none yet."""
+        return frozenset(self._asking.get(store, ()))
 
     def unplaced_tenants(self) -> Keys:
         """The tenants that ask for no store by name and have none yet: any store may take them."""
@@ -250,6 +277,7 @@ class Mirror:
             _discard(self._of_policy, known.policy, key)
             for store in known.stores:
                 _discard(self._of_store, store, key)
+                _discard(self._asking, store, key)
             _discard(self._in_namespace, key.namespace, key)
             self._unplaced.discard(key)
         if entry is None:
@@ -258,6 +286,8 @@ class Mirror:
             self._of_policy[entry.policy].add(key)
         for store in entry.stores:
             self._of_store[store].add(key)
+            if not entry.placed:
+                self._asking[store].add(key)
         if not entry.stores:
             self._unplaced.add(key)
         self._in_namespace[key.namespace].add(key)
@@ -297,6 +327,8 @@ def _packed(declared: Declared) -> _Entry:
         deleting=declared.deleting,
         policy=_name(declared.spec.get(_POLICY_REFS.get(declared.key.kind, ""))),
         stores=_stores(declared) if is_tenant else (),
+        placed=bool(declared.status.get("store")),
+        ready=_ready(declared),
         packed=_dumped([*identity, declared.status]),
     )
 
@@ -329,6 +361,15 @@ def _stores(tenant: Declared) -> tuple[str, ...]:
     asked = _name(tenant.spec.get("storeRef"))
     placed = _text(tenant.status.get("store"))
     return tuple(sorted({name for name in (asked, placed) if name}))
+
+
+def _ready(declared: Declared) -> str:
+    """The status of its condition Ready: True, False or Unknown."""
+    conditions = declared.status.get("conditions")
+    for one in conditions if isinstance(conditions, list) else ():
+        if isinstance(one, Mapping) and one.get("type") == "Ready":
+            return intern(str(one.get("status")))
+    return "Unknown"
 
 
 def _name(reference: Any) -> str | None:
