@@ -305,17 +305,27 @@ async def test_the_value_of_a_watched_secret_never_enters_the_process(
 ) -> None:
     from memtenant.controller.watches import Watches
 
-    api.apply(secret(namespace, "early"))
     seen: list[events.Seen] = []
     source = events.secret_source(Watches(), (namespace,))
+    await off_loop(api.apply, secret(namespace, "early"))
     source.start(seen.append)
     try:
-        await until(lambda: "early" in _names(seen))
+        await _until_watched(api, namespace, seen)
         await off_loop(api.apply, secret(namespace, "late"))
         await until(lambda: "late" in _names(seen))
         assert all(event.raw.keys() <= {"apiVersion", "kind", "metadata"} for event in seen)
+        assert "early" not in _names(seen)  # only changes of Secrets are news
     finally:
         await source.stop()
+
+
+async def _until_watched(api: Cluster, namespace: str, seen: list[events.Seen]) -> None:
+    for number in range(100):
+        await off_loop(api.apply, secret(namespace, f"try-{number}"))
+        await asyncio.sleep(0.1)
+        if seen:
+            return
+    raise TimeoutError("nothing was seen of any Secret")
 
 
 def _names(seen: list[events.Seen]) -> set[str]:

@@ -12,6 +12,7 @@ from memtenant.rules.acl import (
     AclUser,
     AgentAccess,
     UserName,
+    names_user,
     parse_user,
     render_user,
     setuser_args,
@@ -219,12 +220,22 @@ def test_the_template_digest_changes_with_the_rules_and_not_with_the_tenant() ->
 def test_a_username_reads_back(namespace: str, name: str, agent: str, slot: str) -> None:
     tenant = TenantId(namespace, name)
     assert parse_user(agent_user(tenant, agent, slot)) == UserName(tenant, agent, slot)
+    assert names_user(agent_user(tenant, agent, slot))
 
 
 @given(st.text(max_size=40) | labels.map(lambda label: f"mt.{label}"))
 def test_other_usernames_are_nobodys(name: str) -> None:
     found = parse_user(name)
     assert found is None or str(found) == name
+    assert names_user(name) is (found is not None)
+
+
+@given(*(st.from_regex(r"[-a-z0-9]{0,70}", fullmatch=True) for _ in range(3)))
+def test_a_look_at_all_names_takes_the_same_for_tenants_users(
+    namespace: str, name: str, agent: str
+) -> None:
+    text = f"mt.{namespace}.{name}.{agent}.a"
+    assert names_user(text) is (parse_user(text) is not None)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +244,7 @@ def test_other_usernames_are_nobodys(name: str) -> None:
 )
 def test_near_misses_are_nobodys(name: str) -> None:
     assert parse_user(name) is None
+    assert not names_user(name)
 
 
 # GETUSER's forms, as Redis 7.0, Redis 8.2 and Valkey 9.1 gave them.
@@ -311,3 +323,61 @@ def test_each_kind_of_drift_is_named(change: dict[bytes, object], word: str) -> 
 
 def test_a_missing_user_is_a_difference() -> None:
     assert differences(SMALL, None) == ("user is missing",)
+
+
+def reply_for(rendered: AclUser) -> list[object]:
+    """What a server that has the user exactly so answers in RESP2."""
+    root = [rule for rule in rendered.rules if not rule.startswith("(")]
+    selectors = [rule.strip("()").split() for rule in rendered.rules if rule.startswith("(")]
+
+    def told(rules: list[str]) -> list[object]:
+        commands = [rule for rule in rules if rule[0] in "+-"]
+        patterns = [rule for rule in rules if rule[0] in "~%"]
+        found = {"commands": commands, "keys": patterns, "channels": []}
+        return [one for name, words in found.items() for one in (name.encode(), _spaced(words))]
+
+    return [
+        *(b"flags", [b"on" if rendered.enabled else b"off"], b"passwords", [HASH.encode()]),
+        *told(root),
+        *(b"selectors", [told(["-@all", *rules]) for rules in selectors]),
+    ]
+
+
+def _spaced(words: list[str]) -> bytes:
+    return " ".join(words).encode()
+
+
+@given(tenants, tenants, accesses, states, st.data())
+def test_what_was_compared_for_one_tenant_hides_no_drift_of_another(
+    tenant: TenantId, other: TenantId, access: AgentAccess, state: AccessState, data: st.DataObject
+) -> None:
+    for one in (tenant, other):
+        wanted = user(access, tenant=one, state=state)
+        assert differences(wanted, reply_for(wanted)) == ()
+    wanted, theirs = (user(access, tenant=one, state=state) for one in (tenant, other))
+    if tenant != other and not state.off:
+        assert differences(wanted, reply_for(theirs)) != ()
+    rules = list(wanted.rules)
+    at = data.draw(st.integers(min_value=0, max_value=len(rules) - 1))
+    drifted = [*rules[:at], *data.draw(st.sampled_from(_DRIFTS)), *rules[at + 1 :]]
+    reply = reply_for(dataclasses.replace(wanted, rules=tuple(drifted)))
+    assert (differences(wanted, reply) == ()) is (_plain(drifted) == _plain(rules))
+
+
+_DRIFTS = (
+    (),
+    ("~*",),
+    ("+eval",),
+    ("~mt:{support.acme}:*",),
+    ("~mt:{\0}:*",),
+    ("(+get ~\x1d)",),
+    ("~\x1e",),
+)
+
+
+def _plain(rules: list[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """What is permitted: the order is nothing, and to begin with nothing is the server's habit."""
+    return (
+        frozenset(one for one in rules if not one.startswith("(") and one != "-@all"),
+        frozenset(one for one in rules if one.startswith("(")),
+    )

@@ -24,6 +24,7 @@ async def assemble(leadership: Leadership) -> AsyncIterator[Reconciler]:
         installation=leadership.installation,
         fence=lambda: leadership.term,
         instances=leadership.instances,
+        ahead=leadership.ahead,
         service_account=settings.service_account,
         report_job=settings.report_job,
         changed_by_stamped=settings.changed_by_stamped,

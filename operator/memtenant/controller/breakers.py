@@ -44,6 +44,11 @@ class Breakers:
         self._open.add(store)
         self._queue.hold(store)
 
+    def store_unseen(self, store: ObjectKey) -> None:
+        """Nobody looked at the store since the start: its tenants wait until somebody has."""
+        self._open.add(store)
+        self._queue.hold(store)
+
     def store_answered(self, store: ObjectKey) -> None:
         """The store's own reconcile ended well (or the store is not declared any more)."""
         self._failures.pop(store, None)

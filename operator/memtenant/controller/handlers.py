@@ -7,7 +7,7 @@ logged and left: it never stops the others.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from memtenant.controller.events import NAMESPACES, SECRETS, Seen
@@ -30,10 +30,21 @@ _KINDS = {kind.plural: kind for kind in Kind}
 
 
 class Handlers:
-    """The sink of all event sources. ``home`` is the namespace that stores' Secrets are in."""
+    """The sink of all event sources. ``home`` is the namespace that stores' Secrets are in;
+    ``changed`` is told of each Secret, of whomever.
+    """
 
-    def __init__(self, mirror: Mirror, schedule: Schedule, metrics: Metrics, *, home: str) -> None:
+    def __init__(
+        self,
+        mirror: Mirror,
+        schedule: Schedule,
+        metrics: Metrics,
+        *,
+        home: str,
+        changed: Callable[[str, str], None] = lambda _namespace, _name: None,
+    ) -> None:
         self._mirror = mirror
+        self._changed = changed
         self._metrics = metrics
         self._schedule = schedule
         self._home = home
@@ -65,6 +76,7 @@ class Handlers:
             return set()
         metadata = event.raw["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
+        self._changed(namespace, name)
         if (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGED_BY_VALUE:
             # Each binding that we write is seen here too: only what others did to it needs a look.
             ours = event.type != "DELETED" and not _edited_by_others(metadata)

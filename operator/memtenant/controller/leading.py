@@ -22,7 +22,15 @@ from memtenant.errors import UsageError
 from memtenant.reconcile.outcome import Lane, Measured, Reconciler
 from memtenant.reconcile.world import InstanceHost
 from memtenant.resources.mirror import Mirror
-from memtenant.resources.port import Kind, ObjectKey, Resources
+from memtenant.resources.port import (
+    MANAGED_BY_LABEL,
+    MANAGED_BY_VALUE,
+    Kind,
+    ObjectKey,
+    Resources,
+)
+from memtenant.resources.secretsahead import Pages, SecretsAhead
+from memtenant.rules.record import LABEL_PHASE, RECORD_COMPONENT, RECORD_LABEL, Phase
 
 __all__ = ["Leader"]
 
@@ -45,7 +53,9 @@ class Leader:
         *,
         stopping: asyncio.Event,
         instances: InstanceHost | None = None,
+        pages: Pages | None = None,
     ) -> None:
+        """``pages`` reads lists of Secrets ahead of the first looks; None: each is asked for."""
         self.mirror = Mirror()
         self.queue: WorkQueue[ObjectKey, ObjectKey] = WorkQueue(
             lanes=len(Lane), group_limit=settings.store_concurrency
@@ -56,11 +66,14 @@ class Leader:
         self._build = build
         self._stopping = stopping
         self._instances = instances
+        self._ahead = SecretsAhead(resources)
+        self._pages = pages
         self._watches = Watches()
         self._workers: Workers | None = None
         self._reconciler: Reconciler | None = None
         self._source: EventSource | None = None
         self._background: list[asyncio.Task[None]] = []
+        self._reading: asyncio.Task[None] | None = None
 
     def dead(self) -> list[str]:
         """What is wrong with the leader's work, one sentence each."""
@@ -86,7 +99,13 @@ class Leader:
         """Lead until asked to stop, or cancelled."""
         installation = self._settings.installation_id or await self._home_uid()
         leadership = Leadership(
-            self._settings, self._resources, self.mirror, term, installation, self._instances
+            self._settings,
+            self._resources,
+            self.mirror,
+            term,
+            installation,
+            self._instances,
+            self._ahead,
         )
         async with self._build(leadership) as reconciler:
             self._reconciler = reconciler
@@ -112,6 +131,7 @@ class Leader:
             self._resources,
             self.mirror,
             schedule,
+            breakers,
             self._metrics,
             interval=settings.resync_interval,
         )
@@ -130,7 +150,13 @@ class Leader:
                 Round.AUDIT: settings.audit_interval,
             },
         )
-        handlers = Handlers(self.mirror, schedule, self._metrics, home=settings.home_namespace)
+        handlers = Handlers(
+            self.mirror,
+            schedule,
+            self._metrics,
+            home=settings.home_namespace,
+            changed=self._ahead.changed,
+        )
         secrets = SecretWatches(
             self._resources, settings.secret_namespaces, self._watches, handlers.seen
         )
@@ -141,6 +167,7 @@ class Leader:
             self._source = cluster_source(self._watches)
             self._source.start(handlers.seen, _listed(self.mirror))
             self._workers = workers
+            self._reading = asyncio.create_task(self._read_ahead(), name="lists of Secrets")
             workers.start()
             self._background = [
                 _in_background(resync.run(), "the resync"),
@@ -155,6 +182,19 @@ class Leader:
                 self._source.abandon()
             await asyncio.gather(self._end_background(), workers.abort())
             raise
+
+    async def _read_ahead(self) -> None:
+        """List the records of all tenants, and the bindings where there are tenants."""
+        if self._pages is None:
+            return
+        ours = {MANAGED_BY_LABEL: MANAGED_BY_VALUE}
+        records = {RECORD_LABEL: RECORD_COMPONENT, LABEL_PHASE: Phase.ACTIVE.value}
+        where = sorted({key.namespace for key in self.mirror.keys(Kind.TENANT)})
+        home = self._settings.home_namespace
+        await asyncio.gather(
+            self._ahead.run(self._pages, "records", [(home, records)]),
+            self._ahead.run(self._pages, "bindings", [(name, ours) for name in where]),
+        )
 
     async def _filled_before_stop(self, filling: asyncio.Task[None]) -> bool:
         """Whether the mirror was filled before anybody asked to stop."""
@@ -185,6 +225,8 @@ class Leader:
 
     async def _end_background(self) -> None:
         ending, self._background = self._background, []
+        if self._reading is not None:
+            ending.append(self._reading)
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)

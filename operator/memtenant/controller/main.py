@@ -76,6 +76,7 @@ async def _run(settings: Settings, build: ReconcilerFactory) -> int:
             build,
             stopping=stopping,
             instances=ClusterInstances(connection, home=settings.home_namespace),
+            pages=resources.secret_pages,
         )
         elector = Elector(
             lease_connection,

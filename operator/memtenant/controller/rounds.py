@@ -135,6 +135,7 @@ class Resync:
         resources: Resources,
         mirror: Mirror,
         schedule: Schedule,
+        breakers: Breakers,
         metrics: Metrics,
         *,
         interval: float,
@@ -142,6 +143,7 @@ class Resync:
         self._resources = resources
         self._mirror = mirror
         self._schedule = schedule
+        self._breakers = breakers
         self._metrics = metrics
         self._interval = interval
 
@@ -157,7 +159,9 @@ class Resync:
                 await asyncio.sleep(wait)
             else:
                 break
-        self._schedule.now(self._everything())
+        for store in self._mirror.keys(Kind.STORE):
+            self._breakers.store_unseen(store)
+        self._schedule.now(self._in_order())
 
     async def run(self) -> None:
         """Again after each interval, until cancelled."""
@@ -187,6 +191,14 @@ class Resync:
     def _note(self, changed: frozenset[ObjectKey]) -> None:
         for kind in Kind:
             self._metrics.corrected(kind, sum(key.kind is kind for key in changed))
+
+    def _in_order(self) -> list[ObjectKey]:
+        """As lists of Secrets are ordered, which run ahead (`memtenant.resources.secretsahead`)."""
+        return [
+            key
+            for kind in RECONCILED
+            for key in sorted(self._mirror.keys(kind), key=lambda key: (key.namespace, key.name))
+        ]
 
     def _everything(self) -> frozenset[ObjectKey]:
         return frozenset(key for kind in RECONCILED for key in self._mirror.keys(kind))

@@ -15,7 +15,7 @@ from typing import Any
 from memtenant.clock import utc_from_rfc3339
 from memtenant.reconcile.outcome import Measured
 from memtenant.resources.mirror import Mirror
-from memtenant.resources.port import Declared, Kind
+from memtenant.resources.port import Declared, Kind, ObjectKey
 
 __all__ = ["declared_series"]
 
@@ -52,15 +52,21 @@ async def declared_series(
 ) -> str:
     """Prometheus' text format. ``measured`` are live figures, newer than those in a status.
 
-    At most ``tenant_limit`` tenants have series of their own: those that are not Ready before those
-    that are.
+    At most ``tenant_limit`` tenants have series of their own: those that are not Ready first, then
+    those that are nearest to their quota.
     """
     lines: Lines = defaultdict(list)
     live = {str(one.tenant): one for one in measured}
     states = {key: mirror.ready(key) for key in mirror.keys(Kind.TENANT)}
     ready: Counter[str] = Counter({"True": 0, "False": 0, "Unknown": 0})
     ready.update(state for state in states.values() if state is not None)
-    shown = sorted(states, key=lambda key: (states[key] == "True", key.namespace, key.name))
+
+    def urgency(key: ObjectKey) -> tuple[bool, float, str, str]:
+        found = live.get(f"{key.namespace}.{key.name}")
+        share = found.memory / found.memory_limit if found and found.memory_limit else 0.0
+        return states[key] == "True", -share, key.namespace, key.name
+
+    shown = sorted(states, key=urgency)
     for number, key in enumerate(shown[:tenant_limit]):
         if number % _AT_A_TIME == 0:
             await asyncio.sleep(0)

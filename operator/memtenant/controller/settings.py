@@ -233,9 +233,9 @@ class Settings(BaseModel):
     health_port: int = Field(default=8080, ge=0, le=65_535)
     """The port for it; 0 takes a free one and logs which."""
 
-    tenant_series_limit: int = Field(default=10_000, ge=0)
-    """Of how many tenants at most /metrics shows single series. Above it the ones that are not
-    Ready come first, and the sums go on counting all."""
+    tenant_series_limit: int = Field(default=1_000, ge=0)
+    """Of how many tenants at most /metrics shows single series, a dozen each. Above it the ones
+    that are not Ready come first, then the fullest, and the sums go on counting all."""
 
     report_job: JobTemplate | None = None
     """What the CronJobs of reports run: a jobTemplate, in the environment as JSON. Its first

@@ -11,6 +11,7 @@ from memtenant.reconcile.outcome import Reconciler
 from memtenant.reconcile.world import InstanceHost
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import Resources
+from memtenant.resources.secretsahead import SecretsAhead
 
 __all__ = ["Leadership", "ReconcilerFactory"]
 
@@ -20,7 +21,8 @@ class Leadership:
     """One time of leading. ``term`` fences the stores: it is greater than all before.
 
     ``installation`` is what the operator writes on the stores that it owns; ``instances`` is where
-    those of Strict tenants run.
+    those of Strict tenants run; ``ahead`` has the Secrets that were listed before they are asked
+    for.
     """
 
     settings: Settings
@@ -29,6 +31,7 @@ class Leadership:
     term: int
     installation: str
     instances: InstanceHost | None = None
+    ahead: SecretsAhead | None = None
 
 
 ReconcilerFactory = Callable[[Leadership], AbstractAsyncContextManager[Reconciler]]

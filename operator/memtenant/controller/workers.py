@@ -113,6 +113,8 @@ class Workers:
             finally:
                 del self._since[key]
                 self._queue.done(key)
+            # A look that finds no reason to wait for anything would not let others go on.
+            await asyncio.sleep(0)
 
     async def _reconcile(self, key: ObjectKey) -> None:
         reconcile_id = secrets.token_hex(4)

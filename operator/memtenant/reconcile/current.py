@@ -81,7 +81,7 @@ async def read_record(
     world: World, tenant: TenantId
 ) -> tuple[StoredSecret | None, TenantRecord | None]:
     """The tenant's record in the home namespace; `KeyUnavailable` where it is damaged."""
-    stored = await world.resources.get_secret(world.resources.home, record_name(tenant))
+    stored = await world.secret(world.resources.home, record_name(tenant))
     if stored is None:
         return None, None
     return stored, TenantRecord.from_data(stored.data, stored.name)
@@ -105,7 +105,7 @@ async def read_bindings(
         return Current(None, None)
     names = sorted({*agents, *(record.agents if record else ())})
     secrets = await asyncio.gather(
-        *(world.resources.get_secret(tenant.namespace, binding_name(tenant, n)) for n in names)
+        *(world.secret(tenant.namespace, binding_name(tenant, name)) for name in names)
     )
     bindings: dict[AgentName, StoredSecret] = {}
     foreign: list[str] = []

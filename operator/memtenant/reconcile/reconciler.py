@@ -306,7 +306,7 @@ class WorldReconciler:
         tenant = TenantId(key.namespace, key.name)
         if str(tenant) in self.world.links:
             return None  # an instance that is away keeps nobody else waiting
-        name = self.world.ledger.store_of(tenant)
+        name = self.world.committed_ledger().store_of(tenant)
         return ObjectKey.store(name) if name else None
 
 

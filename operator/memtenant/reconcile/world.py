@@ -21,7 +21,15 @@ from memtenant.errors import InvalidResource, KeyUnavailable, ResourceConflict
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.ledger import Ledger
 from memtenant.resources.mirror import Mirror
-from memtenant.resources.port import Declared, Kind, ObjectKey, Resources, SecretDraft
+from memtenant.resources.port import (
+    Declared,
+    Kind,
+    ObjectKey,
+    Resources,
+    SecretDraft,
+    StoredSecret,
+)
+from memtenant.resources.secretsahead import SecretsAhead
 from memtenant.rules.instance import Instance, Sighting
 from memtenant.rules.policy import PolicyFacts
 from memtenant.rules.record import RECORD_COMPONENT, RECORD_LABEL
@@ -126,8 +134,9 @@ class World:
     ``fence`` tells the term of this leadership; ``settled`` holds the tenants that were reconciled
     since the start, so that a user without a tenant is told from one not looked at yet.
     ``service_account`` is the operator's own, in the home namespace; ``secret_namespaces`` are
-    those in which it is known to be allowed to touch Secrets. ``writing_system`` is held while the
-    Secrets of the sealer and the reporter are written. ``report_job`` is the jobTemplate of the
+    those in which it is known to be allowed to touch Secrets, ``ahead`` what a list brought of
+    them before they were asked for. ``writing_system`` is held while the Secrets of the sealer and
+    the reporter are written. ``report_job`` is the jobTemplate of the
     CronJobs that make reports; ``reported`` is what each policy's tenants say of its reports.
     ``changed_by_stamped``: the API server stamps who changed a spec, and nobody else can;
     ``told_specs`` is what each store's queue was told.
@@ -151,6 +160,7 @@ class World:
     stores_seen: dict[str, tuple[tuple[str, int], MemoryStoreSpec]] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     settled: set[TenantId] = field(default_factory=set)
+    ahead: SecretsAhead | None = None
     service_account: str = "memtenant"
     secret_namespaces: set[str] = field(default_factory=set)
     policies: dict[str, tuple[tuple[str, int], PolicyFacts]] = field(default_factory=dict)
@@ -180,6 +190,12 @@ class World:
                 field="spec.isolation",
             )
         return self.instances
+
+    async def secret(self, namespace: str, name: str) -> StoredSecret | None:
+        """A tenant's record or binding."""
+        if self.ahead is None:
+            return await self.resources.get_secret(namespace, name)
+        return await self.ahead.get(namespace, name)
 
     def link_of(self, store: str, tenant: TenantId) -> StoreLink | None:
         """Where a tenant's memory lies: its instance, or the store itself."""

@@ -213,6 +213,13 @@ class KubernetesResources(Resources):
         self, namespace: str, labels: Mapping[str, str]
     ) -> tuple[StoredSecret, ...]:
         """The Secrets of a namespace that carry all of ``labels``."""
+        pages = self.secret_pages(namespace, labels)
+        return tuple([secret async for page in pages for secret in page])
+
+    async def secret_pages(
+        self, namespace: str, labels: Mapping[str, str]
+    ) -> AsyncIterator[tuple[StoredSecret, ...]]:
+        """As `list_secrets`, page by page, in the order of names."""
         selector = ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
         pages = self._pages(
             path("api", "v1", "namespaces", namespace, "secrets"),
@@ -220,7 +227,8 @@ class KubernetesResources(Resources):
             {"labelSelector": selector} if selector else {},
             secret=True,
         )
-        return tuple([secret_from(raw) async for page in pages for raw in page["items"]])
+        async for page in pages:
+            yield tuple(secret_from(raw) for raw in page["items"])
 
     async def can_read_secrets(self, namespace: str) -> bool:
         """Ask the authorizer, by a SelfSubjectAccessReview that every account may make."""

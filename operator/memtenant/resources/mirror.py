@@ -45,6 +45,7 @@ class _Entry:
     placed: bool
     ready: str
     packed: bytes
+    status: bytes
 
 
 class Mirror:
@@ -316,25 +317,25 @@ def _packed(declared: Declared) -> _Entry:
         declared.finalizers,
         declared.spec,
     ]
-    is_tenant, is_declared = (
-        declared.key.kind is Kind.TENANT,
-        declared.key.kind is not Kind.REPORT,
-    )
+    packed, status = _dumped(identity), _dumped(declared.status)
+    is_tenant = declared.key.kind is Kind.TENANT
+    # A report is its status: nothing else of it ever changes.
+    told = status if declared.key.kind is Kind.REPORT else b""
     return _Entry(
         version=int(declared.resource_version),
-        # A report is its status: nothing else of it ever changes.
-        identity=hash(_dumped([*identity[:-1], None if is_declared else declared.status])),
+        identity=hash(packed + told),
         deleting=declared.deleting,
         policy=_name(declared.spec.get(_POLICY_REFS.get(declared.key.kind, ""))),
         stores=_stores(declared) if is_tenant else (),
         placed=bool(declared.status.get("store")),
         ready=_ready(declared),
-        packed=_dumped([*identity, declared.status]),
+        packed=packed,
+        status=status,
     )
 
 
 def _unpacked(key: ObjectKey, entry: _Entry) -> Declared:
-    uid, generation, created, deleted, labels, annotations, finalizers, spec, status = json.loads(
+    uid, generation, created, deleted, labels, annotations, finalizers, spec = json.loads(
         entry.packed
     )
     return Declared(
@@ -348,7 +349,7 @@ def _unpacked(key: ObjectKey, entry: _Entry) -> Declared:
         annotations=annotations,
         finalizers=tuple(finalizers),
         spec=spec,
-        status=status,
+        status=json.loads(entry.status),
     )
 
 

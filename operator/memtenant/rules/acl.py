@@ -24,6 +24,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import product
 
 from memtenant.api.tenant import AccessMode, AgentAccess
@@ -43,6 +44,7 @@ __all__ = [
     "AclUser",
     "AgentAccess",
     "UserName",
+    "names_user",
     "parse_user",
     "render_user",
     "setuser_args",
@@ -103,7 +105,17 @@ class UserName:
 
 
 _AGENT = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+_LABEL = "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+_USER = re.compile(
+    rf"{re.escape(USER_PREFIX)}(?=[^.]{{1,63}}\.){_LABEL}\.(?=[^.]{{1,40}}\.){_LABEL}"
+    rf"\.(?=[^.]{{1,40}}\.){_LABEL}\.[ab]"
+)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def names_user(name: str) -> bool:
+    """Whether `parse_user` would tell whose user it is; for a look at all names of a server."""
+    return _USER.fullmatch(name) is not None
 
 
 def parse_user(name: str) -> UserName | None:
@@ -302,7 +314,7 @@ class _RulesFor:
             *self._always(),
         )
 
-    def _root(self, permission: str, commands: Sequence[str]) -> tuple[str, ...]:
+    def _root(self, permission: str, commands: tuple[str, ...]) -> tuple[str, ...]:
         patterns = (
             *self._content,
             keys.conversations(self.tenant),
@@ -311,7 +323,7 @@ class _RulesFor:
         return (
             "-@all",
             *(f"{permission}{pattern}" for pattern in patterns),
-            *(f"+{command}" for command in commands if self._known(command)),
+            *_allowed(commands, self.commands),
         )
 
     def _bookkeeping_of_conversations(self) -> tuple[str, ...]:
@@ -377,8 +389,12 @@ class _RulesFor:
     def _selector(self, commands: Sequence[str], *patterns: str) -> str:
         return f"({' '.join((*(f'+{command}' for command in commands), *patterns))})"
 
-    def _known(self, command: str) -> bool:
-        return command in self.commands or command == "select|0"
+
+@lru_cache(maxsize=64)
+def _allowed(commands: tuple[str, ...], known: frozenset[str]) -> tuple[str, ...]:
+    """The rules that allow these commands where the server knows them: the same objects for all
+    tenants, whose users stay in memory."""
+    return tuple(f"+{command}" for command in commands if command in known or command == "select|0")
 
 
 def setuser_args(user: AclUser) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from typing import Self
 
 from memtenant.clock import rfc3339
 from memtenant.errors import KeyInvalid
-from memtenant.rules.acl import AclUser, parse_user
+from memtenant.rules.acl import AclUser, names_user
 from memtenant.tenancy import keys
 from memtenant.tenancy.document import DocumentInvalid, Fields, canonical_json, read_json
 from memtenant.tenancy.identity import USER_PREFIX
@@ -107,7 +107,7 @@ class SystemRole(StrEnum):
 
 def is_memtenants(name: str) -> bool:
     """Whether memtenant makes and repairs the ACL user of that name."""
-    return parse_user(name) is not None or name in _USERS
+    return names_user(name) or name in _USERS
 
 
 _USERS = frozenset(role.user for role in SystemRole)
