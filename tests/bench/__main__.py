@@ -5,8 +5,6 @@ import asyncio
 import dataclasses
 import json
 import sys
-import time
-from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--only", choices=("operator", "sdk", "audit"), help="one part")
     parser.add_argument("--quick", action="store_true", help="less of everything, to try it out")
-    parser.add_argument("--tenants", type=int, default=1000, help="how many (default 1000)")
+    parser.add_argument("--tenants", type=int, default=10_000, help="how many (default 10,000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there too")
     options = parser.parse_args()
     found: dict[str, Any] = {"machine": report.machine()}
@@ -45,8 +43,11 @@ def main() -> int:
         if options.only in (None, "audit"):
             found["audit"] = _audit(quick=options.quick)
         if options.only in (None, "operator"):
-            tenants = 200 if options.quick else options.tenants
-            found["operator"] = _operator(tenants, 2_000 if options.quick else 100_000)
+            found["operator"] = (
+                _operator(200, 2_000, idle=10.0)
+                if options.quick
+                else _operator(options.tenants, 100_000, idle=60.0)
+            )
     except Unavailable as missing:
         print(missing, file=sys.stderr)
         return 1
@@ -83,10 +84,10 @@ def _audit(*, quick: bool) -> dict[str, Any]:
     return {"rows": rows, **parts, "reports": [dataclasses.asdict(one) for one in made]}
 
 
-def _operator(tenants: int, conversations: int) -> dict[str, Any]:
+def _operator(tenants: int, conversations: int, *, idle: float) -> dict[str, Any]:
     results = Results(tenants=tenants)
-    with built() as stage:
-        asyncio.run(_measure(stage, results))
+    with Progress() as progress, built() as stage:
+        asyncio.run(_measure(stage, results, progress, idle))
     swept = sweep.measure(conversations)
     lines = [*report.rows(results), *sweep.rows(swept)]
     print(f"\n{report.table(lines)}")
@@ -102,19 +103,19 @@ def _figures(lines: list[report.Row], results: Results | SdkResults) -> dict[str
     }
 
 
-async def _measure(stage: Stage, results: Results) -> None:
+async def _measure(stage: Stage, results: Results, progress: Progress, idle: float) -> None:
     async with connect(stage.cluster, stage.account) as api:
-        await _step("new tenants", measurements.converge(stage, api, results))
-        await _step("nothing to do", measurements.resync(stage, api, results))
-        await _step("users lost", asyncio.to_thread(measurements.repair, stage, results))
-        await _step("restart", measurements.restart(stage, api, results))
-
-
-async def _step(name: str, work: Awaitable[None]) -> None:
-    print(f"{name} …", file=sys.stderr, end=" ", flush=True)
-    started = time.monotonic()
-    await work
-    print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
+        await measurements.converge(stage, api, results, progress)
+        progress.step("nothing to do", 1)
+        await measurements.resync(stage, api, results)
+        progress.step("users lost", 1)
+        await asyncio.to_thread(measurements.repair, stage, results)
+        progress.step("restart", 1)
+        await measurements.restart(stage, api, results)
+        progress.step("restart with newcomers", 1)
+        await measurements.newcomers(stage, api, results)
+        progress.step("at rest", 1)
+        await measurements.idle(stage, api, results, idle)
 
 
 if __name__ == "__main__":

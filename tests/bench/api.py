@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import yaml
 
+from tests.bench.processes import patience
 from tests.support.controlplane.cluster import Cluster
 
 Json = dict[str, Any]
@@ -109,16 +110,13 @@ def writes(counted: Counter[str]) -> int:
     return sum(n for name, n in counted.items() if name.split()[0] in _WRITES)
 
 
-def patience(tenants: int) -> float:
-    """Seconds after which so many tenants count as stuck: a tenth of the rate that is asked for."""
-    return 120.0 + tenants / 10
-
-
 @dataclass
 class ReadyWatch:
-    """When each MemoryTenant of a namespace was first seen Ready, in monotonic seconds."""
+    """When each MemoryTenant of a namespace was first seen Ready, in monotonic seconds; ``seen`` is
+    called for each."""
 
     ready: dict[str, float] = field(default_factory=dict)
+    seen: Callable[[], None] = lambda: None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait_for(self, names: set[str]) -> None:
@@ -129,10 +127,11 @@ class ReadyWatch:
                 await self._news.wait()
 
     async def follow(self, api: Api, namespace: str) -> None:
-        """Watch until cancelled."""
+        """Watch from now on, until cancelled."""
         where = TENANTS.format(namespace)
+        now = (await api.send("GET", f"{where}?limit=1"))["metadata"]["resourceVersion"]
         async with api.session.get(
-            f"{api.base}{where}?watch=1&resourceVersion=0",
+            f"{api.base}{where}?watch=1&resourceVersion={now}",
             read_bufsize=1 << 20,
             # Nothing comes for as long as the bare loop has its turn.
             timeout=aiohttp.ClientTimeout(total=None, sock_read=None),
@@ -143,6 +142,7 @@ class ReadyWatch:
                 name = seen["metadata"]["name"]
                 if name not in self.ready and _is_ready(seen):
                     self.ready[name] = time.monotonic()
+                    self.seen()
                     self._news.set()
 
 

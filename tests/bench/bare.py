@@ -4,6 +4,7 @@ The bodies are those that the operator wrote for a sample tenant, under other na
 the same kinds of request, in the order in which they depend on one another.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.bench.api import APPLY, JSON_PATCH, TENANTS, Api, Json, at_once
@@ -40,13 +41,18 @@ class Sample:
 
 
 async def make_tenants(
-    api: Api, sample: Sample, prefix: str, count: int, concurrency: int
+    api: Api,
+    sample: Sample,
+    prefix: str,
+    count: int,
+    concurrency: int,
+    made: Callable[[], None] = lambda: None,
 ) -> float:
     """Write ``count`` tenants, so many at a time; the seconds that it took."""
 
     async def one(number: int) -> None:
         name = f"{prefix}-{number}"
-        made = await api.send("POST", _TENANTS, tenant(name, BARE, BARE_GROUP))
+        declared = await api.send("POST", _TENANTS, tenant(name, BARE, BARE_GROUP))
         await api.send(
             "PATCH",
             f"{_TENANTS}/{name}",
@@ -54,9 +60,9 @@ async def make_tenants(
             JSON_PATCH,
         )
         await api.send("POST", _SECRETS, _secret(sample.record, f"{name}-record"))
-        await api.send("POST", _SECRETS, _secret(sample.binding, f"{name}-binding", made))
+        await api.send("POST", _SECRETS, _secret(sample.binding, f"{name}-binding", declared))
         for event in sample.events:
-            await api.send("POST", _EVENTS, _event(event, made))
+            await api.send("POST", _EVENTS, _event(event, declared))
         await api.send(
             "PATCH",
             f"{_TENANTS}/{name}/status?fieldManager=bare&force=true",
@@ -68,6 +74,7 @@ async def make_tenants(
             },
             APPLY,
         )
+        made()
 
     return await at_once(concurrency, count, one)
 

@@ -1,6 +1,7 @@
-"""The four things that are measured, each in the state that the one before it left."""
+"""What is measured of the operator, each thing in the state that the one before it left."""
 
 import asyncio
+import math
 import statistics
 import time
 from collections.abc import AsyncIterator
@@ -22,10 +23,17 @@ from tests.bench.api import (
 )
 from tests.bench.bare import Sample
 from tests.bench.processes import rss_mb
+from tests.bench.progress import Progress
 from tests.bench.stage import POLICY, TEAM, Rest, Stage, tenant
 
 _WARM_UP = 20
 _TRIAL = 100
+_BARE = 2_000
+"""Tenants of one pass of the bare loop at most: its rate does not depend on how many."""
+
+_ENDS = 1_000
+"""Tenants at the beginning and at the end of whom the rate is told apart."""
+
 _CONCURRENCIES = (8, 16, 32, 64)
 _NEWCOMER_EVERY = 0.25
 _REDIS_WRITES = ("acl|setuser", "acl|deluser", "hset", "hdel", "del", "set")
@@ -64,12 +72,15 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Convergence:
-    """The bare loop before and after the operator, so that a machine that slows down is seen."""
+    """The bare loop before and after the operator, so that a machine that slows down is seen; and
+    how fast the operator was with the first and with the last thousand."""
 
     before: Pass
     operator: Pass
     after: Pass
     concurrency: int
+    first_rate: float
+    last_rate: float
 
     @property
     def bare_rate(self) -> float:
@@ -105,9 +116,24 @@ class Newcomers:
         return statistics.median(self.seconds)
 
     @property
+    def p99(self) -> float:
+        """What 99 of 100 stay under."""
+        return sorted(self.seconds)[math.ceil(0.99 * len(self.seconds)) - 1]
+
+    @property
     def worst(self) -> float:
         """The longest."""
         return max(self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nobody asks for anything: for so many seconds, what it costs."""
+
+    seconds: float
+    cpu: float
+    api_writes: int
+    store_writes: int
 
 
 @dataclass(slots=True)
@@ -124,21 +150,28 @@ class Results:
     repaired_users: int = 0
     restart: NoOp | None = None
     newcomers: Newcomers | None = None
+    idle: Idle | None = None
 
 
-async def converge(stage: Stage, api: Api, results: Results) -> None:
-    """``results.tenants`` new ones by the operator, between as many twice by the bare loop."""
+async def converge(stage: Stage, api: Api, results: Results, progress: Progress) -> None:
+    """``results.tenants`` new ones by the operator, between two passes of the bare loop."""
     operator, count = stage.operator, results.tenants
     async with _watching(api) as watch:
+        progress.step("the operator warms up", 1)
         await _create(api, watch, "warm", _WARM_UP, 8)
         sample = await Sample.of(api, "warm-0")
         results.rss_before = rss_mb(operator.pid)
+        progress.step("how many the bare loop does at once", len(_CONCURRENCIES) * _TRIAL)
         trials = {
-            n: await bare.make_tenants(api, sample, f"trial{n}", _TRIAL, n) for n in _CONCURRENCIES
+            n: await bare.make_tenants(api, sample, f"trial{n}", _TRIAL, n, progress.advance)
+            for n in _CONCURRENCIES
         }
         best = min(trials, key=lambda n: trials[n])
-        before = await _bare_pass(stage, api, sample, "before", count, best)
+        before = await _bare_pass(stage, api, sample, "before", results, best, progress)
+        progress.step(f"{count:,} new tenants", count)
+        watch.seen = progress.advance
         asked, cpu, api_cpu = await requests(api), operator.cpu, stage.api_cpu()
+        started = time.monotonic()
         seconds = await _create(api, watch, "new", count, best)
         made = Pass(
             count,
@@ -149,8 +182,11 @@ async def converge(stage: Stage, api: Api, results: Results) -> None:
         )
         results.rss_after = rss_mb(operator.pid)
         await asyncio.to_thread(operator.settled, 0)
-        after = await _bare_pass(stage, api, sample, "after", count, best)
-    results.convergence = Convergence(before, made, after, best)
+        after = await _bare_pass(stage, api, sample, "after", results, best, progress)
+    ready = sorted(at - started for name, at in watch.ready.items() if name.startswith("new-"))
+    few = min(_ENDS, count - 1)
+    first, last = few / ready[few - 1], few / (ready[-1] - ready[-1 - few])
+    results.convergence = Convergence(before, made, after, best, first, last)
 
 
 async def resync(stage: Stage, api: Api, results: Results) -> None:
@@ -159,7 +195,7 @@ async def resync(stage: Stage, api: Api, results: Results) -> None:
     Once before, not counted: the first reconcile after the first measurement shows the usage.
     """
     operator = stage.operator
-    await asyncio.to_thread(operator.wait_for_measurement)
+    await asyncio.to_thread(operator.wait_for_measurement, results.tenants)
     await _look_again(stage, api, "once")
     asked, stored = await requests(api), _store_writes(stage)
     started, cpu = time.monotonic(), operator.cpu
@@ -173,16 +209,16 @@ async def resync(stage: Stage, api: Api, results: Results) -> None:
 
 async def _look_again(stage: Stage, api: Api, mark: str) -> Rest:
     operator = stage.operator
-    done = (await asyncio.to_thread(operator.tenants_reconciled)) + len(await _tenants(api))
+    done = (await asyncio.to_thread(operator.tenants_reconciled)) + await _tenants(api)
     patch = {"metadata": {"annotations": {"bench": mark}}}
     policy = f"/apis/memtenant.dev/v1alpha1/retentionpolicies/{POLICY}"
     await api.send("PATCH", policy, patch, MERGE_PATCH)
     return await asyncio.to_thread(operator.settled, done)
 
 
-async def _tenants(api: Api) -> list[str]:
-    found = await api.send("GET", TENANTS.format(TEAM))
-    return [one["metadata"]["name"] for one in found["items"]]
+async def _tenants(api: Api) -> int:
+    found = await api.send("GET", f"{TENANTS.format(TEAM)}?limit=1")
+    return len(found["items"]) + int(found["metadata"].get("remainingItemCount", 0))
 
 
 def repair(stage: Stage, results: Results) -> None:
@@ -200,7 +236,7 @@ def repair(stage: Stage, results: Results) -> None:
 
 
 async def restart(stage: Stage, api: Api, results: Results) -> None:
-    """Once left alone, for what it writes; once with tenants that come meanwhile."""
+    """Left alone: how long it takes, and what it writes."""
     operator, count = stage.operator, results.tenants + _WARM_UP
     operator.stop()
     before = await requests(api), _store_writes(stage)
@@ -212,6 +248,11 @@ async def restart(stage: Stage, api: Api, results: Results) -> None:
         writes(await requests(api) - before[0]),
         _store_writes(stage) - before[1],
     )
+
+
+async def newcomers(stage: Stage, api: Api, results: Results) -> None:
+    """Once more, with tenants that come all the while, from the operator's lead on."""
+    operator, count = stage.operator, results.tenants + _WARM_UP
     operator.stop()
     operator.start()
     settling = asyncio.create_task(asyncio.to_thread(operator.settled, count))
@@ -223,12 +264,26 @@ async def restart(stage: Stage, api: Api, results: Results) -> None:
             created[name] = time.monotonic()
             await api.send("POST", TENANTS.format(TEAM), tenant(name))
             await asyncio.sleep(_NEWCOMER_EVERY)
-            if len(created) >= count // 10:
-                break
         await watch.wait_for(set(created))
     await settling
     results.newcomers = Newcomers([watch.ready[name] - at for name, at in created.items()])
     results.rss_end = rss_mb(operator.pid)
+
+
+async def idle(stage: Stage, api: Api, results: Results, seconds: float) -> None:
+    """Everything was looked at and measured, and nobody comes."""
+    operator = stage.operator
+    await asyncio.to_thread(operator.wait_for_measurement, results.tenants)
+    await asyncio.to_thread(operator.settled, 0)
+    asked, stored = await requests(api), _store_writes(stage)
+    started, cpu = time.monotonic(), operator.cpu
+    await asyncio.sleep(seconds)
+    results.idle = Idle(
+        time.monotonic() - started,
+        operator.cpu - cpu,
+        writes(await requests(api) - asked),
+        _store_writes(stage) - stored,
+    )
 
 
 async def _create(api: Api, watch: ReadyWatch, prefix: str, count: int, concurrency: int) -> float:
@@ -245,10 +300,18 @@ async def _create(api: Api, watch: ReadyWatch, prefix: str, count: int, concurre
 
 
 async def _bare_pass(
-    stage: Stage, api: Api, sample: Sample, prefix: str, count: int, concurrency: int
+    stage: Stage,
+    api: Api,
+    sample: Sample,
+    prefix: str,
+    results: Results,
+    concurrency: int,
+    progress: Progress,
 ) -> Pass:
+    count = min(results.tenants, _BARE)
+    progress.step(f"{count:,} tenants by the bare loop", count)
     asked, cpu, api_cpu = await requests(api), time.process_time(), stage.api_cpu()
-    seconds = await bare.make_tenants(api, sample, prefix, count, concurrency)
+    seconds = await bare.make_tenants(api, sample, prefix, count, concurrency, progress.advance)
     cpu, api_cpu = time.process_time() - cpu, stage.api_cpu() - api_cpu
     return Pass(count, seconds, cpu, api_cpu, dict(await requests(api) - asked))
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from tests.bench.processes import cpu_seconds
+from tests.bench.processes import cpu_seconds, patience
 from tests.support import processes, servers
 from tests.support.controlplane import cluster as control_plane
 from tests.support.controlplane.cluster import Cluster
@@ -39,8 +39,6 @@ BARE_GROUP = "bench.memtenant.dev"
 
 _QUIET = 0.4
 """Seconds of a nearly idle operator after which what it does is looked at."""
-
-_PATIENCE = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,27 +102,29 @@ class Operator:
         def leads() -> bool:
             return self._metrics().get("memtenant_lease_leader") == 1
 
-        processes.wait_until(leads, what="the operator's lead", timeout=60)
+        processes.wait_until(leads, what="the operator's lead", timeout=120)
 
     def tenants_reconciled(self) -> int:
         """Reconciles of tenants that ended well since the process started."""
         name = 'memtenant_reconciliations_successful_total{kind="MemoryTenant"}'
         return int(self._metrics().get(name, 0))
 
-    def wait_for_measurement(self) -> None:
-        """Wait until the store was measured once more."""
+    def wait_for_measurement(self, tenants: int) -> None:
+        """Wait until the store, with so many tenants, was measured once more."""
         name = "memtenant_store_round_last_success_timestamp_seconds"
         labels = f'{{round="measure",store="{STORE}"}}'
         now = time.time()
         processes.wait_until(
-            lambda: self._metrics().get(name + labels, 0.0) > now, what="a measurement", timeout=180
+            lambda: self._metrics().get(name + labels, 0.0) > now,
+            what="a measurement",
+            timeout=patience(tenants),
         )
 
     def settled(self, reconciled: int) -> Rest:
         """Wait until so many reconciles of tenants are done and nothing is left to do. Asks the
         operator only when the kernel says that it rests: a scrape costs it more than a reconcile.
         """
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + patience(reconciled)
         rest = Rest(time.monotonic(), self.cpu)
         while time.monotonic() < deadline:
             time.sleep(0.05)
@@ -136,7 +136,9 @@ class Operator:
             if self.tenants_reconciled() >= reconciled and self._idle():
                 return rest
             rest = Rest(time.monotonic(), self.cpu)
-        raise TimeoutError(f"not {reconciled} tenants were reconciled in {_PATIENCE:.0f} s")
+        raise TimeoutError(
+            f"not {reconciled} tenants were reconciled in {patience(reconciled):.0f} s"
+        )
 
     def _idle(self) -> bool:
         found = self._metrics()
