@@ -1,10 +1,13 @@
 """From events to keys, without a server."""
 
-from typing import Any
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
-from memtenant.controller.events import Seen
+from memtenant.controller.events import HandOver, Seen
 from memtenant.controller.handlers import Handlers
 from memtenant.controller.metrics import Metrics
 from memtenant.controller.queue import WorkQueue
@@ -13,6 +16,38 @@ from memtenant.reconcile.outcome import Lane
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import MANAGED_BY_LABEL, MANAGED_BY_VALUE, ObjectKey
 from tests.controller.recording import Recorder
+
+
+async def test_events_come_in_order_from_kopfs_thread_and_wake_the_loop_seldom() -> None:
+    seen: list[Seen] = []
+    loop = asyncio.get_running_loop()
+    woken = 0
+
+    class Counting:
+        def call_soon(self, call: Callable[[], None]) -> None:
+            loop.call_soon(call)
+
+        def call_soon_threadsafe(self, call: Callable[[], None]) -> None:
+            nonlocal woken
+            woken += 1
+            loop.call_soon_threadsafe(call)
+
+    events = HandOver(seen.append, cast(asyncio.AbstractEventLoop, Counting()))
+    sent = [Seen("memorytenants", None, {"n": number}) for number in range(1000)]
+
+    def put_all() -> None:
+        for event in sent:
+            events.put(event)
+
+    thread = threading.Thread(target=put_all)
+    thread.start()
+    thread.join()  # all of it while the loop is busy: here
+    async with asyncio.timeout(10):
+        while len(seen) < len(sent):  # noqa: ASYNC110 -- the loop is what is watched
+            await asyncio.sleep(0)
+    assert seen == sent
+    assert woken == 1
+
 
 OURS = {MANAGED_BY_LABEL: MANAGED_BY_VALUE}
 

@@ -109,6 +109,21 @@ async def test_of_too_many_tenants_the_troubled_ones_are_shown() -> None:
     assert 'memtenant_tenants{ready="True"} 16\n' in text
 
 
+async def test_of_too_many_that_are_ready_the_fullest_are_shown() -> None:
+    mirror, live = Mirror(), []
+    for number in range(20):
+        mirror.put(
+            declared(
+                ObjectKey.tenant("support", f"t{number:02}"),
+                conditions=[condition("Ready", "True")],
+            )
+        )
+        used = 90 if number in (7, 13) else number
+        live.append(Measured(TenantId("support", f"t{number:02}"), used, 100, 0, None))
+    text = await declared_series(mirror, tenant_limit=3, measured=live)
+    assert set(re.findall(r'tenant="support\.(t\d+)"', text)) == {"t07", "t13", "t19"}
+
+
 async def test_nonsense_in_a_status_does_not_break_the_page() -> None:
     mirror = Mirror()
     key = ObjectKey.tenant("support", "acme")

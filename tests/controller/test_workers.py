@@ -37,6 +37,7 @@ class Pool:
     recorder: Recorder
     queue: WorkQueue[ObjectKey, ObjectKey]
     schedule: Schedule
+    breakers: Breakers
     workers: Workers
     metrics: Metrics
 
@@ -60,10 +61,11 @@ async def pool(
         first_pause=0.002,
         longest_pause=0.02,
     )
-    crew = Workers(queue, schedule, Breakers(queue, schedule), recorder, metrics, limits)
+    breakers = Breakers(queue, schedule)
+    crew = Workers(queue, schedule, breakers, recorder, metrics, limits)
     crew.start()
     try:
-        yield Pool(recorder, queue, schedule, crew, metrics)
+        yield Pool(recorder, queue, schedule, breakers, crew, metrics)
         assert crew.dead() == []
     finally:
         await crew.abort()
@@ -168,6 +170,31 @@ async def test_an_outcome_asks_for_more_now_and_later() -> None:
     async with pool(Recorder(act=act)) as crew:
         crew.schedule.now([ACME])
         await until(lambda: crew.recorder.finished == [ACME, EU, ACME])
+
+
+async def test_who_only_counts_is_asked_once_for_many() -> None:
+    tenants = [ObjectKey.tenant("support", f"t{number}") for number in range(20)]
+
+    async def act(key: ObjectKey) -> Outcome:
+        return Outcome(recount=((EU, 0.05),) if key != EU else ())
+
+    async with pool(Recorder(act=act)) as crew:
+        crew.schedule.now(tenants)
+        await until(lambda: EU in crew.recorder.finished)
+        assert Counter(crew.recorder.finished)[EU] == 1
+        assert set(tenants) <= set(crew.recorder.finished)
+
+
+async def test_tenants_wait_until_their_store_was_looked_at() -> None:
+    recorder = Recorder(stores={ACME: EU})
+    recorder.mirror.put(Declared(ACME, "acme", "1", 1, datetime(2026, 1, 1, tzinfo=UTC)))
+    async with pool(recorder) as crew:
+        crew.breakers.store_unseen(EU)
+        crew.schedule.now([ACME])
+        await asyncio.sleep(0.05)
+        assert crew.recorder.started == []
+        crew.schedule.now([EU])
+        await until(lambda: crew.recorder.finished == [EU, ACME])
 
 
 async def test_a_store_that_is_away_is_tried_by_itself_and_not_by_its_tenants() -> None:

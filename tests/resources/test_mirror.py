@@ -91,6 +91,29 @@ def test_a_new_store_brings_the_tenants_that_have_none() -> None:
     assert mirror.unplaced_tenants() == frozenset()
 
 
+def test_who_asks_for_a_store_by_name_waits_for_it_until_placed_or_gone() -> None:
+    mirror = Mirror()
+    mirror.observe(Kind.TENANT, "ADDED", raw_object(ACME, 1, spec=ON_EU))
+    mirror.observe(Kind.TENANT, "ADDED", raw_object(OTHER, 2, spec=ON_EU))
+    assert mirror.tenants_asking_for("eu") == {ACME, OTHER}
+    mirror.observe(Kind.TENANT, "MODIFIED", raw_object(ACME, 3, spec=ON_EU, status={"store": "eu"}))
+    assert mirror.tenants_asking_for("eu") == {OTHER}
+    mirror.observe(Kind.TENANT, "DELETED", raw_object(OTHER, 4, spec=ON_EU))
+    assert mirror.tenants_asking_for("eu") == frozenset()
+    assert mirror.tenants_of_store("eu") == {ACME}
+
+
+def test_it_tells_who_is_ready_without_unpacking() -> None:
+    mirror = Mirror()
+    for version, status in enumerate(({}, {"conditions": 3}, {"conditions": [3, {"type": "?"}]})):
+        mirror.observe(Kind.TENANT, "MODIFIED", raw_object(ACME, version + 1, status=status))
+        assert mirror.ready(ACME) == "Unknown"
+    ready = {"conditions": [{"type": "Stalled"}, {"type": "Ready", "status": "True"}]}
+    mirror.observe(Kind.TENANT, "MODIFIED", raw_object(ACME, 9, status=ready))
+    assert mirror.ready(ACME) == "True"
+    assert mirror.ready(OTHER) is None
+
+
 def test_the_last_tenant_to_leave_brings_a_policy_and_store_that_wait_for_it() -> None:
     mirror = Mirror()
     gone = "2026-02-01T00:00:00Z"

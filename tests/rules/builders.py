@@ -15,6 +15,7 @@ from memtenant.crypto.audit_keys import audit_root
 from memtenant.crypto.keyring import new_keyring
 from memtenant.crypto.primitives import SecretKey
 from memtenant.rules.audit import NOT_AUDITED
+from memtenant.rules.committed import Committed
 from memtenant.rules.credentials import Credential, Principal, RotationRules
 from memtenant.rules.desired import Desired, Endpoint, Identity, Situation, desired
 from memtenant.rules.keymotion import KeyAdvance
@@ -97,7 +98,7 @@ def store_view(
     committed: Mapping[TenantId, int] | None = None,
     **fields: Any,
 ) -> StoreView:
-    return StoreView(name, store_spec(**fields), committed or {})
+    return StoreView(name, store_spec(**fields), Committed(committed))
 
 
 def minting() -> Callable[[], str]:

@@ -38,6 +38,7 @@ __all__ = [
     "NAMESPACES",
     "SECRETS",
     "EventSource",
+    "HandOver",
     "Seen",
     "Sink",
     "cluster_source",
@@ -86,7 +87,7 @@ class Seen:
 Sink = Callable[[Seen], None]
 
 
-class _HandOver:
+class HandOver:
     """From kopf's thread to the event loop of ``sink``, in order.
 
     To wake that loop is a system call, and a wait for the interpreter's lock: it is made for as
@@ -154,7 +155,7 @@ class EventSource:
         self._watches.expect(self._expected, vital=self._vital)
         self._thread = threading.Thread(
             target=self._run,
-            args=(_HandOver(sink, loop),),
+            args=(HandOver(sink, loop),),
             name=f"kopf-{self._name}",
             daemon=True,
         )
@@ -178,7 +179,7 @@ class EventSource:
         if own_loop is not None and stop is not None and not own_loop.is_closed():
             own_loop.call_soon_threadsafe(stop.set)
 
-    def _run(self, events: _HandOver) -> None:
+    def _run(self, events: HandOver) -> None:
         backoff: Backoff[str] = Backoff(first=_FIRST_RESTART, longest=_LONGEST_RESTART)
         while not self._stopping.is_set():
             started = time.monotonic()
@@ -199,7 +200,7 @@ class EventSource:
                 backoff.forget(self._name)
             self._stopping.wait(backoff.failed(self._name))
 
-    async def _operate(self, events: _HandOver) -> None:
+    async def _operate(self, events: HandOver) -> None:
         """One life of a kopf operator."""
         self._stop = asyncio.Event()
         self._own_loop = asyncio.get_running_loop()
@@ -225,7 +226,7 @@ class EventSource:
             raise TimeoutError("kopf did not end in time")
         await operator
 
-    def _registry(self, events: _HandOver, ending: asyncio.Event) -> kopf.OperatorRegistry:
+    def _registry(self, events: HandOver, ending: asyncio.Event) -> kopf.OperatorRegistry:
         async def end(**_: Any) -> None:
             ending.set()
 
@@ -246,7 +247,7 @@ class EventSource:
         return registry
 
 
-def _handler(plural: str, events: _HandOver) -> Callable[..., Any]:
+def _handler(plural: str, events: HandOver) -> Callable[..., Any]:
     async def seen(event: kopf.RawEvent, **_: Any) -> None:
         events.put(Seen(plural, event["type"], event["object"]))
 

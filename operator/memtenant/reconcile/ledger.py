@@ -6,21 +6,17 @@ cannot both take the last free bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
+from memtenant.rules.committed import Committed
 from memtenant.tenancy.identity import TenantId
 
 __all__ = ["Ledger"]
-
-_NOTHING: Mapping[TenantId, int] = MappingProxyType({})
 
 
 class Ledger:
     """Quotas in bytes by store and tenant. A tenant lies on at most one store."""
 
     def __init__(self) -> None:
-        self._by_store: dict[str, dict[TenantId, int]] = {}
+        self._by_store: dict[str, Committed] = {}
         self._store_of: dict[TenantId, str] = {}
 
     def enter(self, store: str, tenant: TenantId, quota: int) -> None:
@@ -28,13 +24,13 @@ class Ledger:
         if self._store_of.get(tenant) not in (None, store):
             self.strike(tenant)
         self._store_of[tenant] = store
-        self._by_store.setdefault(store, {})[tenant] = quota
+        self._by_store.setdefault(store, Committed()).enter(tenant, quota)
 
     def strike(self, tenant: TenantId) -> None:
         """The tenant is gone from its store."""
         store = self._store_of.pop(tenant, None)
         if store is not None:
-            self._by_store[store].pop(tenant, None)
+            self._by_store[store].strike(tenant)
 
     def entry(self, tenant: TenantId) -> tuple[str, int] | None:
         """The store that the tenant is counted on, and its quota there."""
@@ -45,6 +41,6 @@ class Ledger:
         """The store that the tenant is counted on."""
         return self._store_of.get(tenant)
 
-    def committed(self, store: str) -> Mapping[TenantId, int]:
+    def committed(self, store: str) -> Committed:
         """The quotas on the store, by tenant."""
-        return self._by_store.get(store, _NOTHING)
+        return self._by_store.get(store) or Committed()

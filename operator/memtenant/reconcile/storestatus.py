@@ -76,7 +76,7 @@ def counted(
     committed = world.committed_ledger().committed(store)
     return {
         "tenants": len(committed),
-        "committed_memory": quantity_of_bytes(sum(committed.values())),
+        "committed_memory": quantity_of_bytes(committed.total),
         "orphan_count": len(orphans),
         "orphans": tuple(
             Orphan(

@@ -14,6 +14,7 @@ from memtenant.api.policy import RetentionPolicySpec
 from memtenant.api.quantity import Quantity, quantity_of_bytes
 from memtenant.api.store import MemoryStoreSpec
 from memtenant.api.tenant import AuditMode, EncryptionMode, MemoryTenantSpec
+from memtenant.rules.committed import Committed
 from memtenant.tenancy.identity import TenantId
 
 __all__ = [
@@ -65,15 +66,7 @@ class StoreView:
 
     name: str
     spec: MemoryStoreSpec
-    committed: Mapping[TenantId, int]
-
-    def committed_to_others(self, tenant: TenantId, namespace: str | None = None) -> int:
-        """Bytes promised to all but this tenant: to those of one namespace, or of all."""
-        return sum(
-            quota
-            for other, quota in self.committed.items()
-            if other != tenant and namespace in (None, other.namespace)
-        )
+    committed: Committed
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,11 +283,10 @@ def _memory_refusals(applicant: Applicant, store: StoreView, name: str) -> Itera
         )
     if asked.bytes <= store.committed.get(applicant.tenant, 0):
         return  # it has that much already: a bound that was lowered since refuses newcomers
-    # A sum over all tenants is made only where a limit asks for it: each tenant comes by here.
     if rules.max_memory_per_namespace is not None:
         yield from _sum_refusal(
             asked,
-            store.committed_to_others(applicant.tenant, applicant.tenant.namespace),
+            store.committed.to_others(applicant.tenant, applicant.tenant.namespace),
             rules.max_memory_per_namespace,
             "NamespaceQuotaExceeded",
             f"the other tenants of namespace {applicant.tenant.namespace!r} on {name}",
@@ -303,7 +295,7 @@ def _memory_refusals(applicant: Applicant, store: StoreView, name: str) -> Itera
     if store.spec.capacity.memory is not None:
         yield from _sum_refusal(
             asked,
-            store.committed_to_others(applicant.tenant),
+            store.committed.to_others(applicant.tenant),
             store.spec.capacity.memory,
             "CapacityExceeded",
             f"the other tenants of {name}",
