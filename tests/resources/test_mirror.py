@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from memtenant.resources.mirror import Mirror
+from memtenant.resources.mirror import Mirror, Sight
 from memtenant.resources.port import Declared, Kind, Listing, NamespaceInfo, ObjectKey
 from memtenant.resources.reading import declared_from, namespace_from
 from tests.resources.objects import raw_namespace, raw_object
@@ -103,15 +103,21 @@ def test_who_asks_for_a_store_by_name_waits_for_it_until_placed_or_gone() -> Non
     assert mirror.tenants_of_store("eu") == {ACME}
 
 
-def test_it_tells_who_is_ready_without_unpacking() -> None:
+def test_it_tells_at_sight_who_is_ready_and_as_of_which_generation() -> None:
     mirror = Mirror()
+    assert mirror.sight(ACME) is None
     for version, status in enumerate(({}, {"conditions": 3}, {"conditions": [3, {"type": "?"}]})):
         mirror.observe(Kind.TENANT, "MODIFIED", raw_object(ACME, version + 1, status=status))
-        assert mirror.ready(ACME) == "Unknown"
+        assert mirror.sight(ACME) == Sight(False, False, False, "Unknown")
     ready = {"conditions": [{"type": "Stalled"}, {"type": "Ready", "status": "True"}]}
-    mirror.observe(Kind.TENANT, "MODIFIED", raw_object(ACME, 9, status=ready))
-    assert mirror.ready(ACME) == "True"
-    assert mirror.ready(OTHER) is None
+    for version, observed in ((9, 1), (10, 2)):
+        status = {**ready, "observedGeneration": observed}
+        raw = raw_object(ACME, version, status=status, generation=2)
+        mirror.observe(Kind.TENANT, "MODIFIED", raw)
+        assert mirror.sight(ACME) == Sight(False, True, observed == 2, "True")
+    gone = raw_object(ACME, 11, deletionTimestamp="2026-02-01T00:00:00Z")
+    mirror.observe(Kind.TENANT, "MODIFIED", gone)
+    assert mirror.sight(ACME) == Sight(True, False, False, "Unknown")
 
 
 def test_the_last_tenant_to_leave_brings_a_policy_and_store_that_wait_for_it() -> None:

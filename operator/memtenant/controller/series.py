@@ -57,9 +57,10 @@ async def declared_series(
     """
     lines: Lines = defaultdict(list)
     live = {str(one.tenant): one for one in measured}
-    states = {key: mirror.ready(key) for key in mirror.keys(Kind.TENANT)}
+    sights = ((key, mirror.sight(key)) for key in mirror.keys(Kind.TENANT))
+    states = {key: sight.ready for key, sight in sights if sight is not None}
     ready: Counter[str] = Counter({"True": 0, "False": 0, "Unknown": 0})
-    ready.update(state for state in states.values() if state is not None)
+    ready.update(states.values())
 
     def urgency(key: ObjectKey) -> tuple[bool, float, str, str]:
         found = live.get(f"{key.namespace}.{key.name}")

@@ -286,16 +286,14 @@ class WorldReconciler:
                     )
 
     def lane(self, key: ObjectKey) -> Lane:
-        """Deletions and what nobody has seen yet first, changes next, refreshes last."""
-        declared = self.world.mirror.get(key)
-        if declared is None or declared.deleting:
+        """Deletions and what nobody has seen yet first, then what changed or does not work yet;
+        refreshes last."""
+        sight = self.world.mirror.sight(key)
+        if sight is None or sight.deleting:
             return Lane.DELETION
-        observed = declared.status.get("observedGeneration")
-        if observed is None:
+        if not sight.told or key.kind is not Kind.TENANT:
             return Lane.FIRST
-        if key.kind is not Kind.TENANT:
-            return Lane.FIRST
-        return Lane.REFRESH if observed == declared.generation else Lane.CHANGE
+        return Lane.REFRESH if sight.current and sight.ready == "True" else Lane.CHANGE
 
     def store_of(self, key: ObjectKey) -> ObjectKey | None:
         """The store that the object's work goes to; None where that is not known yet."""

@@ -17,18 +17,33 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from sys import intern
 from typing import Any
 
 from memtenant.resources.port import Declared, Kind, Listing, NamespaceInfo, ObjectKey
 from memtenant.resources.reading import declared_from, namespace_from
 
-__all__ = ["Mirror"]
+__all__ = ["Mirror", "Sight"]
 
 _POLICY_REFS = {Kind.TENANT: "retentionPolicyRef", Kind.REPORT: "policyRef"}
 
 Keys = frozenset[ObjectKey]
 _NOTHING: Keys = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is seen of an object without unpacking it; few differ, so all share them.
+
+    ``told``: its status speaks of some generation; ``current``: of this one. ``ready`` is the
+    status of its condition Ready, Unknown where it has none.
+    """
+
+    deleting: bool
+    told: bool
+    current: bool
+    ready: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +54,10 @@ class _Entry:
 
     version: int
     identity: int
-    deleting: bool
+    sight: Sight
     policy: str | None
     stores: tuple[str, ...]
     placed: bool
-    ready: str
     packed: bytes
     status: bytes
 
@@ -162,12 +176,10 @@ class Mirror:
         entry = self._objects[key.kind].get(key)
         return None if entry is None else _unpacked(key, entry)
 
-    def ready(self, key: ObjectKey) -> str | None:
-        """The status of the object's condition Ready (Unknown where it has none), or None where
-        there is no object. Unpacks nothing.
-        """
+    def sight(self, key: ObjectKey) -> Sight | None:
+        """The object as far as it is seen without unpacking it."""
         entry = self._objects[key.kind].get(key)
-        return None if entry is None else entry.ready
+        return None if entry is None else entry.sight
 
     def keys(self, kind: Kind) -> Keys:
         """The keys of all objects of a kind."""
@@ -261,7 +273,7 @@ class Mirror:
         return frozenset(
             key
             for key in left
-            if (there := self._objects[key.kind].get(key)) is not None and there.deleting
+            if (there := self._objects[key.kind].get(key)) is not None and there.sight.deleting
         )
 
     def _reindex(self, key: ObjectKey, known: _Entry | None, entry: _Entry | None) -> None:
@@ -324,11 +336,10 @@ def _packed(declared: Declared) -> _Entry:
     return _Entry(
         version=int(declared.resource_version),
         identity=hash(packed + told),
-        deleting=declared.deleting,
+        sight=_sight_of(declared),
         policy=_name(declared.spec.get(_POLICY_REFS.get(declared.key.kind, ""))),
         stores=_stores(declared) if is_tenant else (),
         placed=bool(declared.status.get("store")),
-        ready=_ready(declared),
         packed=packed,
         status=status,
     )
@@ -364,13 +375,19 @@ def _stores(tenant: Declared) -> tuple[str, ...]:
     return tuple(sorted({name for name in (asked, placed) if name}))
 
 
-def _ready(declared: Declared) -> str:
-    """The status of its condition Ready: True, False or Unknown."""
+def _sight_of(declared: Declared) -> Sight:
+    observed = declared.status.get("observedGeneration")
     conditions = declared.status.get("conditions")
+    ready = "Unknown"
     for one in conditions if isinstance(conditions, list) else ():
         if isinstance(one, Mapping) and one.get("type") == "Ready":
-            return intern(str(one.get("status")))
-    return "Unknown"
+            ready = str(one.get("status"))
+    return _sight(declared.deleting, observed is not None, observed == declared.generation, ready)
+
+
+@lru_cache(maxsize=64)
+def _sight(deleting: bool, told: bool, current: bool, ready: str) -> Sight:
+    return Sight(deleting, told, current, ready)
 
 
 def _name(reference: Any) -> str | None:
