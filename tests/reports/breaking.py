@@ -247,9 +247,11 @@ BREAKS = (
     Break("ReportsKept", "is not the file", earlier_reports_are_gone_and_changed, "reports"),
     Break("PeriodJustified", "state spec.legalBasis", nothing, "declared"),
     Break("NothingDeletedUnderHold", "SEC-1", a_record_that_was_taken, "hold"),
+    Break("NothingRemovedUnderMinimum", ": 1 (1 of r:…:", a_record_that_was_taken, "minimum"),
 )
 
 POLICIES: Mapping[str, dict[str, Any]] = {
+    "minimum": {"legalBasis": "contract", "retention": {"content": {"min": "1y"}}},
     "hold": held(),
     "declared": {"retention": {"content": {"default": "8y"}}},
 }
@@ -289,6 +291,7 @@ UNSEEN: Mapping[str, Act] = {
     "LogVerifies": the_archive,
     "NoForbiddenData": the_reporters_user,
     "NothingDeletedUnderHold": the_archive,
+    "NothingRemovedUnderMinimum": the_archive,
     "PeriodJustified": a_tenant_of_which_nothing_is_known,
     "PersonalDataMasked": the_reporters_user,
     "RecordsAuthentic": the_reporters_user,

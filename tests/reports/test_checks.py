@@ -11,6 +11,8 @@ import pytest
 from memtenant import Message
 from memtenant.api.policy import RetentionPolicySpec
 from memtenant.api.tenant import MemoryTenantSpec
+from memtenant.reconcile.once import local_world, settle
+from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.reports.access_view import look_at_store
 from memtenant.reports.checks import CHECKS, Status
 from memtenant.reports.collect import collect
@@ -62,7 +64,7 @@ async def at_work(scene: Scene, policy: dict[str, Any] | None = None) -> None:
     )
     tenant = scene.agent()
     await tenant.conversation("s", user="ada").extend([Message.human("hello"), Message.ai("hi")])
-    if "legalHolds" not in (policy or {}):
+    if not {"legalHolds", "retention"} & (policy or {}).keys():
         await tenant.shared_context("case").create({"a": 1, "b": 2})
     await scene.seal()
 
@@ -90,6 +92,7 @@ async def test_what_is_as_it_should_be_passes_but_for_what_nobody_can_see(scene:
         **dict.fromkeys(CHECKS, Status.PASS),
         # One account has the state folder.
         "LogKeySeparate": Status.WARN,
+        "NothingRemovedUnderMinimum": Status.SKIP,
         # Without a cluster nothing tells who declared something.
         "ChangesRecorded": Status.WARN,
         "Manual": Status.MANUAL,
@@ -125,6 +128,35 @@ async def test_a_check_fails_when_the_real_thing_is_broken(closed: Scene, where:
         assert Status.FAIL in {one.judgement.status for one in results}, check
         told = "\n".join(map(words, results))
         assert all(part in told for part in says), told
+
+
+async def test_a_cut_off_that_passes_the_minimum_takes_too_much(scene: Scene) -> None:
+    """Whoever administers the store moved it; the operator's sweep obeyed, and told so."""
+    await at_work(scene, POLICIES["minimum"])
+    passed = await scene.judged("NothingRemovedUnderMinimum")
+    assert (passed.judgement.status, words(passed)) == (Status.PASS, "")
+    assert "1 under a minimum, which is what it is since" in passed.judgement.looked
+    async with local_world(scene.ground.resources) as world:
+        await settle(world)
+        with scene.server.admin() as admin:
+            seconds, _ = admin.time()
+            admin.hset(keys.limits(ACME), "cutoff_content", int(seconds) * 1000 + 5000)
+        world.links["shared"].expiry.passed_at = None
+        await WorldReconciler(world).expire(ObjectKey.store("shared"))
+    await scene.seal()
+    result = await scene.judged("NothingRemovedUnderMinimum")
+    assert result.judgement.status is Status.FAIL
+    assert "minimum of 1y (RetentionPolicy spec.retention.content.min): 2 (1 to 2" in words(result)
+    assert ", expired at " in words(result)
+
+
+async def test_since_when_a_minimum_stands_is_the_logs_to_say(scene: Scene) -> None:
+    await at_work(scene, POLICIES["minimum"])
+    policy = {**POLICIES["minimum"], "retention": {"content": {"min": "2y"}}}
+    scene.ground.policy(frameworks=list(scene.frameworks), **policy)  # nobody acted upon it
+    result = await scene.judged("NothingRemovedUnderMinimum")
+    assert result.judgement.status is Status.ERROR
+    assert "since when" in words(result)
 
 
 async def test_a_store_without_tls_on_another_machine_fails(scene: Scene) -> None:

@@ -11,6 +11,7 @@ from memtenant.audit.deed import Turn
 from memtenant.audit.leaf import Verdict
 from memtenant.crypto.primitives import SecretKey
 from memtenant.reports.evidence import Coverage, Period, TenantEvents
+from memtenant.reports.floor import Floor
 from memtenant.reports.ledger import EventLedger
 from memtenant.reports.records import RUN
 
@@ -183,3 +184,59 @@ def test_an_event_of_no_known_operation_is_one_that_is_wrong() -> None:
     told.add(sealed(bytes(raw)))
     appended(told, 5)
     assert (told.result().bad, found(told).covered) == (1, 5)
+
+
+def early(
+    *leaves: SealedEntry, since: int | None = MS - 1, keep_from: int = 0, live: bool = False
+) -> tuple[int, str]:
+    """Five messages under a minimum, and what became of them: how many went early, and how."""
+    floor = Floor(lambda _at: keep_from or MS, since, MS + 9)
+    told = ledger(*([(1, 5)] if live else []), floor=floor)
+    appended(told)
+    for one in leaves:
+        told.add(one)
+    events = told.result()
+    return events.early_total, "; ".join(events.early)
+
+
+def expired(at: int = MS + 5) -> SealedEntry:
+    detail = {"messages": 5, "before": {"content": MS + 1}}
+    return sealed(Deed(Operation.EXPIRED, detail).event(Turn(CALLS, 1), KEY), at=at)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "says"),
+    [
+        ((), "1 to 5 of place 7474"),
+        ((sealed(event(Operation.CLEAR), 5),), "CLEAR by agent default at 2026-11-28"),
+        ((sealed(event(Operation.POP), 2),), "2 of place"),
+        ((expired(),), "expired at"),
+        ((sealed(Deed(Operation.PURGED).event(Turn(CALLS, 1), KEY)),), "deleted with the tenant"),
+        ((sealed(event(Operation.FORGET)),), "no event says why"),
+    ],
+)
+def test_whatever_took_a_message_under_its_minimum_took_it_too_early(
+    leaves: tuple[SealedEntry, ...], says: str
+) -> None:
+    many, words = early(*leaves)
+    assert many == 5
+    assert says in words
+    # Past the minimum, or before it stood, the same is as it should be.
+    assert early(*leaves, keep_from=MS + 1) == (0, "")
+    if leaves and says != "2 of place":
+        assert early(*leaves, since=MS + 6) == (0, "")
+        assert early(*leaves, since=None) == (0, "")
+
+
+def test_what_is_there_is_not_early_and_another_policy_judged_for_itself() -> None:
+    assert early(live=True) == (0, "")
+    detail = {"kind": "MemoryTenant", "name": "acme", "uid": "u", "generation": 1}
+    named = [
+        sealed(
+            Deed(Operation.SPEC_SEEN, {**detail, "policy": policy}).event(Turn(CALLS, at), KEY),
+            at=MS + at,
+        )
+        for at, policy in ((1, "loose"), (9, "strict"))
+    ]
+    assert early(named[0], expired(), named[1]) == (0, "")
+    assert early(named[0], named[1], expired(MS + 10))[0] == 5

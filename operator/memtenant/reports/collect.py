@@ -30,6 +30,7 @@ from memtenant.reports.evidence import (
     TenantFacts,
     moment,
 )
+from memtenant.reports.floor import Floor
 from memtenant.reports.ledger import EventLedger
 from memtenant.reports.records import Expectation, TenantRecords, whole
 from memtenant.reports.samples import open_sample
@@ -42,9 +43,11 @@ from memtenant.reports.scope import (
     unseen_instances,
 )
 from memtenant.reports.sources import Declarations, Log, Sources, StoreLogin
+from memtenant.resources.port import Declared
 from memtenant.rules.expiry import CUTOFF_FIELDS, expiry, step
 from memtenant.rules.frameworks import RecordClass
 from memtenant.rules.policy import PolicyFacts
+from memtenant.rules.retention import cut_offs
 from memtenant.stores.pace import Pace
 from memtenant.stores.survey import Held
 from memtenant.stores.witness import StoreWitness
@@ -103,7 +106,9 @@ async def collect(
     found.broken |= dict(unseen_instances(declared, facts))
     logins = {one.name: one for one in await sources.stores()}
     log = sources.log()
-    looking = _Looking(sources, declared, facts, log, period, now, pace, progress)
+    installation = _installation(log, period, policy)
+    since = _in_force_since(log, installation, object_)
+    looking = _Looking(sources, declared, facts, log, period, now, since, pace, progress)
     servers = {one.server for one in found.facts.values()} | stores_without_tenants(declared)
     for name in sorted(servers):
         on_it = {one: two for one, two in found.facts.items() if two.server == name}
@@ -127,7 +132,7 @@ async def collect(
         tenants=tuple(_together(found)),
         stores=found.stores,
         log=verified,
-        installation=_installation(log, period, policy),
+        installation=installation,
         readers=await sources.log_key_readers(),
         seal_every=round(facts.spec.audit.seal_every.days * 86_400),
     )
@@ -155,6 +160,7 @@ class _Looking:
     log: Log | Missing
     period: Period
     now: datetime
+    in_force_since: datetime | None
     pace: Pace | None
     progress: Progress
 
@@ -351,6 +357,7 @@ async def _events(
         cut_off=lambda at: cut_off(moment(at)),
         held_since=min(facts.matters.values(), default=None),
         asked_before=round((looking.now - _TRACE).timestamp() * 1000),
+        floor=_floor(looking, facts),
     )
     queue = [
         entry async for page in witness.queued(keys.audit_queue(facts.tenant)) for entry in page
@@ -363,6 +370,40 @@ async def _events(
     for entry in queue:
         ledger.waiting(entry)
     return ledger.result()
+
+
+def _floor(looking: _Looking, facts: TenantFacts) -> Floor | None:
+    """The minimum that the tenant's content is under, if it is."""
+    if facts.resolution.content.floor is None:
+        return None
+
+    def keep_from(at: int) -> int:
+        cut = cut_offs(facts.resolution, moment(at))[RecordClass.CONTENT]
+        return _milliseconds(cut.keep_from or moment(at))
+
+    since = looking.in_force_since
+    return Floor(
+        keep_from, None if since is None else _milliseconds(since), _milliseconds(looking.now)
+    )
+
+
+def _in_force_since(
+    log: Log | Missing, installation: TenantEvents | Missing, policy: Declared
+) -> datetime | None:
+    """When the operator first acted upon the policy as it is; where that was pruned, the begin of
+    what is kept."""
+    if isinstance(log, Missing) or isinstance(installation, Missing):
+        return None
+    name = f"{policy.key.kind.value}/{policy.key.name}", policy.uid
+    if name in installation.specs:
+        current = installation.specs[name] == policy.generation
+        return installation.acted[name] if current else None
+    first = next(iter(log.leaves(INSTALLATION_LOG)), None)
+    return first.sealed_at if first is not None and first.place.index else None
+
+
+def _milliseconds(when: datetime) -> int:
+    return round(when.timestamp() * 1000)
 
 
 def _installation(log: Log | Missing, period: Period, policy: str) -> TenantEvents | Missing:

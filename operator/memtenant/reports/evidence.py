@@ -221,11 +221,14 @@ class TenantEvents:
     of one event; those that were sealed in the period. first: time of the first event that is kept.
     destroyed: removals at or after the begin of a hold, in words. released: holds that ended or
     were overridden. specs: the latest generation that was seen of each object, by name and
-    uid, by the operator's word; unnamed: how many of these changes name no person.
+    uid, by the operator's word; acted: when it was seen first; unnamed: how many of these changes
+    name no person.
     erasures_asked: persons whom agents asked to forget, in all of the log that is kept.
     forgotten_alive: persons whom agents asked to forget, and of whom records live that were told
     before that; forgotten_records: how many, and forgotten_places where the first ones are.
     reports: of the policy, in all of the log that is kept; only the installation's has them.
+    early: messages that went or are gone while their minimum stood, in words, of ``early_total``;
+    floor_since: from when on the minimum is what it is.
     """
 
     by_operation: Mapping[str, int] = field(default_factory=dict)
@@ -242,12 +245,16 @@ class TenantEvents:
     destroyed_total: int = 0
     released: tuple[str, ...] = ()
     specs: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    acted: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
     unnamed: int = 0
     erasures_asked: int = 0
     forgotten_alive: int = 0
     forgotten_records: int = 0
     forgotten_places: tuple[str, ...] = ()
     reports: tuple[ToldReport, ...] = ()
+    early: tuple[str, ...] = ()
+    early_total: int = 0
+    floor_since: datetime | None = None
     coverage: Coverage | Missing = Missing("coverage", "the tenant's records were not read")
 
 

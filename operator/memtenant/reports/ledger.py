@@ -8,10 +8,9 @@ event has explained yet.
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -20,6 +19,7 @@ from memtenant.audit import OPERATOR, Entry, Event, Operation, Outcome, parse_se
 from memtenant.audit.leaf import Verdict
 from memtenant.clock import rfc3339
 from memtenant.errors import AuditEventMalformed
+from memtenant.reports.counters import Runs, extend, merged, without
 from memtenant.reports.evidence import (
     Coverage,
     Missing,
@@ -28,13 +28,12 @@ from memtenant.reports.evidence import (
     ToldReport,
     moment,
 )
+from memtenant.reports.floor import Floor
 from memtenant.reports.records import RUN, place_of
 from memtenant.rules.systemusers import SystemRole
 
 __all__ = ["EventLedger"]
 
-_Runs = list[tuple[int, int]]
-_Pairs = Iterator[tuple[int, int]]
 
 _ONE_BY_ONE: Final = frozenset({Operation.POP, Operation.REMOVE})
 _WHOLE: Final = frozenset({Operation.CLEAR, Operation.DELETE})
@@ -52,6 +51,16 @@ class _Gone:
     last: int
     time: int
     subject: bytes
+    writer: bytes
+
+    def among(self, first: int, last: int) -> _Gone:
+        """Those of them from one sequence to another."""
+        return replace(self, first=first, last=last)
+
+    @property
+    def many(self) -> int:
+        """How many messages."""
+        return self.last - self.first + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +77,9 @@ class _Run:
 class EventLedger:
     """One tenant's. ``runs`` are the live records as `TenantRecords` tells them; None where they
     could not be read. ``expired_before`` is the cut-off of content in milliseconds, ``cut_off``
-    what it is at a time. ``held_since`` is the begin of the first hold that stands. Who was asked
-    to be forgotten before ``asked_before`` (milliseconds) has a request or receipt by now."""
+    what it is at a time, ``floor`` the minimum that content is under. ``held_since`` is the begin
+    of the first hold that stands. Who was asked to be forgotten before ``asked_before``
+    (milliseconds) has a request or receipt by now."""
 
     period: Period
     runs: bytes | None = None
@@ -78,10 +88,11 @@ class EventLedger:
     held_since: datetime | None = None
     asked_before: int = 0
     policy: str = ""
+    floor: Floor | None = None
     _live: dict[bytes, list[_Run]] = field(default_factory=dict)
-    _ranges: dict[bytes, _Runs] = field(default_factory=dict)
-    _sealed: dict[bytes, _Runs] = field(default_factory=lambda: defaultdict(list))
-    _queued: dict[bytes, _Runs] = field(default_factory=lambda: defaultdict(list))
+    _ranges: dict[bytes, Runs] = field(default_factory=dict)
+    _sealed: dict[bytes, Runs] = field(default_factory=lambda: defaultdict(list))
+    _queued: dict[bytes, Runs] = field(default_factory=lambda: defaultdict(list))
     _gone: dict[bytes, list[_Gone]] = field(default_factory=lambda: defaultdict(list))
     _forgotten: set[bytes] = field(default_factory=set)
     _alive: Counter[bytes] = field(default_factory=Counter)
@@ -95,6 +106,7 @@ class EventLedger:
     _destroyed_total: int = 0
     _released: list[str] = field(default_factory=list)
     _specs: dict[tuple[str, str], int] = field(default_factory=dict)
+    _acted: dict[tuple[str, str], datetime] = field(default_factory=dict)
     _unnamed: int = 0
     _reports: list[ToldReport] = field(default_factory=list)
     _held_at: int = 0
@@ -117,7 +129,7 @@ class EventLedger:
             for writer, runs in found.items()
         }
         self._ranges = {
-            writer: _merged((one.first, one.last) for one in runs)
+            writer: merged((one.first, one.last) for one in runs)
             for writer, runs in self._live.items()
         }
 
@@ -160,13 +172,17 @@ class EventLedger:
             return
         if entry.outcome is Outcome.DONE:
             for first, last in _told(event):
-                _extend(self._queued[event.writer], first, last)
+                extend(self._queued[event.writer], first, last)
                 self._note_alive(event, first, last)
             self._removed(entry, event)
 
     def result(self) -> TenantEvents:
         """What all of it comes to."""
         owed = {subject: many for subject, many in self._owed.items() if many}
+        coverage: Coverage | Missing = Missing("coverage", "the tenant's records were not read")
+        if self.runs is not None:
+            coverage = self._coverage()
+        floor = self.floor
         return TenantEvents(
             by_operation=dict(self._by_operation),
             by_agent=dict(self._by_agent),
@@ -182,6 +198,7 @@ class EventLedger:
             destroyed_total=self._destroyed_total,
             released=tuple(self._released),
             specs=dict(self._specs),
+            acted=dict(self._acted),
             unnamed=self._unnamed,
             erasures_asked=len(self._asked),
             forgotten_alive=len(owed),
@@ -190,9 +207,10 @@ class EventLedger:
                 self._place(*self._where[one]) for one in sorted(owed)[:_EXAMPLES]
             ),
             reports=tuple(self._reports),
-            coverage=Missing("coverage", "the tenant's records were not read")
-            if self.runs is None
-            else self._coverage(),
+            early=() if floor is None else tuple(floor.examples),
+            early_total=0 if floor is None else floor.total,
+            floor_since=None if floor is None or floor.since is None else moment(floor.since),
+            coverage=coverage,
         )
 
     def _count(self, entry: Entry, event: Event) -> None:
@@ -218,7 +236,7 @@ class EventLedger:
         for first, last in _told(event):
             absent = self._note_alive(event, first, last)
             if live:
-                _extend(self._sealed[event.writer], first, last)
+                extend(self._sealed[event.writer], first, last)
                 if absent != [(first, last)]:
                     self._oldest = min(self._oldest or entry.time, entry.time)
             if event.operation is not Operation.APPEND or self.runs is None:
@@ -229,17 +247,17 @@ class EventLedger:
                     self._explained += b - a + 1
                     continue
                 self._gone[event.place].append(
-                    _Gone(a + offset, b + offset, entry.time, event.subject)
+                    _Gone(a + offset, b + offset, entry.time, event.subject, event.writer)
                 )
 
-    def _note_alive(self, event: Event, first: int, last: int) -> _Runs:
+    def _note_alive(self, event: Event, first: int, last: int) -> Runs:
         """Count whose records live, of those that an event tells; which are absent."""
         live = self._ranges.get(event.writer, [])
-        absent = list(_without([(first, last)], live))
+        absent = list(without([(first, last)], live))
         many = last - first + 1 - sum(b - a + 1 for a, b in absent)
         if many and event.subject != _NOBODY:
             self._alive[event.subject] += many
-            at = next(iter(_without([(first, last)], absent)))[0]
+            at = next(iter(without([(first, last)], absent)))[0]
             self._where[event.subject] = (event.writer, at)
         return absent
 
@@ -256,11 +274,11 @@ class EventLedger:
             case Operation.HOLD_SET:
                 self._held_at = self._held_at or entry.time
                 # There is no cut-off while it stands: what had expired by then is rightly gone.
-                self._expire(self.cut_off(entry.time))
+                self._expire(self.cut_off(entry.time), entry.time)
             case Operation.EXPIRED:
                 before = detail.get("before")
                 content = before.get("content") if isinstance(before, dict) else None
-                self._expire(content if isinstance(content, int) else 0)
+                self._expire(content if isinstance(content, int) else 0, entry.time)
             case Operation.HOLD_RELEASED | Operation.OVERRIDE:
                 when = moment(entry.time)
                 if when in self.period and len(self._released) < _EXAMPLES:
@@ -270,9 +288,8 @@ class EventLedger:
             case Operation.DEPROVISIONED if detail.get("deletionPolicy") == "Retain":
                 pass  # everything stays
             case Operation.PURGED | Operation.DEPROVISIONED:
-                self._explained += sum(
-                    one.last - one.first + 1 for gone in self._gone.values() for one in gone
-                )
+                for place, gone in self._gone.items():
+                    self._went(place, gone, entry.time, "deleted with the tenant")
                 self._gone.clear()
                 self._asked.clear()  # the receipts went with all else
                 self._owed.clear()
@@ -285,19 +302,39 @@ class EventLedger:
             return
         kind, name = detail.get("kind", "MemoryTenant"), detail.get("name", "")
         parts = (kind, detail.get("namespace", ""), name)
+        if self.floor is not None:
+            self.floor.named(detail.get("policy"), entry.time)
         seen = "/".join(str(part) for part in parts if part), str(detail.get("uid", ""))
+        if generation > self._specs.get(seen, -1):
+            self._acted[seen] = moment(entry.time)
         self._specs[seen] = max(generation, self._specs.get(seen, 0))
         if moment(entry.time) in self.period and not detail.get("by"):
             self._unnamed += 1
 
-    def _expire(self, before: int) -> None:
+    def _expire(self, before: int, at: int) -> None:
         for place, gone in self._gone.items():
-            self._explained += sum(one.last - one.first + 1 for one in gone if one.time < before)
+            self._went(place, [one for one in gone if one.time < before], at, "expired")
             self._gone[place] = [one for one in gone if one.time >= before]
+
+    def _went(self, place: bytes, gone: Iterable[_Gone], at: int, why: str) -> None:
+        """These are gone because of what an event tells."""
+        for one in gone:
+            self._explained += one.many
+            if self.floor is not None:
+                self.floor.went(self._named(place, one), one.many, one.time, at, why)
+
+    def _named(self, place: bytes, gone: _Gone) -> str:
+        """Which records: by their key where others of their writer live, else as the log has it."""
+        runs = self._live.get(gone.writer)
+        where = place_of(runs[0].place) if runs else f"place {place.hex()}"
+        which = str(gone.first) if gone.many == 1 else f"{gone.first} to {gone.last}"
+        return f"{which} of {where}, told at {rfc3339(moment(gone.time))}"
 
     def _removed(self, entry: Entry, event: Event) -> None:
         if event.operation is Operation.FORGET and event.subject != _NOBODY:
             self._forgotten.add(event.subject)
+            if self.floor is not None:
+                self.floor.forgotten(event.subject, entry.time)
             if entry.time < self.asked_before:
                 self._asked.add(event.subject)
                 # What is told from here on is of who came back.
@@ -313,51 +350,53 @@ class EventLedger:
                 self._destroyed.append(
                     f"{event.operation.name} by agent {event.agent} at {rfc3339(when)}"
                 )
+        why = f"{event.operation.name} by agent {event.agent}"
         if event.operation in _WHOLE:
-            self._explained += sum(
-                one.last - one.first + 1 for one in self._gone.pop(event.place, [])
-            )
+            self._went(event.place, self._gone.pop(event.place, []), entry.time, why)
         elif event.operation in _ONE_BY_ONE:
-            self._explain(event.place, _sequences(entry, event))
+            self._explain(event.place, _sequences(entry, event), entry.time, why)
 
-    def _explain(self, place: bytes, sequences: Iterable[int]) -> None:
+    def _explain(self, place: bytes, sequences: Iterable[int], at: int, why: str) -> None:
         gone = self._gone.get(place)
         if not gone:
             return
-        taken = _merged((one, one) for one in sequences)
+        taken = merged((one, one) for one in sequences)
         kept = []
         for one in gone:
-            left = list(_without([(one.first, one.last)], taken))
-            stay = sum(b - a + 1 for a, b in left)
-            self._explained += one.last - one.first + 1 - stay
-            kept += [_Gone(a, b, one.time, one.subject) for a, b in left]
+            left = list(without([(one.first, one.last)], taken))
+            went = without([(one.first, one.last)], left)
+            self._went(place, [one.among(a, b) for a, b in went], at, why)
+            kept += [one.among(a, b) for a, b in left]
         self._gone[place] = kept
 
     def _coverage(self) -> Coverage:
         records = covered = waiting = before = 0
         places: dict[str, None] = {}
         for writer, runs in self._live.items():
-            sealed = _merged(self._sealed.get(writer, []))
-            queued = _merged(self._queued.get(writer, []))
+            sealed = merged(self._sealed.get(writer, []))
+            queued = merged(self._queued.get(writer, []))
             for one in runs:
                 many = one.last - one.first + 1
                 records += many
-                open_ = list(_without([(one.first, one.last)], sealed))
+                open_ = list(without([(one.first, one.last)], sealed))
                 missing = sum(b - a + 1 for a, b in open_)
                 covered += many - missing
-                left = sum(b - a + 1 for a, b in _without(open_, queued))
+                left = sum(b - a + 1 for a, b in without(open_, queued))
                 waiting += missing - left
                 if self._first and one.time < self._first:
                     before += left
                 elif left and len(places) < _EXAMPLES:
                     places[place_of(one.place)] = None
         vanished, explained = 0, self._explained
-        for gone in (one for several in self._gone.values() for one in several):
-            many = gone.last - gone.first + 1
-            if gone.subject in self._forgotten:
-                explained += many
-            else:
-                vanished += many
+        for place, several in self._gone.items():
+            for gone in several:
+                if gone.subject in self._forgotten:
+                    explained += gone.many
+                else:
+                    vanished += gone.many
+                if self.floor is not None:
+                    what = self._named(place, gone)
+                    self.floor.missing(what, gone.many, gone.time, gone.subject)
         return Coverage(
             records=records,
             covered=covered,
@@ -396,42 +435,3 @@ def _sequences(entry: Entry, event: Event) -> tuple[int, ...]:
         return parse_sequences(event.detail)
     except AuditEventMalformed:
         return ()
-
-
-def _extend(runs: _Runs, first: int, last: int) -> None:
-    """Add a run; events of a writer come in order, so that most of them lengthen the last one."""
-    if runs and runs[-1][0] <= first <= runs[-1][1] + 1:
-        runs[-1] = (runs[-1][0], max(runs[-1][1], last))
-    else:
-        runs.append((first, last))
-
-
-def _merged(runs: Iterable[tuple[int, int]]) -> _Runs:
-    """In order, each counter once."""
-    found: _Runs = []
-    for first, last in sorted(runs):
-        _extend(found, first, last)
-    return found
-
-
-def _without(runs: Iterable[tuple[int, int]], others: Sequence[tuple[int, int]]) -> _Pairs:
-    """What of the runs is in none of the others, which are `_merged`."""
-    for first, last in runs:
-        at = first
-        # The last of the others that begins before may reach into the run.
-        start = max(bisect_left(others, (first, 0)) - 1, 0)
-        for a, b in _from(others, start):
-            if a > last:
-                break
-            if b < at:
-                continue
-            if a > at:
-                yield at, a - 1
-            at = max(at, b + 1)
-        if at <= last:
-            yield at, last
-
-
-def _from(others: Sequence[tuple[int, int]], start: int) -> _Pairs:
-    for at in range(start, len(others)):
-        yield others[at]

@@ -33,6 +33,7 @@ from memtenant.reports.checks.keeping import (
     erasures_completed,
     kept_within_period,
     nothing_deleted_under_hold,
+    nothing_removed_under_minimum,
     period_justified,
 )
 from memtenant.reports.checks.keys import keys_rotated, log_key_separate
@@ -56,6 +57,7 @@ CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
         "LogVerifies": log_verifies,
         "NoForbiddenData": no_forbidden_data,
         "NothingDeletedUnderHold": nothing_deleted_under_hold,
+        "NothingRemovedUnderMinimum": nothing_removed_under_minimum,
         "PeriodJustified": period_justified,
         "PersonalDataMasked": personal_data_masked,
         "RecordsAuthentic": records_authentic,

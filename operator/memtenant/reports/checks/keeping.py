@@ -21,6 +21,7 @@ __all__ = [
     "erasures_completed",
     "kept_within_period",
     "nothing_deleted_under_hold",
+    "nothing_removed_under_minimum",
     "period_justified",
 ]
 
@@ -113,6 +114,37 @@ def nothing_deleted_under_hold(evidence: Evidence, _parameters: Parameters) -> J
                 f"event that says why: {events.coverage.vanished}",
             )
     return judge.judgement(f"sealed events and live records, {held} held")
+
+
+def nothing_removed_under_minimum(evidence: Evidence, _parameters: Parameters) -> Judgement:
+    """Every message that the log tells and that is younger than its minimum is there."""
+    judge = Judge(evidence)
+    kept, since = 0, ""
+    for facts, events in judge.tenants(lambda one: one.events):
+        name = str(facts.tenant)
+        floor = facts.resolution.content.floor
+        if floor is None:
+            continue
+        kept += 1
+        if not events.total:
+            judge.missing(name, Missing("log", "it has no event of this tenant"))
+        elif isinstance(events.coverage, Missing):
+            judge.missing(name, events.coverage)
+        elif events.floor_since is None:
+            why = "the log does not say since when the policy is what it is"
+            judge.missing(name, Missing("minimum", why))
+        else:
+            since = f", which is what it is since {rfc3339(events.floor_since)}"
+        if events.early_total:
+            shown = "; ".join(events.early)
+            judge.fail(
+                name,
+                f"messages that are gone under their minimum of {floor.period} ({floor.reason}): "
+                f"{events.early_total} ({shown})",
+            )
+    if evidence.tenants and not kept:
+        judge.skip(evidence.policy.name, "no minimum of content stands")
+    return judge.judgement(f"sealed events and live messages, {kept} under a minimum{since}")
 
 
 def erasures_completed(evidence: Evidence, parameters: Parameters) -> Judgement:
