@@ -1,84 +1,94 @@
-"""Removing what has expired: how fast at the operator's usual pace, and what others notice of it.
+"""The passes over all keys of a store: how fast at the operator's usual pace, and what others notice.
 
-Half of the conversations of a store have passed their period, and no tenant's list tells so: the
-pass over all keys has to find them. Another process asks for a small value all the while.
+Half of the conversations have passed their period, and no tenant's list tells so: the pass has to
+find them. Each pass goes on for some seconds only, whatever there is; the rate tells the rest.
 """
 
 import asyncio
 import tempfile
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from memtenant.functions.keyspace import ConversationKeys
-from memtenant.stores import ExpiryScan, Pace, StoreAdmin
+from memtenant.stores import ExpiryScan, StoreAdmin, UsageScan
 from memtenant.tenancy import keys
-from tests.bench.erasure import p99, probing, span
+from tests.bench.bystander import ASKED_FOR, OTHERS, Bystander, Turns, Waits, watching
 from tests.bench.report import Row
 from tests.functions.tenants import in_ms, provision
 from tests.stores.operators import ACME, INSTALLATION, next_term, settings_for
 from tests.support import servers
 from tests.support.servers import Flavour, Options, Server
 
-__all__ = ["SweepCost", "measure", "rows"]
+__all__ = ["PassCost", "SweepCost", "measure", "rows"]
 
 _MESSAGES = 10
 _FILL = 2_000
-_IDLE = 5.0
+_SECONDS, _PART = 15.0, 300
 _HOUR = 3_600_000
-_OTHERS = 2.0
+_MANY = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class PassCost:
+    """So many messages or keys a second of work, and what others waited meanwhile."""
+
+    rate: float
+    waits: Waits
+
+    @property
+    def hours(self) -> float:
+        """For ten million of them."""
+        return _MANY / self.rate / 3600
 
 
 @dataclass(frozen=True, slots=True)
 class SweepCost:
-    """Seconds; each p99 is what other clients waited for one GET meanwhile. ``look`` is a pass that
-    finds nothing to do, as on most days."""
+    """``look`` is a pass that finds nothing to remove, as on most days; ``usage`` the measurement
+    of what tenants use."""
 
     conversations: int
-    messages: int
-    idle_p99: float
-    sweep: float
-    sweep_p99: float
-    look: float
-    look_p99: float
-
-    @property
-    def rate(self) -> float:
-        """Messages looked at a second, of which half are removed."""
-        return self.messages / self.sweep
-
-    @property
-    def ratio(self) -> float:
-        """How much longer others wait: the worse of both passes."""
-        return max(self.sweep_p99, self.look_p99) / self.idle_p99
+    usage: PassCost
+    look: PassCost
+    remove: PassCost
 
 
 def measure(conversations: int = 100_000) -> SweepCost:
-    """A pass over a store with so many conversations of ten messages, then one more."""
+    """The passes over a store with so many conversations of ten messages."""
     with (
         tempfile.TemporaryDirectory(prefix="memtenant-bench-") as folder,
         servers.running(Flavour.VALKEY_9, Options(appendonly=True)) as server,
     ):
         provision(server)
         _fill(server, conversations)
-        return asyncio.run(_measure(server, Path(folder), conversations))
+        with watching(server, Path(folder)) as others:
+            return asyncio.run(_measure(server, others, conversations))
 
 
 def rows(cost: SweepCost) -> list[Row]:
     """The table's lines about it."""
+    passes = (
+        ("measure what tenants use", "keys", cost.usage),
+        ("look for what has expired, where nothing has", "messages", cost.look),
+        ("remove half of the messages, which nobody reads", "messages", cost.remove),
+    )
+    return [row for what, unit, one in passes for row in _pass_rows(what, unit, one)]
+
+
+def _pass_rows(what: str, unit: str, cost: PassCost) -> list[Row]:
+    waits = cost.waits
     return [
         Row(
-            f"remove half of {cost.messages:,} messages that nobody reads: messages a second",
+            f"{what}, at the usual pace",
             "",
-            f"{cost.rate:,.0f} at the usual pace; {cost.messages / cost.look:,.0f} where there is "
-            "nothing to remove",
+            f"{cost.rate:,.0f} {unit} a second: {_MANY:,} in {cost.hours:.1f} h",
             None,
         ),
         Row(
             "… what others wait meanwhile (p99 of a GET), beside idle",
-            f"≤ {_OTHERS:g} x",
-            f"{cost.ratio:.2f} x: idle {cost.idle_p99 * 1e3:.2f} ms, removing "
-            f"{cost.sweep_p99 * 1e3:.2f} ms, looking {cost.look_p99 * 1e3:.2f} ms",
-            cost.ratio <= _OTHERS,
+            f"≤ {OTHERS:g} x",
+            f"{waits.ratio:.2f} x: {waits}, {waits.samples:,} samples",
+            waits.ratio <= OTHERS,
         ),
     ]
 
@@ -86,8 +96,7 @@ def rows(cost: SweepCost) -> list[Row]:
 def _fill(server: Server, conversations: int) -> None:
     now = in_ms()
     with server.admin() as admin:
-        admin.set("mt:{bulk.t}:r:0", "x" * 100)  # what the others ask for
-        admin.hset(keys.limits(ACME), "cutoff_content", now - _HOUR)
+        admin.set(ASKED_FOR, "x" * 100)
         for first in range(0, conversations, _FILL):
             with admin.pipeline(transaction=False) as pipeline:
                 for number in range(first, min(first + _FILL, conversations)):
@@ -98,33 +107,45 @@ def _fill(server: Server, conversations: int) -> None:
                 pipeline.execute()
 
 
-async def _measure(server: Server, folder: Path, conversations: int) -> SweepCost:
-    waits = folder / "waits"
-    term = next_term()
+async def _measure(server: Server, others: Bystander, conversations: int) -> SweepCost:
+    usage = await _costs(server, others, _measured)
+    _expire_after(server, 10 * _HOUR)
+    look = await _costs(server, others, _swept)
+    _expire_after(server, _HOUR)
+    return SweepCost(conversations, usage, look, await _costs(server, others, _swept))
+
+
+def _expire_after(server: Server, period: int) -> None:
+    with server.admin() as admin:
+        admin.hset(keys.limits(ACME), "cutoff_content", in_ms() - period)
+
+
+async def _costs(
+    server: Server, others: Bystander, work: Callable[[StoreAdmin, Turns], Awaitable[int]]
+) -> PassCost:
+    term, turns = next_term(), Turns()
     admin = StoreAdmin(
-        settings_for(server), installation=INSTALLATION, fence=lambda: term, pace=Pace()
+        settings_for(server), installation=INSTALLATION, fence=lambda: term, pace=turns.pace()
     )
     async with admin:
         await admin.discover()
         await admin.lead()
-        with probing(server, waits):
-            idle = await span(asyncio.sleep(_IDLE))
-            sweep = await span(_passed(admin))
-            look = await span(_passed(admin))
-            await asyncio.sleep(0.1)
-    found = [tuple(map(float, line.split())) for line in waits.read_text().splitlines()[:-1]]
-    return SweepCost(
-        conversations=conversations,
-        messages=conversations * _MESSAGES,
-        idle_p99=p99(found, idle),
-        sweep=sweep[1] - sweep[0],
-        sweep_p99=p99(found, sweep),
-        look=look[1] - look[0],
-        look_p99=p99(found, look),
-    )
+        turns.begin()
+        seen = await work(admin, turns)
+        await turns.end()
+    return PassCost(seen / turns.worked, others.waited(turns))
 
 
-async def _passed(admin: StoreAdmin) -> None:
+async def _measured(admin: StoreAdmin, turns: Turns) -> int:
+    scan = UsageScan()
+    await admin.measure(scan)
+    return scan.result()[ACME].conversations
+
+
+async def _swept(admin: StoreAdmin, turns: Turns) -> int:
+    """How many messages the pass looked at."""
     scan = ExpiryScan()
-    while not await admin.expire_scanned(scan, most=1_000_000):
+    while turns.worked < _SECONDS and not await admin.expire_scanned(scan, most=_PART):
         pass
+    left = sum(one.kept for one in scan.left.values())
+    return left + sum(one.messages for one in scan.removed.values())
