@@ -1,8 +1,8 @@
 """What another client of a store waits for one small value while something goes on there.
 
-It is a process of its own that asks every millisecond. What goes on, nothing at all, and nothing but
-the CPU that it takes (the floor: what the method itself sees where processes share two cores) take
-turns of some tenths of a second, so that all three saw the same machine.
+It is a process of its own that asks every millisecond. What goes on, nothing at all, and nothing
+but the CPU that it takes (the floor: what the method itself sees where processes share two cores)
+take turns of some tenths of a second, so that all three saw the same machine.
 """
 
 import asyncio

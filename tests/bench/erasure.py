@@ -23,19 +23,21 @@ from tests.support.servers import Flavour, Options, Server
 __all__ = ["ErasureCost", "measure"]
 
 _STEWARD = TenantPolicy(access=AgentAccess.STEWARD, rights=SubjectRights(erasure=True))
-_PERSONS, _CONVERSATIONS, _MESSAGES = 9, 100, 10
+_PERSONS, _CONVERSATIONS, _MESSAGES = 18, 50, 10
 _FILL = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class ErasureCost:
     """``scans`` are SCAN commands in the SDK's part, ``seconds`` what that took for one person; of
-    each part what others waited for one GET meanwhile."""
+    each part what others waited for one GET meanwhile, and while one agent does nothing but append
+    (``append``)."""
 
     keys: int
     conversations: int
     scans: int
     seconds: float
+    append: Waits
     forget: Waits
     rescan: Waits
     files: Waits
@@ -75,8 +77,9 @@ async def _measure(of: Provisioned, others: Bystander, count: int) -> ErasureCos
         for number in range(_CONVERSATIONS):
             chat = tenant.conversation(str(number), user=user)
             await chat.extend([Message.human("x" * 200) for _ in range(_MESSAGES)])
-    forget, scans = Turns(), _scans(of.server)
+    append, forget, scans = Turns(), Turns(), _scans(of.server)
     for user in persons:
+        await append.over(_appending(tenant))
         await forget.over(tenant.forget(user))
     scans = _scans(of.server) - scans
     receipt = await tenant.forget(persons[-1])
@@ -88,10 +91,17 @@ async def _measure(of: Provisioned, others: Bystander, count: int) -> ErasureCos
         conversations=_CONVERSATIONS,
         scans=scans,
         seconds=forget.worked / _PERSONS,
+        append=others.waited(append),
         forget=others.waited(forget),
         rescan=others.waited(rescan),
         files=others.waited(files),
     )
+
+
+async def _appending(tenant: Tenant) -> None:
+    chat = tenant.conversation("endless", user="bystander")
+    for _ in range(2 * _CONVERSATIONS):
+        await chat.append(Message.human("x" * 200))
 
 
 async def _operators_part(of: Provisioned, receipt: ErasureReceipt) -> tuple[Turns, Turns]:

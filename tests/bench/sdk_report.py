@@ -41,6 +41,12 @@ def erasure_rows(cost: ErasureCost) -> list[Row]:
             cost.forget.ratio <= OTHERS,
         ),
         Row(
+            "… while one agent does nothing but append, for comparison",
+            "",
+            f"{cost.append.ratio:.2f} x: {cost.append}",
+            None,
+        ),
+        Row(
             f"the operator's pass over all keys, {cost.rescan.worked:.0f} s",
             f"≤ {OTHERS:g} x",
             f"{cost.rescan.ratio:.2f} x: {cost.rescan}",

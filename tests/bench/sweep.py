@@ -1,4 +1,4 @@
-"""The passes over all keys of a store: how fast at the operator's usual pace, and what others notice.
+"""The passes over all keys of a store: how fast they are, and what others notice of them.
 
 Half of the conversations have passed their period, and no tenant's list tells so: the pass has to
 find them. Each pass goes on for some seconds only, whatever there is; the rate tells the rest.

@@ -53,8 +53,8 @@ from memtenant.tenancy.policy import Isolation
 
 __all__ = ["TenantErasures"]
 
-_AT_ONCE = 100
-"""Sequences that one call removes."""
+_AT_ONCE = 25
+"""Sequences that one call removes: others on the store wait for it."""
 
 _UNREADABLE = (
     "The data key did not open (somebody changed it): conversations that no index names may be "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import (
@@ -609,8 +610,8 @@ class StoreAdmin:
         return StoreErasure(self._primary, self._term, self._pace)
 
     async def rewrite_files(self) -> tuple[str, ...]:
-        """Write every node's files anew, so that they hold nothing that is deleted; what could not
-        be done, in words. Takes as long as the nodes need for it."""
+        """Write every node's files anew, one node after another, so that they hold nothing that is
+        deleted; what could not be done, in words. Takes as long as the nodes need for it."""
         self._term()
         offsets = {
             node.address: await files.replication_offset(self._client(node.address))
@@ -620,7 +621,13 @@ class StoreAdmin:
             node.address: offsets.get(node.follows or node.address, max(offsets.values()))
             for node in self.facts.nodes
         }
-        found = await self._everywhere(lambda node: files.rewrite_files(node, source[node.address]))
+        turn = asyncio.Lock()  # each forks for it, and may share a machine or a disk with another
+
+        async def rewritten(node: NodeClient) -> tuple[str, ...]:
+            async with turn:
+                return await files.rewrite_files(node, source[node.address])
+
+        found = await self._everywhere(rewritten)
         away = (f"{at} did not answer: its files are as they were" for at in found.failures)
         return (*(words for left in found.results.values() for words in left), *away)
 

@@ -25,7 +25,7 @@ from memtenant.errors import (
     SubjectErased,
     TenantHeld,
 )
-from memtenant.functions.calls import MAX_BATCH, Clear, ReadRange, Remove
+from memtenant.functions.calls import Clear, ReadRange, Remove
 from memtenant.functions.checkpoint_calls import DeleteCheckpoints
 from memtenant.functions.context_calls import (
     MAX_FIELD_UPDATES,
@@ -61,7 +61,12 @@ R = TypeVar("R")
 
 _ATTEMPTS = 6
 _MARK_BYTES = 16
-_PAGE_BYTES: Final = 1024 * 1024
+
+_PAGE_BYTES: Final = 32 * 1024
+_REMOVED_AT_ONCE: Final = 25
+"""What one call reads and removes: some tenths of a millisecond of the server, where a thousand
+removals would be ten (measured)."""
+
 _log = logging.getLogger("memtenant.memory")
 
 
@@ -136,8 +141,8 @@ async def remove_tagged(
             break
         start = page.entries[-1].header.sequence + 1
     removed = 0
-    for first in range(0, len(found), MAX_BATCH):
-        part = tuple(found[first : first + MAX_BATCH])
+    for first in range(0, len(found), _REMOVED_AT_ONCE):
+        part = tuple(found[first : first + _REMOVED_AT_ONCE])
         mark = secrets.token_bytes(_MARK_BYTES)
         removed += (await store.write(Remove(place.keys, part, agent, mark))).affected
     return removed
