@@ -4,6 +4,7 @@ promised, and what it was told when something was refused."""
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,11 +20,15 @@ from memtenant.errors import (
     LoginRefused,
     MemtenantError,
     NotDurable,
+    QuotaExceeded,
     StoreRefused,
     StoreUnavailable,
+    SubjectErased,
+    TenantHeld,
     TenantUnprovisioned,
 )
 from memtenant.memory.source import BindingSource
+from memtenant.tenancy.erasure import ErasurePhase
 from tests.support.loop import LoopThread
 
 __all__ = ["Agent", "Agents", "Refusal"]
@@ -39,17 +44,22 @@ _REFUSALS = (
     KeyUnavailable,
     LoginRefused,
     NotDurable,
+    QuotaExceeded,
     StoreRefused,
     StoreUnavailable,
+    TenantHeld,
     TenantUnprovisioned,
 )
 """What an agent may be told while things are broken. Anything else is a violation."""
 
+_UNDER_WAY = (ErasurePhase.REQUESTED, ErasurePhase.INDEXED)
 _PACE = 0.1
 _LIFE = 150
 """Calls after which an agent's process ends and another takes its place."""
 
 _LOOK_BACK = 20
+_VISIT_EVERY = 25
+"""Calls of a Steward between two persons who come once and want to be forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +74,22 @@ class Refusal:
 class Agent:
     """One agent. Times are of the monotonic clock; ``served`` are those at which calls began that
     came to a good end. ``forgotten`` is what was lost, of what a process was promised that ended
-    before it could be told: the next one remembers nothing."""
+    before it could be told: the next one remembers nothing. ``erased`` are persons whom it was told
+    to be forgotten, and the request of each."""
 
     tenant: tuple[str, str]
     name: str
     folder: Path
     replicated: bool
     audited: bool
+    steward: bool = False
     acknowledged: list[str] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     served: list[float] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     rewound: int = 0
     forgotten: set[str] = field(default_factory=set)
+    erased: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{'.'.join(self.tenant)}/{self.name}"
@@ -97,6 +110,22 @@ class Agent:
         async with Tenant(BindingSource(self.folder), options=PATIENT) as tenant:
             return [one.text for one in await self._chat(tenant).messages()]
 
+    async def remembered(self) -> list[str]:
+        """What is wrong with the erasures that were promised: of persons of whom there is
+        something, or who are still looked for."""
+        found = []
+        async with Tenant(BindingSource(self.folder), options=PATIENT) as tenant:
+            for person, request in self.erased.items():
+                with suppress(SubjectErased):
+                    if await _visit_of(tenant, person).messages():
+                        found.append(f"{person} is remembered")
+                receipt = await tenant.erasure(request)
+                if receipt is None or receipt.phase in _UNDER_WAY:
+                    found.append(f"{request} is {receipt and receipt.phase}")
+                elif receipt.remaining:
+                    found.append(f"{request} left {receipt.remaining}")
+        return found
+
     async def _live(self, stop: asyncio.Event) -> None:
         async with Tenant(BindingSource(self.folder), options=PATIENT) as tenant:
             chat = self._chat(tenant)
@@ -107,11 +136,26 @@ class Agent:
                     return
                 begun = time.monotonic()
                 try:
-                    await (self._look_back(chat) if call % 4 == 3 else self._append(chat))
+                    await self._call(call, tenant, chat)
                     self.served.append(begun)
                 except _REFUSALS as refused:
                     self._told(refused)
                 await asyncio.sleep(_PACE)
+
+    async def _call(self, number: int, tenant: Tenant, chat: Conversation) -> None:
+        if self.steward and number % _VISIT_EVERY == _VISIT_EVERY - 1:
+            await self._visit(tenant)
+        elif number % 4 == 3:
+            await self._look_back(chat)
+        else:
+            await self._append(chat)
+
+    async def _visit(self, tenant: Tenant) -> None:
+        """A person says something and is forgotten; whoever could not be is at the next visit."""
+        person = f"{len(self.erased)}@example.org"
+        with suppress(SubjectErased):  # the visit before was not told that it had come so far
+            await _visit_of(tenant, person).append(Message.human("forget me"))
+        self.erased[person] = (await tenant.forget(person)).id
 
     def _chat(self, tenant: Tenant) -> Conversation:
         return tenant.conversation(f"of {self.name}", user="ada@example.org")
@@ -148,6 +192,10 @@ class Agent:
             self.violations.append(f"{self} {what}")
 
 
+def _visit_of(tenant: Tenant, person: str) -> Conversation:
+    return tenant.conversation("visit", user=person)
+
+
 @dataclass
 class Agents:
     """All agents, in one event loop of a thread of its own."""
@@ -177,6 +225,10 @@ class Agents:
     def stored(self, agent: Agent) -> list[str]:
         """What there is of an agent."""
         return self._loop.run(agent.stored(), timeout=60)
+
+    def remembered(self, agent: Agent) -> list[str]:
+        """What is wrong with the erasures of an agent."""
+        return self._loop.run(agent.remembered(), timeout=60)
 
     def close(self) -> None:
         """End whatever still runs."""

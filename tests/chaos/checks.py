@@ -51,6 +51,14 @@ def _what_was_acknowledged_is_there(world: World) -> None:
         assert not untold, f"{one}: lost {len(untold)} and was never told: {untold[:5]}"
 
 
+def _who_was_forgotten_is(world: World) -> None:
+    for one in world.agents.all:
+        eventually(
+            lambda one=one: not world.agents.remembered(one),  # type: ignore[misc]
+            lambda one=one: f"{one}: {world.agents.remembered(one)[:5]}",  # type: ignore[misc]
+        )
+
+
 def _nobody_else_can(world: World) -> None:
     world.scene.settled()
     invariants.check(world.scene, *world.nodes)
@@ -84,6 +92,7 @@ _CHECKS: dict[str, Callable[[World], None]] = {
     "tenants are as declared": _tenants_are_as_declared,
     "every agent works": _every_agent_works,
     "what was acknowledged is there": _what_was_acknowledged_is_there,
+    "who was forgotten is": _who_was_forgotten_is,
     "nobody else can, and nothing is without an owner": _nobody_else_can,
     "the log is what was signed": _the_log_is_what_was_signed,
     "no server crashed": _no_server_crashed,

@@ -57,9 +57,19 @@ class People:
     def keep(self, agents: list[Agent], team: str, name: str, **spec: Any) -> None:
         """Declare a tenant that stays, with these agents in it."""
         self.steady.add((team, name))
-        listed = [{"name": one.name, "access": "ReadWrite"} for one in agents]
+        listed = [
+            {"name": one.name, "access": "Steward" if one.steward else "ReadWrite"}
+            for one in agents
+        ]
         self.alive[team, name] = {"deletionPolicy": "Delete", "agents": listed, **spec}
         self.scene.tenant(team, name, **self.alive[team, name])
+
+    def change(self, place: tuple[str, str], **spec: Any) -> dict[str, Any]:
+        """Declare a tenant with some fields changed; what they were."""
+        before = {name: self.alive[place][name] for name in spec}
+        self.alive[place] |= spec
+        persist(lambda: self._declare(place))
+        return before
 
     def start(self) -> None:
         """Begin to work."""

@@ -3,7 +3,7 @@
 import random
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,14 @@ _CLOCKED = Path(__file__).with_name("clocked.py")
 _CUT_AFTER = 40_000
 
 KEY_SECRET = "own-key"
+
+_PATIENT_LEASE = {
+    "lease_duration": "6",
+    "lease_renew_deadline": "5",
+    "lease_retry_period": "1",
+}
+"""A renewal may take nearly as long as the period: on a machine that does all this at once, it
+does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +153,17 @@ def _furnished(scene: Scene, chance: random.Random, folder: Path, disks: dict[st
 def _declare_platform(world: World) -> None:
     scene = world.scene
     scene.policy()
-    scene.policy(
-        _audited(scene), audit={"mode": "Required", "onFailure": "Closed", "sealEvery": "5s"}
-    )
+    declare_audited(world)
     scene.store(world.nodes[0], endpoint=world.proxy.endpoint)
+
+
+def declare_audited(world: World, *holds: Mapping[str, object]) -> None:
+    """The policy of the audited tenants, with these legal holds."""
+    world.scene.policy(
+        _audited(world.scene),
+        audit={"mode": "Required", "onFailure": "Closed", "sealEvery": "5s"},
+        legalHolds=list(holds),
+    )
 
 
 def _start_processes(world: World) -> None:
@@ -162,6 +177,8 @@ def _start_processes(world: World) -> None:
             credential_grace="6",
             resync_interval="20",
             audit_interval="1",
+            **_PATIENT_LEASE,
+            erase_interval="1",
         )
     sealer = Sealer(
         identity="sealer",
@@ -192,13 +209,15 @@ def _move_in(world: World) -> None:
 
 
 def _occupy(world: World, team: str, name: str, **spec: object) -> None:
+    replicated, audited = spec.get("durability") == "Replicated", "retentionPolicyRef" in spec
     there = [
         Agent(
             (team, name),
             agent,
             world.mounts.folder(team, f"{name}-{agent}"),
-            replicated=spec.get("durability") == "Replicated",
-            audited="retentionPolicyRef" in spec,
+            replicated=replicated,
+            audited=audited,
+            steward=agent == "triage" and replicated and audited,
         )
         for agent in ("triage", "answers")
     ]

@@ -1,4 +1,4 @@
-"""What people do to Secrets, by mistake."""
+"""What people do to Secrets, by mistake, and to policies and quotas."""
 
 import random
 import secrets
@@ -10,7 +10,7 @@ from memtenant.rules.systemusers import SystemRole
 from tests.chaos.faults.breakage import Breakage
 from tests.chaos.people import persist
 from tests.chaos.schedule import Kind
-from tests.chaos.world import KEY_SECRET, World
+from tests.chaos.world import KEY_SECRET, World, declare_audited
 from tests.e2e.api import Api
 
 __all__ = ["FAMILY"]
@@ -69,6 +69,26 @@ def _key_taken_away(world: World, _: random.Random) -> Iterator[str]:
         persist(lambda: world.scene.secret(namespace[0], KEY_SECRET, {"root": key}))
 
 
+@contextmanager
+def _held(world: World, _: random.Random) -> Iterator[str]:
+    hold = {"matter": "CHAOS-1", "since": "2026-01-31T09:30:00Z", "tenantSelector": {}}
+    persist(lambda: declare_audited(world, hold))
+    try:
+        yield "all audited tenants"
+    finally:
+        persist(lambda: declare_audited(world))
+
+
+@contextmanager
+def _quota_cut(world: World, chance: random.Random) -> Iterator[str]:
+    place = chance.choice(sorted(world.people.steady))
+    before = world.people.change(place, quota={"memory": "256Mi", "conversations": 1})
+    try:
+        yield ".".join(place)
+    finally:
+        world.people.change(place, **before)
+
+
 def _any_binding(world: World, chance: random.Random) -> tuple[str, str]:
     agent = chance.choice(world.agents.all)
     namespace, tenant = agent.tenant
@@ -123,5 +143,15 @@ FAMILY = (
         Kind("key-taken-away", "secrets", 5.0),
         "a tenant's own root key is gone for a while",
         _key_taken_away,
+    ),
+    Breakage(
+        Kind("hold-set", "spec", 5.0),
+        "a legal hold over the audited tenants, and its end",
+        _held,
+    ),
+    Breakage(
+        Kind("quota-cut", "spec", 4.0),
+        "a tenant may hold fewer conversations than it does, for a while",
+        _quota_cut,
     ),
 )
