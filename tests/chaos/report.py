@@ -33,6 +33,7 @@ class Report:
     struck: list[Struck] = field(default_factory=list)
     people: Counter[str] = field(default_factory=Counter)
     acknowledged: int = 0
+    erased: int = 0
     checkpoints: int = 0
     recovery: float = 0.0
     failures: list[tuple[str, str]] = field(default_factory=list)
@@ -55,7 +56,10 @@ class Report:
                 f"{'':20}{whole}, {told or 'nothing'}"
             )
         done = ", ".join(f"{count} x {what}" for what, count in self.people.most_common())
-        totals = f"{self.acknowledged} appends acknowledged, {self.checkpoints} checkpoints kept"
+        totals = (
+            f"{self.acknowledged} appends acknowledged, {self.erased} persons forgotten, "
+            f"{self.checkpoints} checkpoints kept"
+        )
         lines += [
             "",
             f"{len(self.struck)} faults in {self.seconds:.0f} s; people: {done or 'nothing'}",
@@ -88,6 +92,7 @@ class Report:
             ],
             "people": dict(self.people),
             "acknowledged": self.acknowledged,
+            "erased": self.erased,
             "checkpoints": self.checkpoints,
             "recovery": round(self.recovery, 3),
             "failures": [{"check": check, "wrong": wrong} for check, wrong in self.failures],

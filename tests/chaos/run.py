@@ -39,6 +39,7 @@ def run(seed: int, seconds: float, only: Sequence[str], folder: Path, say: Say) 
             report.recovery = time.monotonic() - began
             report.people = Counter(one.split()[0] for one in world.people.done)
             report.acknowledged = sum(len(one.acknowledged) for one in world.agents.all)
+            report.erased = sum(len(one.erased) for one in world.agents.all)
             report.checkpoints = len(world.kept)
     except AssertionError as wrong:
         report.failures.append(("what nobody may see is not shown", str(wrong)))
