@@ -190,6 +190,19 @@ def test_a_digest_pins_the_image() -> None:
     assert {each["image"] for each in containers} == {f"memtenant:x@{digest}"}
 
 
+def test_a_report_job_gets_the_keys_that_are_named_and_no_password() -> None:
+    for given, expected in (([], []), (["--set", "reports.keyrings={acme-keys}"], ["acme-keys"])):
+        templates = of_kind(objects(*given), "Deployment")
+        (job,) = report_jobs([one["spec"]["template"] for one in templates])
+        pod = job["spec"]["template"]["spec"]
+        secrets = [one["secret"] for one in pod["volumes"] if "secret" in one]
+        keyrings = [one for one in secrets if one["secretName"] != "memtenant-reporter"]
+        assert [one["secretName"] for one in keyrings] == expected
+        assert all([item["key"] for item in one["items"]] == ["keyring.json"] for one in keyrings)
+        mounts = {one["mountPath"] for one in pod["containers"][0]["volumeMounts"]}
+        assert {f"/var/run/memtenant/keyrings/{name}" for name in expected} <= mounts
+
+
 def test_secrets_are_granted_in_the_listed_namespaces_alone() -> None:
     found = objects("--set", f"tenantNamespaces={{support,{HOME},sales}}")
     bound = [

@@ -86,6 +86,16 @@ async def a_user_may_more(scene: Scene) -> None:
         admin.execute_command("ACL", "SETUSER", "mt.support.acme.default.a", "+keys")
 
 
+async def a_quota_that_nobody_feels(scene: Scene) -> None:
+    """Twice what is declared, while the store says that all is well."""
+    agents = [{"name": "default", "access": "Steward"}]
+    scene.ground.tenant("acme", quota={"memory": "1Mi"}, agents=agents)
+    await scene.ground.settle()
+    with scene.server.admin() as admin:
+        admin.set(f"{keys.records(ACME)}much", bytes(2 * 1024 * 1024))
+        admin.hset(keys.limits(ACME), "conversations", "999999")
+
+
 async def the_audit_is_off(scene: Scene) -> None:
     with scene.server.admin() as admin:
         admin.hset(keys.limits(ACME), "audit", "0")
@@ -221,6 +231,8 @@ BREAKS = (
     Break("DefaultUserOff", "guest on", anybody_gets_in, "store"),
     Break("UniqueUsers", "a user for anybody", anybody_gets_in, "store"),
     Break("LeastPrivilege", "+keys", a_user_may_more, "store"),
+    Break("LeastPrivilege", "its users may write, and", a_quota_that_nobody_feels, "quota"),
+    Break("LeastPrivilege", "another conversations", a_quota_that_nobody_feels, "quota"),
     Break("Audited", "leave no event", the_audit_is_off, "store"),
     Break("KeysRotated", "data keys under version 9", a_retired_version, "store"),
     Break("AuditCovers", "no events of the agent", a_forged_event, "log"),

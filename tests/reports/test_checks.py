@@ -290,9 +290,16 @@ async def test_a_sample_of_nothing_proves_nothing(scene: Scene) -> None:
     evidence = await scene.evidence()
     (tenant,) = evidence.tenants
     assert isinstance(tenant.records, RecordEvidence)
-    untried = replace(tenant.records, opened=Opened(0, 0, 0))
-    result = await scene.judged("RecordsAuthentic", tenants=(replace(tenant, records=untried),))
-    assert result.judgement.status is Status.SKIP
+    for opened, status in (
+        (Opened(0, 0, 0), Status.SKIP),
+        # Keys from before a rotation say nothing of records.
+        (Opened(0, 5, 5, {"KeyUnavailable": 5}), Status.ERROR),
+        (Opened(4, 5, 5, {"KeyUnavailable": 1}), Status.ERROR),
+        (Opened(4, 5, 5, {"RecordTampered": 1}), Status.FAIL),
+    ):
+        found = replace(tenant, records=replace(tenant.records, opened=opened))
+        result = await scene.judged("RecordsAuthentic", tenants=(found,))
+        assert result.judgement.status is status
 
 
 async def test_who_is_not_declared_any_more_and_under_no_policy_was_not_looked_at(

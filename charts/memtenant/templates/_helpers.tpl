@@ -129,6 +129,11 @@ spec:
             - name: reporter
               mountPath: /var/run/memtenant/reporter
               readOnly: true
+            {{- range $place, $name := .Values.reports.keyrings }}
+            - name: keyring-{{ $place }}
+              mountPath: /var/run/memtenant/keyrings/{{ $name }}
+              readOnly: true
+            {{- end }}
             - name: tmp
               mountPath: /tmp
       volumes:
@@ -147,6 +152,16 @@ spec:
             secretName: memtenant-reporter
             optional: true
             defaultMode: 288
+        {{- range $place, $name := .Values.reports.keyrings }}
+        # Of a binding nothing but its keys: no password. One that is gone keeps no run from starting.
+        - name: keyring-{{ $place }}
+          secret:
+            secretName: {{ $name }}
+            optional: true
+            defaultMode: 288
+            items:
+              - {key: keyring.json, path: keyring.json}
+        {{- end }}
         - name: tmp
           emptyDir:
             medium: Memory

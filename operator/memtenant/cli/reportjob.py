@@ -16,6 +16,7 @@ from memtenant.errors import UsageError
 __all__ = ["report_in_cluster"]
 
 _REPORTER = Path("/var/run/memtenant/reporter")
+_KEYRINGS = Path("/var/run/memtenant/keyrings")
 
 
 def report_in_cluster(policy: str, archive: Path, root: Path) -> None:
@@ -54,7 +55,11 @@ async def _report(
     from memtenant.reports.making import make_and_keep
     from memtenant.resources.clusterreports import reports_in_cluster
 
-    mounts = Mounts(Path(os.environ.get("MEMTENANT_REPORTER", _REPORTER)), archive)
+    mounts = Mounts(
+        Path(os.environ.get("MEMTENANT_REPORTER", _REPORTER)),
+        archive,
+        Path(os.environ.get("MEMTENANT_KEYRINGS", _KEYRINGS)),
+    )
     async with Connection.open() as connection:
         resources = KubernetesResources(connection, home=home, instance="memtenant-report")
         sources = ClusterSources(

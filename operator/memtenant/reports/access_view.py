@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from memtenant.api.conditions import ConditionStatus, ConditionType, find
 from memtenant.api.fields import Isolation
 from memtenant.errors import MemtenantError
 from memtenant.reports.evidence import StoreEvidence, TenantFacts, UserDrift
@@ -137,11 +136,7 @@ def _users(
 def _accesses(facts: TenantFacts, access: Mapping[str, str]) -> Mapping[AgentName, AgentAccess]:
     """As declared: what the store keeps, its administrator can change together with the users.
     Only where the operator does not act upon what is declared, what it accepted before counts."""
-    status = facts.status
-    stalled = find(status.conditions, ConditionType.STALLED)
-    if status.observed_generation != facts.generation or (
-        stalled is not None and stalled.status is ConditionStatus.TRUE
-    ):
+    if not facts.accepted:
         return accesses_from(access.get("agents", ""))
     return declared_accesses(facts.spec)
 

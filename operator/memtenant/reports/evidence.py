@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from memtenant.api.conditions import ConditionStatus, ConditionType, find
 from memtenant.api.fields import Isolation
 from memtenant.api.tenant import MemoryTenantSpec, MemoryTenantStatus
 from memtenant.rules.policy import PolicyFacts
+from memtenant.rules.quota import QuotaState, Usage
 from memtenant.rules.retention import Resolution
 from memtenant.tenancy.identity import TenantId
 
@@ -86,6 +88,13 @@ class TenantFacts:
     gone: bool = False
 
     @property
+    def accepted(self) -> bool:
+        """Whether the operator acts upon what is declared; else what it accepted before counts."""
+        stalled = find(self.status.conditions, ConditionType.STALLED)
+        is_stalled = stalled is not None and stalled.status is ConditionStatus.TRUE
+        return self.status.observed_generation == self.generation and not is_stalled
+
+    @property
     def server(self) -> str:
         """Which server has the tenant's memory, by its name in ``stores.json``: a store's, or the
         tenant's own instance."""
@@ -124,9 +133,10 @@ class RecordEvidence:
 
     records: entries with content. encrypted; authenticated: readable, under a MAC (encryption
     Disabled); plain: written around memtenant. expired: older than the cut-off, by class.
-    oldest: by class. undated: what tells no time. misdated: what bears one to come, or one at which
-    its writer could not write (any more). hits: values found in texts that could be read, by
-    detector, of ``texts`` that were looked through, of ``readable``. kek_versions: how many data
+    oldest: by class. usage: as the operator measures it; quota: what the store says of it, which
+    the users' rights follow. undated: what tells no time. misdated: what bears one to come, or one
+    at which its writer could not write (any more). hits: values found in texts that could be read,
+    by detector, of ``texts`` that were looked through, of ``readable``. kek_versions: how many data
     keys are under each version. marks: erased persons. erasures_known: of how many persons there is
     a receipt, refused or not, or a request that waits; who was erased again counts again.
     erasures_open: of how many of them records may be there. erased_looked: persons whose erasure is
@@ -147,8 +157,8 @@ class RecordEvidence:
     hits: Mapping[str, int] = field(default_factory=dict)
     texts: int = 0
     readable: int = 0
-    memory: int = 0
-    conversations: int = 0
+    usage: Usage = field(default_factory=Usage)
+    quota: QuotaState = field(default_factory=QuotaState)
     kek_versions: Mapping[int, int] = field(default_factory=dict)
     marks: int = 0
     erasures: int = 0

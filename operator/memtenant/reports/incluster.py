@@ -7,7 +7,7 @@ that need it; only a policy that is not there, or files that cannot be written, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,14 +47,17 @@ _log = logging.getLogger(__name__)
 _AUDIT_KEY = "audit.key"
 _INSTALLATION = "installation"
 _PUBLIC_KEY = "key"
+_KEYRING = "keyring.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Mounts:
-    """The job's volumes that it reads: the Secret of the reporter, and the archive."""
+    """The job's volumes that it reads: the Secret of the reporter, the archive, and a folder for
+    each agent's keys that it was given."""
 
     reporter: Path
     archive: Path
+    keyrings: Path
 
 
 class ClusterSources:
@@ -82,6 +85,7 @@ class ClusterSources:
         self._public_key = public_key
         self._expected = tuple(expected)
         self._clock = clock
+        self._keyrings: tuple[AgentKeyring, ...] | None = None
 
     async def declarations(self) -> Declarations | Missing:
         """All that is declared in the cluster."""
@@ -136,8 +140,18 @@ class ClusterSources:
         )
 
     async def keyrings(self, tenant: TenantId) -> Sequence[AgentKeyring]:
-        """None: a job has no key of any tenant."""
-        return ()
+        """Those that the chart's value ``reports.keyrings`` names; by default it names none."""
+        if self._keyrings is None:
+            self._keyrings = tuple(_keyrings(self._mounts.keyrings))
+        return [one for one in self._keyrings if one.tenant == tenant]
+
+
+def _keyrings(folder: Path) -> Iterator[AgentKeyring]:
+    for file in sorted(folder.glob(f"*/{_KEYRING}")):
+        try:
+            yield AgentKeyring.from_json(file.read_bytes())
+        except (OSError, MemtenantError) as error:
+            _log.warning("nothing is decrypted by %s: %s", file, error)
 
 
 async def read_public_key(connection: Connection, namespace: str) -> VerifyingKey | None:

@@ -35,7 +35,9 @@ from memtenant.reports.erasures import ErasureTally
 from memtenant.reports.evidence import RecordEvidence, moment
 from memtenant.reports.samples import Sample
 from memtenant.rules.policy import matters_from
+from memtenant.rules.quota import QuotaState
 from memtenant.stores.survey import Held
+from memtenant.stores.usage import UsageSums
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.keys import owner_of
 from memtenant.tenancy.masking import Detector, MaskingAction
@@ -99,8 +101,8 @@ class TenantRecords:
     _looked: int = 0
     _texts: int = 0
     _readable: int = 0
-    _memory: int = 0
-    _conversations: int = 0
+    _usage: UsageSums = field(default_factory=UsageSums)
+    _quota: QuotaState = field(default_factory=QuotaState)
     _marks: int = 0
     _erasures: ErasureTally = field(init=False)
     _tagged: int = 0
@@ -118,8 +120,8 @@ class TenantRecords:
     def add(self, page: Held) -> None:
         """Count one page."""
         words = page.part.split(b":")
-        if words[0] != b"o" and words[0] != b"e":
-            self._memory += page.size
+        if page.size:
+            self._usage.add(page.part, page.size)
         match words:
             case [b"r", *_] if not _OURS.fullmatch(page.part):
                 self._foreign(page)
@@ -131,7 +133,6 @@ class TenantRecords:
                 for _, entry in page.entries:
                     self._change(page, entry)
             case [b"r", scope, _, b"l"] if page.kind == "list" and scope != b"c":
-                self._conversations += bool(page.size)
                 self._list(page, _CONTENT, told=True)
             case [b"r", scope, _, b"s"] if page.kind == "list" and scope != b"c":
                 self._list(page, _DERIVED, told=False)
@@ -162,7 +163,7 @@ class TenantRecords:
     @property
     def is_empty(self) -> bool:
         """Whether nothing about anybody was there."""
-        return not (self._records or self._memory or self._marks or self._versions)
+        return not (self._usage.memory or self._marks or self._versions)
 
     def result(self) -> RecordEvidence:
         """What all of it comes to."""
@@ -179,8 +180,8 @@ class TenantRecords:
             hits=dict(self._hits),
             texts=self._texts,
             readable=self._readable,
-            memory=self._memory,
-            conversations=self._conversations,
+            usage=self._usage.result(),
+            quota=self._quota,
             kek_versions=dict(self._versions),
             marks=self._marks,
             erasures=self._erasures.total,
@@ -414,7 +415,9 @@ class TenantRecords:
         if name == b"limits":
             self.limits.update(_texts(page))
         elif name == b"access":
-            self._matters = matters_from(_texts(page).get("matters", ""))
+            access = _texts(page)
+            self._matters = matters_from(access.get("matters", ""))
+            self._quota = QuotaState.from_fields(access)
         elif name == b"erasures":
             for _, document in page.entries:
                 self._erasures.receipt(document)

@@ -62,7 +62,7 @@ async def survey(
         questions: list[Command] = [
             command
             for _, key, _ in named
-            for command in (("TYPE", key), ("MEMORY", "USAGE", key, "SAMPLES", "5"))
+            for command in (("TYPE", key), ("MEMORY", "USAGE", key, "SAMPLES", "0"))
         ]
         asked = await paced.run(node, questions, at_once=_ASKED_AT_ONCE)
         small: list[tuple[TenantId, bytes, bytes, str, int]] = []

@@ -17,14 +17,16 @@ from memtenant.stores.scan import ScanPosition, scan_tenant_keys
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
-__all__ = ["UsageScan", "measure"]
+__all__ = ["UsageScan", "UsageSums", "measure"]
 
 _AT_ONCE = 50
 """Keys of which one piece asks."""
 
 
 @dataclass(slots=True)
-class _Sums:
+class UsageSums:
+    """One tenant's, key by key."""
+
     memory: int = 0
     conversations: int = 0
     queue: int = 0
@@ -49,6 +51,10 @@ class _Sums:
         elif part in (b"x", b"u") or (part.startswith(b"r:") and part.endswith(b":h")):
             self.heads += size
 
+    def result(self) -> Usage:
+        """What all keys come to."""
+        return Usage(self.memory, self.conversations, self.queue, self.index, self.keys, self.heads)
+
 
 @dataclass(slots=True)
 class UsageScan:
@@ -57,8 +63,8 @@ class UsageScan:
 
     position: ScanPosition = field(default_factory=ScanPosition)
     marks: dict[TenantId, dict[str, bytes]] = field(default_factory=dict)
-    _sums: dict[TenantId, _Sums] = field(default_factory=dict)
-    _by_prefix: dict[bytes, _Sums] = field(default_factory=dict)
+    _sums: dict[TenantId, UsageSums] = field(default_factory=dict)
+    _by_prefix: dict[bytes, UsageSums] = field(default_factory=dict)
 
     def count(self, sizes: dict[bytes, int]) -> None:
         """Add keys with their bytes."""
@@ -69,7 +75,7 @@ class UsageScan:
                 tenant = keys.tenant_of(key)
                 if tenant is None:
                     continue
-                sums = self._sums.setdefault(tenant, _Sums())
+                sums = self._sums.setdefault(tenant, UsageSums())
                 self._by_prefix[prefix] = sums
             sums.add(part, size)
 
@@ -82,12 +88,7 @@ class UsageScan:
 
     def result(self) -> dict[TenantId, Usage]:
         """What was counted so far, of every tenant that has a key."""
-        return {
-            tenant: Usage(
-                sums.memory, sums.conversations, sums.queue, sums.index, sums.keys, sums.heads
-            )
-            for tenant, sums in self._sums.items()
-        }
+        return {tenant: sums.result() for tenant, sums in self._sums.items()}
 
 
 async def measure(

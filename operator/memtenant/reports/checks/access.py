@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from memtenant.api.tenant import BindingStatus
 from memtenant.clock import rfc3339
 from memtenant.reports.checks.judging import Judge, Judgement
-from memtenant.reports.evidence import Evidence, Missing, StoreEvidence
+from memtenant.reports.evidence import (
+    Evidence,
+    Missing,
+    RecordEvidence,
+    StoreEvidence,
+    TenantFacts,
+)
 from memtenant.rules.controls import Parameters
+from memtenant.rules.quota import Limits
+from memtenant.rules.quota import judge as decide
 from memtenant.tenancy.policy import Isolation
 
 __all__ = [
@@ -18,6 +27,9 @@ __all__ = [
     "transport_encrypted",
     "unique_users",
 ]
+
+_GROSS: Final = 1.1
+"""So much of a quota nobody uses between two measurements."""
 
 
 def default_user_off(evidence: Evidence, _parameters: Parameters) -> Judgement:
@@ -73,7 +85,38 @@ def least_privilege(evidence: Evidence, _parameters: Parameters) -> Judgement:
             )
         for stranger in store.strangers:
             judge.warn(store.name, f"user {stranger} was not made by memtenant")
+    for one in evidence.tenants:
+        if isinstance(one.facts, TenantFacts) and isinstance(one.records, RecordEvidence):
+            _within_quota(judge, one.facts, one.records)
     return judge.judgement(f"{compared} ACL users against their rules", of="stores")
+
+
+def _within_quota(judge: Judge, facts: TenantFacts, records: RecordEvidence) -> None:
+    """The users' rights follow what the store says of the quota: that has to follow from what is
+    declared, and from what is there. The operator measures each minute: what was just passed, the
+    next report tells."""
+    if facts.gone or not facts.accepted:
+        return
+    name, quota, usage, said = str(facts.tenant), facts.spec.quota, records.usage, records.quota
+    allowed = {"memory": quota.memory.bytes, "conversations": quota.conversations}
+    used = {"memory": usage.memory, "conversations": usage.conversations}
+    for what, limit in allowed.items():
+        if records.limits and records.limits.get(what) != str(limit):
+            judge.fail(name, f"the store allows it another {what} than its quota of {limit}")
+    limits = Limits(quota.memory.bytes, quota.conversations)
+    should = decide(said, usage, limits, judge.evidence.now)
+    for what in should.over:
+        if what not in said.over:
+            words = f"its users may write, and {used[what]} of {allowed[what]} {what} are used"
+            gross = used[what] >= _GROSS * allowed[what]
+            (judge.fail if gross else judge.warn)(name, words)
+    for what in said.over:
+        if what not in should.over:
+            judge.warn(name, f"its users may not write, and {what} is within its quota")
+    if should.flooded and not said.flooded:
+        judge.warn(name, "its users are on, and its queues, indexes or keys are beyond the limit")
+    if said.flooded and not should.flooded and not usage.largest_bookkeeping:
+        judge.warn(name, "its users are off, and nothing floods the store")
 
 
 def credentials_rotated(evidence: Evidence, parameters: Parameters) -> Judgement:

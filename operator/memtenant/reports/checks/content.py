@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from memtenant.errors import KeyUnavailable
 from memtenant.reports.checks.judging import Judge, Judgement
 from memtenant.reports.evidence import Evidence, Missing, RecordEvidence
 from memtenant.rules.controls import Parameters
@@ -86,11 +87,20 @@ def records_authentic(evidence: Evidence, _parameters: Parameters) -> Judgement:
         of += records.records
         if isinstance(found, Missing):
             if records.records:
-                judge.skip(name, f"not decrypted: 0/{records.records} records")
+                judge.skip(
+                    name,
+                    f"not decrypted: 0/{records.records} records. The run was given no key of this "
+                    "tenant, and the log commits to records under the tenant's own keys too",
+                )
             continue
         if not found.tried and records.records:
             judge.skip(name, f"none that a sample is taken of: 0/{records.records} records")
         opened += found.opened
         for why, many in sorted(found.failures.items()):
-            judge.fail(name, f"records that do not open ({why}): {many}/{found.tried}")
+            words = f"records that do not open ({why}): {many}/{found.tried}"
+            if why == KeyUnavailable.reason:
+                # A copy of a keyring from before a rotation: that says nothing of the records.
+                judge.missing(name, Missing("keys", words))
+            else:
+                judge.fail(name, words)
     return judge.judgement(f"a sample of records, {opened}/{of} opened")
