@@ -18,6 +18,7 @@ from tests.bench import (
     sdk,
     sdk_report,
     sealing,
+    strict,
     sweep,
 )
 from tests.bench.api import connect
@@ -44,9 +45,9 @@ def main() -> int:
             found["audit"] = _audit(quick=options.quick)
         if options.only in (None, "operator"):
             found["operator"] = (
-                _operator(200, 2_000, idle=10.0)
+                _operator(200, 2_000, 5, idle=10.0)
                 if options.quick
-                else _operator(options.tenants, 100_000, idle=60.0)
+                else _operator(options.tenants, 100_000, 50, idle=60.0)
             )
     except Unavailable as missing:
         print(missing, file=sys.stderr)
@@ -84,16 +85,21 @@ def _audit(*, quick: bool) -> dict[str, Any]:
     return {"rows": rows, **parts, "reports": [dataclasses.asdict(one) for one in made]}
 
 
-def _operator(tenants: int, conversations: int, *, idle: float) -> dict[str, Any]:
+def _operator(tenants: int, conversations: int, instances: int, *, idle: float) -> dict[str, Any]:
     results = Results(tenants=tenants)
     with Progress() as progress, built() as stage:
         asyncio.run(_measure(stage, results, progress, idle))
     swept = sweep.measure(conversations)
-    lines = [*report.rows(results), *sweep.rows(swept)]
+    own = strict.measure(instances)
+    lines = [*report.rows(results), *sweep.rows(swept), *strict.rows(own)]
     print(f"\n{report.table(lines)}")
     if results.convergence is not None:
         print(f"\n{report.costs(results.convergence)}")
-    return {**_figures(lines, results), "sweep": dataclasses.asdict(swept)}
+    return {
+        **_figures(lines, results),
+        "sweep": dataclasses.asdict(swept),
+        "strict": dataclasses.asdict(own),
+    }
 
 
 def _figures(lines: list[report.Row], results: Results | SdkResults) -> dict[str, Any]:

@@ -37,7 +37,7 @@ async def test_a_server_describes_itself(redis_server: Server) -> None:
 
 
 async def test_a_process_is_asked_for_its_commands_once(start_server: StartServer) -> None:
-    """They are two thousand words, and a store is looked at every few seconds."""
+    """They are two thousand words, and a store is repaired every few seconds."""
     server = start_server(Flavour.VALKEY_9, Options(appendonly=True))
 
     def times_asked() -> int:
@@ -47,13 +47,13 @@ async def test_a_process_is_asked_for_its_commands_once(start_server: StartServe
 
     async with leading(server) as store:
         before = times_asked()
-        facts = await store.discover()
+        facts = await store.refresh()
         assert times_asked() == before
         server.restart()
         make_operator(server)
         with pytest.raises(StoreUnavailable):
-            await store.discover()  # over a connection to the former process
-        assert (await store.discover()).commands == facts.commands
+            await store.refresh()  # over a connection to the former process
+        assert (await store.refresh()).commands == facts.commands
         assert times_asked()
 
 

@@ -51,7 +51,7 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
     `StoreUnavailable` where the primary does not answer.
     """
     before = link.facts
-    facts = await link.admin.discover()
+    facts = await link.admin.refresh()
     changed = before is None or _shape(before) != _shape(facts)
     look_again = before is not None and (
         not facts.processes <= before.processes

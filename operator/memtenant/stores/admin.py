@@ -177,14 +177,27 @@ class StoreAdmin:
         `StoreUnavailable` (``NotPrimary``) where a replica is in its place. Replicas that fail are
         in the facts as unreachable.
         """
+        return await self._discover({})
+
+    async def refresh(self) -> StoreFacts:
+        """As `discover`; a process that was looked at before is asked only for what changes while
+        it runs, and not what it knows and what the operator may do there."""
+        known = () if self._facts is None else self._facts.nodes
+        return await self._discover({node.address: node for node in known})
+
+    async def _discover(self, before: Mapping[Address, NodeFacts]) -> StoreFacts:
+        async def inspect(address: Address) -> NodeFacts:
+            mode = "cluster" if self._settings.cluster else "standalone"
+            return await inspect_node(self._client(address), mode, before=before.get(address))
+
         if self._settings.cluster:
-            self._facts = await self._discover_cluster()
+            self._facts = await self._discover_cluster(inspect)
             await self._forget_all_but({node.address for node in self._facts.nodes})
             return self._facts
         where = self._settings.endpoint
         if self._sentinels is not None:
             where = await self._sentinels.primary()
-        primary = await self._inspect(where)
+        primary = await inspect(where)
         if primary.role is not Role.PRIMARY:
             why = (
                 "the store's endpoint must be the primary's"
@@ -199,7 +212,7 @@ class StoreAdmin:
         unreachable: dict[Address, MemtenantError] = {}
         layer = primary.replicas
         while layer:
-            found = await on_every_node(layer, self._inspect)
+            found = await on_every_node(layer, inspect)
             replicas |= found.results
             unreachable |= {at: _may_pass(error) for at, error in found.failures.items()}
             known = replicas.keys() | unreachable.keys()
@@ -209,12 +222,12 @@ class StoreAdmin:
         await self._forget_all_but({where, *replicas})
         return self._facts
 
-    async def _discover_cluster(self) -> StoreFacts:
+    async def _discover_cluster(
+        self, inspect: Callable[[Address], Awaitable[NodeFacts]]
+    ) -> StoreFacts:
         known = [] if self._facts is None else [node.address for node in self._facts.nodes]
         found = await find_cluster(self._client, (*self._settings.cluster, *known))
-        inspected = await on_every_node(
-            found.addresses, lambda address: self._inspect(address, "cluster")
-        )
+        inspected = await on_every_node(found.addresses, inspect)
         nodes, failures = inspected.results, dict(inspected.failures)
         for shard in found.shards:
             if not shard.slots:
@@ -256,11 +269,6 @@ class StoreAdmin:
                     if key is None
                     else EpochPlace(key, follower=address != shard.primary)
                 )
-
-    async def _inspect(self, address: Address, mode: str = "standalone") -> NodeFacts:
-        known = () if self._facts is None else self._facts.nodes
-        before = next((node for node in known if node.address == address), None)
-        return await inspect_node(self._client(address), mode, before=before)
 
     async def _forget_all_but(self, addresses: Collection[Address]) -> None:
         for address in self._clients.keys() - set(addresses):

@@ -216,7 +216,7 @@ async def inspect_node(
     node: NodeClient, mode: str = "standalone", *, before: NodeFacts | None = None
 ) -> NodeFacts:
     """Ask a node what it is. ``mode`` is what it should be: ``standalone`` or ``cluster``.
-    ``before`` is what it was: one process does not learn commands that agents might be allowed.
+    ``before`` is what it was: of the same process it holds what it knows and the operator may.
 
     Raises `StoreUnavailable`, or `StoreRefused` with the reason ``ACLManagedElsewhere`` (ACL
     SETUSER is renamed or withheld, as managed services do), ``StorePermissionMissing`` (all that
@@ -234,15 +234,15 @@ async def inspect_node(
     )
     server, replication, persistence, memory = (info_of(node, reply) for reply in replies[:4])
     _check_kind(node, server, mode)
-    await _check_permissions(node, in_cluster=mode == "cluster")
-    role = Role.PRIMARY if replication.get("role") == "master" else Role.REPLICA
-    online, syncing = _replicas(replication)
-    flavour = Flavour.VALKEY if "valkey_version" in server else Flavour.REDIS
     run_id = server.get("run_id", "")
     if before is not None and run_id and before.run_id == run_id:
         commands, categories = before.commands, before.categories
     else:
+        await _check_permissions(node, in_cluster=mode == "cluster")
         commands, categories = await _vocabulary(node)
+    role = Role.PRIMARY if replication.get("role") == "master" else Role.REPLICA
+    online, syncing = _replicas(replication)
+    flavour = Flavour.VALKEY if "valkey_version" in server else Flavour.REDIS
     return NodeFacts(
         address=node.address,
         role=role,
