@@ -326,6 +326,26 @@ def test_what_has_no_date_goes_with_the_next_that_has_one_else_it_stays_and_is_c
         assert admin.lrange(CONVERSATION.list, 0, -1) == [b"junk"]
 
 
+def test_a_summary_does_not_outlive_what_it_was_made_from_whatever_its_date(
+    redis_server: Server, agent: Agent
+) -> None:
+    fill(agent, PLACE)
+    talk = PLACE.conversation
+    with redis_server.admin() as admin:
+        age(admin, talk.summaries, by=-HOUR // 120)  # an agent dates it half a minute ahead
+        set_limits(redis_server, cutoff_content=in_ms() - HOUR)
+        assert not agent.call(Expire(talk, Part.SUMMARIES)).changes
+        admin.lpop(talk.list)
+        assert not agent.call(Expire(talk, Part.SUMMARIES)).changes
+        admin.lpop(talk.list)
+        kept = admin.lrange(talk.list, 0, -1)
+        for held, went in ((1, 0), (0, 1)):  # under a hold or minimum no agent removes its sources
+            set_limits(redis_server, held=held)
+            assert agent.call(Expire(talk, Part.SUMMARIES)).live == went
+        assert admin.exists(talk.summaries) == 0
+        assert admin.lrange(talk.list, 0, -1) == kept
+
+
 def test_summaries_go_by_their_own_cut_off(redis_server: Server, agent: Agent) -> None:
     fill(agent, PLACE)
     talk = PLACE.conversation

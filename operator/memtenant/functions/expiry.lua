@@ -8,8 +8,8 @@
 -- An agent can write a list directly. An entry dated into the future would never expire: it gets
 -- the server's time. Nor would a message whose date is moved again and again: it gets the last time
 -- at which its writer could write, which is under the record's MAC. (Not under a minimum: there no
--- agent can move a date, and version 1 let a writer write for longer.) What has no date is as old as
--- the entry behind it, else it is counted and stays.
+-- agent can move a date, and version 1 let a writer write for longer.) What has no date is as old
+-- as the entry behind it, else it is counted and stays.
 --
 -- What goes of a tenant that is audited is counted in o:untold in the same step. The operator tells
 -- the count and takes it away in one transaction, so that every removal is told once, wherever it
@@ -43,8 +43,9 @@ end
 
 -- What of a list has passed the cut-off, from an index on: so many entries at its head (trim), and
 -- what is to be put in the place of others (sets). An entry behind a younger one leaves a
--- tombstone, which tells a reader why a writer's counter is missing.
-local function outdated(call, what, key, start, limit, cutoff)
+-- tombstone, which tells a reader why a writer's counter is missing. A summary that
+-- ends before the first of its sources has lost all that it was made from.
+local function outdated(call, what, key, start, limit, cutoff, sources)
   local found = {
     trim = 0, live = 0, bytes = 0, sets = {}, redated = 0, undated = 0, kept = 0,
     length = reading(what, 'LLEN', key), oldest = nil, oldest_sequence = nil, next = nil,
@@ -66,6 +67,9 @@ local function outdated(call, what, key, start, limit, cutoff)
       end
       if sequence and time > call.now + CLOCK_AHEAD then
         time = call.now
+      end
+      if sources and sequence and sequence < sources then
+        time = 0
       end
       if not sequence then
         strange, strange_bytes = strange + 1, strange_bytes + #entry + ENTRY_OVERHEAD
@@ -228,7 +232,12 @@ local function load_expiring(keys, args, fixed)
     }
     found.oldest = found.kept > 0 and call.oldest or nil
   elseif part == 's' then
-    found = outdated(call, 'summaries', call.summaries, start, most, derived)
+    -- An agent may date a summary anew: what it was made from tells that it is older.
+    local first, sources = reading('list', 'LINDEX', call.list, '0'), nil
+    if not call.keeps_dates then
+      sources = first and peek(first) or not first and math.huge
+    end
+    found = outdated(call, 'summaries', call.summaries, start, most, derived, sources)
   else
     found = outdated(call, 'list', call.list, start, most, content)
     -- What a graph keeps of the thread has times of its own.

@@ -47,7 +47,7 @@ class Expired:
 
     next: where the next call of the same key goes on; None at its end. live: entries that a reader
     could have seen before they expired; entries: tombstones too. ends: the whole conversation or
-    context goes. redated: entries that bore a time to come and got the server's. undated: entries
+    context goes. redated: entries that bore a time which they cannot have. undated: entries
     that tell no time, and stay. kept: those that have not expired, the undated among them. oldest:
     time of the first of these in milliseconds, 0 where there is none. summaries: those that went
     with a conversation.

@@ -27,7 +27,9 @@ async def tell_removal(world: World, link: StoreLink, removal: Removal) -> tuple
         said.append(_removed(total, sum(1 for one in removal.by_tenant.values() if one.size)))
         await emit(declared, EventType.NORMAL, "Expired", said[-1])
     if total.redated:
-        said.append(f"{total.redated} records bore a time to come and got the server's")
+        said.append(
+            f"{total.redated} records bore a time that they cannot have and were dated back"
+        )
         await emit(declared, EventType.WARNING, "Redated", said[-1])
     if removal.passed and removal.undated:
         said.append(_undated(link, removal))

@@ -68,7 +68,7 @@ class Tally:
 
     messages, summaries, values, checkpoints (all that graphs keep): records. conversations,
     contexts: those of which nothing stays. size: bytes, as quotas count them. redated: records
-    that bore a time to come and got the server's. undated: entries and keys that tell no time,
+    that bore a time which they cannot have and were dated back. undated: entries and keys that tell no time,
     which stay. oldest: milliseconds since 1970, 0 where nothing is left.
     """
 
