@@ -68,8 +68,8 @@ class Tally:
 
     messages, summaries, values, checkpoints (all that graphs keep): records. conversations,
     contexts: those of which nothing stays. size: bytes, as quotas count them. redated: records
-    that bore a time which they cannot have and were dated back. undated: entries and keys that tell no time,
-    which stay. oldest: milliseconds since 1970, 0 where nothing is left.
+    that bore a time which they cannot have and were dated back. undated: entries and keys that
+    tell no time, which stay. oldest: milliseconds since 1970, 0 where nothing is left.
     """
 
     messages: int = 0
