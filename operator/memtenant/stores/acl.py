@@ -33,8 +33,11 @@ __all__ = [
     "user_names",
 ]
 
-BATCH = 100
-"""Users in one transaction: some tens of milliseconds of the server's time at most."""
+BATCH = 10
+"""Users in one transaction, which takes the server up to 0.1 ms each (measured)."""
+
+_READ_AT_ONCE = 4
+"""As much to read each, and that goes on all the time."""
 
 _SAVE_TIMEOUT = 120.0
 
@@ -65,7 +68,7 @@ async def user_names(node: NodeClient) -> frozenset[str]:
 async def get_users(node: NodeClient, names: Iterable[str]) -> dict[str, Reply]:
     """ACL GETUSER of each name, pipelined; None for a user that does not exist."""
     found: dict[str, Reply] = {}
-    for batch in batches(names, BATCH):
+    for batch in batches(names, _READ_AT_ONCE):
         replies = await node.run([("ACL", "GETUSER", name) for name in batch])
         for name, reply in zip(batch, replies, strict=True):
             found[name] = _required(node, reply)
