@@ -34,10 +34,7 @@ __all__ = [
 ]
 
 BATCH = 10
-"""Users in one transaction, which takes the server up to 0.1 ms each (measured)."""
-
-_READ_AT_ONCE = 4
-"""As much to read each, and that goes on all the time."""
+"""Users that are read or set in one go: each takes the server up to 0.1 ms (measured)."""
 
 _SAVE_TIMEOUT = 120.0
 
@@ -68,7 +65,7 @@ async def user_names(node: NodeClient) -> frozenset[str]:
 async def get_users(node: NodeClient, names: Iterable[str]) -> dict[str, Reply]:
     """ACL GETUSER of each name, pipelined; None for a user that does not exist."""
     found: dict[str, Reply] = {}
-    for batch in batches(names, _READ_AT_ONCE):
+    for batch in batches(names, BATCH):
         replies = await node.run([("ACL", "GETUSER", name) for name in batch])
         for name, reply in zip(batch, replies, strict=True):
             found[name] = _required(node, reply)
