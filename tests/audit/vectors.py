@@ -77,6 +77,7 @@ OPERATIONS = {
     "AUDIT_STARTED": 0x5E,
     "AUDIT_STOPPED": 0x5F,
     "REPORT": 0x5D,
+    "LOG_READ": 0x61,
     "MALFORMED": 1,
     "PLAINTEXT": 2,
     "OTHER_KEY": 3,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from memtenant.audit import OPERATOR, Deed, Event, Operation, Turn, Voice
 from tests.archive.making import LOG, NEIGHBOUR, Agent, Sealer, key
 from tests.cli.program import Program
+from tests.jobs.sealers import engine_over
 
 
 @pytest.fixture
@@ -188,3 +192,43 @@ def test_wrong_usage_is_not_taken_for_a_log_that_was_changed(
     ):
         ended = program("audit", *words)
         assert (ended.code, bool(ended.said)) == (code, True), (words, ended.said)
+
+
+def test_that_the_log_was_read_stands_in_it_once(
+    program: Program, sealer: Sealer, tmp_path: Path
+) -> None:
+    program("audit", "verify")
+    program.do("audit", "events", LOG, "--since", "2026-01")
+    copy = shutil.copytree(sealer.root, tmp_path / "copy")
+    shutil.rmtree(copy / "reads")
+    assert "told nowhere" in program.do("audit", "export", "--archive", copy).err
+    assert not (copy / "reads").exists()
+    (sealer.root / "reads" / ("00" * 8 + ".json")).write_bytes(b"{" * 5000)
+    (sealer.root / "reads" / "nonsense").write_bytes(b"")
+    kept = shutil.copytree(sealer.root / "reads", tmp_path / "reads")
+
+    async def sealed() -> None:
+        engine = engine_over(sealer.archive, signer=sealer.signer)
+        assert await engine.take_reads() == 3
+        shutil.copytree(kept, sealer.root / "reads", dirs_exist_ok=True)  # as after a crash
+        assert await engine.take_reads() == 0
+        await engine.seal()
+        await engine.close()
+
+    asyncio.run(sealed())
+    lines = program.do("audit", "events", "installation", "-o", "json").out.splitlines()
+    events = [json.loads(line) for line in lines]
+    assert {one["operation"] for one in events} == {"LogRead"}
+    told = sorted((one["told"] for one in events), key=str)
+    assert [one.get("command") for one in told] == ["events", "verify", None]
+    assert told[0]["logs"] == [LOG]
+    assert told[0]["by"]
+    assert told[2] == {"unreadable": 2049}
+
+
+def test_a_volume_that_is_sealed_just_now_is_the_log(program: Program, sealer: Sealer) -> None:
+    alive = str(datetime.now(UTC)).encode()
+    sealer.archive.replace("state/alive", alive)
+    ended = program.do("audit", "events", LOG, "--archive", sealer.root)
+    assert "told nowhere" not in ended.err
+    assert len(list((sealer.root / "reads").iterdir())) == 1

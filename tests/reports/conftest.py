@@ -73,10 +73,11 @@ class Scene:
 
     def beat(self, *names: str) -> None:
         """What a live sealer writes each round."""
+        beat = str(int(datetime.now(UTC).timestamp() * 1000))
         with self.server.admin() as admin:
+            admin.hset(keys.STORE_SEALER, "beat_at", beat)
             for name in names:
-                field = {"audit_heartbeat": str(int(datetime.now(UTC).timestamp() * 1000))}
-                admin.hset(keys.limits(_tenant(name)), mapping=field)
+                admin.hset(keys.limits(_tenant(name)), "audit_heartbeat", beat)
 
     def agent(self, name: str = "acme", agent: str = "default") -> Tenant:
         """The SDK, by the agent's binding."""

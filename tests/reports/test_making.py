@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from memtenant.api.policy import RetentionPolicySpec
+from memtenant.audit import Entry, Event, Operation
 from memtenant.clock import rfc3339
 from memtenant.reports.artefacts import MANIFEST, PAGE, Manifest, read_report, write_report
 from memtenant.reports.checks import Status
@@ -22,6 +23,15 @@ from memtenant.tenancy import keys
 from tests.reports.conftest import Scene, words
 
 
+async def test_where_no_sealer_ever_was_nothing_is_put_into_a_queue(scene: Scene) -> None:
+    await scene.declare()
+    with scene.server.admin() as admin:
+        admin.delete(keys.STORE_SEALER)
+        before = admin.llen(keys.INSTALLATION_QUEUE)
+        assert (await scene.keep()).in_log == ""
+        assert admin.llen(keys.INSTALLATION_QUEUE) == before
+
+
 async def test_a_run_leaves_files_an_event_and_an_object(scene: Scene) -> None:
     scene.frameworks = ("GDPR", "HIPAA", "SOX", "PCI_DSS")
     await scene.declare(policy={"legalBasis": "contract"})
@@ -31,8 +41,9 @@ async def test_a_run_leaves_files_an_event_and_an_object(scene: Scene) -> None:
     report, manifest = read_report(made.folder)
     assert report.to_json() == made.report.to_json()
     with scene.server.admin() as admin:
-        entry = admin.lindex(keys.INSTALLATION_QUEUE, -1)
-    assert manifest.digest.hex().encode() in bytes(entry)
+        read, entry = map(bytes, admin.lrange(keys.INSTALLATION_QUEUE, -2, -1))
+    assert Event.parse(Entry.parse(read).event).operation is Operation.LOG_READ
+    assert manifest.digest.hex().encode() in entry
     shown = await scene.ground.resources.get(
         ObjectKey.report(scene.ground.resources.home, made.name)
     )

@@ -22,6 +22,7 @@ from memtenant.archive.reader import (
     SealedGap,
     SealedWindow,
 )
+from memtenant.archive.reads import is_sealed_now, note_read
 from memtenant.archive.signer import FolderSigner, SignedHead, SignerState
 from memtenant.archive.verify import Result, Verification, VerifiedLog, verify
 from memtenant.archive.writer import Batch, Kept, LogWriter, Sealed, Taken
@@ -51,6 +52,8 @@ __all__ = [
     "Taken",
     "Verification",
     "VerifiedLog",
+    "is_sealed_now",
+    "note_read",
     "parse_proof",
     "prove",
     "prove_consistency",

@@ -52,6 +52,8 @@ class Operation(IntEnum):
     AUDIT_STARTED = 0x5E
     AUDIT_STOPPED = 0x5F
 
+    LOG_READ = 0x61
+
 
 class Failure(IntEnum):
     """Why something did not open: the detail of `Operation.DECRYPTION_FAILED`."""

@@ -24,6 +24,8 @@ from memtenant.archive import (
     InclusionProof,
     SealedEntry,
     SealedGap,
+    is_sealed_now,
+    note_read,
     parse_proof,
     prove,
     prove_consistency,
@@ -155,6 +157,7 @@ def verify(
         memtenant audit verify --trusted-checkpoint kept.checkpoint
     """
     reader = _reader(archive, state)
+    _note(reader, archive, "verify", logs=log)
     trusted = None if trusted_checkpoint is None else _checkpoint(trusted_checkpoint)
     with output.progress("verifying") as told:
         found = verify_archive(
@@ -187,7 +190,9 @@ def events(
 
         memtenant audit events support.acme --since 2026-11
     """
-    found = _sealed(_reader(archive, state), log, since, until)
+    reader = _reader(archive, state)
+    _note(reader, archive, "events", logs=log, since=since, until=until)
+    found = _sealed(reader, log, since, until)
     if form is _Form.JSON:
         for one in found:
             output.raw(json.dumps(as_data(one)))
@@ -211,9 +216,11 @@ def export(
 
         memtenant audit export --since 2026-11 --until 2026-12 --out november.jsonl
     """
+    reader = _reader(archive, state)
+    _note(reader, archive, "export", logs=log, since=since, until=until)
     lines = (
         json.dumps(as_ocsf(one), separators=(",", ":"))
-        for one in _sealed(_reader(archive, state), log, since, until)
+        for one in _sealed(reader, log, since, until)
     )
     if out is None:
         for line in lines:
@@ -238,6 +245,7 @@ def prove_leaf(
     memtenant audit prove support.acme 41 --out event.proof
     """
     reader = _reader(archive, state)
+    _note(reader, archive, "prove", logs=[log])
     proof = prove(reader, _known(reader, log), leaf)
     _write(proof.to_json(), out)
     return AuditCode.GOOD
@@ -292,6 +300,7 @@ def consistency(
     memtenant audit consistency kept.checkpoint --out consistency.proof
     """
     reader = _reader(archive, state)
+    _note(reader, archive, "consistency")
     key = _key(public_key) or reader.key()
     if key is None:
         raise UsageError("--public-key: the archive has none: give the log's public key")
@@ -339,6 +348,26 @@ def checkpoint(
 
 def _reader(archive: Path | None, state: Path) -> ArchiveReader:
     return ArchiveReader.open(archive if archive is not None else state / "archive")
+
+
+def _note(
+    reader: ArchiveReader,
+    given: Path | None,
+    command: str,
+    *,
+    logs: list[str] | None = None,
+    since: str | None = None,
+    until: str | None = None,
+) -> None:
+    """That the log was read stands in the log, where somebody seals it. Of a copy it cannot."""
+    now = datetime.now(UTC)
+    said = {"command": command, "since": since, "until": until}
+    what: dict[str, object] = {name: text for name, text in said.items() if text}
+    if logs:
+        what["logs"] = sorted(logs)
+    is_the_log = given is None or is_sealed_now(reader.archive, now)
+    if not is_the_log or not note_read(reader.archive, what, now):
+        output.note("That this was read is told nowhere: it is a copy, or is not to be written to")
 
 
 def _sealed(

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime
 from typing import TypeVar
 
 from memtenant.archive import Archive, Batch, Kept, LogWriter, MacKeys, Sealed, Space, Taken
+from memtenant.archive.reads import ALIVE, SEALER, noted_reads
 from memtenant.clock import Clock, system_clock
-from memtenant.crypto.audit_keys import audit_mac_key
+from memtenant.crypto.audit_keys import INSTALLATION_LOG, audit_mac_key
 from memtenant.crypto.primitives import SecretKey
-from memtenant.errors import InvalidResource, KeyInvalid, MemtenantError
+from memtenant.errors import ArchiveUnavailable, InvalidResource, KeyInvalid, MemtenantError
 from memtenant.tenancy.period import Period
 
 __all__ = ["Engine"]
-
-_ALIVE = "state/alive"
 
 T = TypeVar("T")
 
@@ -100,6 +100,29 @@ class Engine:
 
         return await self._run(work)
 
+    async def take_reads(self) -> int:
+        """Bring what was noted of reads of the archive into the log of the installation; how many
+        there were."""
+        now = self._clock.now()
+        key = audit_mac_key(self._root, INSTALLATION_LOG, SEALER, 0)
+        keys = self._keys_of(INSTALLATION_LOG)
+
+        def work() -> int:
+            noted = noted_reads(self._archive)
+            if not noted:
+                return 0
+            batch = Batch(INSTALLATION_LOG, [one.entry(key) for one in noted], keys)
+            (taken,) = self._opened().take_all([batch], now)
+            if isinstance(taken, Exception):
+                return 0  # told as a log that is refused
+            for one in noted:
+                # Somebody else's file may stay: it is recognised when it is taken again.
+                with suppress(ArchiveUnavailable):
+                    self._archive.remove(one.name)
+            return taken.events
+
+        return await self._run(work)
+
     async def keep(self, told: Mapping[str, int]) -> dict[str, Kept]:
         """Say for how many months logs are kept (0: for ever); for how long each is kept, with
         those of which nothing is told any more."""
@@ -118,7 +141,7 @@ class Engine:
 
         def work() -> None:
             self._opened()
-            self._archive.replace(_ALIVE, now)
+            self._archive.replace(ALIVE, now)
 
         await self._run(work)
 

@@ -212,6 +212,7 @@ class Sealing:
     async def _seal(self, step: Step) -> None:
         try:
             self._observer.room(await self._engine.space())
+            await self._engine.take_reads()
             await self._prune()
             step.sealed = await self._engine.seal()
         except MemtenantError as error:

@@ -29,13 +29,14 @@ from memtenant.reports.history import (
 from memtenant.reports.report import Report
 from memtenant.reports.run import make_report
 from memtenant.reports.sources import Sources
-from memtenant.reports.submission import report_entry
+from memtenant.reports.submission import read_entry, report_entry
 from memtenant.reports.summary import report_name, run_name, spec_of, status_of
 from memtenant.resources.port import Declared
 from memtenant.resources.reportobjects import ReportObjects
 from memtenant.rules.policy import PolicyFacts, policy_facts
+from memtenant.rules.sealing import SealerReport
 from memtenant.stores.witness import StoreWitness
-from memtenant.tenancy.keys import INSTALLATION_QUEUE
+from memtenant.tenancy.keys import INSTALLATION_QUEUE, STORE_SEALER
 
 __all__ = ["Made", "make_and_keep"]
 
@@ -80,6 +81,8 @@ async def make_and_keep(
     folder = root / policy
     earlier = await newest_report(folder, objects, policy)
     previous = earlier.report
+    if audit_key is not None:
+        await _tell_log(sources, read_entry(policy, audit_key, now))
     since = told_until(folder) or declared.creation_timestamp
     report = await make_report(
         sources,
@@ -95,7 +98,14 @@ async def make_and_keep(
     run = run_name(report.made)
     asked = facts.spec.report
     manifest = write_report(report, folder / run, *(asked.formats if asked else ()))
-    in_log = await _tell_log(sources, manifest, audit_key, clock)
+    in_log = ""
+    if audit_key is not None:
+        in_log = await _tell_log(sources, report_entry(manifest, audit_key, clock.now()))
+    if not in_log:
+        _log.warning(
+            "the report is not told to the audit log: the reporter has no key of it, or no store "
+            "whose queues are drained takes its event"
+        )
     name = report_name(policy, run)
     location = PurePosixPath(policy, run)
     await objects.save(policy, name, spec_of(report), status_of(report, manifest, location))
@@ -126,26 +136,21 @@ def _facts(declared: Declared) -> PolicyFacts:
     return policy_facts(declared.key.name, spec)
 
 
-async def _tell_log(
-    sources: Sources, manifest: Manifest, audit_key: SecretKey | None, clock: Clock
-) -> str:
-    """Push the manifest's hash into the installation's queue of the first store that takes it; the
-    store's name."""
-    if audit_key is None:
-        _log.warning("the report is not told to the audit log: the reporter has no key of it")
-        return ""
-    entry = report_entry(manifest, audit_key, clock.now())
+async def _tell_log(sources: Sources, entry: bytes) -> str:
+    """Push an entry into the installation's queue of the first store that takes it, and from which
+    a sealer ever drained one; the store's name."""
     for login in await sources.stores():
         if isinstance(login.settings, Missing):
             continue
         witness = StoreWitness(login.settings)
         try:
+            if not SealerReport.from_fields(await witness.hash(STORE_SEALER)).beat_at:
+                continue
             await witness.push(INSTALLATION_QUEUE, entry)
         except MemtenantError as error:
-            _log.warning("store %s does not take the report's event: %s", login.name, error)
+            _log.warning("store %s does not take an event of the report: %s", login.name, error)
         else:
             return login.name
         finally:
             await witness.close()
-    _log.warning("the report is not told to the audit log: no store takes its event")
     return ""
