@@ -1,7 +1,7 @@
 """That the archive was read, noted in the archive for the sealer, who makes an event of it.
 
 ``memtenant audit`` needs no server and no key, so it can make no event itself. Where the archive
-is the one that is sealed, and it may write there, it leaves a note in ``reads/``: no evidence, until
+is the one that is sealed, and it may write there, it leaves a note in ``reads/``: no evidence until
 the sealer has put it into the log of the installation. A copy has nobody who would.
 """
 

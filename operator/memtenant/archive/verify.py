@@ -24,6 +24,7 @@ from memtenant.audit.checkpoint import Checkpoint, SignedCheckpoint
 from memtenant.audit.leaf import (
     NO_CHECKPOINT,
     TREE,
+    Keeping,
     LogRoot,
     Pruning,
     Seal,
@@ -54,13 +55,16 @@ class Result(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class VerifiedLog:
-    """How far a log was looked at: from ``first`` (what is before was pruned) to before ``sealed``
-    it is what was signed; from there to before ``size`` it is not sealed yet."""
+    """How far a log was looked at: from ``first`` (what is before was pruned, as window ``let_go``
+    says) to before ``sealed`` it is what was signed; from there to before ``size`` it is not sealed
+    yet. kept: the months of its period, as it was said last; 0: for ever, or never said."""
 
     log_id: str
     first: int
     sealed: int
     size: int
+    let_go: int = 0
+    kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,8 @@ class _Run:
         self._cursors: dict[str, Cursor] = {}
         self._sealed: dict[str, int] = {}
         self._pruned: dict[str, int] = {}
+        self._let_go: dict[str, int] = {}
+        self._kept: dict[str, int] = {}
         self._windows = 0
         self._anchored = False
 
@@ -150,7 +156,8 @@ class _Run:
     def _verified(self, log_id: str) -> VerifiedLog:
         cursor, sealed = self._cursors[log_id], self._sealed.get(log_id, 0)
         size = cursor.size if cursor.finding is None else sealed
-        return VerifiedLog(log_id, cursor.first, sealed, size)
+        let_go = self._let_go.get(log_id, 0)
+        return VerifiedLog(log_id, cursor.first, sealed, size, let_go, self._kept.get(log_id, 0))
 
     def _key(self, given: VerifyingKey | None) -> VerifyingKey | None:
         try:
@@ -218,7 +225,7 @@ class _Run:
                 self._pass(anchor, window.tree, window.at)
                 anchor = None
             for leaf in window.leaves:
-                self._leaf(leaf, window.at)
+                self._leaf(leaf, window)
         if tree.finding is not None:
             self._findings.append(tree.finding)
         elif size < last.size:
@@ -299,11 +306,15 @@ class _Run:
         )
         self._findings.append(Finding(at.file, what, at.offset, at.leaf))
 
-    def _leaf(self, leaf: TreeLeaf, at: Finding) -> None:
-        if isinstance(leaf, Pruning):
-            self._pruned[leaf.log_id] = max(leaf.first, self._pruned.get(leaf.log_id, 0))
-        elif isinstance(leaf, LogRoot) and self._wants(leaf.log_id):
-            self._root(leaf, at)
+    def _leaf(self, leaf: TreeLeaf, window: _Window) -> None:
+        if isinstance(leaf, Keeping):
+            self._kept[leaf.log_id] = leaf.months
+        elif isinstance(leaf, Pruning):
+            if leaf.first > self._pruned.get(leaf.log_id, 0):
+                self._pruned[leaf.log_id] = leaf.first
+                self._let_go[leaf.log_id] = window.seal.window
+        elif self._wants(leaf.log_id):
+            self._root(leaf, window.at)
 
     def _root(self, root: LogRoot, at: Finding) -> None:
         """Read a log on to the size of a root."""

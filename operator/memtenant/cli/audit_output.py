@@ -13,6 +13,7 @@ from memtenant.archive import (
     SealedEntry,
     SealedGap,
     Verification,
+    VerifiedLog,
 )
 from memtenant.archive.cursor import described
 from memtenant.archive.export import as_data
@@ -55,7 +56,14 @@ def verification_as_data(found: Verification) -> dict[str, object]:
         "checkpoint": None if found.checkpoint is None else checkpoint_as_data(found.checkpoint),
         "windows": found.windows,
         "logs": [
-            {"log": one.log_id, "first": one.first, "sealed": one.sealed, "size": one.size}
+            {
+                "log": one.log_id,
+                "first": one.first,
+                "sealed": one.sealed,
+                "size": one.size,
+                "letGoInWindow": one.let_go,
+                "keptMonths": one.kept,
+            }
             for one in found.logs
         ],
         "findings": [
@@ -78,7 +86,7 @@ def show_verification(found: Verification, *, is_anchored: bool) -> None:
         (
             one.log_id,
             str(one.sealed - one.first if one.sealed else 0),
-            f"before leaf {one.first}" if one.first else "",
+            _let_go(one),
             str(one.size - one.sealed) if one.size > one.sealed else "",
         )
         for one in found.logs
@@ -88,6 +96,13 @@ def show_verification(found: Verification, *, is_anchored: bool) -> None:
     for finding in found.findings:
         output.line(str(finding), style="red" if finding.tampered else "yellow")
     output.line(_verdict(found, is_anchored=is_anchored), style=_STYLES[found.result])
+
+
+def _let_go(one: VerifiedLog) -> str:
+    if not one.first:
+        return ""
+    kept = f", kept for {one.kept} months" if one.kept else ""
+    return f"before leaf {one.first}, in window {one.let_go}{kept}"
 
 
 def _verdict(found: Verification, *, is_anchored: bool) -> str:
