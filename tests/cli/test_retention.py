@@ -84,6 +84,30 @@ def test_explain_knows_the_holds_of_tenants_whose_labels_no_manifest_has(
     assert "Held by SEC-1: nothing expires" in program.do(*explain).out
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("preview", "--days", "-1"), "--days"),
+        (("preview", "--days", "many"), "--days"),
+        (("preview", "--days", "36501"), "36500"),
+        (
+            ("explain", "a/b/c", "-f", "all.yaml"),
+            "'a/b/c' names no tenant: write NAME or NAMESPACE/NAME",
+        ),
+        (("explain", "", "-f", "all.yaml"), "'' names no tenant"),
+        (("explain", "support/other", "-f", "all.yaml"), "there is no MemoryTenant/support/other"),
+        (("explain", "-f", "missing.yaml"), "missing.yaml does not exist"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_by_name(
+    program: Program, words: tuple[str, ...], says: str
+) -> None:
+    manifests = program.write("all.yaml", policy(), tenant())
+    ended = program("retention", *(manifests if one == "all.yaml" else one for one in words))
+    assert (ended.code, ended.out) == (ExitCode.FAILED, "")
+    assert says in ended.err
+
+
 @pytest.mark.redis
 def test_preview_counts_what_apply_then_removes(program: Program) -> None:
     manifests = program.write(
