@@ -10,7 +10,7 @@ import pytest
 
 from memtenant.errors import FencedOut, StoreRefused, StoreUnavailable
 from memtenant.rules.systemusers import SystemRole, render_system_user
-from memtenant.stores import Address, Pace, StateChange, StoreAdmin, StoreSettings
+from memtenant.stores import Address, ExpiryScan, Pace, StateChange, StoreAdmin, StoreSettings
 from memtenant.stores.cluster_nodes import ClusterMap, parse_nodes
 from memtenant.stores.sealing import Page, SealingStore
 from memtenant.stores.slots import SLOTS, epoch_keys, slot_of
@@ -145,6 +145,37 @@ async def test_keys_are_read_and_written_where_they_are(nodes: Nodes) -> None:
         assert set(tenants) <= (await store.measure()).keys()
         assert sum((await store.purge(tenants)).values()) == len(tenants)
         assert not set(tenants) & (await store.measure()).keys()
+
+
+async def test_what_was_removed_is_told_where_it_was_and_once(nodes: Nodes) -> None:
+    tenants = [TenantId("told", f"t{number}") for number in range(8)]
+    limits = {"format": "1", "audit": "1", "cutoff_content": "9999999999999"}
+    change = StateChange(limits=limits, access={"told": "x"}, audited=Audited(1).to_json())
+    async with operator(nodes.servers[0]) as store:
+        await store.lead()
+        await store.load_functions()
+        await store.write_states(dict.fromkeys(tenants, change))
+        for tenant in tenants:
+            owner = nodes.owner_of(slot_of(keys.prefix(tenant)))
+            with owner.admin() as admin:
+                entry = b"\x10" + bytes(4) + b"\x01" + bytes(5) + b"\x01" + bytes(3) + b"old"
+                admin.rpush(f"{keys.records(tenant)}_:talk:l", entry)
+        scan = ExpiryScan()
+        while not await store.expire_scanned(scan, most=1000):
+            pass
+        expired = await store.untold.read(tenants)
+        assert {one.expired["messages"] for one in expired.values()} == {1}
+        await store.purge(tenants)
+        purged = await store.untold.read(tenants)
+        assert {(one.keys, one.expired["messages"]) for one in purged.values()} == {(3, 1)}
+        for tenant in tenants:
+            assert not await store.untold.tell(tenant, expired[tenant], [b"too late"])
+            assert await store.untold.tell(tenant, purged[tenant], [b"event"])
+            assert not await store.untold.tell(tenant, purged[tenant], [b"again"])
+            assert await store.queued_events(tenant) == 1
+        assert await store.untold.read(tenants) == {}
+        await store.write_states(dict.fromkeys(tenants, StateChange(audited="")))
+        await store.purge(tenants)
 
 
 async def test_the_sealer_and_the_reporter_reach_every_tenant(nodes: Nodes) -> None:
