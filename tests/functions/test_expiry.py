@@ -405,6 +405,27 @@ def test_values_of_a_context_go_one_by_one_and_versions_never_come_back(
     assert agent.call(ReadContext(context)).fields
 
 
+def test_the_head_of_a_contexts_log_goes_as_far_as_it_has_expired(
+    redis_server: Server, agent: Agent
+) -> None:
+    """Also what memtenant did not write, where something expired stands behind it."""
+    now = in_ms()
+    old = [entry(number + 1, now - 2 * HOUR) for number in range(150)]
+    strange, young = b"no entry", [entry(151, now), entry(152, now - 2 * HOUR)]
+    context = PLACE.context
+    set_limits(redis_server, cutoff_content=now - HOUR)
+    with redis_server.admin() as admin:
+        admin.hset(context.values, "value", entry(1, now))
+        admin.hset(context.versions, mapping={"value": entry(1, now), "#": entry(152, now)})
+        admin.rpush(context.changes, strange, *old[:40], strange, *old[40:], *young)
+        agent.call(ExpireContext(context))
+        assert admin.lrange(context.changes, 0, -1) == young
+        admin.delete(context.changes)
+        admin.rpush(context.changes, *old, strange)
+        agent.call(ExpireContext(context))
+        assert admin.lrange(context.changes, 0, -1) == [strange]
+
+
 def test_an_index_keeps_one_entry_for_what_is_there(redis_server: Server, agent: Agent) -> None:
     fill(agent, PLACE)
     there, gone = b"_:conversation", b"_:gone"

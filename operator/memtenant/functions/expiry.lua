@@ -396,6 +396,29 @@ function expire(keys, args)
   return expiry_reply(call, found, true)
 end
 
+-- How many entries at the head of a context's log have passed the cut-off.
+local function outdated_changes(call, cutoff)
+  local trim, start, size = 0, 0, 0
+  while start < MAX_LOOK and size <= MAX_LOOK_BYTES do
+    local final = decimal(start + CHUNK - 1)
+    local entries = reading('changes', 'LRANGE', call.changes, decimal(start), final)
+    for place, entry in ipairs(entries) do
+      local sequence, time = peek(entry)
+      size = size + #entry
+      if sequence and time >= cutoff then
+        return trim
+      elseif sequence then
+        trim = start + place
+      end
+    end
+    if #entries < CHUNK then
+      break
+    end
+    start = start + CHUNK
+  end
+  return trim
+end
+
 -- What of a context has passed the cut-off, from behind the value of that name on.
 local function outdated_values(call, after, cutoff)
   local found = {
@@ -452,7 +475,7 @@ local function outdated_values(call, after, cutoff)
     if not left and not next(standing) then
       found.member, found.ends = false, #found.values > 0 or #found.versions > 0
     end
-    found.log = outdated(call, 'changes', call.changes, 0, MAX_LOOK, cutoff).trim
+    found.log = outdated_changes(call, cutoff)
   end
   return found
 end
