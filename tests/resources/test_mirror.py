@@ -8,12 +8,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from memtenant.resources.mirror import Mirror, Sight
+from memtenant.resources.mirror import Mirror, Relisting, Sight
 from memtenant.resources.port import Declared, Kind, Listing, NamespaceInfo, ObjectKey
 from memtenant.resources.reading import declared_from, namespace_from
 from tests.resources.objects import raw_namespace, raw_object
 
 ACME = ObjectKey.tenant("support", "acme")
+BETA = ObjectKey.tenant("support", "beta")
 OTHER = ObjectKey.tenant("sales", "other")
 POLICY = ObjectKey.policy("gdpr")
 STORE = ObjectKey.store("eu")
@@ -137,6 +138,19 @@ def test_a_list_ends_what_it_lacks_and_yields_only_what_changed() -> None:
     assert mirror.replace(Kind.TENANT, listing(9, raw_object(OTHER, 2))) == {ACME}
     assert mirror.get(ACME) is None
     assert mirror.replace(Kind.TENANT, listing(10, raw_object(OTHER, 2))) == frozenset()
+
+
+def test_a_list_in_pages_is_one_list_and_what_came_meanwhile_stays() -> None:
+    mirror = Mirror()
+    late = ObjectKey.tenant("support", "late")
+    mirror.observe(Kind.TENANT, "ADDED", raw_object(ACME, 1))
+    relisting = Relisting(mirror, Kind.TENANT)
+    relisting.add(listing(9, raw_object(OTHER, 2)))
+    mirror.observe(Kind.TENANT, "ADDED", raw_object(late, 10))
+    relisting.add(listing(9, raw_object(BETA, 3)))
+    assert mirror.get(ACME) is not None  # it may be on a page to come
+    assert relisting.finish() == {ACME, OTHER, BETA}
+    assert mirror.keys(Kind.TENANT) == {OTHER, BETA, late}
 
 
 def test_a_list_older_than_the_watch_takes_nothing_back() -> None:

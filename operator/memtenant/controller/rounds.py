@@ -14,7 +14,7 @@ from memtenant.controller.metrics import Metrics, Round
 from memtenant.controller.schedule import Schedule
 from memtenant.errors import MemtenantError, StoreUnavailable
 from memtenant.reconcile.outcome import Outcome, Reconciler
-from memtenant.resources.mirror import Mirror
+from memtenant.resources.mirror import Mirror, Relisting
 from memtenant.resources.port import RECONCILED, Kind, ObjectKey, Resources
 
 __all__ = ["Resync", "StoreRounds"]
@@ -185,7 +185,10 @@ class Resync:
         """List into the mirror; what that changed. Policies and stores before their tenants."""
         changed = self._mirror.replace_namespaces(await self._resources.list_namespaces())
         for kind in (*RECONCILED, Kind.REPORT):
-            changed |= self._mirror.replace(kind, await self._resources.list(kind))
+            relisting = Relisting(self._mirror, kind)
+            async for page in self._resources.pages(kind):
+                relisting.add(page)
+            changed |= relisting.finish()
         return changed
 
     def _note(self, changed: frozenset[ObjectKey]) -> None:

@@ -83,12 +83,15 @@ class KubernetesResources(Resources):
 
     async def list(self, kind: Kind) -> Listing[Declared]:
         """All objects of a kind: one consistent snapshot, read in pages."""
-        items: list[Declared] = []
-        version = "0"
-        async for page in self._pages(path("apis", GROUP, VERSION, kind.plural), kind.plural):
-            items += [declared_from(kind, raw) for raw in page["items"]]
-            version = page["metadata"]["resourceVersion"]
-        return Listing(tuple(items), version)
+        pages = [page async for page in self.pages(kind)]
+        return Listing(tuple(one for page in pages for one in page), pages[-1].resource_version)
+
+    async def pages(self, kind: Kind) -> AsyncIterator[Listing[Declared]]:
+        """As `list`, page by page."""
+        where = path("apis", GROUP, VERSION, kind.plural)
+        async for page in self._pages(where, kind.plural):
+            items = tuple(declared_from(kind, raw) for raw in page["items"])
+            yield Listing(items, page["metadata"]["resourceVersion"])
 
     async def get(self, key: ObjectKey) -> Declared | None:
         """The object, or None."""

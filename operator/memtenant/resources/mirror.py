@@ -24,7 +24,7 @@ from typing import Any
 from memtenant.resources.port import Declared, Kind, Listing, NamespaceInfo, ObjectKey
 from memtenant.resources.reading import declared_from, namespace_from
 
-__all__ = ["Mirror", "Sight"]
+__all__ = ["Mirror", "Relisting", "Sight"]
 
 _POLICY_REFS = {Kind.TENANT: "retentionPolicyRef", Kind.REPORT: "policyRef"}
 
@@ -121,13 +121,15 @@ class Mirror:
 
     def replace(self, kind: Kind, listing: Listing[Declared]) -> Keys:
         """A whole list: what is not in it and not newer than it is gone. Returns what changed."""
+        relisting = Relisting(self, kind)
+        relisting.add(listing)
+        return relisting.finish()
+
+    def end_list(self, kind: Kind, listed: set[ObjectKey], at: int) -> Keys:
+        """All that a list as of ``at`` has was put: what it lacks and is not newer is gone."""
         changed: set[ObjectKey] = set()
-        at = int(listing.resource_version)
-        listed = {declared.key for declared in listing}
         for key in self._objects[kind].keys() - listed:
             changed |= self._bury(key, at)
-        for declared in listing:
-            changed |= self.put(declared)
         self._listed_at[kind] = max(at, self._listed_at[kind])
         buried = self._buried[kind]
         self._buried[kind] = {key: version for key, version in buried.items() if version > at}
@@ -304,6 +306,28 @@ class Mirror:
         if not entry.stores:
             self._unplaced.add(key)
         self._in_namespace[key.namespace].add(key)
+
+
+class Relisting:
+    """A list of one kind that comes in pages, all of one snapshot."""
+
+    def __init__(self, mirror: Mirror, kind: Kind) -> None:
+        self._mirror = mirror
+        self._kind = kind
+        self._listed: set[ObjectKey] = set()
+        self._changed: set[ObjectKey] = set()
+        self._at = -1
+
+    def add(self, page: Listing[Declared]) -> None:
+        """Take a page in."""
+        self._at = int(page.resource_version)
+        for declared in page:
+            self._listed.add(declared.key)
+            self._changed |= self._mirror.put(declared)
+
+    def finish(self) -> Keys:
+        """That was all of it: what changed, and is gone."""
+        return frozenset(self._changed) | self._mirror.end_list(self._kind, self._listed, self._at)
 
 
 def _discard(index: defaultdict[str, set[ObjectKey]], name: str | None, key: ObjectKey) -> None:

@@ -8,7 +8,7 @@ nothing is not made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -296,6 +296,10 @@ class Resources(Protocol):
 
     async def list(self, kind: Kind) -> Listing[Declared]:
         """All objects of a kind, in all namespaces."""
+
+    async def pages(self, kind: Kind) -> AsyncIterator[Listing[Declared]]:
+        """As `list`, in parts of one and the same snapshot: never all of them unpacked at once."""
+        yield await self.list(kind)
 
     async def get(self, key: ObjectKey) -> Declared | None:
         """The object, or None."""
