@@ -130,6 +130,7 @@ class Leader:
         resync = Resync(
             self._resources,
             self.mirror,
+            reconciler,
             schedule,
             breakers,
             self._metrics,

@@ -34,9 +34,8 @@ __all__ = ["run"]
 _log = logging.getLogger(__name__)
 
 _COLLECT_AFTER = (50_000, 20, 20)
-"""Objects, and collections of the generation below, after which Python looks for cycles. What lasts
-here are thousands of tenants without a cycle: looking through them ten times as often took a tenth
-of a restart (measured)."""
+"""Objects, and collections of the generation below, after which Python looks for cycles: what lasts
+here are thousands of tenants, without one."""
 
 
 def run(settings: Settings, build: ReconcilerFactory) -> int:

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 
 from memtenant.controller.backoff import Backoff
 from memtenant.controller.breakers import Breakers
@@ -134,6 +135,7 @@ class Resync:
         self,
         resources: Resources,
         mirror: Mirror,
+        reconciler: Reconciler,
         schedule: Schedule,
         breakers: Breakers,
         metrics: Metrics,
@@ -142,6 +144,7 @@ class Resync:
     ) -> None:
         self._resources = resources
         self._mirror = mirror
+        self._reconciler = reconciler
         self._schedule = schedule
         self._breakers = breakers
         self._metrics = metrics
@@ -152,7 +155,9 @@ class Resync:
         backoff: Backoff[None] = Backoff(0.5, _LONGEST_FIRST_RETRY)
         while True:
             try:
-                await self._list_all()
+                await self._list(Kind.STORE)
+                async with self._meeting_stores():
+                    await self._list_all()
             except MemtenantError as error:
                 wait = backoff.failed(None)
                 _log.warning("the first list failed, the next follows in %.0f s: %s", wait, error)
@@ -185,11 +190,34 @@ class Resync:
         """List into the mirror; what that changed. Policies and stores before their tenants."""
         changed = self._mirror.replace_namespaces(await self._resources.list_namespaces())
         for kind in (*RECONCILED, Kind.REPORT):
-            relisting = Relisting(self._mirror, kind)
-            async for page in self._resources.pages(kind):
-                relisting.add(page)
-            changed |= relisting.finish()
+            changed |= await self._list(kind)
         return changed
+
+    async def _list(self, kind: Kind) -> frozenset[ObjectKey]:
+        relisting = Relisting(self._mirror, kind)
+        async for page in self._resources.pages(kind):
+            relisting.add(page)
+        return relisting.finish()
+
+    @asynccontextmanager
+    async def _meeting_stores(self) -> AsyncIterator[None]:
+        """Meanwhile, what takes long with the stores and needs nothing else."""
+        meeting = [
+            asyncio.create_task(self._meet(store), name=f"meet-{store.name}")
+            for store in self._mirror.keys(Kind.STORE)
+        ]
+        try:
+            yield
+        finally:
+            await _end(meeting)
+
+    async def _meet(self, store: ObjectKey) -> None:
+        try:
+            await self._reconciler.meet(store)
+        except MemtenantError as error:
+            _log.info("%s is not ready yet: %s", store, error)
+        except Exception:  # noqa: BLE001 -- its reconcile meets with the same, and tells
+            _log.exception("unexpected error while %s was met", store)
 
     def _note(self, changed: frozenset[ObjectKey]) -> None:
         for kind in Kind:

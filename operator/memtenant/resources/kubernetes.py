@@ -10,6 +10,7 @@ Two ways to write, each for its purpose:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
@@ -356,23 +357,27 @@ class KubernetesResources(Resources):
         *,
         secret: bool = False,
     ) -> AsyncIterator[Any]:
-        """The pages of a list, all of one snapshot. `ResourceUnavailable` if it expires (410)."""
-        rest = ""
-        while True:
-            page = await self._connection.call(
-                Request(
-                    "GET",
-                    where,
-                    what,
-                    query={**(query or {}), "limit": str(_PAGE)}
-                    | ({"continue": rest} if rest else {}),
-                    secret=secret,
-                )
-            )
-            yield page
-            rest = page["metadata"].get("continue", "")
-            if not rest:
-                return
+        """The pages of a list, all of one snapshot: each is asked for while the one before it is
+        worked on. `ResourceUnavailable` if the snapshot expires (410).
+        """
+
+        def ask(rest: str) -> asyncio.Task[Any]:
+            page = {"limit": str(_PAGE)} | ({"continue": rest} if rest else {})
+            request = Request("GET", where, what, query={**(query or {}), **page}, secret=secret)
+            return asyncio.create_task(self._connection.call(request))
+
+        asked = ask("")
+        try:
+            while True:
+                page = await asked
+                rest = page["metadata"].get("continue", "")
+                if not rest:
+                    yield page
+                    return
+                asked = ask(rest)
+                yield page
+        finally:
+            asked.cancel()
 
     async def _set_finalizers(self, declared: Declared, finalizers: tuple[str, ...]) -> Declared:
         """Only the finalizers are compared, so that a status written meanwhile is no conflict."""
