@@ -81,20 +81,14 @@ class Handlers:
             # Each binding that we write is seen here too: only what others did to it needs a look.
             ours = event.type != "DELETED" and not _edited_by_others(metadata)
             return set() if ours else self._bound_by(namespace, name)
-        candidates = set(self._mirror.tenants_in(namespace))
-        if namespace == self._home:
-            candidates |= self._mirror.keys(Kind.STORE)
-        return {key for key in candidates if self._refers(key, name)}
+        stores = self._mirror.referring("", name) if namespace == self._home else frozenset()
+        return {*self._mirror.referring(namespace, name), *stores}
 
     def _bound_by(self, namespace: str, secret: str) -> set[ObjectKey]:
         """The tenants that a binding Secret ``<tenant>-<agent>`` can belong to, by name alone."""
-        return {
-            key for key in self._mirror.tenants_in(namespace) if secret.startswith(f"{key.name}-")
-        }
-
-    def _refers(self, key: ObjectKey, secret: str) -> bool:
-        declared = self._mirror.get(key)
-        return declared is not None and secret in _secret_names(declared.spec)
+        ends = (at for at, letter in enumerate(secret) if letter == "-" and at)
+        named = (ObjectKey.tenant(namespace, secret[:end]) for end in ends)
+        return {key for key in named if self._mirror.sight(key) is not None}
 
 
 def _edited_by_others(metadata: Mapping[str, Any]) -> bool:
@@ -102,14 +96,3 @@ def _edited_by_others(metadata: Mapping[str, Any]) -> bool:
     return any(
         entry.get("manager") != FIELD_MANAGER for entry in metadata.get("managedFields") or ()
     )
-
-
-def _secret_names(spec: Mapping[str, Any]) -> Iterable[str]:
-    """The names under every ``…SecretRef`` of a spec, at any depth."""
-    for field, value in spec.items():
-        if not isinstance(value, Mapping):
-            continue
-        if field.endswith("SecretRef"):
-            yield str(value.get("name"))
-        else:
-            yield from _secret_names(value)

@@ -191,7 +191,7 @@ class WorldReconciler:
         if owner is None or not self.world.mirror.synced:
             return False
         key = ObjectKey.tenant(owner.tenant.namespace, owner.tenant.name)
-        if self.world.mirror.get(key) is None:
+        if self.world.mirror.sight(key) is None:
             return True
         return any(
             owner.tenant in link.tenants
@@ -274,7 +274,7 @@ class WorldReconciler:
         """Whether a declared tenant was not reconciled since the start: a hold on it that was
         declared meanwhile is not in force on the store yet."""
         key = ObjectKey.tenant(tenant.namespace, tenant.name)
-        return tenant not in self.world.settled and self.world.mirror.get(key) is not None
+        return tenant not in self.world.settled and self.world.mirror.sight(key) is not None
 
     def measured(self) -> Iterator[Measured]:
         """The live figures of all tenants that were measured since the start."""

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from sys import intern
-from typing import Any
+from typing import Any, TypeVar
 
 from memtenant.resources.port import Declared, Kind, Listing, NamespaceInfo, ObjectKey
 from memtenant.resources.reading import declared_from, namespace_from
@@ -28,6 +28,7 @@ __all__ = ["Mirror", "Relisting", "Sight"]
 
 _POLICY_REFS = {Kind.TENANT: "retentionPolicyRef", Kind.REPORT: "policyRef"}
 
+Place = TypeVar("Place", bound=Hashable)
 Keys = frozenset[ObjectKey]
 _NOTHING: Keys = frozenset()
 
@@ -58,6 +59,7 @@ class _Entry:
     policy: str | None
     stores: tuple[str, ...]
     placed: bool
+    secrets: frozenset[str]
     packed: bytes
     status: bytes
 
@@ -68,6 +70,7 @@ class Mirror:
     def __init__(self) -> None:
         self._objects: dict[Kind, dict[ObjectKey, _Entry]] = {kind: {} for kind in Kind}
         self._buried: dict[Kind, dict[ObjectKey, int]] = {kind: {} for kind in Kind}
+        self._kept: dict[ObjectKey, Declared] = {}
         self._listed_at: dict[Kind, int] = dict.fromkeys(Kind, -1)
         self._namespaces: dict[str, NamespaceInfo] = {}
         self._buried_namespaces: dict[str, int] = {}
@@ -77,6 +80,7 @@ class Mirror:
         self._of_store: defaultdict[str, set[ObjectKey]] = defaultdict(set)
         self._asking: defaultdict[str, set[ObjectKey]] = defaultdict(set)
         self._in_namespace: defaultdict[str, set[ObjectKey]] = defaultdict(set)
+        self._of_secret: defaultdict[tuple[str, str], set[ObjectKey]] = defaultdict(set)
         self._unplaced: set[ObjectKey] = set()
 
     @property
@@ -174,9 +178,17 @@ class Mirror:
         return frozenset(changed)
 
     def get(self, key: ObjectKey) -> Declared | None:
-        """The object as last seen, unpacked anew at each call."""
+        """The object as last seen, unpacked anew at each call; but for the few that each tenant's
+        reconcile asks for."""
         entry = self._objects[key.kind].get(key)
-        return None if entry is None else _unpacked(key, entry)
+        if entry is None:
+            return None
+        if key.kind.namespaced:
+            return _unpacked(key, entry)
+        known = self._kept.get(key)
+        if known is None or known.resource_version != str(entry.version):
+            known = self._kept[key] = _unpacked(key, entry)
+        return known
 
     def sight(self, key: ObjectKey) -> Sight | None:
         """The object as far as it is seen without unpacking it."""
@@ -219,6 +231,11 @@ class Mirror:
         """The tenants that ask for this MemoryStore by name and have none yet."""
         return frozenset(self._asking.get(store, ()))
 
+    def referring(self, namespace: str, secret: str) -> Keys:
+        """The tenants of a namespace whose spec refers to a Secret of that name; the stores, where
+        ``namespace`` is empty."""
+        return frozenset(self._of_secret.get((namespace, secret), ()))
+
     def unplaced_tenants(self) -> Keys:
         """The tenants that ask for no store by name and have none yet: any store may take them."""
         return frozenset(self._unplaced)
@@ -237,6 +254,7 @@ class Mirror:
         if known is None:
             return _NOTHING
         del self._objects[key.kind][key]
+        self._kept.pop(key, None)
         self._reindex(key, known, None)
         return self._touched(key, known, None)
 
@@ -279,6 +297,10 @@ class Mirror:
         )
 
     def _reindex(self, key: ObjectKey, known: _Entry | None, entry: _Entry | None) -> None:
+        for secret in known.secrets if known is not None else ():
+            _discard(self._of_secret, (key.namespace, secret), key)
+        for secret in entry.secrets if entry is not None else ():
+            self._of_secret[key.namespace, secret].add(key)
         if key.kind is Kind.REPORT:
             if known is not None:
                 _discard(self._reports_of_policy, known.policy, key)
@@ -330,7 +352,7 @@ class Relisting:
         return frozenset(self._changed) | self._mirror.end_list(self._kind, self._listed, self._at)
 
 
-def _discard(index: defaultdict[str, set[ObjectKey]], name: str | None, key: ObjectKey) -> None:
+def _discard(index: defaultdict[Place, set[ObjectKey]], name: Place | None, key: ObjectKey) -> None:
     if name is None:
         return
     index[name].discard(key)
@@ -364,6 +386,7 @@ def _packed(declared: Declared) -> _Entry:
         policy=_name(declared.spec.get(_POLICY_REFS.get(declared.key.kind, ""))),
         stores=_stores(declared) if is_tenant else (),
         placed=bool(declared.status.get("store")),
+        secrets=frozenset(_secret_names(declared.spec)),
         packed=packed,
         status=status,
     )
@@ -412,6 +435,17 @@ def _sight_of(declared: Declared) -> Sight:
 @lru_cache(maxsize=64)
 def _sight(deleting: bool, told: bool, current: bool, ready: str) -> Sight:
     return Sight(deleting, told, current, ready)
+
+
+def _secret_names(spec: Mapping[str, Any]) -> Iterator[str]:
+    """The names under every ``…SecretRef`` of a spec, at any depth."""
+    for field, value in spec.items():
+        if not isinstance(value, Mapping):
+            continue
+        if field.endswith("SecretRef"):
+            yield str(value.get("name"))
+        else:
+            yield from _secret_names(value)
 
 
 def _name(reference: Any) -> str | None:
