@@ -30,7 +30,9 @@ from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.reconcile.world import World
 from memtenant.resources.port import ObjectKey
 from memtenant.rules.record import TenantRecord
+from memtenant.stores import Pace
 from memtenant.stores.erasure import StoreErasure
+from memtenant.stores.fence import Term
 from memtenant.tenancy import keys
 from memtenant.tenancy.binding import Binding
 from memtenant.tenancy.erasure import ErasurePhase, ErasureReceipt
@@ -606,3 +608,16 @@ async def test_a_round_without_anything_to_do_writes_nothing(
         await settle(world)
         outcome = await a_round(world)
     assert (outcome.changed, outcome.unfinished) == (False, 0)
+
+
+async def test_a_tenant_that_comes_while_the_queues_are_asked_ends_no_round() -> None:
+    roster = dict.fromkeys(TenantId("support", f"t{number}") for number in range(5000))
+
+    class Growing:
+        async def run(self, commands: list[Any]) -> list[int]:
+            roster[TenantId("late", f"t{len(roster)}")] = None
+            return [0] * len(commands)
+
+    primary: Any = Growing()
+    asked = StoreErasure(primary, lambda: Term(1, "i"), Pace())
+    assert await asked.waiting(roster.keys()) == []

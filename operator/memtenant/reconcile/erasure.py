@@ -25,7 +25,7 @@ _PASSES = 3
 async def erase_persons(world: World, link: StoreLink) -> Outcome:
     """One round over the store."""
     await _look_for_receipts(link)
-    waiting = set(await link.admin.erasure.waiting(tuple(link.tenants)))
+    waiting = set(await link.admin.erasure.waiting(link.tenants.keys()))
     marked, link.marks = link.marks, {}
     if marked:
         # What the measurement did not see again is gone.

@@ -250,7 +250,7 @@ class StoreErasure:
         self, tenants: Collection[TenantId], count: str, name: Callable[[TenantId], str]
     ) -> list[TenantId]:
         found: list[TenantId] = []
-        for part in batches(tenants, _TENANTS):
+        for part in batches(tuple(tenants), _TENANTS):  # tenants come meanwhile
             sizes = await self._read([(count, name(one)) for one in part])
             found += [one for one, size in zip(part, sizes, strict=True) if size]
         return found
