@@ -8,12 +8,13 @@ from typing import Any
 
 from memtenant import Message
 from memtenant.memory.source import BindingSource
-from memtenant.reports.artefacts import MANIFEST, PAGE, REPORT
+from memtenant.reports.artefacts import MANIFEST, PAGE, REPORT, write_report
 from memtenant.reports.canonical import canonical
 from memtenant.sync import Tenant
 from memtenant.tenancy.keys import records
 from tests.cli.program import TENANT, Program, policy, tenant
 from tests.cli.test_strict import instance, opened, strict, template
+from tests.reports.test_report import report
 
 
 def at_work(program: Program) -> None:
@@ -109,6 +110,7 @@ def test_what_cannot_be_run_or_read_is_told(program: Program) -> None:
     ):
         ended = program("report", "verify", named)
         assert (ended.code, says in ended.err) == (3, True), ended.said
+    _without_an_archive(program)
     at_work(program)
     for options, says in (
         (("--policy", "other"), "there is no RetentionPolicy 'other'"),
@@ -117,6 +119,23 @@ def test_what_cannot_be_run_or_read_is_told(program: Program) -> None:
     ):
         ended = program("report", "run", *options)
         assert (ended.code, says in ended.err) == (1, True), ended.said
+
+
+def _without_an_archive(program: Program) -> None:
+    """What the files show by themselves is said without an archive."""
+    good = program.state.parent / "good"
+    write_report(report(), good)
+    ended = program("report", "verify", good)
+    assert (ended.code, "archive is no folder" in ended.err) == (3, True), ended.said
+    for option in ("--key", "--trusted-checkpoint"):
+        ended = program("report", "verify", good, option, "nowhere")
+        assert (ended.code, "nowhere cannot be read: No such" in ended.err) == (3, True), ended.said
+    (good / MANIFEST).write_bytes(b"{")
+    ended = program("report", "verify", good)
+    assert (ended.code, f"good: {MANIFEST} is no manifest" in ended.out) == (1, True), ended.said
+    (good / MANIFEST).unlink()
+    ended = program("report", "verify", good)
+    assert (ended.code, f"{MANIFEST} cannot be read" in ended.out) == (1, True), ended.said
 
 
 def test_the_instance_of_a_strict_tenant_is_read_too(program: Program) -> None:

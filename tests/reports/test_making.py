@@ -11,6 +11,7 @@ import pytest
 from memtenant.api.policy import RetentionPolicySpec
 from memtenant.audit import Entry, Event, Operation
 from memtenant.clock import rfc3339
+from memtenant.errors import UsageError
 from memtenant.reports.artefacts import MANIFEST, PAGE, Manifest, read_report, write_report
 from memtenant.reports.checks import Status
 from memtenant.reports.evidence import Period
@@ -180,6 +181,18 @@ async def test_formats_choose_the_page_and_never_the_document(scene: Scene) -> N
     }
 
 
+async def test_a_folder_that_cannot_be_written_is_told_before_anything_is_looked_at(
+    scene: Scene,
+) -> None:
+    await scene.declare()
+    (scene.folder / "reports").write_text("no folder")
+    with scene.server.admin() as admin:
+        before = admin.info("commandstats")["cmdstat_scan"]["calls"]
+        with pytest.raises(UsageError, match="cannot be written: Not a directory"):
+            await scene.keep()
+        assert admin.info("commandstats")["cmdstat_scan"]["calls"] == before
+
+
 _NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
 
@@ -213,10 +226,11 @@ def test_files_go_when_the_period_of_evidence_is_over(
 ) -> None:
     _runs(tmp_path, 0, 10, 90, 400)
     (tmp_path / "run-without-manifest").mkdir()
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "run-00400")  # a link is not followed
     facts = policy_facts("gdpr", RetentionPolicySpec.model_validate(spec))
 
     gone = prune_files(tmp_path, facts, _NOW)
 
     left = {run.name for run in tmp_path.iterdir()}
-    assert left == {f"run-{days:05}" for days in kept} | {"run-without-manifest"}
+    assert left == {f"run-{days:05}" for days in kept} | {"run-without-manifest", "elsewhere"}
     assert len(gone) == 4 - len(kept)

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from memtenant.archive import ArchiveReader
 from memtenant.archive.verify import Result
 from memtenant.audit.checkpoint import SignedCheckpoint
 from memtenant.cli import output, workspace
@@ -294,8 +293,8 @@ def verify(
         found = _folder_of(folder)
         public_key = _public_key(key) if key else None
         held = _checkpoint(trusted) if trusted else None
-        reader = ArchiveReader.open(archive or state / "archive")
-        proof = prove(found, reader, public_key=public_key, trusted=held)
+        log = archive or state / "archive"
+        proof = prove(found, log, public_key=public_key, trusted=held)
     except MemtenantError as error:
         output.fail(str(error))
         raise typer.Exit(_USAGE) from None
@@ -351,12 +350,16 @@ def _moment(text: str, now: datetime) -> datetime:
 def _public_key(file: Path) -> VerifyingKey:
     try:
         return VerifyingKey.parse(file.read_text())
-    except (OSError, UnicodeDecodeError, KeyInvalid) as error:
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror or error}") from None
+    except (UnicodeDecodeError, KeyInvalid) as error:
         raise UsageError(f"{file} holds no public key of a log: {error}") from None
 
 
 def _checkpoint(file: Path) -> SignedCheckpoint:
     try:
         return SignedCheckpoint.parse(file.read_bytes())
-    except (OSError, CheckpointInvalid) as error:
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror or error}") from None
+    except CheckpointInvalid as error:
         raise UsageError(f"{file} holds no checkpoint: {error}") from None

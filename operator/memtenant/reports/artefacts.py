@@ -28,6 +28,7 @@ __all__ = [
     "Manifest",
     "check_files",
     "is_unfinished",
+    "make_room",
     "read_report",
     "write_report",
 ]
@@ -94,6 +95,20 @@ class Manifest:
         return manifest
 
 
+def make_room(folder: Path) -> None:
+    """Make the folder of a policy's reports. `UsageError` where none could be written into it: told
+    before a run looks at everything, and not after."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{secrets.token_hex(4)}{_UNFINISHED}"
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be written: {error.strerror or error}. Reports are kept below --out"
+        ) from None
+
+
 def write_report(report: Report, folder: Path, *formats: Format) -> Manifest:
     """Write the files into a folder, which appears when all of them are on disk. ``formats``: all
     where none is named; the document is always written.
@@ -142,7 +157,10 @@ def read_report(folder: Path) -> tuple[Report, Manifest]:
 def check_files(folder: Path) -> Manifest:
     """The manifest of a folder whose files are those that it names. `ReportInvalid` names what was
     changed."""
-    manifest = Manifest.parse(b"".join(_read(folder / MANIFEST, _MAX_BYTES)))
+    try:
+        manifest = Manifest.parse(b"".join(_read(folder / MANIFEST, _MAX_BYTES)))
+    except ReportInvalid as error:
+        raise ReportInvalid(f"{folder}: {error}") from None
     if REPORT not in manifest.files:
         raise ReportInvalid(f"{folder / MANIFEST} does not name {REPORT}: it proves no report")
     for name, digest in manifest.files.items():

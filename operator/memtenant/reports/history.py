@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ __all__ = [
     "prune_unfinished",
     "told_until",
 ]
+
+_log = logging.getLogger(__name__)
 
 _ABANDONED: Final = timedelta(days=1)
 """After which no run is still writing."""
@@ -167,8 +170,7 @@ def prune_files(folder: Path, policy: PolicyFacts, now: datetime) -> tuple[str, 
     gone = []
     for run in sorted(_runs(folder)):
         made = _made(run)
-        if made is not None and made < cut:
-            _remove(run)
+        if made is not None and made < cut and _remove(run):
             gone.append(run.name)
     return tuple(gone)
 
@@ -181,10 +183,11 @@ def prune_unfinished(folder: Path, now: datetime) -> None:
 
 
 def _runs(folder: Path) -> Iterator[Path]:
-    if folder.is_dir():
-        yield from (
-            run for run in folder.iterdir() if (run / MANIFEST).is_file() and not is_unfinished(run)
-        )
+    try:
+        there = sorted(folder.iterdir()) if folder.is_dir() else []
+        yield from (one for one in there if (one / MANIFEST).exists() and not is_unfinished(one))
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be read: {error.strerror or error}") from None
 
 
 def _changed(run: Path) -> datetime:
@@ -201,8 +204,11 @@ def _made(run: Path) -> datetime | None:
         return None
 
 
-def _remove(run: Path) -> None:
+def _remove(run: Path) -> bool:
+    """Whether it could be removed: the report is made already, and the next run tries again."""
     try:
         shutil.rmtree(run)
     except OSError as error:
-        raise UsageError(f"{run} cannot be removed: {error.strerror or error}") from None
+        _log.warning("%s cannot be removed: %s", run, error.strerror or error)
+        return False
+    return True

@@ -16,7 +16,7 @@ from memtenant.api.policy import RetentionPolicySpec
 from memtenant.clock import Clock, system_clock
 from memtenant.crypto.primitives import SecretKey
 from memtenant.errors import InvalidResource, MemtenantError, ResourceNotFound
-from memtenant.reports.artefacts import Manifest, write_report
+from memtenant.reports.artefacts import Manifest, make_room, write_report
 from memtenant.reports.collect import Progress
 from memtenant.reports.evidence import Missing, Period
 from memtenant.reports.history import (
@@ -79,6 +79,7 @@ async def make_and_keep(
     declared = await _declared(sources, policy)
     facts = _facts(declared)
     folder = root / policy
+    make_room(folder)
     earlier = await newest_report(folder, objects, policy)
     previous = earlier.report
     if audit_key is not None:

@@ -34,19 +34,21 @@ class Proof:
 
 def prove(
     folder: Path,
-    reader: ArchiveReader,
+    archive: Path,
     *,
     public_key: VerifyingKey | None = None,
     trusted: SignedCheckpoint | None = None,
 ) -> Proof:
     """Whether the files are those that the log was told of, and the log is what was signed.
 
-    Needs no server and no secret.
+    Needs no server and no secret. What the files show by themselves needs no archive either;
+    `ArchiveUnavailable` where it is needed and is none.
     """
     try:
         report, manifest = read_report(folder)
     except ReportInvalid as error:
         return Proof(Result.TAMPERED, (str(error),))
+    reader = ArchiveReader.open(archive)
     found = verify(reader, public_key=public_key, trusted=trusted, log_ids=[INSTALLATION_LOG])
     said = tuple(str(one) for one in found.findings)
     if found.result is Result.TAMPERED:
