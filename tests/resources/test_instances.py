@@ -3,13 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from memtenant.api.store import Dedicated
-from memtenant.errors import ResourceConflict
+from memtenant.errors import InvalidResource, ResourceConflict
 from memtenant.resources.connection import Connection, Request
 from memtenant.resources.instances import ClusterInstances
 from memtenant.rules.instance import Instance, claim_name, stateful_set
@@ -275,6 +275,19 @@ async def test_a_former_leader_makes_nothing_out_of_what_it_read_before(home: Ho
     with pytest.raises(ResourceConflict):
         await home.former(meanwhile).make(older, "password")
     assert await home.objects() == {}
+
+
+async def test_a_volume_that_has_to_grow_and_cannot_is_told(home: Home) -> None:
+    await home.make(instance())
+    larger = replace(instance(), quota=1 << 30)
+    told = await home.leader.changes(larger)
+    assert any(words.startswith("grow claim") for words in told)
+    assert any("volumeClaimTemplates" in words for words in told)
+    before = await home.uids()
+    with pytest.raises(InvalidResource) as failure:
+        await home.leader.make(larger, "password")
+    assert failure.value.reason == "VolumeCannotGrow"
+    assert await home.uids() == before
 
 
 async def test_a_statefulset_made_anew_around_its_pod_leaves_the_pod_seen(home: Home) -> None:

@@ -221,7 +221,10 @@ class ClusterInstances:
         admission is no difference that can be mended, and would be written for ever."""
         if "deletionTimestamp" in there["metadata"]:
             return True
-        after = await self._apply(kind, manifest, there, dry_run=True)
+        try:
+            after = await self._apply(kind, manifest, there, dry_run=True)
+        except InvalidResource:
+            return True  # a size that grows cannot be applied: the StatefulSet is made anew
         return _substance(after) != _substance(there)
 
     async def _find(self, tenant: TenantId) -> _Found:
