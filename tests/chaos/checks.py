@@ -27,6 +27,24 @@ def _tenants_are_as_declared(world: World) -> None:
     world.scene.wait_store()
 
 
+def _conditions_are_true(world: World) -> None:
+    """Of what was healed nothing is told any more; what an Async tenant lost of its events is."""
+    for team, name in sorted(world.people.steady):
+        agents = [one for one in world.agents.all if one.tenant == (team, name)]
+        wanted = {"Stalled": "True", "Reconciling": "True", "KeyAvailable": "False"}
+        if all(one.replicated for one in agents):
+            wanted["AuditSealed"] = "False"
+        for kind, wrong in wanted.items():
+            eventually(
+                lambda kind=kind, wrong=wrong, name=name, team=team: (  # type: ignore[misc]
+                    world.scene.condition(team, name, kind)[0] != wrong
+                ),
+                lambda kind=kind, name=name, team=team: (  # type: ignore[misc]
+                    f"{name}: {kind} {world.scene.condition(team, name, kind)}"
+                ),
+            )
+
+
 def _every_agent_works(world: World) -> None:
     healed = time.monotonic()
     try:
@@ -90,6 +108,7 @@ def _no_server_crashed(world: World) -> None:
 
 _CHECKS: dict[str, Callable[[World], None]] = {
     "tenants are as declared": _tenants_are_as_declared,
+    "conditions tell of nothing that was healed": _conditions_are_true,
     "every agent works": _every_agent_works,
     "what was acknowledged is there": _what_was_acknowledged_is_there,
     "who was forgotten is": _who_was_forgotten_is,

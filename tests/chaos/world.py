@@ -179,6 +179,8 @@ def _start_processes(world: World) -> None:
             audit_interval="1",
             **_PATIENT_LEASE,
             erase_interval="1",
+            key_grace="2",
+            shred_epoch="5",
         )
     sealer = Sealer(
         identity="sealer",

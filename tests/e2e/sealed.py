@@ -19,7 +19,8 @@ def wrong_with(
     acknowledged: Mapping[tuple[str, str], int],
 ) -> list[str]:
     """In words. The log has to go on from each checkpoint that was kept, to hold nothing that no
-    agent said, and to tell at least as many appends of each (log, agent) as were acknowledged."""
+    agent said, and to tell at least as many appends of each (log, agent) as were acknowledged; the
+    logs of these have no gap."""
     reader = ArchiveReader.open(archive)
     found = [wrong for one in (*kept[:1], *kept[-1:]) for wrong in _not_continued(reader, one)]
     history = list(reader.checkpoints())
@@ -30,6 +31,11 @@ def wrong_with(
     ]
     for log_id in reader.logs():
         found += _unsaid(reader, log_id)
+    for log_id in sorted({log_id for log_id, _ in acknowledged}):
+        found += [
+            f"{gap.place}: {gap.agent} told nothing of {gap.first} to {gap.last}"
+            for gap in reader.gaps(log_id)
+        ]
     for (log_id, agent), least in acknowledged.items():
         told = _appends(reader, log_id)[agent]
         if told < least:
