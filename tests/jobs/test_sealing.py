@@ -450,7 +450,8 @@ async def test_who_fills_the_archive_is_stopped_and_nobody_else(
     noise = Agent(opened=now_opened())
     with valkey.admin() as admin:
         async with sealer(tmp_path, stores, clock=clock) as sealing:
-            admin.rpush(QUEUE, *noise.some(12_000))  # of a share of 1,000,000 bytes
+            noise_before = noise.some(12_000)
+            admin.rpush(QUEUE, *noise_before)  # of a share of 1,000,000 bytes
             admin.rpush(keys.audit_queue(other), b"x")
             drained = (await sealing.step()).drained["shared"]
             assert (drained.stopped, drained.waiting) == ((LOG,), 2000)
@@ -459,6 +460,8 @@ async def test_who_fills_the_archive_is_stopped_and_nobody_else(
             assert admin.hget(LIMITS, "audit_heartbeat") is None
             assert admin.hget(keys.limits(other), "audit_heartbeat") is not None
             assert fields(admin, REPORT)["stopped"] == "1"
+            # What is in the archive already takes no room of it again.
+            admin.lpush(QUEUE, *reversed(noise_before))
             days[0] = 1
             drained = (await sealing.step()).drained["shared"]
             assert (drained.stopped, drained.waiting) == ((), 0)

@@ -72,11 +72,12 @@ class Budget:
         self.left = min(self.left + self._rate * (now - self.at), self._rate * WINDOW)
         self.at = now
 
-    def spend(self, entries: Iterable[bytes]) -> None:
-        """Entries go to the archive, which keeps no more of one than the longest that it reads."""
+    def spend(self, entries: Iterable[bytes], *, is_new: bool = True) -> None:
+        """Entries go to the archive, which keeps no more of one than the longest that it reads, and
+        nothing of what it has."""
         taken = sum(min(len(entry), LONGEST_ENTRY) + _FRAME for entry in entries)
         self.left -= taken
-        self.filled += taken
+        self.filled += taken if is_new else 0
 
     def have(self, share: int, day: int) -> None:
         """What the log may have of a day."""

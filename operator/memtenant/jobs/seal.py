@@ -129,7 +129,7 @@ class _Turn:
     def took(self, taken: Taken, page: Page, now: int) -> None:
         """A page is in the archive."""
         if self.budget is not None:
-            self.budget.spend(page.entries)
+            self.budget.spend(page.entries, is_new=taken.duplicates < len(page.entries))
         self.report = replace(
             self.report,
             size=taken.size,
