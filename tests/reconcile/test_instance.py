@@ -180,7 +180,7 @@ async def test_a_tenant_that_ends_waits_for_the_sealer_and_not_for_ever(
         async with local_world(resources, instances=host) as world:
             await looks(world, resources, "first", 1)
             admin = world.links[str(ONE)].admin
-            tell = admin._primary.call
+            tell = admin._nodes.keyspace.call
             await tell("HSET", keys.STORE_AUDITED, str(ONE), Audited(60).to_json())
             await tell("HSET", keys.STORE_SEALER, *pairs(SealerReport().to_fields()))
             await tell("RPUSH", keys.audit_queue(ONE), "an event")
@@ -254,11 +254,11 @@ async def test_a_volume_that_cannot_grow_ends_no_repair_no_hold_and_no_quota(
             everybody = {"matter": "case-1", "tenantSelector": {}, "since": "2024-01-01T00:00:00Z"}
             declare(resources, Kind.POLICY, ObjectKey.policy("standard"), legalHolds=[everybody])
             if not restarted:
-                ask = world.links[str(ONE)].admin._primary.call
+                ask = world.links[str(ONE)].admin._nodes.keyspace.call
                 await ask("ACL", "DELUSER", *(user.name for user in world.links[str(ONE)].users()))
             await looks(world, resources, "first", 1)
             link = world.links[str(ONE)]
-            ask = link.admin._primary.call
+            ask = link.admin._nodes.keyspace.call
             assert await ask("HGET", keys.limits(ONE), "held") == b"1"
             assert link.tenants[ONE].limits.memory == 8 << 20
             assert {user.name for user in link.tenants[ONE].users} <= await names(ask)
@@ -294,7 +294,9 @@ async def test_an_instance_that_is_reached_otherwise_is_told_to_its_agents(
                 stored = await resources.get_secret(ONE.namespace, f"{ONE.name}-{agent}")
                 assert stored is not None
                 assert stored.data["host"] == b"localhost"
-            assert {user.name for user in link.users()} <= await names(link.admin._primary.call)
+            assert {user.name for user in link.users()} <= await names(
+                link.admin._nodes.keyspace.call
+            )
 
 
 async def test_nothing_is_removed_for_a_tenant_that_was_let_go_meanwhile(

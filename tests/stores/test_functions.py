@@ -117,7 +117,7 @@ async def test_a_former_leader_loads_nothing(redis_server: Server) -> None:
 async def test_the_operators_user_reads_digests_and_not_more(redis_server: Server) -> None:
     async with leading(redis_server) as store:
         await store.load_functions()
-        node = store._client(store.facts.primary.address)
+        node = store._nodes.client(store.facts.primary.address)
         assert await loaded_functions(node) == {one.name: one.digest for one in libraries()}
         (await store.set_users([agent(store)])).require_all()
     with redis_server.client(f"mt.{ACME}.default.a", PASSWORD) as client:

@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import (
     AsyncIterator,
-    Awaitable,
     Callable,
     Collection,
     Iterable,
@@ -15,12 +14,10 @@ from collections.abc import (
     Sequence,
 )
 from types import TracebackType
-from typing import TypeVar
 
 from redis.exceptions import ResponseError
 
 from memtenant.clock import Clock, system_clock
-from memtenant.errors import FencedOut, MemtenantError, StoreUnavailable
 from memtenant.functions.library import libraries
 from memtenant.rules.acl import AclUser, template_digest
 from memtenant.rules.quota import Usage
@@ -41,9 +38,7 @@ from memtenant.stores import (
     tenant_state,
     usage,
 )
-from memtenant.stores.cluster import ClusterKeyspace, find_cluster
-from memtenant.stores.cluster_nodes import ClusterMap, Shard
-from memtenant.stores.connection import Address, EpochPlace, NodeClient, Reply, StoreSettings
+from memtenant.stores.connection import Address, NodeClient, Reply, StoreSettings
 from memtenant.stores.data_keys import StoredDataKey
 from memtenant.stores.erasure import StoreErasure
 from memtenant.stores.expiry import CutOffs, Tally
@@ -51,14 +46,10 @@ from memtenant.stores.expiry_pass import ExpiryScan
 from memtenant.stores.fence import Term
 from memtenant.stores.functions import FunctionsState
 from memtenant.stores.installation_log import InstallationLog
-from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.matrix import MatrixProof, prove_matrix
 from memtenant.stores.nodes import (
-    NodeFacts,
     NodeResults,
-    Role,
     StoreFacts,
-    inspect_node,
     on_every_node,
 )
 from memtenant.stores.owner import StoreOwner
@@ -71,14 +62,13 @@ from memtenant.stores.sentinel import SentinelSettings, SentinelWatch
 from memtenant.stores.slots import epoch_keys
 from memtenant.stores.tenant_state import StateChange, TenantState
 from memtenant.stores.together import Together
+from memtenant.stores.topology import StoreNodes
 from memtenant.stores.untold import StoreUntold
 from memtenant.stores.usage import UsageScan
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.keys import STORE_OWNER, audit_queue
 
 __all__ = ["Fence", "StoreAdmin"]
-
-T = TypeVar("T")
 
 Fence = Callable[[], int]
 """The number of the current leadership; raises `FencedOut` where this process does not lead."""
@@ -118,16 +108,14 @@ class StoreAdmin:
         """With ``sentinels`` these are asked where the primary is, at each `discover`. What
         ``proofs`` hold of server versions and rule templates is not proven again."""
         self._settings = settings
-        self._sentinels = None if sentinels is None else SentinelWatch(settings, sentinels)
+        watch = None if sentinels is None else SentinelWatch(settings, sentinels)
+        self._nodes = StoreNodes(settings, watch)
         self._installation = installation
         self._fence = fence
         self._clock = clock
         self._pace = pace or Pace(clock=clock)
         self._patience = replication_patience
         self._own_keys = own_keys
-        self._cluster: ClusterKeyspace | None = None
-        self._facts: StoreFacts | None = None
-        self._clients: dict[Address, NodeClient] = {}
         self._proofs = {} if proofs is None else proofs
         # What every reconcile of a tenant asks, asked for all that run at the moment.
         self._getting = Together(self.get_users)
@@ -150,11 +138,7 @@ class StoreAdmin:
 
     async def close(self) -> None:
         """Close every connection."""
-        clients, self._clients = self._clients, {}
-        for client in clients.values():
-            await client.close()
-        if self._sentinels is not None:
-            await self._sentinels.close()
+        await self._nodes.close()
 
     @property
     def settings(self) -> StoreSettings:
@@ -166,145 +150,15 @@ class StoreAdmin:
     @property
     def facts(self) -> StoreFacts:
         """What `discover` found last; `StoreUnavailable` before the first time."""
-        if self._facts is None:
-            raise StoreUnavailable(f"{self._settings.endpoint} has not been looked at yet")
-        return self._facts
+        return self._nodes.facts
 
     async def discover(self) -> StoreFacts:
-        """Find the primary and every replica, also replicas of replicas; of a Cluster, all nodes.
-
-        Raises what `inspect_node` raises for the primary, what `SentinelWatch.primary` raises, and
-        `StoreUnavailable` (``NotPrimary``) where a replica is in its place. Replicas that fail are
-        in the facts as unreachable.
-        """
-        return await self._discover({})
+        """See `StoreNodes.discover`."""
+        return await self._nodes.discover()
 
     async def refresh(self) -> StoreFacts:
-        """As `discover`; a process that was looked at before is asked only for what changes while
-        it runs, and not what it knows and what the operator may do there."""
-        known = () if self._facts is None else self._facts.nodes
-        return await self._discover({node.address: node for node in known})
-
-    async def _discover(self, before: Mapping[Address, NodeFacts]) -> StoreFacts:
-        async def inspect(address: Address) -> NodeFacts:
-            mode = "cluster" if self._settings.cluster else "standalone"
-            return await inspect_node(self._client(address), mode, before=before.get(address))
-
-        if self._settings.cluster:
-            self._facts = await self._discover_cluster(inspect)
-            await self._forget_all_but({node.address for node in self._facts.nodes})
-            return self._facts
-        where = self._settings.endpoint
-        if self._sentinels is not None:
-            where = await self._sentinels.primary()
-        primary = await inspect(where)
-        if primary.role is not Role.PRIMARY:
-            why = (
-                "the store's endpoint must be the primary's"
-                if self._sentinels is None
-                else "the Sentinels replace the primary at the moment"
-            )
-            raise StoreUnavailable(
-                f"{primary.address} is a replica: {why}",
-                reason="NotPrimary",
-            )
-        replicas: dict[Address, NodeFacts] = {}
-        unreachable: dict[Address, MemtenantError] = {}
-        layer = primary.replicas
-        while layer:
-            found = await on_every_node(layer, inspect)
-            replicas |= found.results
-            unreachable |= {at: _may_pass(error) for at, error in found.failures.items()}
-            known = replicas.keys() | unreachable.keys()
-            below = (address for node in found.results.values() for address in node.replicas)
-            layer = tuple(address for address in below if address not in known)
-        self._facts = StoreFacts(primary, tuple(replicas.values()), unreachable=unreachable)
-        await self._forget_all_but({where, *replicas})
-        return self._facts
-
-    async def _discover_cluster(
-        self, inspect: Callable[[Address], Awaitable[NodeFacts]]
-    ) -> StoreFacts:
-        known = [] if self._facts is None else [node.address for node in self._facts.nodes]
-        found = await find_cluster(self._client, (*self._settings.cluster, *known))
-        inspected = await on_every_node(found.addresses, inspect)
-        nodes, failures = inspected.results, dict(inspected.failures)
-        for shard in found.shards:
-            if not shard.slots:
-                continue
-            if shard.primary in failures:
-                raise failures[shard.primary]
-            if nodes[shard.primary].role is not Role.PRIMARY:
-                raise StoreUnavailable(
-                    f"{shard.primary} is a replica: the Cluster replaces a primary at the moment",
-                    reason="NotPrimary",
-                )
-        primaries = [nodes[shard.primary] for shard in found.shards if shard.primary in nodes]
-        replicas = [
-            nodes[address]
-            for shard in found.shards
-            for address in shard.replicas
-            if address in nodes
-        ]
-        self._cluster = ClusterKeyspace(found, self._client)
-        self._place_epochs(found)
-        return StoreFacts(
-            primaries[0],
-            tuple(replicas),
-            others=tuple(primaries[1:]),
-            cluster=found,
-            unreachable={at: _may_pass(error) for at, error in failures.items()},
-        )
-
-    def _place_epochs(self, found: ClusterMap) -> None:
-        """Say for each node where the term that leads it stands."""
-        held = [(shard, key) for shard in found.shards if (key := _epoch_key(shard)) is not None]
-        first = self._client(held[0][0].primary)
-        by_shard = {shard.primary: key for shard, key in held}
-        for shard in found.shards:
-            key = by_shard.get(shard.primary)
-            for address in (shard.primary, *shard.replicas):
-                self._client(address).epoch = (
-                    EpochPlace(elsewhere=first)
-                    if key is None
-                    else EpochPlace(key, follower=address != shard.primary)
-                )
-
-    async def _forget_all_but(self, addresses: Collection[Address]) -> None:
-        for address in self._clients.keys() - set(addresses):
-            await self._clients.pop(address).close()
-
-    def _client(self, address: Address) -> NodeClient:
-        if address not in self._clients:
-            self._clients[address] = NodeClient(address, self._settings)
-        return self._clients[address]
-
-    @property
-    def _primary(self) -> Keyspace:
-        """Where the keys are: the primary, or those of a Cluster."""
-        if self._settings.cluster:
-            if self._cluster is None:
-                raise StoreUnavailable(f"{self._settings.endpoint} has not been looked at yet")
-            return self._cluster
-        if self._sentinels is None:
-            return self._client(self._settings.endpoint)
-        return self._client(self.facts.primary.address)
-
-    async def _everywhere(self, operation: Callable[[NodeClient], Awaitable[T]]) -> NodeResults[T]:
-        """The operation on every node; replicas known as unreachable are failures at once.
-
-        A fence is the whole store's affair: where one node holds it, `FencedOut` is raised.
-        """
-        facts = self.facts
-        found = await on_every_node(
-            (node.address for node in facts.nodes),
-            lambda address: operation(self._client(address)),
-        )
-        failures = {**facts.unreachable, **found.failures}
-        for failure in failures.values():
-            if isinstance(failure, FencedOut):
-                raise failure
-        return NodeResults(found.results, failures)
+        """See `StoreNodes.refresh`."""
+        return await self._nodes.refresh()
 
     # --- leading ---------------------------------------------------------------------------
 
@@ -313,11 +167,11 @@ class StoreAdmin:
 
     def _patience_with(self, node: NodeClient) -> float:
         """A primary learns of a term at once; what it lacks then, waiting does not bring."""
-        return 0.0 if node in self._primary.shards else self._patience
+        return 0.0 if node in self._nodes.keyspace.shards else self._patience
 
     @property
     def _owner_node(self) -> NodeClient:
-        return self._primary.parts([("GET", STORE_OWNER)])[0].node
+        return self._nodes.keyspace.parts([("GET", STORE_OWNER)])[0].node
 
     async def owner(self) -> StoreOwner | None:
         """Which installation owns the store, if any."""
@@ -331,40 +185,42 @@ class StoreAdmin:
         term = self._term()
         node = self._owner_node
         record = await owner.claim(node, self._installation, self._clock.now())
-        if self._cluster is None:
+        cluster = self._nodes.cluster
+        if cluster is None:
             await fence.raise_epoch(node, term)
         else:
-            await fence.raise_epochs(self._cluster, term, tuple(epoch_keys().values()))
+            await fence.raise_epochs(cluster, term, tuple(epoch_keys().values()))
         return record
 
     async def stored_term(self) -> Term | None:
         """The term that may write now, as the primary holds it."""
-        return await fence.stored_term(self._primary.shards[0])
+        return await fence.stored_term(self._nodes.keyspace.shards[0])
 
     async def admit_agents(self) -> int:
         """Let agents ask the Sentinels for the primary; how many Sentinels did not know them."""
         self._term()
-        return 0 if self._sentinels is None else await self._sentinels.admit_agents()
+        return await self._nodes.admit_agents()
 
     async def release(self) -> bool:
         """Give the store up, for another installation to claim; whether it was ours."""
         self._term()
-        if self._cluster is None:
+        cluster = self._nodes.cluster
+        if cluster is None:
             return await owner.release(self._owner_node, self._installation)
         was_ours = await owner.release(self._owner_node, self._installation, with_it=())
         if was_ours:
-            await self._cluster.run([("DEL", key) for key in epoch_keys().values()])
+            await cluster.run([("DEL", key) for key in epoch_keys().values()])
         return was_ours
 
     # --- users -----------------------------------------------------------------------------
 
     async def user_names(self) -> NodeResults[frozenset[str]]:
         """The names of memtenant's users on each node; others are not told."""
-        return await self._everywhere(acl.user_names)
+        return await self._nodes.everywhere(acl.user_names)
 
     async def get_users(self, names: Collection[str]) -> NodeResults[dict[str, Reply]]:
         """ACL GETUSER (RESP2) of the names on each node, None for a user that does not exist."""
-        return await self._everywhere(lambda node: acl.get_users(node, names))
+        return await self._nodes.everywhere(lambda node: acl.get_users(node, names))
 
     async def differing_users(
         self, users: Collection[AclUser]
@@ -379,7 +235,7 @@ class StoreAdmin:
         """As `differing_users`, on these nodes only."""
         names = [user.name for user in users]
         found = await on_every_node(
-            nodes, lambda address: acl.get_users(self._client(address), names)
+            nodes, lambda address: acl.get_users(self._nodes.client(address), names)
         )
         return self._differing(users, found)
 
@@ -406,21 +262,21 @@ class StoreAdmin:
 
     async def _set_users(self, users: list[AclUser]) -> NodeResults[acl.UsersSet]:
         term = self._term()
-        return await self._everywhere(
+        return await self._nodes.everywhere(
             lambda node: acl.set_users(node, term, users, patience=self._patience_with(node))
         )
 
     async def drop_users(self, names: Collection[str]) -> NodeResults[int]:
         """Revoke the users on every node: off, connections closed, user removed."""
         term = self._term()
-        return await self._everywhere(
+        return await self._nodes.everywhere(
             lambda node: acl.drop_users(node, term, names, patience=self._patience_with(node))
         )
 
     async def kill_users(self, names: Collection[str]) -> NodeResults[int]:
         """Close the users' connections on every node; how many there were."""
         term = self._term()
-        return await self._everywhere(
+        return await self._nodes.everywhere(
             lambda node: acl.kill_users(node, term, names, patience=self._patience_with(node))
         )
 
@@ -429,7 +285,7 @@ class StoreAdmin:
 
         Empty where a node does not answer: a connection to it could not be seen.
         """
-        busy = await self._everywhere(acl.busy_users)
+        busy = await self._nodes.everywhere(acl.busy_users)
         if not busy.complete:
             return frozenset()
         return frozenset(names).difference(*busy.results.values())
@@ -438,22 +294,22 @@ class StoreAdmin:
         """ACL SAVE on every node that has an aclfile. Redis 7.0 blocks while it saves many users
         (10,000 users: 44 s at first): save once after a batch, not after each change."""
         self._term()
-        return await self._everywhere(acl.save_users)
+        return await self._nodes.everywhere(acl.save_users)
 
     async def set_maxmemory(self, size: int) -> None:
         """How many bytes the primary may take; only where the operator's user may say so."""
         self._term()
-        reply = await self._primary.call("CONFIG", "SET", "maxmemory", str(size))
+        reply = await self._nodes.keyspace.call("CONFIG", "SET", "maxmemory", str(size))
         if isinstance(reply, ResponseError):
-            raise translated(reply, str(self._primary.address))
+            raise translated(reply, str(self._nodes.keyspace.address))
 
     async def reload_certificates(self, settings: Mapping[str, str]) -> None:
         """Have the primary read anew the files that these settings name."""
         self._term()
         words = [word for name, value in settings.items() for word in (name, value)]
-        reply = await self._primary.call("CONFIG", "SET", *words)
+        reply = await self._nodes.keyspace.call("CONFIG", "SET", *words)
         if isinstance(reply, ResponseError):
-            raise translated(reply, str(self._primary.address))
+            raise translated(reply, str(self._nodes.keyspace.address))
 
     # --- proof -----------------------------------------------------------------------------
 
@@ -468,7 +324,11 @@ class StoreAdmin:
         proofs = []
         for version, node in sorted(versions.items()):
             proof = self._proofs.get((version, template)) or await prove_matrix(
-                self._client(node.address), node, facts.commands, term, own_keys=self._own_keys
+                self._nodes.client(node.address),
+                node,
+                facts.commands,
+                term,
+                own_keys=self._own_keys,
             )
             if proof.holds:
                 self._proofs[version, template] = proof
@@ -488,7 +348,7 @@ class StoreAdmin:
 
     async def _prove_users(self, users: list[AclUser]) -> NodeResults[dict[str, tuple[str, ...]]]:
         categories = {node.address: node.categories for node in self.facts.nodes}
-        return await self._everywhere(
+        return await self._nodes.everywhere(
             lambda node: probe.prove_users(
                 node, users, categories[node.address], own_keys=self._own_keys
             )
@@ -502,7 +362,7 @@ class StoreAdmin:
         `NotProven`.
         """
         expected = (await self._expecting([username]))[username]
-        found = await self._everywhere(
+        found = await self._nodes.everywhere(
             lambda node: probe.probe(
                 node, self._settings, username, password, expected, own_keys=self._own_keys
             )
@@ -510,7 +370,7 @@ class StoreAdmin:
         found.require_all()
 
     async def _expectations(self, names: list[str]) -> dict[str, Expectation]:
-        return await probe.expectations(self._primary, names)
+        return await probe.expectations(self._nodes.keyspace, names)
 
     # --- functions -------------------------------------------------------------------------
 
@@ -518,7 +378,9 @@ class StoreAdmin:
         """Load this version of the Functions and the one before, where they differ or are missing;
         a no-op writes nothing. Replicas get them by replication."""
         found = [
-            await functions.load_functions(self._client(node.address), self._term(), libraries())
+            await functions.load_functions(
+                self._nodes.client(node.address), self._term(), libraries()
+            )
             for node in self.facts.primaries
         ]
         return FunctionsState(
@@ -534,7 +396,7 @@ class StoreAdmin:
         return {tenant: states[tenant] for tenant in tenants}
 
     async def _read_states(self, tenants: list[TenantId]) -> dict[TenantId, TenantState]:
-        return await tenant_state.read_states(self._primary, tenants)
+        return await tenant_state.read_states(self._nodes.keyspace, tenants)
 
     async def write_states(self, changes: Mapping[TenantId, StateChange]) -> None:
         """Change ``o:limits`` and ``o:access``, each tenant's atomically."""
@@ -542,87 +404,87 @@ class StoreAdmin:
         await self._writing(changes.items())
 
     async def _write_states(self, changes: list[tuple[TenantId, StateChange]]) -> None:
-        await tenant_state.write_states(self._primary, self._term(), changes)
+        await tenant_state.write_states(self._nodes.keyspace, self._term(), changes)
 
     async def remove_states(self, tenants: Collection[TenantId]) -> None:
         """Remove ``o:limits`` and ``o:access`` of the tenants."""
-        await tenant_state.remove_states(self._primary, self._term(), tenants)
+        await tenant_state.remove_states(self._nodes.keyspace, self._term(), tenants)
 
     @property
     def installation_log(self) -> InstallationLog:
         """What is kept on the primary about no tenant."""
-        return InstallationLog(self._primary)
+        return InstallationLog(self._nodes.keyspace)
 
     async def tell_installation(
         self, entries: Sequence[bytes], told: Mapping[str, str | None]
     ) -> None:
         """Append entries to the installation's queue, and enter what they tell."""
-        await installation_log.tell(self._primary, self._term(), entries, told)
+        await installation_log.tell(self._nodes.keyspace, self._term(), entries, told)
 
     async def measure(self, scan: UsageScan | None = None) -> dict[TenantId, Usage]:
         """What every tenant uses, by one paced pass. Hand in the scan of a pass that was cut off
         to go on with it (while the primary's run id is the same)."""
-        return await usage.measure(self._primary, scan, self._pace)
+        return await usage.measure(self._nodes.keyspace, scan, self._pace)
 
     async def purge(
         self, tenants: Collection[TenantId], *, progress: Progress | None = None
     ) -> dict[TenantId, int]:
         """Remove every key of the tenants in bounded batches; how many of each."""
         return await purge.purge(
-            self._primary, self._term(), tenants, pace=self._pace, progress=progress
+            self._nodes.keyspace, self._term(), tenants, pace=self._pace, progress=progress
         )
 
     def data_keys(
         self, wanted: Callable[[TenantId], bool], position: ScanPosition
     ) -> AsyncIterator[list[StoredDataKey]]:
         """The data keys of the wanted tenants, by one paced pass from ``position`` on."""
-        return data_keys.data_keys(self._primary, wanted, position, self._pace)
+        return data_keys.data_keys(self._nodes.keyspace, wanted, position, self._pace)
 
     async def replace_data_keys(
         self, changes: Sequence[tuple[StoredDataKey, bytes]]
     ) -> Counter[TenantId]:
         """Replace each data key that is still what was read; how many of each tenant were."""
-        return await data_keys.replace_data_keys(self._primary, self._term(), changes)
+        return await data_keys.replace_data_keys(self._nodes.keyspace, self._term(), changes)
 
     def latest_records(self, tenants: Collection[TenantId]) -> AsyncIterator[LatestRecord]:
         """The start of the last record of each of the tenants' conversations."""
-        return purge.latest_records(self._primary, tenants, pace=self._pace)
+        return purge.latest_records(self._nodes.keyspace, tenants, pace=self._pace)
 
     # --- audit ---
 
     async def look_at_seals(self) -> SealView:
         """What the sealer says of itself and of each tenant's log."""
-        return await sealed.look_at_seals(self._primary)
+        return await sealed.look_at_seals(self._nodes.keyspace)
 
     async def queued_events(self, tenant: TenantId) -> int:
         """How many events are in the tenant's audit queue."""
-        reply = await self._primary.call("LLEN", audit_queue(tenant))
+        reply = await self._nodes.keyspace.call("LLEN", audit_queue(tenant))
         if isinstance(reply, ResponseError):
-            raise translated(reply, str(self._primary.address))
+            raise translated(reply, str(self._nodes.keyspace.address))
         return reply if isinstance(reply, int) else 0
 
     async def finish_closed(self, *, sealed_before: bool) -> tuple[TenantId, ...]:
         """End the audit of deleted tenants whose queues are drained; whose ended."""
-        return await sealed.finish_closed(self._primary, self._term(), sealed=sealed_before)
+        return await sealed.finish_closed(self._nodes.keyspace, self._term(), sealed=sealed_before)
 
     @property
     def untold(self) -> StoreUntold:
         """What was removed of audited tenants and is not told yet, on the primary."""
-        return StoreUntold(self._primary, self._term)
+        return StoreUntold(self._nodes.keyspace, self._term)
 
     # --- erasure ---------------------------------------------------------------------------
 
     @property
     def erasure(self) -> StoreErasure:
         """What erases persons, on the primary."""
-        return StoreErasure(self._primary, self._term, self._pace)
+        return StoreErasure(self._nodes.keyspace, self._term, self._pace)
 
     async def rewrite_files(self) -> tuple[str, ...]:
         """Write every node's files anew, one node after another, so that they hold nothing that is
         deleted; what could not be done, in words. Takes as long as the nodes need for it."""
         self._term()
         offsets = {
-            node.address: await files.replication_offset(self._client(node.address))
+            node.address: await files.replication_offset(self._nodes.client(node.address))
             for node in self.facts.primaries
         }
         source = {
@@ -635,7 +497,7 @@ class StoreAdmin:
             async with turn:
                 return await files.rewrite_files(node, source[node.address])
 
-        found = await self._everywhere(rewritten)
+        found = await self._nodes.everywhere(rewritten)
         away = (f"{at} did not answer: its files are as they were" for at in found.failures)
         return (*(words for left in found.results.values() for words in left), *away)
 
@@ -647,7 +509,7 @@ class StoreAdmin:
         """Remove what has passed its period, as far as the tenants' own lists tell; at most so
         many conversations. What went, by tenant."""
         return await expiry_due.expire_due(
-            self._primary, self._term(), tenants, most=most, pace=self._pace
+            self._nodes.keyspace, self._term(), tenants, most=most, pace=self._pace
         )
 
     async def expire_scanned(
@@ -661,7 +523,7 @@ class StoreAdmin:
         many keys, but of no tenant whom it ``spares``; whether it is at its end. The scan is good
         while the primary's run id is."""
         return await expiry_pass.expire_scanned(
-            self._primary, self._term(), scan, most=most, spares=spares, pace=self._pace
+            self._nodes.keyspace, self._term(), scan, most=most, spares=spares, pace=self._pace
         )
 
     async def count_expiring(
@@ -673,27 +535,11 @@ class StoreAdmin:
         """What would go of these tenants at these cut-offs (None: of all, at those in force), and
         what stays, by tenant."""
         return await expiry_pass.count_expiring(
-            self._primary, cut_offs, pace=self._pace, progress=progress
+            self._nodes.keyspace, cut_offs, pace=self._pace, progress=progress
         )
 
     async def count_keys(self) -> int:
         """How many keys there are, of whomever: what a pass will look at, at most."""
-        replies = [await node.call("INFO", "keyspace") for node in self._primary.shards]
+        replies = [await node.call("INFO", "keyspace") for node in self._nodes.keyspace.shards]
         text = b"".join(reply for reply in replies if isinstance(reply, bytes)).decode()
         return sum(int(number) for number in re.findall(r"^db0:keys=(\d+)", text, re.MULTILINE))
-
-
-def _epoch_key(shard: Shard) -> str | None:
-    """The first key of a term in the shard's slots."""
-    for slot, key in epoch_keys().items():
-        if any(begin <= slot <= end for begin, end in shard.slots):
-            return key
-    return None
-
-
-def _may_pass(error: MemtenantError) -> MemtenantError:
-    """What a replica's failure means to the store: a new replica lacks the operator's user until
-    somebody makes it there, and tenants wait for that without a change of their own."""
-    if error.retryable:
-        return error
-    return StoreUnavailable(str(error), reason=error.reason)
