@@ -13,7 +13,7 @@ from memtenant.crypto.primitives import SecretKey
 from memtenant.reports.evidence import Coverage, Period, TenantEvents
 from memtenant.reports.floor import Floor
 from memtenant.reports.ledger import EventLedger
-from memtenant.reports.records import RUN
+from memtenant.reports.records import RUN, place_of
 
 NOW = datetime(2026, 11, 28, 22, 0, tzinfo=UTC)
 MS = int(NOW.timestamp() * 1000)
@@ -65,6 +65,15 @@ def test_a_record_from_before_the_first_event_is_counted_apart() -> None:
     told = ledger((1, 5))
     told.add(sealed(event(Operation.READ), at=MS + 1))
     assert (found(told).before, found(told).uncovered) == (5, 0)
+
+
+def test_the_oldest_telling_of_what_lives_says_where_it_is() -> None:
+    told = ledger((4, 9))
+    for at, counter in ((MS, 7), (MS - 5, 1), (MS + 1, 4)):
+        told.add(sealed(event(Operation.APPEND, counter=counter, count=3), at=at))
+    coverage = found(told)
+    assert coverage.oldest == NOW  # of the first three none is there
+    assert coverage.oldest_at == place_of(TALK)
 
 
 def test_a_refused_append_tells_no_record() -> None:

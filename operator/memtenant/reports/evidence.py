@@ -181,8 +181,8 @@ class Coverage:
     """Records against events. ``covered`` of ``records`` have a sealed event, ``waiting`` one in
     the queue, ``before`` are older than the log; ``uncovered`` have none. ``vanished`` events tell
     a record that is not there and that no event and no expiry explains, ``explained`` ones that is
-    rightly gone. ``oldest`` is the oldest time at which a live record was told; ``places`` are some
-    where a record has no event."""
+    rightly gone. ``oldest`` is the oldest time at which a live record was told, ``oldest_at`` where
+    it is; ``places`` are some where a record has no event."""
 
     records: int
     covered: int
@@ -192,6 +192,7 @@ class Coverage:
     explained: int
     vanished: int
     oldest: datetime | None = None
+    oldest_at: str = ""
     places: tuple[str, ...] = ()
 
 

@@ -118,6 +118,7 @@ class EventLedger:
     _first: int = 0
     _last: int = 0
     _oldest: int = 0
+    _oldest_at: str = ""
     _explained: int = 0
 
     def __post_init__(self) -> None:
@@ -237,8 +238,10 @@ class EventLedger:
             absent = self._note_alive(event, first, last)
             if live:
                 extend(self._sealed[event.writer], first, last)
-                if absent != [(first, last)]:
-                    self._oldest = min(self._oldest or entry.time, entry.time)
+                if absent != [(first, last)] and entry.time < (self._oldest or entry.time + 1):
+                    self._oldest = entry.time
+                    at = next(iter(without([(first, last)], absent)))[0]
+                    self._oldest_at = self._place(event.writer, at)
             if event.operation is not Operation.APPEND or self.runs is None:
                 continue
             offset = entry.sequence - last
@@ -406,6 +409,7 @@ class EventLedger:
             explained=explained,
             vanished=vanished,
             oldest=moment(self._oldest) if self._oldest else None,
+            oldest_at=self._oldest_at,
             places=tuple(places),
         )
 

@@ -66,7 +66,7 @@ def kept_within_period(evidence: Evidence, _parameters: Parameters) -> Judgement
                 judge.fail(
                     one.name,
                     f"a record that lives was told at {rfc3339(told.oldest)}, before what its own "
-                    "header says: somebody wrote it with another time",
+                    f"header says: somebody wrote it with another time ({told.oldest_at})",
                 )
     return judge.judgement("all records by their headers")
 
