@@ -194,6 +194,8 @@ async def _store(
         store = _Pass(looking, witness, name)
         await store.read(tenants)
         found.broken |= store.strays
+        if not store.counted:
+            del found.stores[name]  # it was looked at for what others left there: it is not ours
         for done, (tenant, records) in enumerate(store.counted.items()):
             facts = store.facts[tenant]
             evidence = await _opened(looking, facts, records)
