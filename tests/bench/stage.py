@@ -142,19 +142,24 @@ class Operator:
             f"not {reconciled} tenants were reconciled in {patience(reconciled):.0f} s"
         )
 
+    def _last_words(self) -> str:
+        return (self.folder / "operator.log").read_text()[-1000:]
+
     def _idle(self) -> bool:
         found = self._metrics()
         ready = sum(n for name, n in found.items() if name.startswith("memtenant_queue_depth"))
         return ready == 0 and found.get("memtenant_workers_busy") == 0
 
     def _metrics(self) -> dict[str, float]:
-        """Every series; none while the process does not serve yet."""
+        """Every series; none while the process does not serve yet. One that ended never will."""
         try:
             with urllib.request.urlopen(
                 f"http://127.0.0.1:{self.port}/metrics", timeout=30
             ) as page:
                 text: str = page.read().decode()
         except OSError:
+            if self._process is None or self._process.poll() is not None:
+                raise processes.StartFailed(f"the operator ended: {self._last_words()}") from None
             return {}
         pairs = (line.rsplit(" ", 1) for line in text.splitlines() if line[:1] not in ("", "#"))
         return {name: float(value) for name, value in pairs}
