@@ -276,7 +276,8 @@ class LogWriter:
         publish(self._archive, note, now)
         for log in self._logs.values():
             log.was_sealed()
-        tree.remember(often=bool(prunings))
+        # The release before knows no leaf of a period: it goes on from what is remembered here.
+        tree.remember(often=bool(prunings or keepings))
         self._remove_pruned()
         self._bound()
         return Sealed(
