@@ -141,30 +141,27 @@ async def test_what_is_not_declared_any_more_is_taken_away_and_then_nothing_is_w
     assert await home.versions() == before
 
 
-@pytest.mark.parametrize(
-    "patch",
-    [
-        [{"op": "add", "path": "/spec/egress", "value": [{}]}],
-        [{"op": "add", "path": "/spec/ingress/0/ports/0/endPort", "value": 7000}],
-        [{"op": "remove", "path": "/spec/ingress/0/from/1/podSelector"}],
-        [{"op": "add", "path": "/spec/ingress/-", "value": {}}],
+OPENED = {
+    "egress": [{"op": "add", "path": "/spec/egress", "value": [{}]}],
+    "more ports": [
+        {"op": "replace", "path": "/spec/ingress/0/ports/0/port", "value": 6379},
+        {"op": "add", "path": "/spec/ingress/0/ports/0/endPort", "value": 7000},
     ],
-    ids=["egress", "more ports", "more pods", "everybody"],
-)
-async def test_a_network_policy_that_somebody_opened_is_closed_again(
-    home: Home, patch: list[Object]
-) -> None:
+    "more pods": [{"op": "remove", "path": "/spec/ingress/0/from/1/podSelector"}],
+    "everybody": [{"op": "add", "path": "/spec/ingress/-", "value": {}}],
+}
+
+
+async def test_a_network_policy_that_somebody_opened_is_closed_again(home: Home) -> None:
     await home.make(instance())
     closed = (await home.objects())["NetworkPolicy"]["spec"]
-    if patch[0].get("path", "").endswith("endPort"):
-        number = {"op": "replace", "path": "/spec/ingress/0/ports/0/port", "value": 6379}
-        patch = [number, *patch]
-    (name,) = [one["metadata"]["name"] for one in [(await home.objects())["NetworkPolicy"]]]
-    await home.kubectl("patch", "networkpolicy", name, "--type=json", "-p", json.dumps(patch))
-    assert (await home.objects())["NetworkPolicy"]["spec"] != closed
-    assert await home.leader.changes(instance())
-    await home.make(instance())
-    assert (await home.objects())["NetworkPolicy"]["spec"] == closed
+    for opened, patch in OPENED.items():
+        words = ("patch", "networkpolicy", instance().name, "--type=json")
+        await home.kubectl(*words, "-p", json.dumps(patch))
+        assert (await home.objects())["NetworkPolicy"]["spec"] != closed, opened
+        assert await home.leader.changes(instance()), opened
+        await home.make(instance())
+        assert (await home.objects())["NetworkPolicy"]["spec"] == closed, opened
 
 
 @pytest.fixture
