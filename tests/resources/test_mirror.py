@@ -8,7 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from memtenant.resources.mirror import Mirror, Relisting, Sight
+from memtenant.resources.mirror import Mirror, Relisting
+from memtenant.resources.packing import Sight
 from memtenant.resources.port import Declared, Kind, Listing, NamespaceInfo, ObjectKey
 from memtenant.resources.reading import declared_from, namespace_from
 from tests.resources.objects import raw_namespace, raw_object

@@ -7,68 +7,32 @@ always had it), a deletion is remembered until a list is newer than it, and what
 comes back only as something newer than the list.
 
 Each change returns the keys to reconcile: the object's own, unless only its status changed, and of
-those that depend on it. Objects are kept as JSON bytes, about a sixth of what dicts take.
+those that depend on it. Objects are kept packed (`memtenant.resources.packing`).
 """
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from functools import lru_cache
-from sys import intern
+from collections.abc import Hashable, Mapping
 from typing import Any, TypeVar
 
+from memtenant.resources.packing import Entry, Sight, packed, unpacked
 from memtenant.resources.port import Declared, Kind, Listing, NamespaceInfo, ObjectKey
 from memtenant.resources.reading import declared_from, namespace_from
 
-__all__ = ["Mirror", "Relisting", "Sight"]
-
-_POLICY_REFS = {Kind.TENANT: "retentionPolicyRef", Kind.REPORT: "policyRef"}
+__all__ = ["Mirror", "Relisting"]
 
 Place = TypeVar("Place", bound=Hashable)
+
 Keys = frozenset[ObjectKey]
 _NOTHING: Keys = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """What is seen of an object without unpacking it; few differ, so all share them.
-
-    ``told``: its status speaks of some generation; ``current``: of this one. ``ready`` is the
-    status of its condition Ready, Unknown where it has none.
-    """
-
-    deleting: bool
-    told: bool
-    current: bool
-    ready: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One object, packed. ``identity`` is a hash of all but status and resourceVersion; the spec
-    is in it by its generation.
-    """
-
-    version: int
-    identity: int
-    sight: Sight
-    policy: str | None
-    stores: tuple[str, ...]
-    placed: bool
-    secrets: frozenset[str]
-    packed: bytes
-    status: bytes
 
 
 class Mirror:
     """The operator's picture of what is declared. Synchronous; one event loop, no locks."""
 
     def __init__(self) -> None:
-        self._objects: dict[Kind, dict[ObjectKey, _Entry]] = {kind: {} for kind in Kind}
+        self._objects: dict[Kind, dict[ObjectKey, Entry]] = {kind: {} for kind in Kind}
         self._buried: dict[Kind, dict[ObjectKey, int]] = {kind: {} for kind in Kind}
         self._kept: dict[ObjectKey, Declared] = {}
         self._listed_at: dict[Kind, int] = dict.fromkeys(Kind, -1)
@@ -116,7 +80,7 @@ class Mirror:
         if known is None and self._gone_since(key, version):
             return _NOTHING
         self._buried[key.kind].pop(key, None)
-        entry = _packed(declared)
+        entry = packed(declared)
         self._objects[key.kind][key] = entry
         self._reindex(key, known, entry)
         if known is not None and known.identity == entry.identity:
@@ -184,10 +148,10 @@ class Mirror:
         if entry is None:
             return None
         if key.kind.namespaced:
-            return _unpacked(key, entry)
+            return unpacked(key, entry)
         known = self._kept.get(key)
         if known is None or known.resource_version != str(entry.version):
-            known = self._kept[key] = _unpacked(key, entry)
+            known = self._kept[key] = unpacked(key, entry)
         return known
 
     def sight(self, key: ObjectKey) -> Sight | None:
@@ -267,7 +231,7 @@ class Mirror:
             return _NOTHING
         return self.tenants_in(name)
 
-    def _touched(self, key: ObjectKey, known: _Entry | None, entry: _Entry | None) -> Keys:
+    def _touched(self, key: ObjectKey, known: Entry | None, entry: Entry | None) -> Keys:
         """The object itself and what has to look at it again."""
         match key.kind:
             case Kind.POLICY:
@@ -280,7 +244,7 @@ class Mirror:
                 policies = {one.policy for one in (known, entry) if one and one.policy}
                 return frozenset(map(ObjectKey.policy, policies))
 
-    def _waiting_for(self, known: _Entry | None, entry: _Entry | None) -> Keys:
+    def _waiting_for(self, known: Entry | None, entry: Entry | None) -> Keys:
         """The policy and stores in deletion that a tenant just left: they may go now."""
         if known is None:
             return _NOTHING
@@ -296,7 +260,7 @@ class Mirror:
             if (there := self._objects[key.kind].get(key)) is not None and there.sight.deleting
         )
 
-    def _reindex(self, key: ObjectKey, known: _Entry | None, entry: _Entry | None) -> None:
+    def _reindex(self, key: ObjectKey, known: Entry | None, entry: Entry | None) -> None:
         for secret in known.secrets if known is not None else ():
             _discard(self._of_secret, (key.namespace, secret), key)
         for secret in entry.secrets if entry is not None else ():
@@ -309,7 +273,7 @@ class Mirror:
         elif key.kind is Kind.TENANT:
             self._reindex_tenant(key, known, entry)
 
-    def _reindex_tenant(self, key: ObjectKey, known: _Entry | None, entry: _Entry | None) -> None:
+    def _reindex_tenant(self, key: ObjectKey, known: Entry | None, entry: Entry | None) -> None:
         if known is not None:
             _discard(self._of_policy, known.policy, key)
             for store in known.stores:
@@ -362,95 +326,3 @@ def _discard(index: defaultdict[Place, set[ObjectKey]], name: Place | None, key:
 
 def _matters(namespace: NamespaceInfo) -> tuple[str, bool, Mapping[str, str]]:
     return namespace.uid, namespace.terminating, namespace.labels
-
-
-def _packed(declared: Declared) -> _Entry:
-    identity = [
-        declared.uid,
-        declared.generation,
-        declared.creation_timestamp.isoformat(),
-        declared.deletion_timestamp.isoformat() if declared.deletion_timestamp else None,
-        declared.labels,
-        declared.annotations,
-        declared.finalizers,
-        declared.spec,
-    ]
-    packed, status = _dumped(identity), _dumped(declared.status)
-    is_tenant = declared.key.kind is Kind.TENANT
-    # A report is its status: nothing else of it ever changes.
-    told = status if declared.key.kind is Kind.REPORT else b""
-    return _Entry(
-        version=int(declared.resource_version),
-        identity=hash(packed + told),
-        sight=_sight_of(declared),
-        policy=_name(declared.spec.get(_POLICY_REFS.get(declared.key.kind, ""))),
-        stores=_stores(declared) if is_tenant else (),
-        placed=bool(declared.status.get("store")),
-        secrets=frozenset(_secret_names(declared.spec)),
-        packed=packed,
-        status=status,
-    )
-
-
-def _unpacked(key: ObjectKey, entry: _Entry) -> Declared:
-    uid, generation, created, deleted, labels, annotations, finalizers, spec = json.loads(
-        entry.packed
-    )
-    return Declared(
-        key=key,
-        uid=uid,
-        resource_version=str(entry.version),
-        generation=generation,
-        creation_timestamp=datetime.fromisoformat(created),
-        deletion_timestamp=datetime.fromisoformat(deleted) if deleted else None,
-        labels=labels,
-        annotations=annotations,
-        finalizers=tuple(finalizers),
-        spec=spec,
-        status=json.loads(entry.status),
-    )
-
-
-def _dumped(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
-
-
-def _stores(tenant: Declared) -> tuple[str, ...]:
-    """The store that the spec asks for and the one that the status says it has."""
-    asked = _name(tenant.spec.get("storeRef"))
-    placed = _text(tenant.status.get("store"))
-    return tuple(sorted({name for name in (asked, placed) if name}))
-
-
-def _sight_of(declared: Declared) -> Sight:
-    observed = declared.status.get("observedGeneration")
-    conditions = declared.status.get("conditions")
-    ready = "Unknown"
-    for one in conditions if isinstance(conditions, list) else ():
-        if isinstance(one, Mapping) and one.get("type") == "Ready":
-            ready = str(one.get("status"))
-    return _sight(declared.deleting, observed is not None, observed == declared.generation, ready)
-
-
-@lru_cache(maxsize=64)
-def _sight(deleting: bool, told: bool, current: bool, ready: str) -> Sight:
-    return Sight(deleting, told, current, ready)
-
-
-def _secret_names(spec: Mapping[str, Any]) -> Iterator[str]:
-    """The names under every ``…SecretRef`` of a spec, at any depth."""
-    for field, value in spec.items():
-        if not isinstance(value, Mapping):
-            continue
-        if field.endswith("SecretRef"):
-            yield str(value.get("name"))
-        else:
-            yield from _secret_names(value)
-
-
-def _name(reference: Any) -> str | None:
-    return _text(reference.get("name")) if isinstance(reference, Mapping) else None
-
-
-def _text(value: Any) -> str | None:
-    return intern(value) if isinstance(value, str) and value else None
