@@ -120,6 +120,7 @@ async def _use_the_port(resources: Resources) -> set[str]:
     """Call every method of the port; returns their names."""
     for kind in Kind:
         await resources.list(kind)
+        assert [page async for page in resources.pages(kind)]
     for key in DECLARED:
         found = await resources.get(key)
         assert found is not None
@@ -141,8 +142,8 @@ async def _use_the_port(resources: Resources) -> set[str]:
     await resources.get_namespace(HOME)
     await _run_reports_by_themselves(resources)
     return {
-        "list", "get", "add_finalizer", "remove_finalizer", "write_status", "get_secret",
-        "create_secret", "replace_secret", "apply_secret", "delete_secret", "list_secrets",
+        "list", "pages", "get", "add_finalizer", "remove_finalizer", "write_status",
+        "get_secret", "create_secret", "replace_secret", "apply_secret", "delete_secret", "list_secrets",
         "can_read_secrets", "list_namespaces", "get_namespace", "emit_event",
     }  # fmt: skip
 
