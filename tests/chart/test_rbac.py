@@ -143,8 +143,8 @@ async def _use_the_port(resources: Resources) -> set[str]:
     await _run_reports_by_themselves(resources)
     return {
         "list", "pages", "get", "add_finalizer", "remove_finalizer", "write_status",
-        "get_secret", "create_secret", "replace_secret", "apply_secret", "delete_secret", "list_secrets",
-        "can_read_secrets", "list_namespaces", "get_namespace", "emit_event",
+        "get_secret", "create_secret", "replace_secret", "apply_secret", "delete_secret",
+        "list_secrets", "can_read_secrets", "list_namespaces", "get_namespace", "emit_event",
     }  # fmt: skip
 
 
