@@ -37,6 +37,9 @@ from tests.chart.rendered import HOME, RELEASE, Object, objects, of_kind, report
 pytestmark = pytest.mark.cluster
 
 FINALIZER = "memtenant.dev/test"
+WATCHED = (HOME, TENANTS)
+"""Where Secrets are watched."""
+
 DECLARED = [
     ObjectKey(Kind.STORE, "", "rbac"),
     ObjectKey(Kind.POLICY, "", "rbac"),
@@ -201,22 +204,30 @@ async def _lead(connection: Connection) -> None:
         assert led.is_set()
 
 
-async def _watch() -> None:
-    """Start the operator's watches and wait until each of them brought something."""
+async def _watch(resources: Resources) -> None:
+    """Start the operator's watches and wait until each of them brought something: what is there,
+    and of Secrets what changes."""
     watches = Watches()
-    missing = {kind.plural for kind in Kind} | {"namespaces", "secrets"}
-    complete = asyncio.Event()
+    missing = {kind.plural for kind in Kind} | {"namespaces", *WATCHED}
 
     def seen(event: Seen) -> None:
-        missing.discard(event.plural)
-        if not missing:
-            complete.set()
+        secret = event.plural == "secrets"
+        missing.discard(event.raw["metadata"]["namespace"] if secret else event.plural)
 
     async with AsyncExitStack() as stack:
-        for source in (cluster_source(watches), secret_source(watches, (HOME, TENANTS))):
+        for source in (cluster_source(watches), secret_source(watches, WATCHED)):
             source.start(seen)
             stack.push_async_callback(source.stop)
-        await asyncio.wait_for(complete.wait(), timeout=60)
+        async with asyncio.timeout(60):
+            while missing:
+                await _change_secrets(resources)
+                await asyncio.sleep(0.1)
+
+
+async def _change_secrets(resources: Resources) -> None:
+    for namespace in WATCHED:
+        draft = SecretDraft(namespace, "seen", "tests", {"key": b"one"})
+        await resources.delete_secret(await resources.create_secret(draft))
 
 
 @pytest.fixture(scope="module")
@@ -225,9 +236,6 @@ def used(release: Release) -> list[Object]:
     cluster = release.cluster
     cluster.apply(declared.store("rbac"), declared.policy("rbac"), declared.tenant(TENANTS, "rbac"))
     cluster.apply(declared.report(HOME, "rbac"))
-    secret: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "seen"}}
-    for namespace in (HOME, TENANTS):
-        cluster.apply(secret | {"metadata": {"name": "seen", "namespace": namespace}})
     kubeconfig = cluster.kubeconfig_for_service_account(HOME, RELEASE)
 
     async def operate() -> None:
@@ -240,7 +248,7 @@ def used(release: Release) -> list[Object]:
             }  # fmt: skip
             await _use_instances(ClusterInstances(connection, home=HOME))
             await _lead(connection)
-        await _watch()
+            await _watch(resources)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KUBECONFIG", str(kubeconfig))
