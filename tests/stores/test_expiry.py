@@ -247,6 +247,28 @@ async def test_what_tells_no_time_is_counted_and_stays(redis_server: Server) -> 
         assert admin.get(f"{keys.records(ACME)}anything") == b"secret"
 
 
+async def test_no_name_that_a_tenant_chooses_stops_the_pass_over_its_neighbours(
+    redis_server: Server,
+) -> None:
+    now = in_ms()
+    strange = ContextKeys.of(ACME, "strange").values
+    talk = ConversationKeys.of(GLOBEX, "_", "conversation")
+    with redis_server.admin() as admin:
+        for tenant in (ACME, GLOBEX):
+            await asyncio.to_thread(provision, redis_server, tenant=tenant)
+            admin.hset(keys.limits(tenant), "cutoff_content", now - HOUR)
+        admin.hset(strange, b"a" * 70_000, header(1, now) + b"x" * 5_000_000)
+        for name in ("", "b"):
+            admin.hset(strange, name, header(2, 1))
+        admin.zadd(keys.conversations(ACME), {"c:strange": 1})
+        admin.rpush(talk.list, header(1, 1))
+    async with leading(redis_server) as store:
+        removed = await store.expire_due([ACME], most=10)
+        scan = await passed(store)
+        assert removed[ACME].values == 2
+        assert (scan.left[ACME].undated, scan.take()[GLOBEX].messages) == (1, 1)
+
+
 async def test_an_operator_without_the_permission_is_told_which_command_prints_it(
     redis_server: Server,
 ) -> None:

@@ -24,6 +24,7 @@ do
 
 local MAX_LOOK = 2000              -- entries that one call looks at
 local MAX_LOOK_BYTES = 4194304     -- bytes of them
+local MAX_FIELD_NAME = 65536       -- bytes of a name that a call can go on behind
 local HDEL_AT_ONCE = 1000          -- Lua's stack bounds what unpack may return
 
 local RECORD_MAGIC, RECORD_PLAIN, RECORD_GCM = 0xFA, 0x10, 0x11
@@ -425,16 +426,17 @@ local function outdated_values(call, after, cutoff)
     values = {}, versions = {}, sets = {}, live = 0, bytes = 0, redated = 0, undated = 0, kept = 0,
     oldest = nil, next = '', ends = false, log = 0, member = nil,
   }
-  local names = reading('values', 'HKEYS', call.values)
-  if #names > 2 * MAX_FIELDS or call.size > 2 * MAX_FIELDS then
+  if reading('values', 'HLEN', call.values) > 2 * MAX_FIELDS or call.size > 2 * MAX_FIELDS then
     refuse('MT_DAMAGED')
   end
+  local names = reading('values', 'HKEYS', call.values)
   table.sort(names)
   local standing, size = {}, 0
   for place, name in ipairs(names) do
     standing[name] = true
-    if name > after and found.next == '' then
-      local entry = reading('values', 'HGET', call.values, name)
+    if (name > after or name == after and name == '') and found.next == '' then
+      -- A name that no call could go on behind is not memtenant's, and its value is not read.
+      local entry = #name <= MAX_FIELD_NAME and reading('values', 'HGET', call.values, name) or ''
       local version, time, tokens, kind = peek(entry)
       size = size + #entry
       if not version then
@@ -454,7 +456,7 @@ local function outdated_values(call, after, cutoff)
         found.kept = found.kept + 1
         found.oldest = math.min(found.oldest or time, time)
       end
-      if size > MAX_LOOK_BYTES and place < #names then
+      if #name <= MAX_FIELD_NAME and size > MAX_LOOK_BYTES and place < #names then
         found.next = name
       end
     end
@@ -484,7 +486,7 @@ local function load_expiring_context(keys, args, fixed)
   exactly(keys, 7, 'MT_KEYS')
   exactly(args, fixed, 'MT_ARGUMENTS')
   local call = context_names(keys, true)
-  local after = text(args, 1, 0, 65536)
+  local after = text(args, 1, 0, MAX_FIELD_NAME)
   call.cutoff = expiry_of(call, fixed == 2 and optional_integer(args, 2, 1e15) or nil, 0)
   load_context(call)
   return call, outdated_values(call, after, call.cutoff)
