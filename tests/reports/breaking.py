@@ -86,6 +86,11 @@ async def a_user_may_more(scene: Scene) -> None:
         admin.execute_command("ACL", "SETUSER", "mt.support.acme.default.a", "+keys")
 
 
+async def the_sealers_user_is_gone(scene: Scene) -> None:
+    with scene.server.admin() as admin:
+        admin.execute_command("ACL", "DELUSER", "mt.sealer")
+
+
 async def a_quota_that_nobody_feels(scene: Scene) -> None:
     """Twice what is declared, while the store says that all is well."""
     agents = [{"name": "default", "access": "Steward"}]
@@ -231,6 +236,7 @@ BREAKS = (
     Break("DefaultUserOff", "guest on", anybody_gets_in, "store"),
     Break("UniqueUsers", "a user for anybody", anybody_gets_in, "store"),
     Break("LeastPrivilege", "+keys", a_user_may_more, "store"),
+    Break("LeastPrivilege", "mt.sealer on", the_sealers_user_is_gone, "store"),
     Break("LeastPrivilege", "its users may write, and", a_quota_that_nobody_feels, "quota"),
     Break("LeastPrivilege", "another conversations", a_quota_that_nobody_feels, "quota"),
     Break("Audited", "leave no event", the_audit_is_off, "store"),
@@ -279,6 +285,13 @@ async def the_archive(scene: Scene) -> None:
     shutil.rmtree(scene.archive)
 
 
+async def the_tree(scene: Scene) -> None:
+    """What tells which leaves there are; the leaves are there."""
+    for segment in (scene.archive / "tree").glob("*.log"):
+        segment.unlink()
+        segment.mkdir()
+
+
 async def the_log_key(scene: Scene) -> None:
     shutil.rmtree(scene.signer)
 
@@ -287,29 +300,29 @@ async def a_tenant_of_which_nothing_is_known(scene: Scene) -> None:
     scene.ground.tenant("new")
 
 
-UNSEEN: Mapping[str, Act] = {
-    "AuditCovers": the_archive,
-    "Audited": the_reporters_user,
-    "ChangesRecorded": the_archive,
-    "CredentialsRotated": a_tenant_of_which_nothing_is_known,
-    "DefaultUserOff": the_reporters_user,
-    "Encrypted": the_reporters_user,
-    "ErasuresCompleted": the_reporters_user,
-    "KeptWithinPeriod": the_reporters_user,
-    "KeysRotated": the_reporters_user,
-    "LeastPrivilege": the_reporters_user,
-    "LogKept": the_archive,
-    "LogKeySeparate": the_log_key,
-    "LogVerifies": the_archive,
-    "NoForbiddenData": the_reporters_user,
-    "NothingDeletedUnderHold": the_archive,
-    "NothingRemovedUnderMinimum": the_archive,
-    "PeriodJustified": a_tenant_of_which_nothing_is_known,
-    "PersonalDataMasked": the_reporters_user,
-    "RecordsAuthentic": the_reporters_user,
-    "ReportsKept": the_archive,
-    "SealerLive": the_archive,
-    "TransportEncrypted": the_reporters_user,
-    "UniqueUsers": the_reporters_user,
+UNSEEN: Mapping[str, tuple[Act, ...]] = {
+    "AuditCovers": (the_archive, the_reporters_user),
+    "Audited": (the_reporters_user,),
+    "ChangesRecorded": (the_archive,),
+    "CredentialsRotated": (a_tenant_of_which_nothing_is_known,),
+    "DefaultUserOff": (the_reporters_user,),
+    "Encrypted": (the_reporters_user,),
+    "ErasuresCompleted": (the_reporters_user, the_archive),
+    "KeptWithinPeriod": (the_reporters_user, the_archive),
+    "KeysRotated": (the_reporters_user,),
+    "LeastPrivilege": (the_reporters_user,),
+    "LogKept": (the_archive, the_tree),
+    "LogKeySeparate": (the_log_key,),
+    "LogVerifies": (the_archive, the_tree),
+    "NoForbiddenData": (the_reporters_user,),
+    "NothingDeletedUnderHold": (the_archive,),
+    "NothingRemovedUnderMinimum": (the_archive,),
+    "PeriodJustified": (a_tenant_of_which_nothing_is_known,),
+    "PersonalDataMasked": (the_reporters_user,),
+    "RecordsAuthentic": (the_reporters_user,),
+    "ReportsKept": (the_archive, the_tree),
+    "SealerLive": (the_archive, the_reporters_user, the_tree),
+    "TransportEncrypted": (the_reporters_user,),
+    "UniqueUsers": (the_reporters_user,),
 }
-"""What takes the evidence of each check away."""
+"""What takes evidence of each check away."""

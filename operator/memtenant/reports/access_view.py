@@ -52,7 +52,10 @@ async def look_at_store(
         at=now,
         address=str(witness.address),
         tls=witness.tls,
-        loopback=_is_loopback(witness.address.host),
+        loopback=all(
+            _is_loopback(one.host)
+            for one in (witness.address, *(node.address for node in look.nodes), *look.lost)
+        ),
         nodes=tuple(str(node.address) for node in look.nodes),
         unreachable=tuple(f"{address}: {error}" for address, error in look.lost.items()),
         open_nodes=tuple(
@@ -88,14 +91,11 @@ async def _look(
 
 
 def _system_users(node: NodeView) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The sealer's and the reporter's own, where they are."""
+    """The sealer's and the reporter's own: each node has both."""
     for role in SystemRole:
         reply = node.users.get(role.user)
-        if reply is not None:
-            rendered = render_system_user(
-                role, password_hashes=_hashes(reply), commands=node.commands
-            )
-            yield role.user, tuple(_shortened(differences(rendered, reply, node.categories)))
+        rendered = render_system_user(role, password_hashes=_hashes(reply), commands=node.commands)
+        yield role.user, tuple(_shortened(differences(rendered, reply, node.categories)))
 
 
 def _users(

@@ -210,14 +210,16 @@ class ToldReport:
 class ReportFiles:
     """The files of earlier reports that have to be kept, against what the log was told of them.
 
-    due: how many the log tells within the period of evidence, since ``since``. lost: those of them
-    whose files are gone or changed, in words, by run. untold: whole ones that no leaf names, though
-    the log was sealed since.
+    wanted: since when they are kept, by the period of evidence; since: since when the log tells of
+    them, which is later where its own period is shorter. due: how many it tells. lost: those of
+    them whose files are gone or changed, in words, by run. untold: whole ones that no leaf names,
+    though the log was sealed since.
     """
 
     at: datetime
     folder: str
     since: datetime
+    wanted: datetime
     due: int = 0
     lost: Mapping[str, str] = field(default_factory=dict)
     untold: tuple[str, ...] = ()

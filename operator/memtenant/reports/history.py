@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from memtenant.clock import utc_from_rfc3339
+from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.errors import MemtenantError, ReportInvalid, UsageError
 from memtenant.reports.artefacts import (
     MANIFEST,
@@ -104,8 +105,9 @@ def kept_files(folder: Path, evidence: Evidence) -> ReportFiles | Missing:
         return log
     if isinstance(told, Missing):
         return told
-    since = cut_offs(evidence.policy.resolution, evidence.now)[RecordClass.EVIDENCE].expire_before
-    due = [one for one in told.reports if one.at >= since + _ABANDONED]
+    wanted = cut_offs(evidence.policy.resolution, evidence.now)[RecordClass.EVIDENCE].expire_before
+    since = max(wanted, log.pruned.get(INSTALLATION_LOG, wanted))
+    due = [one for one in told.reports if one.at >= wanted + _ABANDONED]
     digests: dict[str, str] = {}
     changed: dict[str, str] = {}
     for run in _runs(folder):
@@ -122,9 +124,17 @@ def kept_files(folder: Path, evidence: Evidence) -> ReportFiles | Missing:
     untold = (
         run
         for run, digest in sorted(digests.items())
-        if (run, digest) not in known and run not in lost and _should_be_told(run, log)
+        if (run, digest) not in known and run not in lost and _should_be_told(run, since, log)
     )
-    return ReportFiles(evidence.now, str(folder), since, len(due), lost, tuple(untold))
+    return ReportFiles(
+        at=evidence.now,
+        folder=str(folder),
+        since=since,
+        wanted=wanted,
+        due=len(due),
+        lost=lost,
+        untold=tuple(untold),
+    )
 
 
 def _lost(told: ToldReport, digest: str | None, folder: Path) -> str:
@@ -135,12 +145,12 @@ def _lost(told: ToldReport, digest: str | None, folder: Path) -> str:
     return ""
 
 
-def _should_be_told(run: str, log: LogEvidence) -> bool:
+def _should_be_told(run: str, since: datetime, log: LogEvidence) -> bool:
     try:
         made = datetime.strptime(run, _RUN_NAME).replace(tzinfo=UTC)
     except ValueError:
         return True
-    return log.sealed_at is not None and made + _SETTLED < log.sealed_at
+    return log.sealed_at is not None and since <= made < log.sealed_at - _SETTLED
 
 
 def _due(newest: Declared) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from memtenant.archive.verify import Verification, verify
 from memtenant.audit.checkpoint import SignedCheckpoint
 from memtenant.crypto.signing import VerifyingKey
 from memtenant.errors import CheckpointInvalid, MemtenantError
-from memtenant.reports.evidence import LogEvidence
+from memtenant.reports.evidence import LogEvidence, Missing
 
 __all__ = ["ArchiveLog"]
 
@@ -27,7 +27,7 @@ class ArchiveLog:
         self._reader = reader
         self._key = key
 
-    def verify(self, log_ids: Iterable[str], trusted: str, now: datetime) -> LogEvidence:
+    def verify(self, log_ids: Iterable[str], trusted: str, now: datetime) -> LogEvidence | Missing:
         """Whether the tree and these logs are what was signed."""
         try:
             held = SignedCheckpoint.parse(trusted.encode()) if trusted else None
@@ -52,7 +52,7 @@ class ArchiveLog:
                 pruned=dict(self._pruned(found)),
             )
         except MemtenantError as error:
-            return LogEvidence(at=now, verified=False, unverified=str(error))
+            return Missing("archive", str(error))
 
     def leaves(self, log_id: str) -> Iterator[SealedEntry | SealedGap]:
         """Every leaf that is kept of a log, in order; none of a log that is not there."""

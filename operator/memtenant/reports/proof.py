@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 from memtenant.archive import ArchiveReader, SealedEntry
 from memtenant.archive.verify import Result, verify
@@ -19,6 +21,9 @@ from memtenant.reports.submission import report_detail
 from memtenant.rules.systemusers import SystemRole
 
 __all__ = ["Proof", "prove"]
+
+_LONGEST_RUN: Final = timedelta(hours=1)
+"""After which the log was told of a report, from the time that it bears: when its run began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ def _unknown(report: Report, reader: ArchiveReader, said: tuple[str, ...]) -> Pr
     """The log does not have it: not yet, or somebody made the files."""
     sealed = max((one.time for one in reader.seals(report.made)), default=None)
     last = max((one.sealed_at for one in reader.events(INSTALLATION_LOG)), default=None)
-    if sealed is not None and last is not None and last > report.made:
+    if sealed is not None and last is not None and last > report.made + _LONGEST_RUN:
         words = (
             "the log does not have this manifest, and has later events: the files are not those "
             "that memtenant wrote, or the log was never told of them"

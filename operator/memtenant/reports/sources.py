@@ -46,9 +46,9 @@ class Declarations:
 class Log(Protocol):
     """The sealed log, read and not written."""
 
-    def verify(self, log_ids: Iterable[str], trusted: str, now: datetime) -> LogEvidence:
+    def verify(self, log_ids: Iterable[str], trusted: str, now: datetime) -> LogEvidence | Missing:
         """Whether these logs and the tree verify; ``trusted`` is a checkpoint that was held before
-        (a note), or empty."""
+        (a note), or empty. `Missing` where they cannot be read."""
         ...
 
     def leaves(self, log_id: str) -> Iterator[SealedEntry | SealedGap]:

@@ -86,7 +86,11 @@ def least_privilege(evidence: Evidence, _parameters: Parameters) -> Judgement:
         for stranger in store.strangers:
             judge.warn(store.name, f"user {stranger} was not made by memtenant")
     for one in evidence.tenants:
-        if isinstance(one.facts, TenantFacts) and isinstance(one.records, RecordEvidence):
+        if isinstance(one.facts, Missing):
+            continue
+        if isinstance(one.records, Missing):
+            judge.missing(one.name, one.records)
+        else:
             _within_quota(judge, one.facts, one.records)
     return judge.judgement(f"{compared} ACL users against their rules", of="stores")
 

@@ -190,6 +190,13 @@ def reports_kept(evidence: Evidence, _parameters: Parameters) -> Judgement:
         judge.saw(found.at)
     for run, words in sorted(found.lost.items()):
         judge.fail(f"report {run}", words)
+    if found.since > found.wanted:
+        judge.warn(
+            "reports",
+            f"of those from {rfc3339(found.wanted)} to {rfc3339(found.since)} nothing is known: "
+            "what the log was told of them went at the end of its own period "
+            "(spec.retention.audit)",
+        )
     for run in found.untold:
         judge.warn(f"report {run}", "no leaf of the log names it: nothing proves it")
     return judge.judgement(

@@ -12,6 +12,7 @@ from memtenant.reports.evidence import (
     Missing,
     RecordEvidence,
     TenantEvidence,
+    TenantFacts,
 )
 from memtenant.rules.controls import Parameters
 from memtenant.rules.expiry import step
@@ -55,24 +56,31 @@ def kept_within_period(evidence: Evidence, _parameters: Parameters) -> Judgement
                 f"({kept.effective.reason}): {many}, the oldest of "
                 f"{rfc3339(records.oldest[record_class])}",
             )
+    told = 0
     for one in evidence.tenants:
-        if isinstance(one.events, Missing) or isinstance(one.facts, Missing) or one.facts.matters:
+        if isinstance(one.facts, Missing) or isinstance(one.records, Missing):
             continue
-        told = one.events.coverage
-        if isinstance(told, Coverage) and told.oldest is not None:
-            period = one.facts.resolution.content.effective.period
-            grace = timedelta(seconds=step(one.facts.resolution))
-            if period.after(told.oldest) < evidence.now - grace and not _is_expired(one.records):
-                judge.fail(
-                    one.name,
-                    f"a record that lives was told at {rfc3339(told.oldest)}, before what its own "
-                    f"header says: somebody wrote it with another time ({told.oldest_at})",
-                )
-    return judge.judgement("all records by their headers")
+        events = one.events if isinstance(one.events, Missing) else one.events.coverage
+        if isinstance(events, Coverage):
+            told += 1
+            _kept_by_events(judge, one.facts, one.records, events)
+        elif one.records.limits.get("audit") == "1":
+            judge.missing(one.name, events)
+    return judge.judgement(f"all records by their headers, of {told} tenants by their events too")
 
 
-def _is_expired(records: object) -> bool:
-    return bool(getattr(records, "expired", None))
+def _kept_by_events(
+    judge: Judge, facts: TenantFacts, records: RecordEvidence, told: Coverage
+) -> None:
+    if facts.matters or told.oldest is None or records.expired:
+        return
+    grace = timedelta(seconds=step(facts.resolution))
+    if facts.resolution.content.effective.period.after(told.oldest) < judge.evidence.now - grace:
+        judge.fail(
+            str(facts.tenant),
+            f"a record that lives was told at {rfc3339(told.oldest)}, before what its own header "
+            f"says: somebody wrote it with another time ({told.oldest_at})",
+        )
 
 
 def period_justified(evidence: Evidence, _parameters: Parameters) -> Judgement:
@@ -113,6 +121,8 @@ def nothing_deleted_under_hold(evidence: Evidence, _parameters: Parameters) -> J
                 f"records that the log tells and that are gone while {matters} stands, with no "
                 f"event that says why: {events.coverage.vanished}",
             )
+    if evidence.tenants and not held:
+        judge.skip(evidence.policy.name, "no legal hold stands")
     return judge.judgement(f"sealed events and live records, {held} held")
 
 
