@@ -1,12 +1,14 @@
 """Watches a store while operators change: who writes in which term, and which Functions are there.
 
-By MONITOR, which shows every command but those of administration, with the connection it came by.
+By MONITOR, which shows every command but those of administration, with the address it came from. A
+login begins a connection: a later one may come from the same port, and be somebody else's.
 """
 
 import re
 import socket
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -16,6 +18,7 @@ from tests.support.servers import Server
 
 _LINE = re.compile(rb'^\+[\d.]+ \[\d+ ([^\]]+)\] (".*")$')
 _WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"')
+_LOGINS = {"AUTH", "HELLO"}
 _READS = {
     *("GET", "HGET", "HMGET", "HGETALL", "HLEN", "HKEYS", "HEXISTS", "HSTRLEN", "EXISTS", "TYPE"),
     *("LLEN", "LRANGE", "LINDEX", "SCAN", "PTTL", "ZCARD", "ZSCORE", "ZRANGEBYSCORE", "WATCH"),
@@ -33,7 +36,13 @@ class Seen:
     @property
     def writes(self) -> bool:
         """Whether it changes a key of a tenant."""
-        return self.words[0].upper() not in _READS and self.words[1].startswith("mt:{")
+        return self.words[0].upper() not in _READS and self.key.startswith("mt:{")
+
+    @property
+    def key(self) -> str:
+        """The first key that it names, if any."""
+        place = 3 if self.words[0].upper() == "FCALL" else 1
+        return next(iter(self.words[place:]), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +98,21 @@ class Watch:
         for one in self.commands:
             term = one.words[2] if _takes_over(one) else term
             if one.connection in operators and one.writes:
-                found.append(Written(term, one.connection, *one.words[:2]))
+                found.append(Written(term, one.connection, one.words[0], one.key))
         return found
 
     def _follow(self, stream: BinaryIO) -> None:
+        logins: Counter[str] = Counter()
         with suppress(OSError, ValueError):
             for line in stream:
                 found = _LINE.match(line.rstrip())
                 # Commands inside of a Function have no connection of their own.
                 if found is not None and found[1] != b"lua":
-                    words = tuple(one.decode("latin-1") for one in _WORD.findall(found[2])[:3])
+                    words = tuple(one.decode("latin-1") for one in _WORD.findall(found[2])[:4])
+                    address = found[1].decode()
+                    logins[address] += words[0].upper() in _LOGINS
                     if len(words) > 1:
-                        self.commands.append(Seen(found[1].decode(), words))
+                        self.commands.append(Seen(f"{address} #{logins[address]}", words))
 
     def _look(self) -> None:
         with self.server.admin() as admin:
