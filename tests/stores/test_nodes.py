@@ -7,6 +7,7 @@ import pytest
 from memtenant.errors import StoreRefused, StoreUnavailable
 from memtenant.rules.instance import DEFAULT_USER
 from memtenant.stores import Address, Role
+from memtenant.stores.witness import StoreWitness
 from tests.conftest import StartServer
 from tests.stores.operators import (
     OPERATOR,
@@ -64,6 +65,16 @@ async def test_durable_needs_an_append_only_file(start_server: StartServer) -> N
         assert store.facts.users_persist
 
 
+async def seen_as_durable(server: Server) -> bool:
+    """What a report says of it."""
+    witness = StoreWitness(settings_for(server))
+    try:
+        (node,), _ = await witness.nodes()
+    finally:
+        await witness.close()
+    return node.durable
+
+
 async def test_durable_is_what_a_restart_really_leaves(
     flavour: Flavour, start_server: StartServer
 ) -> None:
@@ -76,6 +87,7 @@ async def test_durable_is_what_a_restart_really_leaves(
             admin.execute_command("ACL", "SAVE")
             async with leading(server) as store:
                 durable = store.facts.durable
+                assert await seen_as_durable(server) == durable
                 assert store.facts.primary.default_user_open is False
             admin.eval(write, 1, default)
         server.restart()

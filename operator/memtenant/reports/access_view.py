@@ -64,7 +64,7 @@ async def look_at_store(
         drift=look.drift,
         strangers=tuple(sorted(_strangers(look.nodes, login, declared))),
         checked=look.checked,
-        durable=all(node.append_only and node.policy == "noeviction" for node in look.nodes),
+        durable=all(node.durable for node in look.nodes),
     )
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "info_of",
     "inspect_node",
     "on_every_node",
+    "replays_transactions",
 ]
 
 T = TypeVar("T")
@@ -260,7 +261,7 @@ async def inspect_node(
         used_memory=int(memory.get("used_memory", "0")),
         users_persist=_aclfile_is_set(replies[5]),
         default_user_open=_is_open(replies[4]),
-        replays_transactions=flavour is Flavour.VALKEY or _may_everything(replies[4]),
+        replays_transactions=replays_transactions(server, replies[4]),
         server_time=_server_time(server),
         follows=_followed(replication),
     )
@@ -385,11 +386,13 @@ def _is_open(reply: Reply) -> bool | None:
     return isinstance(flags, list) and b"on" in flags and b"nopass" in flags
 
 
-def _may_everything(reply: Reply) -> bool:
-    """Whether the user of GETUSER's answer may: Redis 7.0 and 8.2 read their AOF by the rules of
-    `default`, also of one that is off, and pass over a MULTI … EXEC that they do not allow."""
-    fields = _fields(reply)
-    return (fields.get(b"commands"), fields.get(b"keys")) == (b"+@all", b"~*")
+def replays_transactions(server: Mapping[str, str], default: Reply) -> bool:
+    """Whether a restart brings back what is in the append-only file, by INFO and by what GETUSER
+    answered of `default`: Redis 7.0 and 8.2 read the file by that user's rules, also where it is
+    off, and pass over a MULTI … EXEC that they do not allow."""
+    fields = _fields(default)
+    allowed = (fields.get(b"commands"), fields.get(b"keys")) == (b"+@all", b"~*")
+    return "valkey_version" in server or allowed
 
 
 def _fields(reply: Reply) -> dict[object, object]:

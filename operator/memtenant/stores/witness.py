@@ -15,7 +15,7 @@ from memtenant.errors import MemtenantError, StoreUnavailable
 from memtenant.stores.cluster import ClusterKeyspace, find_cluster
 from memtenant.stores.connection import Address, Command, NodeClient, Reply, StoreSettings
 from memtenant.stores.keyspace import Keyspace
-from memtenant.stores.nodes import info_of
+from memtenant.stores.nodes import info_of, replays_transactions
 from memtenant.stores.pace import Pace
 from memtenant.stores.refusals import translated
 from memtenant.stores.survey import Held, queued, survey
@@ -29,14 +29,13 @@ __all__ = ["NodeView", "StoreWitness", "SubjectView"]
 class NodeView:
     """One node. ``linked``: it is a primary, or in step with its own. ``users`` has what ACL
     GETUSER answered of every user. CONFIG is not asked: it also tells the password by which
-    replicas log in."""
+    replicas log in. ``durable``: data survives a restart and is never evicted."""
 
     address: Address
     version: str
     primary: bool
     linked: bool
-    append_only: bool
-    policy: str
+    durable: bool
     commands: frozenset[str] = field(repr=False)
     categories: Mapping[str, frozenset[str]] = field(repr=False)
     users: Mapping[str, Mapping[object, object]] = field(repr=False)
@@ -219,13 +218,15 @@ class StoreWitness:
         groups = _required(node, replies[6])
         users = await node.run(("ACL", "GETUSER", name) for name in names)
         members = await node.run(("ACL", "CAT", name) for name in groups)
+        default = dict(zip(names, users, strict=True)).get("default")
         view = NodeView(
             address=address,
             version=server.get("valkey_version") or server.get("redis_version", "unknown"),
             primary=replication.get("role") == "master",
             linked=replication.get("master_link_status", "up") == "up",
-            append_only=persistence.get("aof_enabled") == "1",
-            policy=memory.get("maxmemory_policy", "unknown"),
+            durable=persistence.get("aof_enabled") == "1"
+            and memory.get("maxmemory_policy") == "noeviction"
+            and replays_transactions(server, default),
             commands=frozenset(one.lower() for one in _required(node, replies[4])),
             categories={
                 group: frozenset(one.lower() for one in _required(node, reply))
