@@ -133,6 +133,16 @@ def test_what_others_do_to_a_binding_concerns_its_tenant(intake: Intake) -> None
     assert lost == {"MemoryTenant/support/acme"}
 
 
+@pytest.mark.parametrize("event", ["ADDED", "MODIFIED", "DELETED"])
+def test_a_secret_without_our_labels_and_with_a_bindings_name_concerns_the_tenant(
+    intake: Intake, event: str
+) -> None:
+    """A binding that lost its labels is one, and so is what has to go before one is written."""
+    seen = intake.see("secrets", "acme-triage", namespace="support", event=event)
+    assert seen == {"MemoryTenant/support/acme"}
+    assert intake.see("secrets", "acme-triage", namespace="other", event=event) == set()
+
+
 def test_a_namespace_concerns_its_tenants_when_its_labels_change(intake: Intake) -> None:
     both = {"MemoryTenant/support/acme", "MemoryTenant/support/beta"}
     assert intake.see("namespaces", "support", labels={"team": "a"}) == both

@@ -82,7 +82,9 @@ class Handlers:
             ours = event.type != "DELETED" and not _edited_by_others(metadata)
             return set() if ours else self._bound_by(namespace, name)
         stores = self._mirror.referring("", name) if namespace == self._home else frozenset()
-        return {*self._mirror.referring(namespace, name), *stores}
+        # It may be a binding that lost its labels, or a Secret that stood in the place of one.
+        named = self._bound_by(namespace, name)
+        return {*self._mirror.referring(namespace, name), *stores, *named}
 
     def _bound_by(self, namespace: str, secret: str) -> set[ObjectKey]:
         """The tenants that a binding Secret ``<tenant>-<agent>`` can belong to, by name alone."""

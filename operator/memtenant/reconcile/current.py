@@ -32,12 +32,12 @@ _RECORD_OWNER = "tenant-record"
 @dataclass(frozen=True, slots=True)
 class Current:
     """The Secrets of a tenant as they are. ``bindings`` are by agent, only those that exist and
-    are ours; ``foreign`` are binding names that somebody else's Secret occupies."""
+    are ours; ``foreign`` are declared agents whose binding's name is on somebody else's Secret."""
 
     stored_record: StoredSecret | None
     record: TenantRecord | None
     bindings: Mapping[AgentName, StoredSecret] = field(default_factory=dict)
-    foreign: tuple[str, ...] = ()
+    foreign: frozenset[AgentName] = frozenset()
 
     def shown(self, spec: MemoryTenantSpec) -> dict[AgentName, Slot | None]:
         """Which slot all bindings of each principal show; None where they differ or lack."""
@@ -103,20 +103,21 @@ async def read_bindings(
     """
     if record is None and not bound:
         return Current(None, None)
-    names = sorted({*agents, *(record.agents if record else ())})
+    declared = frozenset(agents)
+    names = sorted({*declared, *(record.agents if record else ())})
     secrets = await asyncio.gather(
         *(world.secret(tenant.namespace, binding_name(tenant, name)) for name in names)
     )
     bindings: dict[AgentName, StoredSecret] = {}
-    foreign: list[str] = []
+    foreign: set[AgentName] = set()
     for agent, secret in zip(names, secrets, strict=True):
         if secret is None:
             continue
         if secret.owner == binding_owner(tenant, agent):
             bindings[agent] = secret
-        else:
-            foreign.append(secret.name)
-    return Current(stored, record, bindings, tuple(foreign))
+        elif agent in declared:
+            foreign.add(agent)
+    return Current(stored, record, bindings, frozenset(foreign))
 
 
 async def read_roots(

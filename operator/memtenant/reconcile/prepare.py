@@ -15,7 +15,6 @@ from memtenant.crypto.audit_keys import audit_root
 from memtenant.errors import (
     InvalidResource,
     MemtenantError,
-    ResourceConflict,
 )
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.access import missing_secret_access
@@ -65,6 +64,7 @@ from memtenant.rules.quota import Limits, QuotaState, judge
 from memtenant.rules.record import record_name
 from memtenant.rules.retention import Resolution
 from memtenant.rules.told import TOLD, Told
+from memtenant.rules.withheld import Withheld, withheld
 from memtenant.stores import TenantState
 from memtenant.tenancy.identity import TenantId, binding_name
 
@@ -105,6 +105,7 @@ class Prepared:
     next_hold: datetime | None
     next_step: datetime
     instance: Instance | None = None
+    withheld: Withheld | None = None
 
 
 class Stop(MemtenantError):
@@ -150,12 +151,6 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
         bound=bool(declared.status.get("bindings")),
     )
     _check_adoption(declared, spec, current, namespace.uid)
-    if current.foreign:
-        raise ResourceConflict(
-            f"Secret {tenant.namespace}/{current.foreign[0]} exists and was not made for this "
-            "agent: rename the agent or the tenant, or remove the Secret",
-            reason="ForeignSecret",
-        )
     instance, changes = await _instance(world, tenant, spec, store)
     if instance is not None and (link is None or not link.ready):
         raise InstanceNeeded(instance, changes)
@@ -255,6 +250,7 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
         policy.next_hold(now),
         expiring.next_step,
         instance,
+        withheld(tenant, current.foreign),
     )
 
 
@@ -447,6 +443,8 @@ def _record_changes(current: Current, wanted: Desired, key_change: str) -> tuple
 def _binding_actions(current: Current, wanted: Desired) -> list[WriteBinding]:
     actions = []
     for agent, binding in wanted.bindings.items():
+        if agent in current.foreign:
+            continue
         stored = current.bindings.get(agent)
         before = stored.data if stored else {}
         after = binding.to_secret_data()

@@ -242,7 +242,8 @@ async def _tenant(world: World, declared: Declared, problems: Mapping[str, str])
     if prepared is None:
         why = "; ".join(f"{name}: {problem}" for name, problem in sorted(problems.items()))
         return Expected(key, problem=f"its MemoryStore cannot be used now: {why or 'not ready'}")
-    return Expected(key, tuple(str(action) for action in prepared.plan))
+    withheld = prepared.withheld.refusal.message if prepared.withheld else ""
+    return Expected(key, tuple(str(action) for action in prepared.plan), problem=withheld)
 
 
 async def _prepared(world: World, declared: Declared) -> Prepared | None:

@@ -11,12 +11,13 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from memtenant.api.conditions import ConditionType, Finding, is_true
+from memtenant.api.conditions import ConditionType, Finding, find, is_true
 from memtenant.api.fields import Isolation
 from memtenant.api.tenant import MemoryTenantStatus
 from memtenant.errors import (
     InvalidResource,
     MemtenantError,
+    ResourceConflict,
     ResourceForbidden,
     ResourceUnavailable,
     StoreUnavailable,
@@ -31,7 +32,12 @@ from memtenant.reconcile.prepare import Prepared, Stop, prepare
 from memtenant.reconcile.sealing import with_tenant_finding
 from memtenant.reconcile.standing import enforce_standing, status_as_enforced
 from memtenant.reconcile.world import FINALIZER, World, mint_password
-from memtenant.resources.port import SECRET_ACCESS_MISSING, Declared, EventType
+from memtenant.resources.port import (
+    FOREIGN_SECRET,
+    SECRET_ACCESS_MISSING,
+    Declared,
+    EventType,
+)
 from memtenant.rules.keymotion import KeyStep
 from memtenant.rules.placement import Refusal
 from memtenant.rules.plan import (
@@ -102,6 +108,12 @@ async def _reconcile(world: World, declared: Declared) -> Outcome:
     except InvalidResource as error:
         await enforce_standing(world, declared, refused=True)
         return await _refuse(world, declared, Refusal(error.reason, error.field, str(error)))
+    except ResourceConflict as error:
+        if error.reason != FOREIGN_SECRET:
+            raise
+        # A Secret of the home namespace lost its labels. What it holds stands until it has them.
+        await enforce_standing(world, declared, refused=False)
+        return await _refuse(world, declared, Refusal(error.reason, "", str(error)))
     tenant = prepared.desired.record.tenant
     if prepared.instance is not None and world.links.get(str(tenant)) is not prepared.link:
         return Outcome(requeue_after=0.0, changed=True)
@@ -187,12 +199,14 @@ async def _say_so(world: World, prepared: Prepared, declared: Declared) -> bool:
             retention_findings=retention_findings(prepared.retention),
             usage=link.usage_of(tenant),
             measured_at=link.measured_at,
+            withheld=prepared.withheld,
         ),
         now=now,
         generation=prepared.declared.generation,
     )
     status, stale = _reported(world, prepared, status)
     await _tell(world, prepared)
+    await _tell_of_withheld(world, prepared)
     conditions, findings = with_tenant_finding(status.conditions, link, tenant)
     return await save_status(
         world,
@@ -235,6 +249,18 @@ async def _tell(world: World, prepared: Prepared) -> None:
         await emit(prepared.declared, EventType.WARNING, "Flooded", message)
 
 
+async def _tell_of_withheld(world: World, prepared: Prepared) -> None:
+    if prepared.withheld is None:
+        return
+    refusal = prepared.withheld.refusal
+    before = status_before(prepared.declared, MemoryTenantStatus)
+    told = find(before.conditions, ConditionType.STALLED)
+    if told is None or told.message != refusal.message:
+        await world.resources.emit_event(
+            prepared.declared, EventType.WARNING, refusal.reason, refusal.message
+        )
+
+
 async def _tell_of_keys(world: World, prepared: Prepared) -> None:
     emit, declared, step = world.resources.emit_event, prepared.declared, prepared.keys.step
     words = prepared.keys.change[:1].upper() + prepared.keys.change[1:]
@@ -256,7 +282,8 @@ def _next_look(prepared: Prepared, now: datetime) -> float | None:
         return 0.0
     looks = (prepared.desired.advance.due, prepared.next_hold, prepared.keys.due)
     due = [prepared.next_step, *(at for at in looks if at is not None)]
-    return max(1.0, (min(due) - now).total_seconds())
+    next_look = max(1.0, (min(due) - now).total_seconds())
+    return min(next_look, LOOK_AGAIN) if prepared.withheld else next_look
 
 
 async def _refuse(world: World, declared: Declared, refusal: Refusal) -> Outcome:
@@ -271,7 +298,8 @@ async def _refuse(world: World, declared: Declared, refusal: Refusal) -> Outcome
         await world.resources.emit_event(
             declared, EventType.WARNING, refusal.reason, refusal.message
         )
-    soon = refusal.reason == SECRET_ACCESS_MISSING or _instance_is_away(world, declared)
+    unseen = refusal.reason in (SECRET_ACCESS_MISSING, FOREIGN_SECRET)  # no event tells of its end
+    soon = unseen or _instance_is_away(world, declared)
     return Outcome(requeue_after=LOOK_AGAIN if soon else _STANDING_AGAIN, changed=changed)
 
 

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from memtenant.errors import InvalidResource, ResourceConflict
-from memtenant.resources.port import FOREIGN_SECRET, SecretDraft, StoredSecret
+from memtenant.resources.port import (
+    FOREIGN_SECRET,
+    MANAGED_BY_LABEL,
+    MANAGED_BY_VALUE,
+    OWNER_LABEL,
+    SecretDraft,
+    StoredSecret,
+)
 
 __all__ = ["SecretChange", "change_towards"]
 
@@ -35,10 +42,16 @@ def change_towards(draft: SecretDraft, current: StoredSecret) -> SecretChange:
     for another owner; `InvalidResource` if its type would have to change, which no API allows.
     """
     where = f"Secret {draft.namespace}/{draft.name}"
-    if current.owner != draft.owner:
-        whose = "not made by memtenant" if current.owner is None else f"for {current.owner!r}"
+    if current.owner is None:
         raise ResourceConflict(
-            f"{where} exists and is {whose}: it is left alone; rename or delete it",
+            f"{where} does not carry memtenant's labels, so it is left alone. Rename or delete it, "
+            f"but if memtenant made it, put them back: kubectl -n {draft.namespace} label secret "
+            f"{draft.name} {MANAGED_BY_LABEL}={MANAGED_BY_VALUE} {OWNER_LABEL}={draft.owner}",
+            reason=FOREIGN_SECRET,
+        )
+    if current.owner != draft.owner:
+        raise ResourceConflict(
+            f"{where} is for {current.owner!r}: it is left alone; rename or delete it",
             reason=FOREIGN_SECRET,
         )
     if current.type != draft.type:

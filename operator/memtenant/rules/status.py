@@ -31,6 +31,7 @@ from memtenant.rules.keymotion import KeyAdvance, KeyScan
 from memtenant.rules.placement import Refusal
 from memtenant.rules.quota import Pressure, QuotaState, percent
 from memtenant.rules.quota import Usage as Measured
+from memtenant.rules.withheld import Withheld
 from memtenant.tenancy.identity import binding_name
 
 __all__ = [
@@ -69,15 +70,17 @@ class Provisioned:
     retention_findings: tuple[Finding, ...]
     usage: Measured | None
     measured_at: datetime | None
+    withheld: Withheld | None = None
 
 
 def ready_status(
     before: MemoryTenantStatus, found: Provisioned, *, now: datetime, generation: int
 ) -> MemoryTenantStatus:
     """The status of a tenant that is as declared. Its agents can work, unless they flooded their
-    bookkeeping and are switched off."""
+    bookkeeping and are switched off, or the name of their binding is on somebody else's Secret."""
     record = found.desired.record
     agents = [agent.name for agent in found.spec.agents_or_default()]
+    without = found.withheld.agents if found.withheld else frozenset()
     bindings = tuple(
         BindingStatus(
             agent=agent,
@@ -87,7 +90,9 @@ def ready_status(
             rotated_at=_rotated_at(found.desired, agent),
         )
         for agent in agents
+        if agent not in without
     )
+    first = [BindingRef(name=one.name) for one in bindings if one.agent == agents[0]]
     status = before.model_copy(
         update={
             "tenant_id": str(record.tenant),
@@ -99,7 +104,7 @@ def ready_status(
             "retention": found.retention,
             "audit": found.audit,
             "usage": _usage(before.usage, found),
-            "binding": BindingRef(name=bindings[0].name),
+            "binding": first[0] if first else None,
             "bindings": bindings,
         }
     )
@@ -183,12 +188,17 @@ def _band(usage: Usage) -> int:
 def _findings(found: Provisioned, agents: int) -> tuple[Finding, ...]:
     record = found.desired.record
     many = "1 agent" if agents == 1 else f"{agents} agents"
+    provisioned = f"{many} can work on store {record.store}"
+    ready = Finding(ConditionType.READY, _TRUE, "Provisioned", provisioned)
+    stalled = Finding(ConditionType.STALLED, _FALSE, "Done")
+    if found.withheld is not None:
+        reason, message = found.withheld.refusal.reason, found.withheld.refusal.message
+        ready = Finding(ConditionType.READY, _FALSE, reason, message)
+        stalled = Finding(ConditionType.STALLED, _TRUE, reason, message)
+    if found.desired.state.off:
+        ready = _flooded_finding(ConditionType.READY)
     return (
-        _flooded_finding(ConditionType.READY)
-        if found.desired.state.off
-        else Finding(
-            ConditionType.READY, _TRUE, "Provisioned", f"{many} can work on store {record.store}"
-        ),
+        ready,
         Finding(
             ConditionType.ISOLATION_VERIFIED,
             _TRUE,
@@ -199,7 +209,7 @@ def _findings(found: Provisioned, agents: int) -> tuple[Finding, ...]:
         *_data_keys_findings(found),
         _quota_finding(found.quota_state),
         Finding(ConditionType.RECONCILING, _FALSE, "Done"),
-        Finding(ConditionType.STALLED, _FALSE, "Done"),
+        stalled,
         Finding(ConditionType.DELETION_BLOCKED, _FALSE, "Done"),
         *found.retention_findings,
     )

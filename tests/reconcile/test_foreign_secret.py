@@ -1,0 +1,193 @@
+"""A Secret that has a binding's name and is not ours costs that one agent its binding, no more."""
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+
+import pytest
+import redis
+from redis.exceptions import AuthenticationError
+
+from memtenant.resources.port import Kind, ObjectKey
+from memtenant.tenancy import keys
+from memtenant.tenancy.binding import Binding
+from memtenant.tenancy.identity import TenantId
+from tests.reconcile.conftest import Ground, told
+from tests.support.servers import Server
+
+ACME = ObjectKey.tenant("support", "acme")
+CONTENT = f"{keys.records(TenantId('support', 'acme'))}conversation:l"
+
+
+def declare(ground: Ground, *agents: str, token: str = "", **spec: object) -> None:
+    annotations = {"memtenant.dev/rotate": token} if token else None
+    ground.tenant("acme", annotations, agents=[{"name": name} for name in agents], **spec)
+
+
+def label(ground: Ground, place: str, labels: Mapping[str, str]) -> Mapping[str, str]:
+    """As `kubectl label secret` does; the labels that there were."""
+    file = next(ground.folder.rglob(f"secrets/{place}*"))
+    ground.close()
+    raw = json.loads(file.read_text())
+    before = dict(raw["metadata"]["labels"])
+    raw["metadata"]["labels"] = labels
+    file.write_text(json.dumps(raw))
+    ground.open()
+    return before
+
+
+async def delete(ground: Ground, name: str) -> None:
+    stored = await ground.resources.get_secret("support", name)
+    assert stored is not None
+    await ground.resources.delete_secret(stored)
+
+
+async def condition(ground: Ground, kind: str) -> tuple[str, str, str]:
+    return told(await ground.tenant_status("acme"), kind)
+
+
+async def bound(ground: Ground) -> list[str]:
+    return [one.agent for one in (await ground.tenant_status("acme")).bindings]
+
+
+@pytest.fixture
+async def stripped(ground: Ground) -> Ground:
+    """A tenant of two agents, of which the binding of ``triage`` lost its labels."""
+    declare(ground, "answers", "triage")
+    await ground.settle()
+    label(ground, "support/acme-triage", {})
+    return ground
+
+
+async def test_it_is_told_at_the_first_look_with_what_to_do(stripped: Ground) -> None:
+    happened = (await stripped.settle())[ACME]
+    assert happened.error is None
+    for kind, status in (("Ready", "False"), ("Stalled", "True")):
+        was, reason, message = await condition(stripped, kind)
+        assert (was, reason) == (status, "ForeignSecret")
+        assert "support/acme-triage" in message
+        assert "remove it" in message
+    assert await condition(stripped, "Reconciling") == ("", "", "")
+    assert await bound(stripped) == ["answers"]
+
+
+async def test_the_bindings_and_users_of_other_agents_are_put_back(
+    stripped: Ground, valkey: Server
+) -> None:
+    await delete(stripped, "acme-answers")
+    valkey.admin().acl_deluser("mt.support.acme.answers.a", "mt.support.acme.triage.a")
+    await stripped.settle()
+    for agent in ("answers", "triage"):
+        assert (await stripped.login("acme", agent)).rpush(CONTENT, b"one")
+
+
+async def test_what_is_declared_of_the_tenant_goes_on_being_enforced(
+    stripped: Ground, valkey: Server
+) -> None:
+    declare(stripped, "answers", "triage", quota={"memory": "8Mi", "conversations": 7})
+    await stripped.settle()
+    limits = keys.limits(TenantId("support", "acme"))
+    assert valkey.admin().hget(limits, "conversations") == b"7"
+
+
+async def test_the_secret_is_left_alone_until_it_is_gone_and_then_the_binding_is_written(
+    stripped: Ground,
+) -> None:
+    before = await stripped.resources.get_secret("support", "acme-triage")
+    await stripped.settle()
+    assert await stripped.resources.get_secret("support", "acme-triage") == before
+    await delete(stripped, "acme-triage")
+    await stripped.settle()
+    assert (await condition(stripped, "Ready"))[0] == "True"
+    assert await condition(stripped, "Stalled") == ("", "", "")
+    assert await bound(stripped) == ["answers", "triage"]
+    assert (await stripped.login("acme", "triage")).rpush(CONTENT, b"one")
+
+
+async def test_credentials_turn_for_the_others_and_nobody_is_shut_out(stripped: Ground) -> None:
+    """Who reads the Secret that is left alone goes on with what is in it."""
+    was = [await password(stripped, agent) for agent in ("answers", "triage")]
+    declare(stripped, "answers", "triage", token="now")
+    for _ in range(3):
+        await stripped.settle()
+    await stripped.settle(timedelta(days=2))
+    answers, triage = [await password(stripped, agent) for agent in ("answers", "triage")]
+    assert answers != was[0]
+    assert triage == was[1]
+    for agent in ("answers", "triage"):
+        assert (await stripped.login("acme", agent)).rpush(CONTENT, b"one")
+
+
+async def test_an_agent_that_is_taken_away_is_revoked_with_or_without_labels(
+    stripped: Ground,
+) -> None:
+    agent = await stripped.login("acme", "triage")
+    declare(stripped, "answers")
+    await stripped.settle()
+    assert (await condition(stripped, "Ready"))[0] == "True"
+    with pytest.raises((AuthenticationError, redis.ConnectionError)):
+        (await login_anew(agent)).ping()
+
+
+async def test_a_name_that_was_taken_before_the_tenant_came_is_no_binding_of_it(
+    ground: Ground,
+) -> None:
+    """Nor is another agent's binding told as the tenant's own."""
+    ground.resources.declare_secret("support", "acme-answers", {"password": b"somebody else's"})
+    declare(ground, "answers", "triage")
+    await ground.settle()
+    assert (await condition(ground, "Stalled"))[1] == "ForeignSecret"
+    status = await ground.tenant_status("acme")
+    assert status.binding is None
+    assert await bound(ground) == ["triage"]
+    assert (await ground.login("acme", "triage")).rpush(CONTENT, b"one")
+    there = await ground.resources.get_secret("support", "acme-answers")
+    assert there is not None
+    assert there.data == {"password": b"somebody else's"}
+
+
+async def test_a_record_without_labels_stops_what_it_would_have_to_tell_and_nothing_else(
+    ground: Ground, valkey: Server
+) -> None:
+    """It holds the keys: its tenant is told to put the labels back, not only to delete it."""
+    declare(ground, "answers")
+    await ground.settle()
+    record = f"{ground.resources.home}/support.acme-keyring"
+    labels = label(ground, record, {})
+    await delete(ground, "acme-answers")
+    await ground.settle()
+    assert (await condition(ground, "Ready"))[0] == "True"
+    assert (await ground.login("acme", "answers")).rpush(CONTENT, b"one")
+    declare(ground, "answers", "triage")
+    valkey.admin().acl_deluser("mt.support.acme.answers.a")
+    assert (await ground.settle())[ACME].error is None
+    status, reason, message = await condition(ground, "Stalled")
+    assert (status, reason) == ("True", "ForeignSecret")
+    assert "put them back: kubectl" in message
+    assert "memtenant.dev/owner=tenant-record" in message
+    assert (await ground.login("acme", "answers")).rpush(CONTENT, b"two")
+    owner = {"app.kubernetes.io/managed-by", "memtenant.dev/owner"}
+    label(ground, record, {name: labels[name] for name in owner})
+    await ground.settle()
+    assert (await condition(ground, "Ready"))[0] == "True"
+    assert await bound(ground) == ["answers", "triage"]
+    assert label(ground, record, labels) == labels
+
+
+async def test_a_second_look_writes_nothing(stripped: Ground) -> None:
+    await stripped.settle()
+    before = await stripped.resources.list(Kind.TENANT)
+    happened = (await stripped.settle())[ACME]
+    assert happened.did == ()
+    assert await stripped.resources.list(Kind.TENANT) == before
+
+
+async def password(ground: Ground, agent: str) -> str:
+    stored = await ground.resources.get_secret("support", f"acme-{agent}")
+    assert stored is not None
+    return Binding.from_mapping(stored.data).password
+
+
+async def login_anew(agent: "redis.Redis") -> "redis.Redis":
+    agent.connection_pool.disconnect()
+    return agent
