@@ -238,6 +238,23 @@ def test_a_message_is_no_younger_than_its_writer_allows(
     assert f"WRITER_LIFE = {WRITER_LIFE} " in libraries()[0].code
 
 
+def test_a_message_whose_writer_is_still_to_come_goes_a_period_after_it_was_seen(
+    redis_server: Server, agent: Agent
+) -> None:
+    now = in_ms()
+    to_come = (now + 3650 * WRITER_LIFE) // 1000
+    keys = RecordKeys(SecretKey(bytes(32)), RecordPlace(ACME, "_", "conversation"))
+    raw = keys.seal("message", to_come.to_bytes(4, "big") + b"lane", 1, b"hello")
+    with redis_server.admin() as admin:
+        admin.rpush(CONVERSATION.list, entry(1, to_come * 1000, raw))
+        set_limits(redis_server, cutoff_content=now - HOUR)
+        assert agent.call(Expire(CONVERSATION)).redated == 1
+        assert not agent.call(Expire(CONVERSATION)).changes
+        assert admin.lindex(CONVERSATION.list, 0)[15:] == raw
+        set_limits(redis_server, cutoff_content=in_ms() + 1)
+        assert agent.call(Expire(CONVERSATION)).ends
+
+
 def test_what_goes_of_an_audited_tenant_is_counted_by_kind_and_by_the_operator_alone(
     redis_server: Server, agent: Agent
 ) -> None:

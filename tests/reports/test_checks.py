@@ -161,6 +161,21 @@ async def test_since_when_a_minimum_stands_is_the_logs_to_say(scene: Scene) -> N
     assert "since when" in words(result)
 
 
+async def test_a_log_that_begins_later_than_a_minimum_does_not_tell_whether_all_is_there(
+    scene: Scene,
+) -> None:
+    await at_work(scene, POLICIES["minimum"])
+    evidence = await scene.evidence()
+    assert not isinstance(evidence.log, Missing)
+    for days, status in ((300, Status.ERROR), (400, Status.PASS)):
+        pruned = {str(ACME): evidence.now - timedelta(days=days)}
+        result = await scene.judged(
+            "NothingRemovedUnderMinimum", log=replace(evidence.log, pruned=pruned)
+        )
+        assert result.judgement.status is status, days
+        assert ("keep the log as long" in words(result)) is (status is Status.ERROR)
+
+
 async def test_a_store_without_tls_on_another_machine_fails(scene: Scene) -> None:
     await at_work(scene)
     evidence = await scene.evidence()

@@ -316,6 +316,12 @@ class LogEvidence:
     sealed_at: datetime | None = None
     pruned: Mapping[str, datetime] = field(default_factory=dict)
 
+    def begin_of(self, log_id: str) -> datetime | None:
+        """From when on all of a log is there; None where nothing of it was removed. Months go
+        whole."""
+        first = self.pruned.get(log_id)
+        return first and first.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
 
 @dataclass(frozen=True, slots=True)
 class LogKeyReaders:

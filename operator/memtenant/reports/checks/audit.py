@@ -167,7 +167,7 @@ def log_kept(evidence: Evidence, parameters: Parameters) -> Judgement:
         if not events.total:
             judge.missing(name, Missing("log", "it has no event of this tenant"))
             continue
-        first = None if isinstance(log, Missing) else log.pruned.get(name)
+        first = None if isinstance(log, Missing) else log.begin_of(name)
         floor = facts.resolution.audit.floor
         if first is not None and floor is not None and floor.period.before(evidence.now) < first:
             judge.fail(

@@ -43,7 +43,9 @@ def kept_within_period(evidence: Evidence, _parameters: Parameters) -> Judgement
                 name,
                 f"records that bear a time which they cannot have: {records.misdated} ({where}): "
                 "somebody dated them around memtenant, or a writer of the first release wrote for "
-                "more than a day; the operator's next pass dates them back",
+                "more than a day. The operator's next pass dates them back; where the time is that "
+                "of a writer who is still to come, the record goes a period after it was first "
+                "seen, or with its conversation, which an agent can delete",
             )
         if facts.matters:
             continue
@@ -129,10 +131,11 @@ def nothing_deleted_under_hold(evidence: Evidence, _parameters: Parameters) -> J
 def nothing_removed_under_minimum(evidence: Evidence, _parameters: Parameters) -> Judgement:
     """Every message that the log tells and that is younger than its minimum is there."""
     judge = Judge(evidence)
-    kept, since = 0, ""
+    kept, since, log = 0, "", evidence.log
     for facts, events in judge.tenants(lambda one: one.events):
         name = str(facts.tenant)
         floor = facts.resolution.content.floor
+        begin = None if isinstance(log, Missing) else log.begin_of(name)
         if floor is None:
             continue
         kept += 1
@@ -145,6 +148,12 @@ def nothing_removed_under_minimum(evidence: Evidence, _parameters: Parameters) -
             judge.missing(name, Missing("minimum", why))
         else:
             since = f", which is what it is since {rfc3339(events.floor_since)}"
+        if begin is not None and floor.period.before(evidence.now) < begin:
+            why = (
+                f"the log begins at {rfc3339(begin)}, and what was told before is under the "
+                f"minimum of {floor.period} ({floor.reason}): keep the log as long"
+            )
+            judge.missing(name, Missing("log", why))
         if events.early_total:
             shown = "; ".join(events.early)
             judge.fail(
