@@ -13,7 +13,8 @@ from memtenant.crypto.primitives import SecretKey
 from memtenant.reports.evidence import Coverage, Period, TenantEvents
 from memtenant.reports.floor import Floor
 from memtenant.reports.ledger import EventLedger
-from memtenant.reports.records import RUN, place_of
+from memtenant.reports.places import place_of
+from memtenant.reports.records import RUN
 
 NOW = datetime(2026, 11, 28, 22, 0, tzinfo=UTC)
 MS = int(NOW.timestamp() * 1000)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from memtenant.api.policy import RetentionPolicySpec
+from memtenant.archive.verify import Result
 from memtenant.audit import Entry, Event, Operation
 from memtenant.clock import rfc3339
 from memtenant.errors import UsageError
@@ -17,6 +18,7 @@ from memtenant.reports.checks import Status
 from memtenant.reports.evidence import Period
 from memtenant.reports.history import prune_files
 from memtenant.reports.making import Made
+from memtenant.reports.proof import prove
 from memtenant.reports.report import ControlResult
 from memtenant.resources.port import Kind, ObjectKey
 from memtenant.rules.policy import policy_facts
@@ -105,6 +107,33 @@ async def test_a_period_that_somebody_chose_leaves_no_gap_before_the_next_one(
     assert joined.report.period.since == first.report.period.until
     assert lately.report.period.chosen
     assert not joined.report.period.chosen
+
+
+async def test_a_report_that_was_told_after_the_last_seal_is_not_taken_for_a_forged_one(
+    scene: Scene,
+) -> None:
+    """A long run: what the log is told at its begin is sealed before it ends."""
+    await scene.declare()
+    made = await scene.keep()
+    with scene.server.admin() as admin:
+        told = admin.rpop(keys.INSTALLATION_QUEUE)
+        scene.ahead = timedelta(minutes=2)
+        await scene.seal()
+        assert prove(made.folder, scene.archive).result is Result.INCOMPLETE
+        admin.rpush(keys.INSTALLATION_QUEUE, told)
+    await scene.seal()
+    assert prove(made.folder, scene.archive).leaf
+    _another_report(made.folder)
+    forged = prove(made.folder, scene.archive)
+    assert forged.result is Result.TAMPERED
+    assert "another one of this run" in "".join(forged.said)
+    unheard = made.folder.with_name("elsewhere")
+    write_report(replace(made.report, policy="other"), unheard)
+    assert prove(unheard, scene.archive).result is Result.INCOMPLETE
+    scene.ahead = timedelta(hours=2)
+    await scene.keep()
+    await scene.seal()
+    assert prove(unheard, scene.archive).result is Result.TAMPERED
 
 
 async def test_what_a_killed_run_leaves_is_no_report_and_goes(scene: Scene) -> None:

@@ -1,4 +1,4 @@
-"""What memtenant itself writes beside records, by its form: data keys, indexes, counters.
+"""What memtenant itself writes beside records, by its form: data keys, indexes, counters, links.
 
 Agents may write there too, around the SDK. What has none of these forms may be anything in clear.
 Names of shared contexts' values are the agents' own choice and stand in clear: in the context, its
@@ -12,9 +12,22 @@ from typing import Final
 
 from memtenant.crypto.datakey import DATA_KEY_BYTES
 from memtenant.crypto.erasure import Tombstone
+from memtenant.crypto.header import peek_header
 from memtenant.errors import RecordMalformed
 
-__all__ = ["chosen_name", "is_counter", "is_listed", "is_member", "is_of_subject", "is_subject"]
+__all__ = [
+    "changed_name",
+    "chosen_name",
+    "is_counter",
+    "is_field",
+    "is_header",
+    "is_link",
+    "is_listed",
+    "is_member",
+    "is_of_subject",
+    "is_subject",
+    "whole",
+]
 
 _AGENT: Final = rb"[a-z0-9-]{1,40}"
 _ALIAS: Final = rb"[A-Za-z0-9_-]{22}"
@@ -25,6 +38,10 @@ _NUMBERS: Final = frozenset((b"bytes", b"messages", b"conversations", b"dropped"
 _NUMBER: Final = re.compile(rb"-?[0-9]{1,18}")
 _OF_AGENT: Final = re.compile(rb"a:%b" % _AGENT)
 _RATE_BYTES, _AGENT_BYTES = 11, 12
+_FIELD: Final = re.compile(rb"[\w-]{1,64}")
+_CHANGED_BY: Final = re.compile(_AGENT)
+_LONGEST_NUMBER: Final = 18
+_ID, _NAMESPACE, _PLACE, _COUNT = 16, 8, 10, 3
 
 
 def is_subject(alias: bytes) -> bool:
@@ -66,3 +83,47 @@ def is_counter(name: bytes, value: bytes) -> bool:
     if name == b"rate":
         return len(value) == _RATE_BYTES
     return len(value) == _AGENT_BYTES and _OF_AGENT.fullmatch(name) is not None
+
+
+def is_field(name: bytes) -> bool:
+    """Whether agents may give such a name to a value of a shared context."""
+    return _FIELD.fullmatch(name) is not None
+
+
+def is_header(value: bytes) -> bool:
+    """Whether it is the header of a record and nothing else."""
+    try:
+        return peek_header(value).length == len(value)
+    except RecordMalformed:
+        return False
+
+
+def changed_name(entry: bytes) -> bytes | None:
+    """Whose value a change of a shared context is about, as the Function tells it: header, mark
+    (16), operation, length of the agent's name, that name, the field's. None for what is no
+    change."""
+    try:
+        change = entry[peek_header(entry).length + 16 :]
+    except RecordMalformed:
+        return None
+    if len(change) < 2 or change[:1] not in (b"S", b"D"):
+        return None
+    end = 2 + change[1]
+    name = change[end:]
+    return name if _CHANGED_BY.fullmatch(change[2:end]) and is_field(name) else None
+
+
+def is_link(name: bytes, value: bytes) -> bool:
+    """Whether a field of a conversation's checkpoints only says what belongs together, by ids:
+    ``n`` the parts of a list, ``d`` the places of the writes beside a checkpoint."""
+    if name[:1] == b"n":
+        return len(name) == 1 + _ID and len(value) % _ID == _COUNT
+    return name[:1] == b"d" and len(name) > 1 + _NAMESPACE and len(value) % _PLACE == 0
+
+
+def whole(text: str | bytes) -> int | None:
+    """A whole number that somebody wrote into a store; None for what is none."""
+    try:
+        return int(text) if len(text) <= _LONGEST_NUMBER and text.isdigit() else None
+    except ValueError:
+        return None

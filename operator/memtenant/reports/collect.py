@@ -18,6 +18,7 @@ from memtenant.api.tenant import EncryptionMode
 from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.errors import MemtenantError, ResourceNotFound
 from memtenant.reports.access_view import look_at_store
+from memtenant.reports.bookkeeping import whole
 from memtenant.reports.erasures import erased_persons, erased_tags, left_of_erased
 from memtenant.reports.evidence import (
     Evidence,
@@ -32,7 +33,7 @@ from memtenant.reports.evidence import (
 )
 from memtenant.reports.floor import Floor
 from memtenant.reports.ledger import EventLedger
-from memtenant.reports.records import Expectation, TenantRecords, whole
+from memtenant.reports.records import Expectation, TenantRecords
 from memtenant.reports.samples import open_sample
 from memtenant.reports.scope import (
     begun,
@@ -335,8 +336,7 @@ async def _opened(looking: _Looking, facts: TenantFacts, records: TenantRecords)
     if not keyrings:
         return records.result()
     mode = EncryptionMode(facts.spec.encryption.mode.value)
-    opened = open_sample(facts.tenant, records.sample, keyrings, mode, records.find)
-    records.count_opened(opened.opened)
+    opened = open_sample(facts.tenant, records.sample, keyrings, mode, records.texts.find)
     return replace(records.result(), opened=opened)
 
 

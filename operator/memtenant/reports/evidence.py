@@ -136,8 +136,8 @@ class RecordEvidence:
     oldest: by class. usage: as the operator measures it; quota: what the store says of it, which
     the users' rights follow. undated: what tells no time. misdated: what bears one to come, or one
     at which its writer could not write (any more). hits: values found in texts that could be read,
-    by detector, of ``texts`` that were looked through, of ``readable``. kek_versions: how many data
-    keys are under each version. marks: erased persons. erasures_known: of how many persons there is
+    by detector, of ``texts`` that were looked through. kek_versions: how many data keys are under
+    each version. marks: erased persons. erasures_known: of how many persons there is
     a receipt, refused or not, or a request that waits; who was erased again counts again.
     erasures_open: of how many of them records may be there. erased_looked: persons whose erasure is
     so late that their tombstones stand, and were looked at; left: what was there of them, in words.
@@ -156,7 +156,6 @@ class RecordEvidence:
     misdated: int = 0
     hits: Mapping[str, int] = field(default_factory=dict)
     texts: int = 0
-    readable: int = 0
     usage: Usage = field(default_factory=Usage)
     quota: QuotaState = field(default_factory=QuotaState)
     kek_versions: Mapping[int, int] = field(default_factory=dict)

@@ -29,7 +29,8 @@ from memtenant.reports.evidence import (
     moment,
 )
 from memtenant.reports.floor import Floor
-from memtenant.reports.records import RUN, place_of
+from memtenant.reports.places import place_of
+from memtenant.reports.records import RUN
 from memtenant.rules.systemusers import SystemRole
 
 __all__ = ["EventLedger"]

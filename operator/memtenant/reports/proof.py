@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from memtenant.audit.leaf import Verdict
 from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.crypto.signing import VerifyingKey
 from memtenant.errors import AuditEventMalformed, ReportInvalid
-from memtenant.reports.artefacts import read_report
+from memtenant.reports.artefacts import Manifest, read_report
 from memtenant.reports.report import Report
 from memtenant.reports.submission import report_detail
 from memtenant.rules.systemusers import SystemRole
@@ -58,9 +59,10 @@ def prove(
     said = tuple(str(one) for one in found.findings)
     if found.result is Result.TAMPERED:
         return Proof(Result.TAMPERED, said, report=report)
-    leaf = _leaf(reader, report_detail(manifest))
+    told = _told(reader, manifest)
+    leaf = next((one for one in told if one.event().detail == report_detail(manifest)), None)
     if leaf is None:
-        return _unknown(report, reader, said)
+        return _unknown(report, reader, said, is_told=bool(told))
     sealed = next((one.sealed for one in found.logs if one.log_id == INSTALLATION_LOG), 0)
     where = str(leaf.place)
     if leaf.place.index >= sealed:
@@ -75,22 +77,39 @@ def prove(
     return Proof(found.result, said, where, report)
 
 
-def _leaf(reader: ArchiveReader, detail: bytes) -> SealedEntry | None:
+def _told(reader: ArchiveReader, manifest: Manifest) -> list[SealedEntry]:
+    """What the log was told of this run, whatever the manifest."""
+    found = []
     for one in reader.events(INSTALLATION_LOG):
-        if one.verdict is not Verdict.GOOD or detail not in one.raw:
+        if one.verdict is not Verdict.GOOD or manifest.run.encode() not in one.raw:
             continue
         try:
             event = one.event()
-        except AuditEventMalformed:
+            detail = json.loads(event.detail)
+        except (AuditEventMalformed, ValueError, RecursionError):
             continue
         is_report = event.operation is Operation.REPORT
-        if is_report and event.agent == SystemRole.REPORTER.value and event.detail == detail:
-            return one
-    return None
+        if (
+            is_report
+            and event.agent == SystemRole.REPORTER.value
+            and isinstance(detail, dict)
+            and (detail.get("policy"), detail.get("run")) == (manifest.policy, manifest.run)
+        ):
+            found.append(one)
+    return found
 
 
-def _unknown(report: Report, reader: ArchiveReader, said: tuple[str, ...]) -> Proof:
-    """The log does not have it: not yet, or somebody made the files."""
+def _unknown(
+    report: Report, reader: ArchiveReader, said: tuple[str, ...], *, is_told: bool
+) -> Proof:
+    """The log does not have it: not yet, or somebody made the files. ``is_told``: it has another
+    one of the run."""
+    if is_told:
+        words = (
+            "the log does not have this manifest, and has another one of this run: the files are "
+            "not those that memtenant wrote"
+        )
+        return Proof(Result.TAMPERED, (*said, words), report=report)
     sealed = max((one.time for one in reader.seals(report.made)), default=None)
     last = max((one.sealed_at for one in reader.events(INSTALLATION_LOG)), default=None)
     if sealed is not None and last is not None and last > report.made + _LONGEST_RUN:

@@ -6,13 +6,10 @@ runs of counters of a writer.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -21,51 +18,43 @@ from memtenant.crypto.datakey import kek_version
 from memtenant.crypto.header import peek_header
 from memtenant.crypto.record import WRITER_LIFE, last_chance
 from memtenant.errors import RecordMalformed
-from memtenant.masking.masker import Plan
-from memtenant.memory.codec import unpack
 from memtenant.reports.bookkeeping import (
+    changed_name,
     chosen_name,
     is_counter,
+    is_field,
+    is_header,
+    is_link,
     is_listed,
     is_member,
     is_of_subject,
     is_subject,
+    whole,
 )
 from memtenant.reports.erasures import ErasureTally
 from memtenant.reports.evidence import RecordEvidence, moment
+from memtenant.reports.places import alias_bytes, is_ours, shown_key
 from memtenant.reports.samples import Sample
+from memtenant.reports.texts import TextSearch
 from memtenant.rules.policy import matters_from
 from memtenant.rules.quota import QuotaState
 from memtenant.stores.survey import Held
 from memtenant.stores.usage import UsageSums
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.keys import owner_of
-from memtenant.tenancy.masking import Detector, MaskingAction
 
-__all__ = ["RUN", "Expectation", "TenantRecords", "place_of", "whole"]
+__all__ = ["RUN", "Expectation", "TenantRecords"]
 
 RUN: Final = struct.Struct(">8sQII16s")
 """A run of counters of one writer: writer, time of the earliest in milliseconds, first, last, and
-the alias of the conversation or context (`place_of`)."""
+the alias of the conversation or context (`memtenant.reports.places`)."""
 
 _MAGIC, _FORMATS = 0xFA, {0x10: False, 0x11: True}
 _LEAST: Final = {False: 46, True: 58}
 _HEAD_FIELD: Final = re.compile(rb"state|writers|m[0-8]|meta|tag|lease|saved")
-_FIELD: Final = re.compile(rb"[\w-]{1,64}")
-_AGENT: Final = re.compile(rb"[a-z0-9-]{1,40}")
-_LONGEST_NUMBER: Final = 18
-_DIGITS, _LEAST_DIGITS = tuple(bytes((digit,)) for digit in b"0123456789"), 3
-_ID, _NAMESPACE, _PLACE, _COUNT = 16, 8, 10, 3
-_OURS: Final = re.compile(
-    rb"r:(?:_|[a-z0-9-]{1,40}_):[A-Za-z0-9_-]{22}:[lhsg]|r:c:[A-Za-z0-9_-]{22}(?::v|:log)?"
-)
-_ONCE: Final = frozenset((b"e", b"u", b"x"))
 _EXAMPLES: Final = 5
 _CLOCKS_APART: Final = timedelta(minutes=10)
-_MOST_TEXTS: Final = 10_000
-_TEXT_BYTES: Final = 64 * 1024
 _CONTENT, _DERIVED = "content", "derived"
-EVERYTHING: Final = Plan(dict.fromkeys(Detector, MaskingAction.MASK))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +81,13 @@ class TenantRecords:
     sample: Sample = field(default_factory=Sample)
     limits: dict[str, str] = field(default_factory=dict)
     owners: set[str] = field(default_factory=set)
+    texts: TextSearch = field(init=False)
     _records: int = 0
     _encrypted: int = 0
     _authenticated: int = 0
     _plain: int = 0
     _undated: int = 0
     _misdated: int = 0
-    _looked: int = 0
-    _texts: int = 0
-    _readable: int = 0
     _usage: UsageSums = field(default_factory=UsageSums)
     _quota: QuotaState = field(default_factory=QuotaState)
     _marks: int = 0
@@ -110,12 +97,12 @@ class TenantRecords:
     _matters: Mapping[str, str] = field(default_factory=dict)
     _oldest: dict[str, int] = field(default_factory=dict)
     _expired: Counter[str] = field(default_factory=Counter)
-    _hits: Counter[str] = field(default_factory=Counter)
     _versions: Counter[int] = field(default_factory=Counter)
     _examples: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._erasures = ErasureTally(self.now)
+        self.texts = TextSearch(self._tell)
 
     def add(self, page: Held) -> None:
         """Count one page."""
@@ -123,7 +110,7 @@ class TenantRecords:
         if page.size:
             self._usage.add(page.part, page.size)
         match words:
-            case [b"r", *_] if not _OURS.fullmatch(page.part):
+            case [b"r", *_] if not is_ours(page.part):
                 self._foreign(page)
             case [b"r", b"c", _] if page.kind == "hash":
                 self._context(page)
@@ -177,9 +164,8 @@ class TenantRecords:
             expired=dict(self._expired),
             undated=self._undated,
             misdated=self._misdated,
-            hits=dict(self._hits),
-            texts=self._texts,
-            readable=self._readable,
+            hits=dict(self.texts.hits),
+            texts=self.texts.looked_through,
             usage=self._usage.result(),
             quota=self._quota,
             kek_versions=dict(self._versions),
@@ -198,7 +184,7 @@ class TenantRecords:
     # --- content ---------------------------------------------------------------------------
 
     def _list(self, page: Held, record_class: str, *, told: bool) -> None:
-        place = _alias_bytes(page.part)
+        place = alias_bytes(page.part)
         run: tuple[bytes, int, int, int] | None = None
         for _, entry in page.entries:
             dated = self._dated(page, entry, record_class, message=told)
@@ -221,9 +207,9 @@ class TenantRecords:
             self.runs += RUN.pack(*run, place)
 
     def _context(self, page: Held) -> None:
-        place = _alias_bytes(page.part)
+        place = alias_bytes(page.part)
         for name, entry in page.entries:
-            self._name(page.part, name)
+            self.texts.name(page.part, name)
             dated = self._dated(page, entry, _CONTENT)
             if dated is None:
                 continue
@@ -235,17 +221,17 @@ class TenantRecords:
 
     def _versions_of(self, page: Held) -> None:
         for name, value in page.entries:
-            if not _is_header(value) or not (name == b"#" or _FIELD.fullmatch(name)):
+            if not is_header(value) or not (name == b"#" or is_field(name)):
                 self._around(page, name + b" " + value)
             else:
-                self._name(page.part, name)
+                self.texts.name(page.part, name)
 
     def _change(self, page: Held, entry: bytes) -> None:
-        name = _changed(entry)
+        name = changed_name(entry)
         if name is None:
             self._around(page, entry)
         else:
-            self._name(page.part, name)
+            self.texts.name(page.part, name)
 
     def _head(self, page: Held) -> None:
         for name, value in page.entries:
@@ -257,7 +243,7 @@ class TenantRecords:
     def _checkpoints(self, page: Held) -> None:
         for name, value in page.entries:
             kind = name[:1]
-            if _is_link(name, value):
+            if is_link(name, value):
                 continue
             if kind not in (b"c", b"e", b"w"):
                 self._around(page, name + b" " + value)
@@ -279,7 +265,7 @@ class TenantRecords:
             header = peek_header(entry)
         except RecordMalformed:
             self._undated += 1
-            self._tell("undated", page)
+            self._tell("undated", page.part)
             self._around(page, entry)
             return None
         if header.tombstone:
@@ -288,13 +274,13 @@ class TenantRecords:
             return None
         if header.subject_tag and header.time <= self.expected.erased.get(header.subject_tag, -1):
             self._tagged += 1
-            self._tell("erased", page)
+            self._tell("erased", page.part)
         record = entry[header.length :]
         time = self._time(page, header.time, last_chance(record) if message else None)
         self._oldest[record_class] = min(time, self._oldest.get(record_class, time))
         if time < self.expected.cut_offs.get(record_class, 0):
             self._expired[record_class] += 1
-            self._tell("expired", page)
+            self._tell("expired", page.part)
         return time, record
 
     def _time(self, page: Held, claimed: int, last_chance: int | None) -> int:
@@ -307,7 +293,7 @@ class TenantRecords:
         # A writer that is opened in a time to come is nobody's.
         if claimed > latest or (last_chance is not None and last_chance > now + WRITER_LIFE):
             self._misdated += 1
-            self._tell("misdated", page)
+            self._tell("misdated", page.part)
         return min(claimed, latest)
 
     def _record(self, page: Held, record: bytes, kind: str) -> bool:
@@ -321,7 +307,7 @@ class TenantRecords:
             self._encrypted += 1
         else:
             self._authenticated += 1
-            self._read(page, record[30:-16], packed=True)
+            self.texts.read(page.part, record[30:-16], packed=True)
         if self.expected.sample and kind:
             self.sample.offer(page.part, kind, record)
         return True
@@ -330,47 +316,16 @@ class TenantRecords:
         """A key that memtenant did not name, or of another type than it has: all of it is clear."""
         self._undated += bool(page.size)
         if page.size:
-            self._tell("undated", page)
-            self._search(page.part, page.part.decode("utf-8", "replace"))
+            self._tell("undated", page.part)
+            self.texts.search(page.part, page.part.decode("utf-8", "replace"))
         for name, value in page.entries:
             self._around(page, name + b" " + value if name else value)
 
     def _around(self, page: Held, content: bytes) -> None:
         self._records += 1
         self._plain += 1
-        self._tell("plain", page)
-        self._read(page, content, packed=False)
-
-    def _read(self, page: Held, content: bytes, *, packed: bool) -> None:
-        self._readable += 1
-        if self._looked >= _MOST_TEXTS:
-            return
-        self._looked += 1
-        try:
-            clear = unpack(content) if packed else content
-        except RecordMalformed:
-            clear = content
-        self.find(page.part, clear)
-
-    def find(self, part: bytes, clear: bytes) -> None:
-        """Look for what should not be there in a text that can be read. One that is too long to
-        be looked through to its end counts as none that was."""
-        self._texts += len(clear) <= _TEXT_BYTES
-        self._search(part, _words(clear[:_TEXT_BYTES].decode("utf-8", "replace")))
-
-    def _name(self, part: bytes, name: bytes) -> None:
-        """Of a context's value, as agents chose it: what detectors find in a name has digits."""
-        if sum(name.count(one) for one in _DIGITS) >= _LEAST_DIGITS:
-            self._search(part, name.decode("utf-8", "replace").replace("_", " "))
-
-    def _search(self, part: bytes, text: str) -> None:
-        for one in EVERYTHING.found(text):
-            self._hits[one.detector.value] += 1
-            self._tell(one.detector.value, part)
-
-    def count_opened(self, more: int) -> None:
-        """Records that were opened with the tenant's keys, and so could be read."""
-        self._readable += more
+        self._tell("plain", page.part)
+        self.texts.read(page.part, content, packed=False)
 
     # --- what is beside it -----------------------------------------------------------------
 
@@ -398,7 +353,7 @@ class TenantRecords:
             if not is_listed(entry):
                 self._around(page, entry)
             elif name := chosen_name(entry):
-                self._name(page.part, name)
+                self.texts.name(page.part, name)
             if self.expected.sample:
                 self.sample.owners.setdefault(entry, alias)
 
@@ -422,90 +377,12 @@ class TenantRecords:
             for _, document in page.entries:
                 self._erasures.receipt(document)
 
-    def _tell(self, what: str, page: Held | bytes) -> None:
+    def _tell(self, what: str, part: bytes) -> None:
         shown = self._examples.setdefault(what, [])
         if len(shown) < _EXAMPLES:
-            named = shown_key(self.tenant, page if isinstance(page, bytes) else page.part)
+            named = shown_key(self.tenant, part)
             if named not in shown:
                 shown.append(named)
-
-
-def place_of(run: bytes) -> str:
-    """Where the records of a run are, as a report shows it."""
-    return f"r:…:{base64.urlsafe_b64encode(run).decode().rstrip('=')}"
-
-
-def _alias_bytes(part: bytes) -> bytes:
-    return base64.urlsafe_b64decode(part.split(b":")[2] + b"==")
-
-
-def _is_header(value: bytes) -> bool:
-    try:
-        return peek_header(value).length == len(value)
-    except RecordMalformed:
-        return False
-
-
-def _changed(entry: bytes) -> bytes | None:
-    """Whose value a change of a shared context is about, as the Function tells it: header, mark
-    (16), operation, length of the agent's name, that name, the field's. None for what is no
-    change."""
-    try:
-        change = entry[peek_header(entry).length + 16 :]
-    except RecordMalformed:
-        return None
-    if len(change) < 2 or change[:1] not in (b"S", b"D"):
-        return None
-    end = 2 + change[1]
-    name = change[end:]
-    return name if _AGENT.fullmatch(change[2:end]) and _FIELD.fullmatch(name) else None
-
-
-def _is_link(name: bytes, value: bytes) -> bool:
-    """Whether a field of a conversation's checkpoints only says what belongs together, by ids:
-    ``n`` the parts of a list, ``d`` the places of the writes beside a checkpoint."""
-    if name[:1] == b"n":
-        return len(name) == 1 + _ID and len(value) % _ID == _COUNT
-    return name[:1] == b"d" and len(name) > 1 + _NAMESPACE and len(value) % _PLACE == 0
-
-
-def shown_key(tenant: TenantId, part: bytes) -> str:
-    """A key as a report may show it: memtenant's own names hold nothing personal; those that
-    somebody else chose may, and are told by a digest."""
-    whole = f"mt:{{{tenant}}}:{part.decode('utf-8', 'backslashreplace')}"
-    if _OURS.fullmatch(part) or part in _ONCE:
-        return whole
-    if part[:2] in (b"i:", b"k:") and is_subject(part[2:]):
-        return whole
-    digest = hashlib.sha256(whole.encode()).hexdigest()[:16]
-    return f"a key of mt:{{{tenant}}}:{part.decode('utf-8', 'replace')[:1]}… (sha256 {digest})"
-
-
-def _words(text: str) -> str:
-    """The texts of a JSON document apart, so that a detector reads words and not punctuation."""
-    try:
-        # Names may stand twice in an object: each pair is looked at.
-        document = json.loads(text, object_pairs_hook=tuple)
-        return "\n".join(_leaves(document))
-    except (ValueError, RecursionError):
-        return text
-
-
-def _leaves(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for one in value:
-            yield from _leaves(one)
-    elif isinstance(value, tuple):
-        for name, one in value:
-            if isinstance(one, (str, int, float)):
-                yield f"{name}: {one}"
-            else:
-                yield name
-                yield from _leaves(one)
-    elif isinstance(value, (int, float)):
-        yield str(value)
 
 
 def _texts(page: Held) -> dict[str, str]:
@@ -513,11 +390,3 @@ def _texts(page: Held) -> dict[str, str]:
         name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
         for name, value in page.entries
     }
-
-
-def whole(text: str | bytes) -> int | None:
-    """A whole number that somebody wrote into a store; None for what is none."""
-    try:
-        return int(text) if len(text) <= _LONGEST_NUMBER and text.isdigit() else None
-    except ValueError:
-        return None

@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Final
 
 from memtenant.clock import rfc3339
+from memtenant.reports.bookkeeping import whole
 from memtenant.reports.checks.judging import Judge, Judgement
 from memtenant.reports.evidence import Evidence, Missing, TenantEvents
-from memtenant.reports.records import whole
 from memtenant.rules.controls import Parameters
 from memtenant.rules.frameworks import RecordClass
 

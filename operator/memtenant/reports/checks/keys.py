@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from memtenant.clock import rfc3339
+from memtenant.reports.bookkeeping import whole
 from memtenant.reports.checks.judging import Judge, Judgement
 from memtenant.reports.evidence import Evidence, Missing
-from memtenant.reports.records import whole
 from memtenant.rules.controls import Parameters
 
 __all__ = ["keys_rotated", "log_key_separate"]
