@@ -116,3 +116,21 @@ class Sealer:
 
     def entries(self, log_id: str = LOG) -> list[bytes]:
         return [one.raw for one in self.reader.events(log_id)]
+
+
+def pruned(sealer: Sealer) -> None:
+    """Three months, of which one was let go of a log and two of the tree; a log that is idle since
+    the first."""
+    agent = Agent()
+    sealer.take(Agent(log_id=NEIGHBOUR).some(1), NEIGHBOUR)
+    for log_id, months in ((LOG, 12), (NEIGHBOUR, 84), ("tree", 2)):
+        sealer.writer.keep(log_id, months)
+    for _ in range(3):
+        sealer.take(agent.some(2))
+        sealer.seal()
+        sealer.tick(days=19)
+    sealer.writer.keep(LOG, 1)
+    sealer.writer.prune(LOG, sealer.now.replace(month=2, day=1))
+    sealer.seal()
+    sealer.writer.prune("tree", sealer.now.replace(month=3, day=1))
+    sealer.seal()

@@ -244,3 +244,63 @@ def test_a_sealer_that_is_killed_again_and_again_loses_and_doubles_nothing(tmp_p
         size = LogWriter.open(archive, signer.key(ORIGIN), signer).size(LOG)
     assert [one.raw for one in reader.events(LOG)] == Agent().some(size)
     assert verify(reader, trusted=anchor).result is Result.GOOD
+
+
+class Flushed(Failing):
+    """And a kernel that knows which bytes are not on the disk: written and not flushed, or (as
+    Linux does) taken for clean after a flush that failed."""
+
+    dirty: dict[int, set[int]]
+    lost: dict[int, set[int]]
+
+    def _write(self, opened: int, data: bytes, offset: int) -> int:
+        number = os.fstat(opened).st_ino
+        places = set(range(offset, offset + len(data)))
+        self.dirty.setdefault(number, set()).update(places)
+        self.lost.setdefault(number, set()).difference_update(places)
+        return super()._write(opened, data, offset)
+
+    def _sync(self, opened: int) -> None:
+        number = os.fstat(opened).st_ino
+        try:
+            super()._sync(opened)
+        except OSError:
+            self.lost.setdefault(number, set()).update(self.dirty.pop(number, set()))
+            raise
+        self.dirty.pop(number, None)
+
+    def at_risk(self, log_id: str) -> bool:
+        files = (self.root / "logs" / log_id).glob("*.log")
+        numbers = {file.stat().st_ino for file in files}
+        return any(kind.get(one) for kind in (self.dirty, self.lost) for one in numbers)
+
+
+@pytest.mark.parametrize("kind", ["process", "disk"])
+def test_what_was_taken_was_flushed_whoever_wrote_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A sealer is killed (or the disk fails) once what it took is written: the next finds it there,
+    and the power is cut when the queue was shortened."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    fault = OSError if kind == "disk" else Killed
+    at = 0
+    while True:
+        at += 1
+        made = type("At", (Flushed,), {"at": at, "fault": fault, "dirty": {}, "lost": {}})
+        signer = FolderSigner(tmp_path / str(at) / "audit")
+        entries, taken = Agent().some(5), 0
+        while taken < 5:
+            with made.open(tmp_path / str(at) / "archive", writable=True) as folder:
+                try:
+                    writer = LogWriter.open(folder, signer.key(ORIGIN), signer)
+                    while taken < 5:
+                        writer.take(LOG, entries[taken : taken + 3], keys, START)
+                        taken += 3
+                        assert not folder.at_risk(LOG), at
+                        if taken == 3:
+                            writer.seal(START)
+                except (Killed, ArchiveUnavailable):
+                    continue
+        if made.count < at:
+            break
+    assert at > 10

@@ -13,7 +13,7 @@ from memtenant.archive import ArchiveReader, Result, SignedHead, Verification, V
 from memtenant.audit.checkpoint import Checkpoint, SignedCheckpoint
 from memtenant.crypto.signing import SigningKey
 from memtenant.errors import ArchiveMalformed
-from tests.archive.making import LOG, NEIGHBOUR, ORIGIN, Agent, Sealer
+from tests.archive.making import LOG, NEIGHBOUR, ORIGIN, Agent, Sealer, pruned
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,30 @@ def test_every_byte_that_is_changed_is_found(made: Sealer, copy: Path) -> None:
             assert name in told, (name, place, found.findings)
         file.write_bytes(whole)
     assert verified(copy, anchor).result is Result.GOOD
+
+
+def test_every_byte_of_what_was_not_let_go_counts(tmp_path: Path) -> None:
+    """Where months of a log and of the tree are gone, and periods are said."""
+    sealer = Sealer(tmp_path)
+    pruned(sealer)
+    sealer.archive.close()
+    anchor = first_checkpoint(sealer.root)
+    found = verified(sealer.root, anchor)
+    assert (found.result, found.findings) == (Result.GOOD, ())
+    first = {one.log_id: one.first for one in found.logs}
+    assert first == {LOG: 2, NEIGHBOUR: 0}
+    for file in evidence(sealer.root):
+        whole = file.read_bytes()
+        leaves = file.parent.parent.name == "logs" and file.suffix == ".log"
+        for place in () if leaves else range(len(whole)):  # those are as where nothing was let go
+            changed = bytearray(whole)
+            changed[place] ^= 1 + place % 255
+            file.write_bytes(changed)
+            assert verified(sealer.root, anchor).result is Result.TAMPERED, (file.name, place)
+        file.unlink()
+        if file.name != "key":
+            assert verified(sealer.root, anchor).result is Result.TAMPERED, file
+        file.write_bytes(whole)
 
 
 def test_a_file_that_is_missing_or_cut_is_found(made: Sealer, copy: Path) -> None:
@@ -189,8 +213,8 @@ def test_months_that_were_let_go_are_told_apart_from_those_that_were_taken(
         sealer.tick(days=19)
     anchor = sealer.reader.latest()
     assert sealer.reader.months(LOG) == ["2026-01", "2026-02", "2026-03"]
-    assert sealer.writer.prune(LOG, sealer.now.replace(month=3, day=1))
     sealer.writer.keep(LOG, 1)
+    assert sealer.writer.prune(LOG, sealer.now.replace(month=3, day=1))
     taken = shutil.copytree(sealer.root, tmp_path / "taken")
     for name in ("2026-01.head", "2026-01.log"):
         (taken / "logs" / LOG / name).unlink()

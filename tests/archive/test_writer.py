@@ -20,7 +20,7 @@ from memtenant.errors import (
     ResourceUnavailable,
     SignerConflict,
 )
-from tests.archive.making import LOG, NEIGHBOUR, ORIGIN, Agent, Sealer
+from tests.archive.making import LOG, NEIGHBOUR, ORIGIN, Agent, Sealer, pruned
 
 
 @pytest.fixture
@@ -336,3 +336,29 @@ def test_an_agent_that_uses_up_the_counters_of_another_makes_no_forger_of_it(
     sealer.take([liar.entry(4), liar.entry(5), liar.entry(2**32 - 1)])
     assert sealer.take(honest.some(3)) == (3, 0, 0, 0)
     assert sealer.take([honest.entry(4, detail=b"other")]) == (0, 1, 0, 0)
+
+
+def test_what_a_removal_left_that_was_cut_off_goes_with_the_next(sealer: Sealer) -> None:
+    pruned(sealer)
+    folder = sealer.root / "logs" / LOG
+    left = folder / "2026-01.log"
+    left.write_bytes(b"let go, and its head is gone")
+    first = folder / "2026-02.head"
+    assert not sealer.writer.prune(LOG, sealer.now.replace(month=2, day=1))
+    assert not left.exists()
+    # Where nothing was let go, what lost its head is evidence that may be restored.
+    neighbour = sealer.root / "logs" / NEIGHBOUR
+    sealer.take([Agent(log_id=NEIGHBOUR).entry(2)], NEIGHBOUR)
+    (neighbour / "2026-01.head").unlink()
+    sealer.writer.prune(NEIGHBOUR, sealer.now.replace(month=2, day=1))
+    assert (neighbour / "2026-01.log").exists()
+    assert first.exists()
+
+
+def test_where_a_log_is_gone_the_months_of_the_tree_that_tell_of_it_stay(sealer: Sealer) -> None:
+    pruned(sealer)
+    sealer.tick(days=60)
+    shutil.rmtree(sealer.root / "logs" / LOG)
+    with pytest.raises(ArchiveInconsistent, match=f"logs/{LOG} is gone"):
+        sealer.writer.prune("tree", sealer.now)
+    sealer.seal()

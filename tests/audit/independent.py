@@ -79,8 +79,9 @@ def sequences(detail: bytes) -> list[int]:
     return found
 
 
-def archive(root: Path, key: str, trusted: bytes) -> dict[str, int]:
-    """How many leaves of each log are sealed, of an archive in which everything is right."""
+def archive(root: Path, key: str, trusted: bytes) -> tuple[dict[str, int], dict[str, int]]:
+    """How many leaves of each log are sealed, and for how many months each is kept, of an archive
+    in which everything is right."""
     name, _, public = key.strip().split("+", 2)
     signer = Ed25519PublicKey.from_public_bytes(base64.b64decode(public)[1:])
     notes = [note for file in sorted(root.glob("checkpoints/*.notes")) for note in _notes(file)]
@@ -96,34 +97,49 @@ def archive(root: Path, key: str, trusted: bytes) -> dict[str, int]:
         signer.verify(data[4:], body + b"\n")
     assert notes[-1] == (root / "checkpoints/latest").read_bytes()
 
-    tree: list[bytes] = []
-    logs: dict[str, list[bytes]] = {}
+    first, peaks, leaves = _log(root / "tree")
+    logs: dict[str, tuple[int, list[bytes], list[bytes]]] = {}
     sealed: dict[str, int] = {}
-    window, before, passed = 0, bytes(32), False
-    for leaf in _leaves(root / "tree"):
-        tree.append(leaf)
+    kept: dict[str, int] = {}
+    let_go: dict[str, int] = {}
+    numbers: list[int] = []
+    before = bytes(32)
+    stated = [str(first).encode(), base64.b64encode(_bagged(peaks))]
+    passed = trusted.split(b"\n")[1:3] == stated
+    for place, leaf in enumerate(leaves):
         assert leaf[0] == 0xE3
         if leaf[1] == 1:
             size, log = int.from_bytes(leaf[2:10], "big"), leaf[42:].decode()
             if log not in logs:
-                logs[log] = list(_leaves(root / "logs" / log))
+                logs[log] = _log(root / "logs" / log)
+            begin, old, some = logs[log]
+            if size < begin:
+                continue
             assert size >= sealed.get(log, 0)
-            assert _root(logs[log][:size]) == leaf[10:42]
-            assert len(logs[log]) >= size
+            assert len(some) >= size - begin
+            assert _bagged(_grown(begin, old, some[: size - begin])) == leaf[10:42]
             sealed[log] = size
         elif leaf[1] == 2:
-            note = notes[window]
-            assert note.split(b"\n")[1:3] == [
-                str(len(tree)).encode(),
-                base64.b64encode(_root(tree)),
-            ]
-            assert int.from_bytes(leaf[2:10], "big") == window + 1
-            assert leaf[16:48] == before
-            before, window = hashlib.sha256(note).digest(), window + 1
+            note = notes[len(numbers)]
+            root_now = _bagged(_grown(first, peaks, leaves[: place + 1]))
+            size = first + place + 1
+            assert note.split(b"\n")[1:3] == [str(size).encode(), base64.b64encode(root_now)]
+            numbers.append(int.from_bytes(leaf[2:10], "big"))
+            assert leaf[16:48] == before or (first and len(numbers) == 1)
+            before = hashlib.sha256(note).digest()
             passed = passed or note == trusted
+        elif leaf[1] == 3:
+            let_go[leaf[42:].decode()] = int.from_bytes(leaf[2:10], "big")
+        else:
+            assert leaf[1] == 4
+            kept[leaf[6:].decode()] = int.from_bytes(leaf[2:6], "big")
     assert passed
-    assert window == len(notes)
-    return sealed
+    assert len(numbers) == len(notes)
+    assert numbers == [*range(numbers[0], numbers[0] + len(notes))]
+    assert first or numbers[0] == 1
+    for name, begin in (("tree", first), *((log, logs[log][0]) for log in logs)):
+        assert begin <= let_go.get(name, 0)
+    return sealed, kept
 
 
 def leaf_of_log(leaf: bytes) -> dict[str, object]:
@@ -161,39 +177,47 @@ def _notes(file: Path) -> Iterator[bytes]:
         yield b"\n".join(lines[start : start + 5]) + b"\n"
 
 
-def _leaves(folder: Path) -> Iterator[bytes]:
-    """Of an archive in which nothing was let go."""
-    have: list[bytes] = []
+def _log(folder: Path) -> tuple[int, list[bytes], list[bytes]]:
+    """The number of the first leaf that is there, the frontier of those before it, the leaves."""
+    first, old, have = 0, [], []
     for head in sorted(folder.glob("*.head")):
         stated = json.loads(head.read_bytes())
-        assert stated["first"] == len(have)
-        assert stated["frontier"] == [peak.hex() for peak in _peaks(have)]
-        data, at = head.with_suffix(".log").read_bytes(), 0
+        peaks = [bytes.fromhex(one) for one in stated["frontier"]]
+        assert len(peaks) == stated["first"].bit_count()
+        if not have and not first:
+            first, old = stated["first"], peaks
+        assert (stated["first"], peaks) == (first + len(have), _grown(first, old, have))
+        file = head.with_suffix(".log")
+        data, at = file.read_bytes() if file.exists() else b"", 0
         while at < len(data):
             length, checksum = (int.from_bytes(data[at + n : at + n + 4], "big") for n in (0, 4))
             leaf = data[at + 8 : at + 8 + length]
             assert zlib.crc32(leaf) == checksum
             have.append(leaf)
-            yield leaf
             at += 8 + length
+    return first, old, have
 
 
-def _root(leaves: list[bytes]) -> bytes:
-    if not leaves:
+def _grown(size: int, frontier: list[bytes], leaves: list[bytes]) -> list[bytes]:
+    """The roots of the full subtrees, the largest first, once the leaves are added."""
+    peaks = list(frontier)
+    for leaf in leaves:
+        peaks.append(hashlib.sha256(b"\0" + leaf).digest())
+        size += 1
+        for _ in range((size & -size).bit_length() - 1):
+            right, left = peaks.pop(), peaks.pop()
+            peaks.append(hashlib.sha256(b"\1" + left + right).digest())
+    return peaks
+
+
+def _bagged(peaks: list[bytes]) -> bytes:
+    """The root of the tree that full subtrees make up."""
+    if not peaks:
         return hashlib.sha256(b"").digest()
-    if len(leaves) == 1:
-        return hashlib.sha256(b"\0" + leaves[0]).digest()
-    split = 1
-    while 2 * split < len(leaves):
-        split *= 2
-    return hashlib.sha256(b"\1" + _root(leaves[:split]) + _root(leaves[split:])).digest()
-
-
-def _peaks(leaves: list[bytes]) -> Iterator[bytes]:
-    while leaves:
-        many = 1 << len(leaves).bit_length() - 1
-        yield _root(leaves[:many])
-        leaves = leaves[many:]
+    found = peaks[-1]
+    for left in reversed(peaks[:-1]):
+        found = hashlib.sha256(b"\1" + left + found).digest()
+    return found
 
 
 def _climb(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:

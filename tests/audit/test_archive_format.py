@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.archive.making import LOG, NEIGHBOUR, Agent, Sealer
+from tests.archive.making import LOG, NEIGHBOUR, Agent, Sealer, pruned
 from tests.audit import independent, vectors
 
 _FILE = "archive "
@@ -28,7 +28,7 @@ def documented(tmp_path: Path) -> Path:
 def test_a_second_implementation_verifies_the_documented_archive(documented: Path) -> None:
     key = (documented / "checkpoints/key").read_text()
     trusted = (documented / "checkpoints/latest").read_bytes()
-    assert independent.archive(documented, key, trusted) == {LOG: 5}
+    assert independent.archive(documented, key, trusted) == ({LOG: 5}, {})
     found = vectors.documented()
     leaf = independent.leaf_of_log(independent.inclusion(found["inclusion of leaf 3"], key))
     assert (leaf["verdict"], leaf["time"]) == (1, 1769851801000)
@@ -60,10 +60,24 @@ def test_a_second_implementation_verifies_what_the_sealer_wrote(tmp_path: Path) 
         sealer.seal(days=12)
     trusted = next(iter(sealer.reader.checkpoints())).note
     key = (sealer.root / "checkpoints/key").read_text()
-    assert independent.archive(sealer.root, key, trusted) == {LOG: 35, NEIGHBOUR: 10}
+    assert independent.archive(sealer.root, key, trusted) == ({LOG: 35, NEIGHBOUR: 10}, {})
     file = sealer.root / "logs" / LOG / "2026-02.log"
     whole = file.read_bytes()
     file.write_bytes(whole[:40] + b"?" + whole[41:])
+    with pytest.raises(AssertionError):
+        independent.archive(sealer.root, key, trusted)
+
+
+def test_a_second_implementation_verifies_what_was_let_go(tmp_path: Path) -> None:
+    sealer = Sealer(tmp_path)
+    pruned(sealer)
+    trusted = next(iter(sealer.reader.checkpoints())).note
+    key = (sealer.root / "checkpoints/key").read_text()
+    sealed, kept = independent.archive(sealer.root, key, trusted)
+    assert (sealed, kept) == ({LOG: 6, NEIGHBOUR: 1}, {LOG: 1, NEIGHBOUR: 84, "tree": 2})
+    months = sealer.reader.months(LOG)
+    for name in (f"{months[0]}.head", f"{months[0]}.log"):
+        (sealer.root / "logs" / LOG / name).unlink()
     with pytest.raises(AssertionError):
         independent.archive(sealer.root, key, trusted)
 

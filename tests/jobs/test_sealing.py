@@ -21,6 +21,7 @@ from memtenant.archive import (
     ArchiveFolder,
     ArchiveReader,
     FolderSigner,
+    Kept,
     Part,
     Result,
     Space,
@@ -40,6 +41,7 @@ from memtenant.errors import (
 )
 from memtenant.jobs import budget
 from memtenant.jobs.engine import Engine
+from memtenant.jobs.keeping import FOR_EVER, told_months
 from memtenant.jobs.seal import StoreDrain
 from memtenant.stores.sealing import Page, SealingStore
 from memtenant.tenancy import keys
@@ -48,7 +50,7 @@ from memtenant.tenancy.endpoint import endpoint_from
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.period import Period
 from memtenant.tenancy.sentinel import SentinelAccess
-from memtenant.tenancy.storesfile import StoresFile
+from memtenant.tenancy.storesfile import Endpoint, StoreAccess, StoresFile
 from tests.archive.making import LOG, Agent
 from tests.conftest import StartServer
 from tests.jobs.sealers import ACME, Observed, admit, engine_over, sealed_entries, sealer
@@ -270,6 +272,94 @@ async def test_a_sealer_whose_clock_is_ahead_lets_no_month_go(
             for _ in range(2):
                 assert (await sealing.step()).failures == {}
     assert len(sealed_entries(tmp_path)) == 2
+
+
+async def test_of_a_tenant_that_was_audited_for_less_than_a_window_the_period_is_said(
+    valkey: Server, tmp_path: Path
+) -> None:
+    stores = await admit(valkey)
+    with valkey.admin() as admin:
+        async with sealer(tmp_path, stores) as sealing:
+            await sealing.step()
+            brief = str(TenantId("sales", "brief"))
+            admin.hset(keys.STORE_AUDITED, brief, Audited(60, keep_months=6).to_json())
+            await sealing._drains["shared"].round()
+            admin.hdel(keys.STORE_AUDITED, brief)
+            for _ in range(2):
+                await sealing.step()
+            kept = await sealing._engine.keep({})
+    assert kept[brief] == Kept(6, 6)
+
+
+def test_of_a_log_that_two_stores_name_the_longest_period_counts() -> None:
+    """Who administers a store may write there what he likes, also of a tenant on another."""
+    theirs, held = Audited(60, keep_months=84, evidence_months=84), Audited(60)
+    false = Audited(60, keep_months=1, evidence_months=1)
+    for stores in ([{LOG: theirs}, {LOG: false}], [{LOG: false}, {LOG: theirs}]):
+        assert told_months(stores, {}) == {LOG: 84, INSTALLATION_LOG: 84, "tree": 84}
+    assert told_months([{LOG: held}, {LOG: false}], {})[LOG] == FOR_EVER
+
+
+async def test_while_a_store_does_not_answer_nothing_goes_that_it_may_tell_of(
+    valkey: Server, tmp_path: Path
+) -> None:
+    """A hold may have been set meanwhile."""
+    stores = await admit(valkey)
+    away = StoreAccess("gone", "Standalone", (Endpoint("127.0.0.1", 1),), "mt.sealer", "x")
+    moment = [datetime(2024, 3, 10, tzinfo=UTC)]
+    clock = Clock(now=lambda: moment[0])
+
+    async def step(stores: StoresFile) -> list[str]:
+        async with sealer(tmp_path, stores, clock=clock) as sealing:
+            for _ in range(2):
+                assert (await sealing.step()).sealed is not None
+        return ArchiveReader.open(tmp_path / "archive").months(LOG)
+
+    with valkey.admin() as admin:
+        kept = Audited(60, keep_months=6, evidence_months=6).to_json()
+        admin.hset(keys.STORE_AUDITED, str(ACME), kept)
+        admin.rpush(QUEUE, *Agent(opened=int(moment[0].timestamp())).some(3))
+        await step(stores)
+        admin.hdel(keys.STORE_AUDITED, str(ACME))
+        moment[0] = Period(2, "y").after(moment[0])
+        assert await step(stores.put(away)) == ["2024-03"]
+        assert await step(stores) == ["2025-09"]
+
+
+async def test_a_month_that_is_damaged_keeps_no_other_log_from_being_sealed(
+    valkey: Server, tmp_path: Path
+) -> None:
+    stores = await admit(valkey)
+    moment = [datetime(2024, 3, 10, tzinfo=UTC)]
+    agent = Agent(opened=int(moment[0].timestamp()))
+    with valkey.admin() as admin:
+        kept = Audited(60, keep_months=2)
+        for _ in range(3):
+            admin.rpush(QUEUE, *agent.some(2))
+            async with sealer(tmp_path, stores, clock=Clock(now=lambda: moment[0])) as sealing:
+                assert (await sealing.step()).failures == {}
+            moment[0] += timedelta(days=31)
+        moment[0] += timedelta(days=200)
+        admin.hset(keys.STORE_AUDITED, str(ACME), kept.to_json())
+        (tmp_path / "archive" / "logs" / LOG / "2024-04.head").write_bytes(b"?")
+        async with sealer(tmp_path, stores, clock=Clock(now=lambda: moment[0])) as sealing:
+            for _ in range(2):
+                step = await sealing.step()
+                assert (step.failures, step.sealed is None) == ({}, False)
+    months = ArchiveReader.open(tmp_path / "archive").months(LOG)
+    assert months[:3] == ["2024-03", "2024-04", "2024-05"]
+
+
+async def test_notes_of_reads_that_cannot_be_looked_at_keep_nothing_from_being_sealed(
+    valkey: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stores = await admit(valkey)
+    async with sealer(tmp_path, stores) as sealing:
+        (tmp_path / "archive" / "reads").write_bytes(b"as a folder of another user")
+        for _ in range(2):
+            step = await sealing.step()
+            assert (step.failures, step.sealed is None) == ({}, False)
+    assert caplog.text.count("who read the log is told nowhere") == 1
 
 
 async def test_a_tenant_that_is_gone_gets_no_limits_back(valkey: Server, tmp_path: Path) -> None:

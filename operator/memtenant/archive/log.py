@@ -11,7 +11,15 @@ from memtenant.archive.again import Again
 from memtenant.archive.intake import Intake, MacKeys, Macs
 from memtenant.archive.memory import recall_log, remember_log, state_name
 from memtenant.archive.port import Archive, Part
-from memtenant.archive.segments import Tail, blocks, follow, month_of, months, read_head
+from memtenant.archive.segments import (
+    Tail,
+    blocks,
+    follow,
+    month_of,
+    months,
+    read_head,
+    segment_name,
+)
 from memtenant.archive.writers import DAY, SHORTEST, Range, Writers, sighting, sightings
 from memtenant.audit.leaf import LogRoot, Verdict
 from memtenant.audit.merkle import Frontier
@@ -62,7 +70,8 @@ class Tally:
 class Log:
     """One log. After an error it is to be opened anew: what is in memory may not be on the disk.
 
-    sealed: how many of its leaves a root in the tree covers. time: of the last leaf.
+    sealed: how many of its leaves a root in the tree covers. time: of the last leaf. unsettled:
+    files, and from which byte on they have leaves that may not be on the disk.
     """
 
     log_id: str
@@ -70,6 +79,7 @@ class Log:
     writers: Writers
     sealed: int
     time: int = 0
+    unsettled: dict[str, int] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     _macs: tuple[MacKeys, Macs] | None = None
     _again: Again | None = None
@@ -97,8 +107,11 @@ class Log:
         log = cls._begin(archive, log_id, known, covered)
         if sealed is not None and log.tail.size == covered:
             log.compare(sealed)
+        month, offset = log.tail.month, log.tail.offset
         for leaves in follow(log.tail, known, covered):
             log.writers.replay(leaves)
+            if log.tail.size <= covered:
+                month, offset = log.tail.month, log.tail.offset
             if leaves:
                 log.time = max(log.time, int.from_bytes(leaves[-1][2:8], "big"))
             if log.tail.size > covered:
@@ -111,6 +124,14 @@ class Log:
                 "it from a backup: nothing is written on top of it"
             )
         log.tail.cut()
+        if not log.is_sealed:
+            # Nothing was sealed that was not on the disk: what is behind may have been written by a
+            # process that did not come to flush it, or could not.
+            log.unsettled = {
+                segment_name(folder, one): offset if one == month else 0
+                for one in known
+                if one >= month
+            }
         return log
 
     @classmethod

@@ -5,7 +5,7 @@ Names have slashes (``logs/support.acme/2026-11.log``). Every failure is `Archiv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 __all__ = ["Archive", "Part", "Space"]
@@ -43,6 +43,10 @@ class Archive(Protocol):
     def append(self, parts: Sequence[Part]) -> None:
         """Write to several files, of each once. Durable when it returns. When it fails, anything of
         any of them may be there, and is cut off by the next that opens the log."""
+
+    def settle(self, offsets: Mapping[str, int]) -> None:
+        """Make durable what stands in files from a byte on, whoever wrote it. It may be read and
+        not be on the disk: of a process that was killed, or of a flush that failed."""
 
     def cut(self, name: str, size: int) -> None:
         """Take what is behind ``size`` away. Durable."""

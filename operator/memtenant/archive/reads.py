@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final
 
 from memtenant.archive.port import Archive
@@ -33,6 +35,7 @@ SEALER: Final = "sealer"
 
 _FOLDER: Final = "reads"
 _SUFFIX: Final = ".json"
+_NAME: Final = re.compile(r"[0-9a-f]{16}\.json")
 _PATIENCE: Final = timedelta(seconds=60)
 _MOST: Final = 200
 """Notes of which events are made at a time: whoever may write to the archive could leave any
@@ -79,14 +82,16 @@ def note_read(archive: Archive, what: Mapping[str, object], now: datetime) -> bo
 
 def noted_reads(archive: Archive) -> list[NotedRead]:
     """The notes that are there, some at a time; of one that cannot be read, that it is there."""
-    found = []
-    for name in archive.names(_FOLDER)[:_MOST]:
-        with suppress(ArchiveUnavailable, ValueError):
-            writer = bytes.fromhex(name.removesuffix(_SUFFIX))
-            if len(writer) == 8 and name.endswith(_SUFFIX):
-                data = archive.read(f"{_FOLDER}/{name}", 0, _LARGEST + 1)
-                found.append(_parsed(f"{_FOLDER}/{name}", writer, data))
-    return found
+    named = (one for one in archive.names(_FOLDER) if _NAME.fullmatch(one))
+    return [_noted(archive, name) for name in islice(named, _MOST)]
+
+
+def _noted(archive: Archive, name: str) -> NotedRead:
+    file, data = f"{_FOLDER}/{name}", b""
+    # It may belong to somebody who lets nobody read it.
+    with suppress(ArchiveUnavailable):
+        data = archive.read(file, 0, _LARGEST + 1)
+    return _parsed(file, bytes.fromhex(name.removesuffix(_SUFFIX)), data)
 
 
 def _parsed(name: str, writer: bytes, data: bytes) -> NotedRead:

@@ -114,6 +114,7 @@ class LogWriter:
         self._lost: set[str] = set()
         self._prunings: dict[str, Pruning] = {}
         self._keepings: dict[str, Keeping] = {}
+        self._unsettled: dict[str, int] = {}
         self._in_doubt = False
         self.refused: dict[str, MemtenantError] = {}
 
@@ -158,6 +159,7 @@ class LogWriter:
             self._recovered()
         try:
             judged = [self._judged(batch, _milliseconds(now)) for batch in batches]
+            self._settle()
             done = [one for one in judged if isinstance(one, Judged)]
             self._archive.append([one.part for one in done if one.part is not None])
         except BaseException:
@@ -180,8 +182,9 @@ class LogWriter:
 
     def keep(self, log_id: str, months: int) -> None:
         """Say, with the next seal, for how many months a log is kept; 0 is for ever. What was said
-        before is not said again."""
+        before is not said again, and what was to go before is decided anew."""
         self._recovered()
+        self._prunings.pop(log_id, None)
         if self._require_tree().kept.get(log_id) != months:
             self._keepings[log_id] = Keeping(log_id, months)
         else:
@@ -197,7 +200,8 @@ class LogWriter:
         """Let whole months of a log (or of `TREE`) go that ended before a moment, with the next
         seal. Whether there is any.
 
-        What is let go is told in the tree; nothing that was not sealed goes.
+        What is let go is told in the tree; nothing that was not sealed goes. Raises
+        `ArchiveInconsistent` or `ArchiveMalformed` where it is not what was sealed: nothing goes.
         """
         self._recovered()
         tree = self._require_tree()
@@ -206,20 +210,33 @@ class LogWriter:
         tail = tree.tail if is_tree else self._log(log_id).tail
         until = month_of(_milliseconds(before))
         known = months(self._archive, folder)
+        self._sweep(folder, known, tree.pruned.get(log_id, 0))
         if not known or known[0] >= until:
             return False
+        if is_tree:
+            self._standing_prunings(tree, ())
         try:
             tail.roll(until)
         except BaseException:
             self._lose(log_id)
             raise
         first = next(month for month in (*known, until) if month >= until)
-        frontier = read_head(self._archive, folder, first).frontier
+        going = [month for month in known if month < first]
+        frontier = [read_head(self._archive, folder, one).frontier for one in (*going, first)][-1]
         sealed = tree.tail.size if is_tree else self._log(log_id).sealed
         if frontier.size > sealed:
             return False
         self._prunings[log_id] = Pruning(log_id, frontier.size, frontier.root())
         return True
+
+    def _sweep(self, folder: str, known: Sequence[str], pruned: int) -> None:
+        """Take away what a removal left that was cut off: months that were let go, without a
+        head."""
+        if not pruned or not known or read_head(self._archive, folder, known[0]).first > pruned:
+            return
+        for name in self._archive.names(folder):
+            if name.endswith(".log") and name < f"{known[0]}.log":
+                self._archive.remove(f"{folder}/{name}")
 
     def seal(self, now: datetime) -> Sealed:
         """End a window: the roots of the logs that grew and a seal go into the tree, the signer's
@@ -247,6 +264,7 @@ class LogWriter:
         tree = self._require_tree()
         for log_id in sorted(self._lost - self.refused.keys()):
             self._log(log_id)
+        self._settle()
         if tree.seal is not None:
             now = max(now, tree.seal.time)
         grown = [log for _, log in sorted(self._logs.items()) if not log.is_sealed]
@@ -314,6 +332,11 @@ class LogWriter:
         found = []
         for log_id in sorted(tree.pruned.keys() - new - {TREE}):
             known = months(self._archive, log_folder(log_id))
+            if not known:
+                raise ArchiveInconsistent(
+                    f"{log_folder(log_id)} is gone. Restore it from a backup: what was let go of "
+                    "it has to be said anew before months of the tree go"
+                )
             frontier = read_head(self._archive, log_folder(log_id), known[0]).frontier
             found.append(Pruning(log_id, frontier.size, frontier.root()))
         return found
@@ -342,6 +365,7 @@ class LogWriter:
         self._lost.clear()
         self._prunings.clear()
         self._keepings.clear()
+        self._unsettled.clear()
         self.refused.clear()
         tree = Tree.open(self._archive, signed)
         if signed is not None and tree.seal is not None:
@@ -356,6 +380,13 @@ class LogWriter:
             with suppress(ArchiveInconsistent, ArchiveMalformed):
                 self._log(log_id)
             self._bound()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Nothing is said to be taken, or sealed, that is not on the disk."""
+        if self._unsettled:
+            self._archive.settle(self._unsettled)
+            self._unsettled.clear()
 
     def _log(self, log_id: str) -> Log:
         log = self._logs.get(log_id)
@@ -371,6 +402,7 @@ class LogWriter:
             self.refused[log_id] = error
             raise
         self._logs[log_id] = log
+        self._unsettled |= log.unsettled
         self._lost.discard(log_id)
         return log
 

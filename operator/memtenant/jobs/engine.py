@@ -14,7 +14,14 @@ from memtenant.archive.reads import ALIVE, SEALER, noted_reads
 from memtenant.clock import Clock, system_clock
 from memtenant.crypto.audit_keys import INSTALLATION_LOG, audit_mac_key
 from memtenant.crypto.primitives import SecretKey
-from memtenant.errors import ArchiveUnavailable, InvalidResource, KeyInvalid, MemtenantError
+from memtenant.errors import (
+    ArchiveInconsistent,
+    ArchiveMalformed,
+    ArchiveUnavailable,
+    InvalidResource,
+    KeyInvalid,
+    MemtenantError,
+)
 from memtenant.tenancy.period import Period
 
 __all__ = ["Engine"]
@@ -91,12 +98,13 @@ class Engine:
         now = min(self._clock.now(), store_time)
 
         def work() -> tuple[str, ...]:
-            writer = self._opened()
-            return tuple(
-                log
-                for log, months in kept.items()
-                if log not in writer.refused and writer.prune(log, Period(months, "mo").before(now))
-            )
+            writer, gone = self._opened(), []
+            for log, months in kept.items():
+                # Of a log that is not what was sealed nothing goes; it keeps nobody from sealing.
+                with suppress(ArchiveInconsistent, ArchiveMalformed):
+                    if writer.prune(log, Period(months, "mo").before(now)):
+                        gone.append(log)
+            return tuple(gone)
 
         return await self._run(work)
 

@@ -22,14 +22,22 @@ FOR_EVER = 0
 _ALL = (INSTALLATION_LOG, TREE)
 
 
-def told_months(audited: Mapping[str, Audited], before: Mapping[str, Kept]) -> dict[str, int]:
+def told_months(
+    stores: Iterable[Mapping[str, Audited]], before: Mapping[str, Kept]
+) -> dict[str, int]:
     """What is to be said of each log. What is about no tenant is kept as long as any tenant's log
-    or evidence is, or ever was."""
-    told = {log: one.keep_months or FOR_EVER for log, one in audited.items()}
-    evidence = (one.evidence_months or FOR_EVER for one in audited.values())
+    or evidence is, or ever was. Of a log that several stores name the longest counts: who has one
+    store to himself shortens nothing of a tenant that is on another."""
+    told: dict[str, int] = {}
+    evidence = []
+    for audited in stores:
+        for log, one in audited.items():
+            months = one.keep_months or FOR_EVER
+            told[log] = _longest((months, told.get(log, months)))
+            evidence.append(one.evidence_months or FOR_EVER)
     if not told:
         return {}
-    known = (kept.longest for log, kept in before.items() if log not in audited)
+    known = (kept.longest for log, kept in before.items() if log not in told)
     return told | dict.fromkeys(_ALL, _longest((*told.values(), *evidence), known))
 
 
@@ -43,6 +51,6 @@ def what_may_go(told: Mapping[str, int], kept: Mapping[str, Kept]) -> dict[str, 
     return {log: months for log, months in {**gone, **told}.items() if months != FOR_EVER}
 
 
-def _longest(now: Iterable[int], ever: Iterable[int]) -> int:
+def _longest(now: Iterable[int], ever: Iterable[int] = ()) -> int:
     found = list(now)
     return FOR_EVER if FOR_EVER in found else max(*found, *ever, FOR_EVER + 1)

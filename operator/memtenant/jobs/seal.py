@@ -145,7 +145,8 @@ class StoreDrain:
 
     ``share`` is how much of the archive's room a tenant may fill in a day, in percent.
     ``left`` is how long each queue was when the last round was over: nobody else shortens one.
-    ``seen`` is what was last told of each log.
+    ``seen`` is what was last told of each log. ``heard`` are the tenants that were audited at any
+    time since the last seal.
     """
 
     store: SealingStore
@@ -153,6 +154,7 @@ class StoreDrain:
     clock: Clock = system_clock
     share: int = DAILY_SHARE
     audited: dict[str, Audited] = field(default_factory=dict)
+    heard: dict[str, Audited] = field(default_factory=dict)
     failure: MemtenantError | None = None
     left: dict[str, int] = field(default_factory=dict)
     seen: dict[str, LogReport] = field(default_factory=dict)
@@ -168,6 +170,7 @@ class StoreDrain:
         where they are."""
         roster = await self.store.roster()
         self.audited = {one.log: one.audited for one in roster.queues if one.audited is not None}
+        self.heard |= self.audited
         self.left = {one.log: self.left.get(one.log, 0) for one in roster.queues}
         self._budgets = {log: one for log, one in self._budgets.items() if log in self.left}
         drained = Drained(unreadable=roster.unreadable, space=await self.engine.space())

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from memtenant.archive import Sealed, Space
 from memtenant.clock import Clock, system_clock
-from memtenant.errors import MemtenantError, StoreUnavailable
+from memtenant.errors import ArchiveUnavailable, MemtenantError, StoreUnavailable
 from memtenant.jobs.budget import DAILY_SHARE
 from memtenant.jobs.engine import Engine
 from memtenant.jobs.keeping import told_months, what_may_go
@@ -212,7 +212,7 @@ class Sealing:
     async def _seal(self, step: Step) -> None:
         try:
             self._observer.room(await self._engine.space())
-            await self._engine.take_reads()
+            await self._take_reads()
             await self._prune()
             step.sealed = await self._engine.seal()
         except MemtenantError as error:
@@ -220,9 +220,24 @@ class Sealing:
             await self._tell_all(step)
             return
         self._sealed_at = self._clock.monotonic()
+        for drain in self._drains.values():
+            drain.heard = dict(drain.audited)
         self._pause("").after_success()
         self._observer.sealed(step.sealed)
         await self._tell_all(step)
+
+    async def _take_reads(self) -> None:
+        """Notes that cannot be looked at keep nothing from being sealed: a person who reads the
+        archive as another user may have made their folder."""
+        try:
+            await self._engine.take_reads()
+        except ArchiveUnavailable as error:
+            words = (f"who read the log is told nowhere: {error}",)
+            if self._said.get("") != words:
+                _log.warning("%s", *words)
+            self._said[""] = words
+        else:
+            self._said.pop("", None)
 
     async def _tell_all(self, step: Step) -> None:
         """Which seal is the last, or why there is none."""
@@ -236,16 +251,21 @@ class Sealing:
 
     async def _prune(self) -> None:
         """Say for how long logs are kept, and let go once an hour what is older. Nothing brings it
-        back: of the clocks of the stores that answer, and the sealer's, the last to come counts."""
+        back: of the clocks of the stores that answer, and the sealer's, the last to come counts;
+        and what a store that does not answer says of its logs by now, nobody knows."""
         drains = self._drains.values()
-        audited = {log: one for drain in drains for log, one in drain.audited.items()}
-        told = told_months(audited, await self._engine.keep({}))
+        told = told_months((one.heard for one in drains), await self._engine.keep({}))
         kept = await self._engine.keep(told)
         now = self._clock.monotonic()
-        times = [drain.store_time for drain in drains if drain.answers]
-        if not times or (self._pruned_at is not None and now - self._pruned_at < _PRUNE_EVERY):
+        answering = [drain for drain in drains if drain.answers]
+        if not answering or (self._pruned_at is not None and now - self._pruned_at < _PRUNE_EVERY):
             return
-        for log in await self._engine.prune(what_may_go(told, kept), min(times)):
+        may_go = what_may_go(told, kept)
+        if len(answering) < len(drains):
+            silent = {log for one in drains if not one.answers for log in one.heard}
+            known = {log for one in answering for log in one.heard} - silent
+            may_go = {log: months for log, months in may_go.items() if log in known}
+        for log in await self._engine.prune(may_go, min(one.store_time for one in answering)):
             _log.info("months of the log of %s that are older than they are kept go", log)
         self._pruned_at = now
 
