@@ -183,6 +183,7 @@ def test_wrong_usage_is_not_taken_for_a_log_that_was_changed(
         (3, ("verify", "--public-key", "x+y+z")),
         (3, ("verify", "--trusted-checkpoint", tmp_path / "missing")),
         (3, ("events", "--since", "yesterday")),
+        (3, ("export", "--since", "2026-12", "--until", "2026-11")),
         (3, ("prove", LOG, "99")),
         (3, ("prove", LOG, "minus")),
         (3, ("no-such-command",)),
@@ -199,6 +200,7 @@ def test_that_the_log_was_read_stands_in_it_once(
 ) -> None:
     program("audit", "verify")
     program.do("audit", "events", LOG, "--since", "2026-01")
+    assert program("audit", "events", LOG, "--since", "yesterday").code == 3
     copy = shutil.copytree(sealer.root, tmp_path / "copy")
     shutil.rmtree(copy / "reads")
     assert "told nowhere" in program.do("audit", "export", "--archive", copy).err

@@ -114,8 +114,9 @@ def _usage_code(error: BaseException) -> int:
 
 
 def _usage(error: BaseException) -> str:
-    """The parser's words and where help is."""
-    message = getattr(error, "format_message", lambda: str(error))()
+    """The parser's words, in one line and without pydantic's own, and where help is."""
+    message = " ".join(getattr(error, "format_message", lambda: str(error))().split())
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "memtenant"
-    return f"{str(message).rstrip('.')}. See `{command} --help`"
+    message = message.replace(": Value error, ", ": ")
+    return f"{message.rstrip('.')}. See `{command} --help`"

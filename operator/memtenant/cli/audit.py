@@ -191,8 +191,8 @@ def events(
         memtenant audit events support.acme --since 2026-11
     """
     reader = _reader(archive, state)
-    _note(reader, archive, "events", logs=log, since=since, until=until)
     found = _sealed(reader, log, since, until)
+    _note(reader, archive, "events", logs=log, since=since, until=until)
     if form is _Form.JSON:
         for one in found:
             output.raw(json.dumps(as_data(one)))
@@ -217,11 +217,9 @@ def export(
         memtenant audit export --since 2026-11 --until 2026-12 --out november.jsonl
     """
     reader = _reader(archive, state)
+    found = _sealed(reader, log, since, until)
     _note(reader, archive, "export", logs=log, since=since, until=until)
-    lines = (
-        json.dumps(as_ocsf(one), separators=(",", ":"))
-        for one in _sealed(reader, log, since, until)
-    )
+    lines = (json.dumps(as_ocsf(one), separators=(",", ":")) for one in found)
     if out is None:
         for line in lines:
             output.raw(line)
@@ -374,6 +372,8 @@ def _sealed(
     reader: ArchiveReader, logs: list[str] | None, since: str | None, until: str | None
 ) -> Iterator[SealedEntry | SealedGap]:
     begin, end = _moment("--since", since), _moment("--until", until)
+    if begin is not None and end is not None and begin >= end:
+        raise UsageError("--since is not before --until")
     chosen = [_known(reader, one) for one in logs] if logs else reader.logs()
     return (one for log_id in chosen for one in reader.leaves(log_id, begin, end))
 

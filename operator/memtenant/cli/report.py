@@ -239,7 +239,7 @@ async def _only_policy(resources: FolderResources) -> str:
 def show(folder: _Folder, form: Output = Format.TABLE) -> None:
     """Show a report that was written, if its files are as the manifest knows them.
 
-    Example: `memtenant report show .memtenant/reports/gdpr/20261128-220000`
+    Example: `memtenant report show .memtenant/reports/gdpr/20261128t220000z`
     """
     found = _read(folder)
     if form in (Format.JSON, Format.YAML):
@@ -284,7 +284,7 @@ def verify(
     """Verify a report: its files by the manifest, the manifest by its leaf in the sealed log, the
     log by its checkpoint. Needs no server and no secret.
 
-    Example: `memtenant report verify .memtenant/reports/gdpr/20261128-220000`
+    Example: `memtenant report verify .memtenant/reports/gdpr/20261128t220000z`
 
     Exit code: 0 good, 1 changed, 2 incomplete (not sealed yet) or not anchored (no
     --trusted-checkpoint), 3 wrong usage.

@@ -16,7 +16,7 @@ from memtenant.archive import ArchiveFolder, FolderSigner, LogWriter, Sealed, Sp
 from memtenant.cli import output, workspace
 from memtenant.cli.cluster import needs_operator
 from memtenant.cli.exits import ExitCode
-from memtenant.cli.options import Output, State
+from memtenant.cli.options import Output, State, is_typed
 from memtenant.cli.output import Format
 from memtenant.cli.workspace import DEFAULT_STATE
 from memtenant.crypto.primitives import SecretKey
@@ -32,6 +32,7 @@ __all__ = ["seal", "seal_once"]
 
 
 def seal(
+    context: typer.Context,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Go on until interrupted.", show_default=False)
     ] = False,
@@ -110,19 +111,22 @@ def seal(
 
     Exit code: 0 if all was drained and sealed, 1 if not.
     """
+    given = {
+        "archive": archive,
+        "files": files,
+        "audit_namespace": audit_namespace,
+        "tenant_share": tenant_share,
+        "kubeconfig": kubeconfig,
+        "health_host": health_host,
+        "health_port": health_port,
+        "log_format": log_format,
+        "log_level": log_level,
+    }
     if in_cluster:
-        given = {
-            "archive": archive,
-            "files": files,
-            "audit_namespace": audit_namespace,
-            "tenant_share": tenant_share,
-            "kubeconfig": kubeconfig,
-            "health_host": health_host,
-            "health_port": health_port,
-            "log_format": log_format,
-            "log_level": log_level,
-        }
         raise typer.Exit(_in_cluster(given))
+    for name in given:
+        if is_typed(context, name):
+            raise UsageError(f"{_option(name)} goes with --in-cluster: else all is in --state")
     if not workspace.is_made(state):
         raise UsageError(f"{state} is no state folder: `memtenant apply -f FILES` makes one")
     raise typer.Exit(asyncio.run(_local(state, form, watch)))
@@ -131,13 +135,17 @@ def seal(
 def _in_cluster(given: Mapping[str, object]) -> int:
     missing = [name for name in ("archive", "files", "audit_namespace") if given[name] is None]
     if missing:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+        names = ", ".join(_option(name) for name in missing)
         raise UsageError(f"--in-cluster needs {names} too")
     try:
         from memtenant.controller.sealer import run, settings_from
     except ImportError as error:
         raise needs_operator(error) from None
     return run(settings_from(given))
+
+
+def _option(parameter: str) -> str:
+    return f"--{parameter.replace('_', '-')}"
 
 
 async def _local(state: Path, form: Format, watch: bool) -> int:
@@ -262,6 +270,9 @@ def _as_data(step: Step) -> dict[str, object]:
                 "gaps": one.gaps,
                 "duplicates": one.duplicates,
                 "refused": list(one.refused),
+                "shrunk": list(one.shrunk),
+                "flooded": list(one.flooded),
+                "stopped": list(one.stopped),
             }
             for name, one in sorted(step.drained.items())
         },
