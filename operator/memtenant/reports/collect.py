@@ -34,7 +34,7 @@ from memtenant.reports.evidence import (
 from memtenant.reports.floor import Floor
 from memtenant.reports.ledger import EventLedger
 from memtenant.reports.records import Expectation, TenantRecords
-from memtenant.reports.samples import open_sample
+from memtenant.reports.samples import open_sample, sample_size
 from memtenant.reports.scope import (
     begun,
     declared_facts,
@@ -237,9 +237,11 @@ class _Pass:
         self._store = store
         self._everybody = looking.everybody
         self._elsewhere: dict[TenantId, Missing | None] = {}
+        self._sample = sample_size(0)
 
     async def read(self, tenants: Mapping[TenantId, TenantFacts]) -> None:
         """All keys of the store."""
+        self._sample = sample_size(len(tenants))
         for facts in tenants.values():
             await self._take(facts)
         looking = self._looking
@@ -259,7 +261,7 @@ class _Pass:
         looking = self._looking
         expected = Expectation(
             _cut_offs(facts, looking.now),
-            sample=bool(await looking.sources.keyrings(facts.tenant)),
+            sample=self._sample if await looking.sources.keyrings(facts.tenant) else 0,
             erased=await _tags(self._witness, facts),
             keeps_dates=bool(facts.matters) or facts.resolution.content.floor is not None,
         )

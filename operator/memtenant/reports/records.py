@@ -60,11 +60,11 @@ _CONTENT, _DERIVED = "content", "derived"
 @dataclass(frozen=True, slots=True)
 class Expectation:
     """What of a tenant counts as expired (milliseconds since 1970, by class; none where it is
-    held), and whether records are picked to be opened. ``erased``: by the tag of an erased person,
+    held), and how many records are picked to be opened. ``erased``: by the tag of an erased person,
     the time up to which no record may bear it. ``keeps_dates``: a hold or a minimum stands."""
 
     cut_offs: Mapping[str, int] = field(default_factory=dict)
-    sample: bool = False
+    sample: int = 0
     erased: Mapping[bytes, int] = field(default_factory=dict)
     keeps_dates: bool = False
 
@@ -78,7 +78,7 @@ class TenantRecords:
     now: datetime
     runs: bytearray = field(default_factory=bytearray)
     live: int = 0
-    sample: Sample = field(default_factory=Sample)
+    sample: Sample = field(init=False)
     limits: dict[str, str] = field(default_factory=dict)
     owners: set[str] = field(default_factory=set)
     texts: TextSearch = field(init=False)
@@ -102,6 +102,7 @@ class TenantRecords:
 
     def __post_init__(self) -> None:
         self._erasures = ErasureTally(self.now)
+        self.sample = Sample(self.expected.sample)
         self.texts = TextSearch(self._tell)
 
     def add(self, page: Held) -> None:

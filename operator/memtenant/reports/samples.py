@@ -21,29 +21,45 @@ from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.keys import shared_alias
 from memtenant.tenancy.policy import EncryptionMode
 
-__all__ = ["Sample", "open_sample"]
+__all__ = ["Sample", "open_sample", "sample_size"]
 
-_MOST: Final = 1000
+_MOST, _LEAST, _IN_ALL = 1000, 20, 50_000
+_RECORD: Final = 4096
 _EVERY: Final = 8
+
+
+def sample_size(tenants: int) -> int:
+    """How many records of each are picked: what is picked is held until its keys were seen, of all
+    tenants of a store at once."""
+    return max(_LEAST, min(_MOST, _IN_ALL // max(tenants, 1)))
 
 
 @dataclass(slots=True)
 class Sample:
-    """Records picked from a pass, with what it takes to open them. Up to 1,000: the first ones,
-    then each eighth takes the place of an earlier one, so that later pages have their turn."""
+    """Records picked from a pass, with what it takes to open them. Up to ``most``, and 4 KiB for
+    each of these: the first ones, then each eighth takes the place of an earlier one, so that later
+    pages have their turn."""
 
+    most: int = _MOST
     records: list[tuple[bytes, str, bytes]] = field(default_factory=list)
     data_keys: dict[str, bytes] = field(default_factory=dict)
     owners: dict[bytes, str] = field(default_factory=dict)
     seen: int = 0
+    _size: int = 0
 
     def offer(self, part: bytes, kind: str, record: bytes) -> None:
         """A record that was seen."""
         self.seen += 1
-        if len(self.records) < _MOST:
+        room = self.most * _RECORD - self._size - len(record)
+        if len(self.records) < self.most and room >= 0:
             self.records.append((part, kind, record))
-        elif self.seen % _EVERY == 0:
-            self.records[(self.seen // _EVERY) % _MOST] = (part, kind, record)
+            self._size += len(record)
+        elif self.records and self.seen % _EVERY == 0:
+            place = (self.seen // _EVERY) % len(self.records)
+            earlier = len(self.records[place][2])
+            if room + earlier >= 0:
+                self.records[place] = (part, kind, record)
+                self._size += len(record) - earlier
 
 
 def open_sample(
