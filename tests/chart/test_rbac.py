@@ -27,7 +27,8 @@ from memtenant.resources.kubernetes import KubernetesResources
 from memtenant.resources.lease import Elector
 from memtenant.resources.port import RECONCILED, EventType, Kind, ObjectKey, Resources, SecretDraft
 from memtenant.resources.secretreaders import read_grants
-from memtenant.rules.instance import Instance, Sighting, stateful_set
+from memtenant.rules.instance import Instance, Sighting
+from memtenant.rules.instanceobjects import stateful_set
 from memtenant.rules.reporting import cron_job, cron_job_name, differs
 from memtenant.tenancy.identity import TenantId
 from tests.chart import objects as declared

@@ -11,7 +11,7 @@ from memtenant.controller.metrics import Metrics, Round
 from memtenant.controller.queue import WorkQueue
 from memtenant.controller.rounds import StoreRounds
 from memtenant.controller.schedule import Schedule
-from memtenant.errors import StoreUnavailable
+from memtenant.errors import StoreRefused, StoreUnavailable
 from memtenant.reconcile.outcome import Lane, Outcome
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import Declared, Kind, Listing, ObjectKey
@@ -84,6 +84,15 @@ async def test_a_defect_in_one_round_does_not_end_the_next() -> None:
 
     async with rounds(Recorder(round_act=act)) as running:
         await until(lambda: running.recorder.rounds["repair eu"] > 2)
+
+
+async def test_what_a_store_refuses_a_round_is_for_its_own_reconcile_to_tell() -> None:
+    async def act(store: ObjectKey) -> Outcome:
+        raise StoreRefused("eu does not let the operator", reason="StorePermissionMissing")
+
+    async with rounds(Recorder(round_act=act)) as running:
+        assert await running.queue.get() == EU
+        assert not running.breakers.is_open(EU)
 
 
 async def test_a_store_that_is_away_is_left_to_its_own_reconcile() -> None:

@@ -62,8 +62,12 @@ async def test_the_limits_follow_the_replicas_and_are_written_when_these_change(
     primary_ground.close()
 
 
+@pytest.mark.parametrize("seen_by_others", [False, True])
 async def test_a_replica_with_earlier_passwords_has_none_of_them_after_one_repair(
-    primary_ground: Ground, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+    primary_ground: Ground,
+    start_server: StartServer,
+    monkeypatch: pytest.MonkeyPatch,
+    seen_by_others: bool,
 ) -> None:
     monkeypatch.setattr(repair, "SLICE", 1)
     users = [f"mt.support.{name}.default.a" for name in NAMES]
@@ -74,6 +78,8 @@ async def test_a_replica_with_earlier_passwords_has_none_of_them_after_one_repai
             for user in users:
                 admin.acl_setuser(user, enabled=True, passwords=["+revoked"])
             await discovered(world.links["shared"].admin, 1)
+            if seen_by_others:
+                await WorldReconciler(world).reconcile(ObjectKey.store("shared"), "1")
             await WorldReconciler(world).repair(ObjectKey.store("shared"))
             for user in users:
                 assert admin.acl_getuser(user) == primary.acl_getuser(user)

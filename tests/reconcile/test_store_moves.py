@@ -1,14 +1,18 @@
 """What a store's declaration changes for its tenants is brought to them at once."""
 
 from dataclasses import replace
+from pathlib import Path
 
-from memtenant.errors import StoreUnavailable
+import pytest
+
+from memtenant.errors import StoreRefused, StoreUnavailable
 from memtenant.reconcile.once import fill, local_world, settle
 from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.resources.port import ObjectKey
 from memtenant.stores import Address
+from tests.conftest import StartServer
 from tests.reconcile.conftest import Ground
-from tests.support.servers import Server
+from tests.support.servers import Flavour, Options, Server
 
 ACME = ObjectKey.tenant("support", "acme")
 LATE = ObjectKey.tenant("support", "late")
@@ -31,7 +35,7 @@ async def test_a_new_endpoint_reaches_the_bindings(ground: Ground, valkey: Serve
 
 
 async def test_after_a_failover_who_works_gets_its_new_binding_in_time_and_a_newcomer_at_once(
-    ground: Ground,
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten thousand bindings are not written all at once."""
     ground.tenant("acme")
@@ -42,12 +46,66 @@ async def test_after_a_failover_who_works_gets_its_new_binding_in_time_and_a_new
         link = world.links["shared"]
         assert link.facts is not None
         former = replace(link.facts.primary, address=Address("former.example", 6379))
-        link.facts = replace(link.facts, primary=former)
+        link.facts = link.served = link.repaired = replace(link.facts, primary=former)
         link.failure = StoreUnavailable("the primary is replaced")
-        outcome = await WorldReconciler(world).reconcile(SHARED, "1")
+        monkeypatch.setattr(link.admin, "load_functions", _fails)
+        with pytest.raises(StoreUnavailable):  # it has seen the new one
+            await WorldReconciler(world).reconcile(SHARED, "1")
+        monkeypatch.undo()
+        outcome = await WorldReconciler(world).reconcile(SHARED, "2")
     assert outcome.in_time == (ACME,)
     assert LATE in outcome.enqueue
     assert ACME not in outcome.enqueue
+
+
+async def test_a_repair_that_is_cut_off_after_it_saw_another_process_begins_anew(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground.tenant("acme")
+    async with local_world(ground.resources) as world:
+        await settle(world)
+        reconciler, link = WorldReconciler(world), world.links["shared"]
+        await reconciler.repair(SHARED)
+        assert link.facts is not None
+        former = replace(link.facts.primary, run_id="former")
+        link.facts = link.served = link.repaired = replace(link.facts, primary=former)
+        monkeypatch.setattr(link.admin, "load_functions", _refused)
+        with pytest.raises(StoreRefused):
+            await reconciler.repair(SHARED)
+        monkeypatch.undo()
+        assert {SHARED, ACME} <= {*(await reconciler.repair(SHARED)).enqueue}
+        assert not (await reconciler.repair(SHARED)).enqueue
+
+
+async def test_a_server_that_is_set_otherwise_while_it_runs_is_judged_anew(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    ground = Ground(start_server(Flavour.VALKEY_9, Options(appendonly=True)), tmp_path / "state")
+    ground.open()
+    ground.policy()
+    ground.store()
+    async with local_world(ground.resources) as world:
+        await settle(world)
+        reconciler = WorldReconciler(world)
+        assert not (await reconciler.repair(SHARED)).enqueue
+        with ground.server.admin() as admin:
+            admin.config_set("appendonly", "no")
+            assert (await reconciler.repair(SHARED)).enqueue == (SHARED,)
+            await reconciler.reconcile(SHARED, "1")
+            assert (await ground.store_status("shared")).durable.aof is False
+            admin.config_set("maxmemory-policy", "allkeys-lru")
+            assert (await reconciler.repair(SHARED)).enqueue == (SHARED,)
+        await reconciler.reconcile(SHARED, "2")
+        assert not world.links["shared"].ready
+    ground.close()
+
+
+async def _fails() -> None:
+    raise StoreUnavailable("the new primary does not answer")
+
+
+async def _refused() -> None:
+    raise StoreRefused("the new primary is full", reason="StoreFull")
 
 
 async def test_a_new_password_of_the_operator_does_not_concern_them(
@@ -58,5 +116,6 @@ async def test_a_new_password_of_the_operator_does_not_concern_them(
         await settle(world)
         valkey.admin().acl_setuser("admin", enabled=True, passwords=["+another"])
         ground.resources.declare_secret("memtenant-system", "admin", {"password": b"another"})
-        assert ACME not in (await WorldReconciler(world).reconcile(SHARED, "1")).enqueue
+        for time in ("1", "2"):
+            assert ACME not in (await WorldReconciler(world).reconcile(SHARED, time)).enqueue
     valkey.admin().acl_setuser("admin", enabled=True, passwords=["-another"])

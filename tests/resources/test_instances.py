@@ -12,7 +12,8 @@ from memtenant.api.store import Dedicated
 from memtenant.errors import InvalidResource, ResourceConflict
 from memtenant.resources.connection import Connection, Request
 from memtenant.resources.instances import ClusterInstances
-from memtenant.rules.instance import Instance, claim_name, stateful_set
+from memtenant.rules.instance import Instance, claim_name
+from memtenant.rules.instanceobjects import stateful_set
 from memtenant.tenancy.identity import TenantId
 from tests.support.controlplane.cluster import Cluster
 

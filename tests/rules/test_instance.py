@@ -7,18 +7,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from memtenant.api.dedicated import Dedicated
-from memtenant.rules.instance import (
-    Instance,
-    admin_line,
-    claim_name,
-    differences,
+from memtenant.rules.instance import Instance, admin_line, claim_name, instance_name
+from memtenant.rules.instanceobjects import (
     headless_service,
-    instance_name,
     is_outdated,
     network_policy,
     stateful_set,
-    undeclared,
 )
+from memtenant.rules.manifest import differences, undeclared
 from memtenant.tenancy.identity import TenantId
 
 HOME = "memtenant-system"

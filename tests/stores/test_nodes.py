@@ -58,6 +58,20 @@ async def test_a_process_is_asked_for_its_commands_once(start_server: StartServe
         assert times_asked()
 
 
+async def test_a_right_that_the_operator_lost_is_missed_at_the_next_look(
+    redis_server: Server,
+) -> None:
+    async with leading(redis_server) as store:
+        await store.refresh()
+        with redis_server.admin() as admin:
+            admin.execute_command("ACL", "SETUSER", OPERATOR, "-unlink")
+        for _ in range(2):
+            with pytest.raises(StoreRefused, match="unlink"):
+                await store.refresh()
+        make_operator(redis_server)
+        assert (await store.refresh()).primary.rights
+
+
 async def test_durable_needs_an_append_only_file(start_server: StartServer) -> None:
     server = start_server(Flavour.REDIS_8, Options(appendonly=True, aclfile=True))
     async with leading(server) as store:

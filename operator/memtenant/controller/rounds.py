@@ -13,7 +13,7 @@ from memtenant.controller.backoff import Backoff
 from memtenant.controller.breakers import Breakers
 from memtenant.controller.metrics import Metrics, Round
 from memtenant.controller.schedule import Schedule
-from memtenant.errors import MemtenantError, StoreUnavailable
+from memtenant.errors import MemtenantError, StoreRefused, StoreUnavailable
 from memtenant.reconcile.outcome import Outcome, Reconciler
 from memtenant.resources.mirror import Mirror, Relisting
 from memtenant.resources.port import RECONCILED, Kind, ObjectKey, Resources
@@ -98,6 +98,8 @@ class StoreRounds:
             _log.warning("%s of %s: %s (%s)", which, store, error, error.reason)
             if isinstance(error, StoreUnavailable):
                 self._breakers.tenant_failed(store)
+            elif isinstance(error, StoreRefused):
+                self._schedule.probe(store)  # what it refuses the operator, its status says
             return False
         except Exception:  # noqa: BLE001 -- a defect in one round must not end all later ones
             self._metrics.round_failed(store, which)

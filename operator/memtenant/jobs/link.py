@@ -94,9 +94,11 @@ class StoreLink:
     ``working`` are the tenants whose users a reconcile changes now, ``mending`` is held while a
     repair writes. ``key_scans`` are what the last pass found of the data keys of each tenant whose
     keys are in motion, ``key_pass`` is one that was cut off. ``told_replicas`` are the facts by
-    which the tenants' limits tell of replicas. ``system`` are the users of the installation's own
-    processes. ``seals`` is what the sealer said at the last look, ``seal_shown`` the time of the
-    seal (ms) for which the status was last looked at.
+    which the tenants' limits tell of replicas, ``served`` those as of which all tenants were looked
+    at last, ``repaired`` those of the last repair that came to its end: a look that is cut off
+    after it saw another primary leaves both behind. ``system`` are the users of the installation's
+    own processes. ``seals`` is what the sealer said at the last look, ``seal_shown`` the time of
+    the seal (ms) for which the status was last looked at.
     """
 
     name: str
@@ -116,6 +118,8 @@ class StoreLink:
     usage: dict[TenantId, Usage] | None = None
     measured_at: datetime | None = None
     told_replicas: StoreFacts | None = None
+    served: StoreFacts | None = None
+    repaired: StoreFacts | None = None
     system: tuple[AclUser, ...] = ()
     seals: SealView | None = None
     seal_shown: int = 0

@@ -1,6 +1,7 @@
 """Put back what drifted on any node of a store: users lost, edited, or left over.
 
-Whoever looks at the nodes also notices that a replica came or went, and tells the tenants' limits.
+Whoever looks at the nodes also notices that a replica came or went, and tells the tenants' limits;
+and that somebody set them otherwise, which the store's own reconcile judges.
 
 A node that restarted without an aclfile, a new replica, a promoted one, and a user that somebody
 deleted by hand are one case: the node lacks a user that should be there. Names are compared on
@@ -27,7 +28,8 @@ SLICE = 500
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What one pass did: usernames put back, removed, and whether the nodes changed.
+    """What one pass did: usernames put back, removed, and whether the nodes changed, or what they
+    are set to.
 
     ``look_again``: each tenant is to be reconciled, because the primary is another process, which
     may lack the operator's hashes, or because a replica that kept tenants waiting is back.
@@ -50,12 +52,14 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
     ``is_stranger`` says of a username of ours that no live tenant has whether it may go. Raises
     `StoreUnavailable` where the primary does not answer.
     """
-    before = link.facts
+    before = link.repaired or link.facts
+    served = link.served or before
     facts = await link.admin.refresh()
     changed = before is None or _shape(before) != _shape(facts)
-    look_again = before is not None and (
-        not facts.processes <= before.processes
-        or bool(before.unreachable.keys() - facts.unreachable.keys())
+    set_otherwise = before is None or _settings(before) != _settings(facts)
+    look_again = served is not None and (
+        not facts.processes <= served.processes
+        or bool(served.unreachable.keys() - facts.unreachable.keys())
     )
     link.facts = facts
     if changed:
@@ -74,8 +78,9 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
         await link.admin.save_users()
         link.unsaved = False
     whole = not facts.unreachable and not facts.syncing
-    failed_over = before is not None and facts.failed_over_from(before)
-    return Repair(restored, strangers, changed, look_again, failed_over, whole)
+    failed_over = served is not None and facts.failed_over_from(served)
+    link.repaired = link.served = facts
+    return Repair(restored, strangers, changed or set_otherwise, look_again, failed_over, whole)
 
 
 async def _tell_replicas(link: StoreLink) -> None:
@@ -161,6 +166,14 @@ def _new_nodes(before: StoreFacts | None, facts: StoreFacts) -> list[Address]:
 def _shape(facts: StoreFacts) -> tuple[object, ...]:
     """What must not change unnoticed: which processes, in which roles, at which addresses."""
     return tuple((node.address, node.role, node.run_id) for node in facts.nodes)
+
+
+def _settings(facts: StoreFacts) -> tuple[object, ...]:
+    """What a store is judged by, and anybody who may run CONFIG SET changes while it runs."""
+    return tuple(
+        (node.append_only, node.evicts, node.maxmemory, node.default_user_open, node.users_persist)
+        for node in facts.nodes
+    )
 
 
 def _raise_refusal(results: Mapping[Address, UsersSet]) -> None:

@@ -204,7 +204,7 @@ async def _taken(world: World, wanted: Instance, link: StoreLink) -> StoreLink:
     except MemtenantError as error:
         link.failure = error
         raise
-    link.failure = None
+    link.failure, link.served = None, link.facts
     return link
 
 

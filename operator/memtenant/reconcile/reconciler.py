@@ -11,7 +11,7 @@ from functools import partial
 from memtenant.api.conditions import ConditionStatus, ConditionType, Finding
 from memtenant.api.policy import RetentionPolicyStatus
 from memtenant.api.store_status import MemoryStoreStatus
-from memtenant.errors import MemtenantError, NotProven, StoreUnavailable
+from memtenant.errors import MemtenantError, NotProven, StoreRefused, StoreUnavailable
 from memtenant.jobs.expire import expire
 from memtenant.jobs.link import StoreLink
 from memtenant.jobs.measure import measure
@@ -253,7 +253,7 @@ class WorldReconciler:
         keep the others from theirs."""
         at_once = asyncio.Semaphore(_INSTANCES_AT_ONCE)
 
-        async def one(link: StoreLink) -> Outcome | MemtenantError:
+        async def one(link: StoreLink) -> Outcome:
             async with at_once:
                 try:
                     return await step(link)
@@ -261,14 +261,16 @@ class WorldReconciler:
                     if link.key == store:
                         raise
                     _log.warning("instance of %s: %s (%s)", link.name, error, error.reason)
-                    return error
+                    # What it refuses the operator is for its tenant's status to say.
+                    refused = isinstance(error, StoreRefused)
+                    return Outcome(enqueue=(link.key,) if refused else ())
 
         ready = [link for link in self.world.links_of(store.name) if link.ready]
         if len(ready) == 1:
             found = [await one(ready[0])]
         else:
             found = await asyncio.gather(*(one(link) for link in ready))
-        return merged(one for one in found if isinstance(one, Outcome))
+        return merged(found)
 
     def _is_unsettled(self, tenant: TenantId) -> bool:
         """Whether a declared tenant was not reconciled since the start: a hold on it that was

@@ -82,14 +82,14 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     before = status_before(declared, MemoryStoreStatus)
     known = world.links.get(key.name)
     was_ready = _linked(world, key.name)
-    facts_before = known.facts if known else None
+    served = known.served if known else None
     try:
         spec = store_spec(declared)
         if spec.dedicated is not None:
             await tell_spec(world, declared)
             return await reconcile_template(world, declared)
         link = await link_to(world, declared, spec)
-        renewed = await _take(world, declared, link)
+        await _take(world, declared, link)
         await provide_system_users(world, link)
     except MemtenantError as error:
         if key.name in world.links:
@@ -97,12 +97,15 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
             world.links[key.name].system = ()  # made anew once it can be used
         return await _not_usable(world, declared, before, error)
     link.failure = None
+    facts = link.facts
+    assert facts is not None  # noqa: S101 - it was just taken
     await tell_declared(world, link, declared)
     if not was_ready:
         await tell_policies(world, link)
     orphans = await orphans_on(world, link.name, link)
     wait = world.counts_wait(key, before.tenants, len(world.ledger.committed(key.name)))
     # Its tenants' bindings say how to reach it, and another server does not hold their hashes.
+    renewed = served is None or not facts.processes <= served.processes
     was_ready = was_ready and not renewed and known is not None and known.way == link.way
     if wait and was_ready and before.observed_generation == declared.generation:
         return Outcome(requeue_after=wait)
@@ -121,11 +124,11 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
         return Outcome(changed=changed)
     tenants = world.mirror.tenants_of_store(key.name) | world.mirror.unplaced_tenants()
     twins = tuple(twin.key for twin in _on_the_same_server(world, link))
-    assert link.facts is not None  # noqa: S101 - it was just taken
     patient: frozenset[ObjectKey] = frozenset()
-    if known is link and facts_before is not None and link.facts.failed_over_from(facts_before):
+    if known is link and served is not None and facts.failed_over_from(served):
         # They work, and have all that they had; only their bindings name another node.
         patient = frozenset(one for one in tenants if _tenant(one) in world.settled)
+    link.served = facts
     return Outcome(
         enqueue=(*sorted(tenants - patient), *twins),
         in_time=tuple(sorted(patient)),
@@ -158,13 +161,9 @@ async def look_at_store(world: World, declared: Declared) -> StoreLink:
     return link
 
 
-async def _take(world: World, declared: Declared, link: StoreLink) -> bool:
-    """Look at the nodes, claim the store, lead it, and prove the rule template on it.
-
-    Whether the primary is another process than when it was looked at last.
-    """
-    before = link.facts
-    facts = link.facts = await inspect(link)
+async def _take(world: World, declared: Declared, link: StoreLink) -> None:
+    """Look at the nodes, claim the store, lead it, and prove the rule template on it."""
+    link.facts = await inspect(link)
     for elder in _on_the_same_server(world, link):
         if _age(elder) < _age(declared):
             raise StoreRefused(
@@ -173,7 +172,6 @@ async def _take(world: World, declared: Declared, link: StoreLink) -> bool:
                 reason="StoreDeclaredTwice",
             )
     await lead(link)
-    return before is not None and not facts.processes <= before.processes
 
 
 def _on_the_same_server(world: World, link: StoreLink) -> list[Declared]:

@@ -77,7 +77,7 @@ async def link_to(world: World, declared: Declared, spec: MemoryStoreSpec) -> St
         )
     if known is not None:
         link.tenants, link.usage, link.measured_at = known.tenants, known.usage, known.measured_at
-        link.working, link.mending = known.working, known.mending
+        link.working, link.mending, link.served = known.working, known.mending, known.served
         await known.admin.close()
     world.links[name] = link
     return link

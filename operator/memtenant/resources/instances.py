@@ -23,18 +23,19 @@ from memtenant.rules.instance import (
     Instance,
     Sighting,
     claim_name,
-    differences,
-    has_tls,
-    headless_service,
     host_of,
     instance_labels,
     instance_name,
-    is_outdated,
     mebibytes,
+)
+from memtenant.rules.instanceobjects import (
+    has_tls,
+    headless_service,
+    is_outdated,
     network_policy,
     stateful_set,
-    undeclared,
 )
+from memtenant.rules.manifest import differences, undeclared
 from memtenant.tenancy.identity import TenantId
 
 __all__ = ["ClusterInstances"]

@@ -16,8 +16,9 @@ from redis.exceptions import AskError, MovedError, ResponseError
 from memtenant.errors import StoreRefused, StoreUnavailable
 from memtenant.stores.cluster_nodes import ClusterMap, parse_nodes
 from memtenant.stores.connection import Address, Argument, Command, NodeClient, Reply
+from memtenant.stores.inspection import info_of
 from memtenant.stores.keyspace import Part
-from memtenant.stores.nodes import info_of, on_every_node
+from memtenant.stores.nodes import on_every_node
 from memtenant.stores.refusals import translated
 from memtenant.stores.slots import slot_of
 

@@ -145,6 +145,7 @@ class NodeClient:
         """Without ``login`` a new connection sends nothing by itself: its user sends AUTH."""
         self.address = address
         self.epoch = EpochPlace()
+        self.username = settings.username
         self._timeout = settings.timeout
         self._connect_timeout = settings.connect_timeout + settings.timeout
         options: dict[str, Any] = {

@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from memtenant.errors import MemtenantError, StoreUnavailable
 from memtenant.stores.connection import NodeClient
-from memtenant.stores.nodes import info_of
+from memtenant.stores.inspection import info_of
 from memtenant.stores.refusals import shown
 
 __all__ = ["replication_offset", "rewrite_files"]

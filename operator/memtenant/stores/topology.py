@@ -13,13 +13,13 @@ from memtenant.errors import FencedOut, MemtenantError, StoreUnavailable
 from memtenant.stores.cluster import ClusterKeyspace, find_cluster
 from memtenant.stores.cluster_nodes import ClusterMap, Shard
 from memtenant.stores.connection import Address, EpochPlace, NodeClient, StoreSettings
+from memtenant.stores.inspection import inspect_node
 from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.nodes import (
     NodeFacts,
     NodeResults,
     Role,
     StoreFacts,
-    inspect_node,
     on_every_node,
 )
 from memtenant.stores.sentinel import SentinelWatch

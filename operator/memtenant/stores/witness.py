@@ -14,8 +14,8 @@ from redis.exceptions import ResponseError
 from memtenant.errors import MemtenantError, StoreUnavailable
 from memtenant.stores.cluster import ClusterKeyspace, find_cluster
 from memtenant.stores.connection import Address, Command, NodeClient, Reply, StoreSettings
+from memtenant.stores.inspection import info_of, replays_transactions
 from memtenant.stores.keyspace import Keyspace
-from memtenant.stores.nodes import info_of, replays_transactions
 from memtenant.stores.pace import Pace
 from memtenant.stores.refusals import translated
 from memtenant.stores.survey import Held, queued, survey
