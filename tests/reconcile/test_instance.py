@@ -13,6 +13,7 @@ from memtenant.api.validate import defaulted
 from memtenant.errors import InvalidResource, ResourceConflict
 from memtenant.reconcile.instance import remove_instance
 from memtenant.reconcile.once import fill, local_world, settle
+from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.reconcile.world import World
 from memtenant.resources.folder import FolderResources
 from memtenant.resources.port import API_VERSION, Kind, ObjectKey
@@ -134,6 +135,28 @@ async def test_a_bad_image_stops_one_instance_and_a_good_one_mends_it(
             assert set(host.images.values()) == {"good"}
             assert ready(world) == [True, True]
             assert [image for _, image in host.restarts] == ["bad", "good", "good"]
+
+
+async def test_what_somebody_sets_otherwise_on_an_instance_is_set_back(
+    tmp_path: Path, host: Host
+) -> None:
+    with FolderResources.open(tmp_path / "state") as resources:
+        declare_tenants(resources, ONE)
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+            link = world.links[str(ONE)]
+            otherwise = {"maxmemory-policy": "allkeys-lru", "appendonly": "no", "maxmemory": "0"}
+            await link.admin.configure(otherwise)
+            reconciler = WorldReconciler(world)
+            assert tenant_key(ONE) in (await reconciler.repair(ObjectKey.store("own"))).enqueue
+            outcome = await reconciler.reconcile(tenant_key(ONE), "1")
+            assert len([word for word in outcome.did if "→" in word]) == 1
+            facts = await link.admin.discover()
+            assert facts.durable
+            assert facts.primary.maxmemory > 0
+            assert link.ready
+            await reconciler.repair(ObjectKey.store("own"))
+            assert not (await reconciler.repair(ObjectKey.store("own"))).enqueue
 
 
 async def test_what_was_made_for_a_tenant_that_never_got_ready_goes_with_it(

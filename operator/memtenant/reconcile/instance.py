@@ -8,7 +8,6 @@ not know where a tenant's memory lies.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from functools import partial
 
 from memtenant.api.fields import Isolation
@@ -30,7 +29,7 @@ from memtenant.reconcile.instancetls import (
     reload_until,
 )
 from memtenant.reconcile.systemusers import forget_system_users, provide_system_users
-from memtenant.reconcile.taking import inspect, take
+from memtenant.reconcile.taking import inspect, judge, lead
 from memtenant.reconcile.telling import tell_policies
 from memtenant.reconcile.world import FINALIZER, World, mint_password
 from memtenant.resources.port import Declared, EventType, ObjectKey, SecretDraft, StoredSecret
@@ -47,7 +46,9 @@ from memtenant.rules.record import TenantRecord
 from memtenant.stores import (
     Address,
     MatrixProof,
+    NodeFacts,
     StoreAdmin,
+    StoreFacts,
     StoreSettings,
     StoreTls,
     instance_rules,
@@ -110,9 +111,15 @@ async def instance_changes(world: World, wanted: Instance) -> tuple[str, ...]:
         changes = (*changes, f"a new certificate of {wanted.name}")
     link = world.links.get(str(wanted.tenant))
     if link is not None and link.facts is not None:
-        now = link.facts.primary.maxmemory
-        if now != wanted.maxmemory:
-            changes = (*changes, f"maxmemory of {wanted.name}: {now} → {wanted.maxmemory}")
+        now, settings = _settings(link.facts.primary), wanted.settings
+        changes = (
+            *changes,
+            *(
+                f"{setting} of {wanted.name}: {now[setting]} → {value}"
+                for setting, value in settings.items()
+                if now[setting] != value
+            ),
+        )
     return changes
 
 
@@ -193,11 +200,13 @@ async def _reach(world: World, wanted: Instance) -> StoreLink | None:
 async def _taken(world: World, wanted: Instance, link: StoreLink) -> StoreLink:
     was_ready = link.ready
     try:
-        await take(link)
+        link.facts = await link.admin.discover()
+        await lead(link)
+        await _configure(link, link.facts, wanted)
+        judge(link.admin.facts)
         await provide_system_users(world, link)
         if not was_ready:
             await tell_policies(world, link)
-        await _size(link, wanted)
     except StoreUnavailable as error:
         link.failure = error
         _fail(world, wanted, str(error))
@@ -278,13 +287,21 @@ def _fail(world: World, wanted: Instance, why: str) -> None:
     raise NotRunning(f"The tenant's instance {wanted.name}: {why}", reason="InstanceNotReady")
 
 
-async def _size(link: StoreLink, wanted: Instance) -> None:
-    """The quota is what the server itself refuses to pass, at once and without a restart."""
-    assert link.facts is not None  # noqa: S101 - it was just taken
-    if link.facts.primary.maxmemory != wanted.maxmemory:
-        await link.admin.set_maxmemory(wanted.maxmemory)
-        primary = replace(link.facts.primary, maxmemory=wanted.maxmemory)
-        link.facts = replace(link.facts, primary=primary)
+async def _configure(link: StoreLink, facts: StoreFacts, wanted: Instance) -> None:
+    """What an instance is declared to be and its server is told as it runs: the quota, which it
+    refuses to pass at once and without a restart; and what somebody set otherwise."""
+    now = _settings(facts.primary)
+    if differing := {name: one for name, one in wanted.settings.items() if now[name] != one}:
+        await link.admin.configure(differing)
+        link.facts = await link.admin.discover()
+
+
+def _settings(primary: NodeFacts) -> dict[str, str]:
+    return {
+        "appendonly": "yes" if primary.append_only else "no",
+        "maxmemory": str(primary.maxmemory),
+        "maxmemory-policy": primary.maxmemory_policy,
+    }
 
 
 async def _link(

@@ -78,7 +78,7 @@ async def reload_certificate(world: World, link: StoreLink) -> None:
     if link.reload_until is None:
         return
     files = {name: f"{SECRET_FOLDER}/{file}" for name, file in TLS_FILES.items()}
-    await link.admin.reload_certificates(files)
+    await link.admin.configure(files)
     if world.clock.now() >= link.reload_until:
         link.reload_until = None
 

@@ -6,13 +6,7 @@ from memtenant.errors import StoreRefused
 from memtenant.jobs.link import StoreLink
 from memtenant.stores import StoreFacts
 
-__all__ = ["inspect", "lead", "take"]
-
-
-async def take(link: StoreLink) -> None:
-    """Look at an instance's node, claim it, lead it, and prove the rule template on it."""
-    link.facts = await inspect(link)
-    await lead(link)
+__all__ = ["inspect", "judge", "lead"]
 
 
 async def lead(link: StoreLink) -> None:
@@ -35,6 +29,12 @@ async def lead(link: StoreLink) -> None:
 async def inspect(link: StoreLink) -> StoreFacts:
     """Look at every node; `StoreRefused` for what tenants could not be safe on."""
     facts = await link.admin.discover()
+    judge(facts)
+    return facts
+
+
+def judge(facts: StoreFacts) -> None:
+    """`StoreRefused` for what tenants could not be safe on."""
     for node in facts.primaries:
         if node.evicts:
             raise StoreRefused(
@@ -49,4 +49,3 @@ async def inspect(link: StoreLink) -> StoreFacts:
                 "ACL can keep a tenant from becoming (RESET): ACL SETUSER default off, and save it",
                 reason="DefaultUserOpen",
             )
-    return facts

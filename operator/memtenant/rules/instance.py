@@ -86,6 +86,15 @@ class Instance:
         return self.quota + max(_LEAST_OVERHEAD, self.quota // 8)
 
     @property
+    def settings(self) -> dict[str, str]:
+        """What its server is set to, at its start and whenever it is otherwise."""
+        return {
+            "appendonly": "yes",
+            "maxmemory": str(self.maxmemory),
+            "maxmemory-policy": "noeviction",
+        }
+
+    @property
     def volume(self) -> int:
         """Bytes of the volume: while the append-only file is rewritten, the old, the new and what
         came meanwhile lie side by side. In whole GiB."""

@@ -233,14 +233,15 @@ def _container(instance: Instance) -> dict[str, Any]:
 
 def _arguments(instance: Instance) -> list[str]:
     fsync = "always" if instance.template.persistence.fsync is Fsync.ALWAYS else "everysec"
+    declared = instance.settings
     settings = {
         **_ports(instance),
         "protected-mode": "no",
-        "appendonly": "yes",
+        "appendonly": declared["appendonly"],
         "appendfsync": fsync,
         "save": "",
-        "maxmemory": str(instance.maxmemory),
-        "maxmemory-policy": "noeviction",
+        "maxmemory": declared["maxmemory"],
+        "maxmemory-policy": declared["maxmemory-policy"],
     }
     return [word for name, value in settings.items() for word in (f"--{name}", value)]
 

@@ -296,15 +296,9 @@ class StoreAdmin:
         self._term()
         return await self._nodes.everywhere(acl.save_users)
 
-    async def set_maxmemory(self, size: int) -> None:
-        """How many bytes the primary may take; only where the operator's user may say so."""
-        self._term()
-        reply = await self._nodes.keyspace.call("CONFIG", "SET", "maxmemory", str(size))
-        if isinstance(reply, ResponseError):
-            raise translated(reply, str(self._nodes.keyspace.address))
-
-    async def reload_certificates(self, settings: Mapping[str, str]) -> None:
-        """Have the primary read anew the files that these settings name."""
+    async def configure(self, settings: Mapping[str, str]) -> None:
+        """CONFIG SET on the primary; only where the operator's user may say so. A file that is
+        named anew is read anew."""
         self._term()
         words = [word for name, value in settings.items() for word in (name, value)]
         reply = await self._nodes.keyspace.call("CONFIG", "SET", *words)
