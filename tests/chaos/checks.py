@@ -8,12 +8,12 @@ from tests.chaos.world import World
 from tests.e2e import invariants, sealed
 from tests.e2e.scene import eventually
 
-__all__ = ["failures"]
+__all__ = ["CHECKS", "failures"]
 
 
 def failures(world: World) -> Iterator[tuple[str, str]]:
     """(what was checked, what is wrong), of all that is."""
-    for name, check in _CHECKS.items():
+    for name, check in CHECKS.items():
         try:
             check(world)
         except Exception as wrong:  # noqa: BLE001 - the others are looked at all the same
@@ -106,7 +106,7 @@ def _no_server_crashed(world: World) -> None:
             assert "Replica was unable to write command to disk" in crash[:1000], crash[:2000]
 
 
-_CHECKS: dict[str, Callable[[World], None]] = {
+CHECKS: dict[str, Callable[[World], None]] = {
     "tenants are as declared": _tenants_are_as_declared,
     "conditions tell of nothing that was healed": _conditions_are_true,
     "every agent works": _every_agent_works,

@@ -27,6 +27,7 @@ from memtenant.rules.status import (
     refused,
     waiting,
 )
+from memtenant.rules.withheld import withheld
 from tests.rules.builders import (
     KEYS,
     NOW,
@@ -120,15 +121,17 @@ def steps() -> st.SearchStrategy[Step]:
     )
     words = st.sampled_from(["StoreNotReady", "NotProven"])
 
-    def is_ready(usage: Usage, available: bool, policy: dict[str, Any]) -> Step:
+    def is_ready(usage: Usage, available: bool, policy: dict[str, Any], taken: bool) -> Step:
         found = provisioned(usage=usage, key_available=available, policy=policy)
+        if taken:
+            found = replace(found, withheld=withheld(found.desired.record.tenant, ["default"]))
         return lambda before, now, generation: ready(before, found, now, generation)
 
     policies = st.sampled_from(
         [{}, {"frameworks": ["GDPR"], "retention": {"content": {"default": "2y"}}}]
     )
     return st.one_of(
-        st.builds(is_ready, usages, st.booleans(), policies),
+        st.builds(is_ready, usages, st.booleans(), policies, st.booleans()),
         st.just(lambda before, now, gen: refused(before, REFUSAL, now=now, generation=gen)),
         words.map(
             lambda word: (

@@ -1,0 +1,247 @@
+"""Each promise that a run of chaos ends with, broken once: the check has to say so.
+
+A real operator's tenants on a real server; a folder stands for the API server and its watches.
+"""
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import redis
+
+from memtenant.resources.port import Kind
+from memtenant.tenancy import keys
+from memtenant.tenancy.binding import Binding
+from memtenant.tenancy.identity import TenantId
+from tests.chaos import checks
+from tests.chaos.agents import Agent, Agents
+from tests.chaos.world import World
+from tests.e2e import invariants
+from tests.e2e.scene import Scene, data_of, eventually
+from tests.e2e.witness import Change, Json
+from tests.reconcile.conftest import Ground
+from tests.support.servers import Server
+
+USER, OTHER = "mt.support.acme.default.a", "mt.support.beta.default.a"
+ACME, BETA = TenantId("support", "acme"), TenantId("support", "beta")
+
+
+@dataclass
+class Seen:
+    """What a witness has of a folder; ``former`` are Secrets as they once were."""
+
+    secrets: list[Json]
+    memorytenants: list[Json]
+    former: list[Json] = field(default_factory=list)
+    namespaces: tuple[str, ...] = ("support",)
+    home: str = "memtenant-system"
+    replicas: tuple[Any, ...] = ()
+    sealers: tuple[Any, ...] = ()
+    servers: tuple[Any, ...] = ()
+    secrets_made: tuple[bytes, ...] = ()
+
+    @property
+    def witness(self) -> "Seen":
+        return self
+
+    def all(self, plural: str) -> list[Json]:
+        return self.secrets if plural == "secrets" else self.memorytenants
+
+    def since(self, _: int) -> list[Change]:
+        return [Change("secrets", "MODIFIED", one) for one in (*self.former, *self.secrets)]
+
+    def binding(self, namespace: str, name: str, agent: str) -> Binding:
+        return Binding.from_mapping(data_of(self.secret(namespace, f"{name}-{agent}")))
+
+    def secret(self, namespace: str, name: str) -> Json:
+        wanted = {"namespace": namespace, "name": name}
+        return next(one for one in self.secrets if wanted.items() <= one["metadata"].items())
+
+    def orphans(self, node: Server) -> list[str]:
+        return invariants.orphans(cast(Scene, self), node)
+
+    def check(self, node: Server) -> None:
+        invariants.check(cast(Scene, self), node)
+        invariants.former_credentials_are_refused(cast(Scene, self), node)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch, proven_once: None) -> None:
+    """What is broken here stays so: nobody mends it while a check is patient."""
+    for module in (invariants, checks):
+        monkeypatch.setattr(module, "eventually", partial(eventually, timeout=0.2))
+
+
+@pytest.fixture
+async def seen(valkey: Server, tmp_path: Path) -> AsyncIterator[Seen]:
+    ground = Ground(valkey, tmp_path / "state")
+    ground.open()
+    ground.policy()
+    ground.store()
+    for name in ("acme", "beta"):
+        ground.tenant(name)
+    await ground.settle()
+    tenants: list[Json] = [
+        {
+            "metadata": {
+                "namespace": one.key.namespace,
+                "name": one.key.name,
+                "generation": one.generation,
+            },
+            "status": dict(one.status),
+        }
+        for one in await ground.resources.list(Kind.TENANT)
+    ]
+    files = sorted(ground.folder.glob("secrets/*/*"))
+    found = Seen([json.loads(one.read_text()) for one in files], tenants)
+    found.home = ground.resources.home
+    yield found
+    ground.close()
+
+
+async def test_nothing_is_wrong_where_nothing_was_broken(seen: Seen, valkey: Server) -> None:
+    seen.check(valkey)
+
+
+def a_user_of_nobody(admin: "redis.Redis") -> None:
+    admin.execute_command("ACL", "SETUSER", "mt.support.gone.default.a", "on")
+
+
+def a_user_less(admin: "redis.Redis") -> None:
+    admin.acl_deluser(USER)
+
+
+def a_key_of_a_tenant_that_is_gone(admin: "redis.Redis") -> None:
+    admin.set(keys.limits(TenantId("support", "gone")), "1")
+
+
+def a_key_of_nobody(admin: "redis.Redis") -> None:
+    admin.set("mt:left-behind", "1")
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (a_user_of_nobody, "has user mt.support.gone.default.a"),
+        (a_user_less, f"lacks user {USER}"),
+        (a_key_of_a_tenant_that_is_gone, "belongs to a tenant without a record"),
+        (a_key_of_nobody, "belongs to no tenant"),
+    ],
+)
+async def test_users_and_keys_without_an_owner_are_found(
+    seen: Seen, valkey: Server, broken: Callable[["redis.Redis"], None], said: str
+) -> None:
+    with valkey.admin() as admin:
+        broken(admin)
+    (wrong,) = seen.orphans(valkey)
+    assert said in wrong
+
+
+async def test_a_binding_and_a_record_without_a_tenant_are_found(
+    seen: Seen, valkey: Server
+) -> None:
+    seen.memorytenants = [one for one in seen.memorytenants if one["metadata"]["name"] == "acme"]
+    assert sorted(seen.orphans(valkey)) == [
+        "Secret support/beta-default is a binding of no tenant",
+        "the record of support.beta is Active and there is no such tenant",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        (f"~{keys.records(BETA)}*", "LRANGE"),
+        ("allkeys", "LRANGE"),
+        (f"%W~{keys.records(BETA)}*", "RPUSH"),
+        (f"%R~{keys.access(BETA)}", "HGETALL"),
+        (f"~{keys.limits(ACME)}", "HSET"),
+        ("+acl", "ACL"),
+    ],
+)
+async def test_an_agent_that_reaches_more_than_its_own_is_found(
+    seen: Seen, valkey: Server, rule: str, told: str
+) -> None:
+    with valkey.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", USER, "+@all", "-acl", rule)
+    with pytest.raises(AssertionError, match=rf"\('{told}'.*answered"):
+        seen.check(valkey)
+
+
+async def test_an_agent_of_a_ready_tenant_that_is_not_let_in_is_found(
+    seen: Seen, valkey: Server
+) -> None:
+    with valkey.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", USER, "resetpass", ">another")
+    with pytest.raises(redis.AuthenticationError):
+        seen.check(valkey)
+
+
+async def test_a_former_credential_that_lets_in_is_found(seen: Seen, valkey: Server) -> None:
+    former = json.loads(json.dumps(seen.secret("support", "acme-default")))
+    former["data"]["password"] = "Zm9ybWVyLXBhc3N3b3Jk"  # former-password
+    seen.former = [former]
+    seen.check(valkey)
+    with valkey.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", USER, ">former-password")
+    with pytest.raises(AssertionError, match=re.escape(f"a former version: {USER}")):
+        seen.check(valkey)
+
+
+# -- what agents were promised ---------------------------------------------------------------------
+
+
+def agent(tmp_path: Path, *acknowledged: str, replicated: bool = True, **parts: Any) -> Agent:
+    there = Agent(("support", "acme"), "triage", tmp_path, replicated=replicated, audited=False)
+    there.acknowledged = list(acknowledged)
+    for name, value in parts.items():
+        setattr(there, name, value)
+    return there
+
+
+def wrong(check: str, one: Agent, *stored: str) -> str:
+    """What the check says of a world of this agent, of whom this is stored."""
+    agents = Agents([one])
+    try:
+        world = SimpleNamespace(
+            agents=SimpleNamespace(
+                all=[one],
+                stored=lambda _: list(stored),
+                unserved_since=agents.unserved_since,
+                stop=agents.stop,
+            )
+        )
+        checks.CHECKS[check](cast(World, world))
+    except AssertionError as error:
+        return str(error)
+    finally:
+        agents.close()
+    return ""
+
+
+def test_an_acknowledged_append_that_is_lost_or_there_twice_is_found(tmp_path: Path) -> None:
+    there = "what was acknowledged is there"
+    assert wrong(there, agent(tmp_path, "a", "b"), "a", "b", "c") == ""
+    assert "lost 1: ['b']" in wrong(there, agent(tmp_path, "a", "b"), "a")
+    assert "stored twice: ['a']" in wrong(there, agent(tmp_path, "a"), "a", "a")
+    told = agent(tmp_path, "a", forgotten={"a"})
+    assert "lost 1" in wrong(there, told), "nobody may tell a Replicated tenant of a loss"
+
+
+def test_what_an_async_tenant_lost_and_was_not_told_is_found(tmp_path: Path) -> None:
+    there = "what was acknowledged is there"
+    assert "never told" in wrong(there, agent(tmp_path, "a", replicated=False))
+    assert wrong(there, agent(tmp_path, "a", replicated=False, rewound=1)) == ""
+    assert wrong(there, agent(tmp_path, "a", replicated=False, forgotten={"a"})) == ""
+
+
+def test_an_agent_that_is_not_served_or_was_told_nonsense_is_found(tmp_path: Path) -> None:
+    works, later = "every agent works", float("inf")
+    assert wrong(works, agent(tmp_path, served=[later])) == ""
+    assert "triage" in wrong(works, agent(tmp_path, served=[0.0]))
+    assert wrong(works, agent(tmp_path, served=[later], violations=["was told so"])) != ""
