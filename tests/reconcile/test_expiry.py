@@ -137,6 +137,20 @@ async def test_what_nobody_reads_or_appends_to_goes_by_itself(
     assert not (await ground.settle())[ObjectKey.store("shared")].did
 
 
+async def test_whose_records_bore_a_time_that_they_cannot_have_is_told(
+    ground: Ground, tmp_path: Path
+) -> None:
+    ground.tenant("acme")
+    await ground.settle()
+    async with await opened(ground, tmp_path / "binding") as tenant:
+        await tenant.conversation("s", user="u").append(Message.human("for ever"))
+    make_old(ground, hours=-48)
+    (did,) = (await ground.settle())[ObjectKey.store("shared")].did
+    assert did.startswith("1 records bore a time that they cannot have")
+    assert did.endswith("They are in support.acme")
+    assert records(ground) == 1
+
+
 async def test_a_content_minimum_keeps_until_it_has_passed_and_then_only_the_operator_removes(
     ground: Ground, tmp_path: Path
 ) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from memtenant.jobs.expire import Removal
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.world import World
 from memtenant.resources.port import EventType, ObjectKey
 from memtenant.stores import Tally
+from memtenant.tenancy.identity import TenantId
 
 __all__ = ["tell_removal"]
 
@@ -27,9 +29,7 @@ async def tell_removal(world: World, link: StoreLink, removal: Removal) -> tuple
         said.append(_removed(total, sum(1 for one in removal.by_tenant.values() if one.size)))
         await emit(declared, EventType.NORMAL, "Expired", said[-1])
     if total.redated:
-        said.append(
-            f"{total.redated} records bore a time that they cannot have and were dated back"
-        )
+        said.append(_redated(removal))
         await emit(declared, EventType.WARNING, "Redated", said[-1])
     if removal.passed and removal.undated:
         said.append(_undated(link, removal))
@@ -48,10 +48,23 @@ def _removed(total: Tally, tenants: int) -> str:
     )
 
 
+def _redated(removal: Removal) -> str:
+    whose = _shown(tenant for tenant, one in removal.by_tenant.items() if one.redated)
+    return (
+        f"{removal.total.redated} records bore a time that they cannot have and were dated back: "
+        "somebody dated them around memtenant, or an SDK of the first release wrote for more than "
+        f"a day. They are in {whose}"
+    )
+
+
 def _undated(link: StoreLink, removal: Removal) -> str:
-    whose = sorted(str(tenant) for tenant, left in link.expiry.left.items() if left.undated)
-    shown = ", ".join(whose[:5]) + (" …" if len(whose) > 5 else "")
+    whose = _shown(tenant for tenant, left in link.expiry.left.items() if left.undated)
     return (
         f"{removal.undated} entries tell no time and never expire: somebody wrote them around "
-        f"memtenant. They are in {shown}; remove them"
+        f"memtenant. They are in {whose}; remove them"
     )
+
+
+def _shown(tenants: Iterable[TenantId]) -> str:
+    names = sorted(str(tenant) for tenant in tenants)
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
