@@ -103,6 +103,8 @@ def test_what_cannot_be_run_or_read_is_told(program: Program) -> None:
     ):
         ended = program("report", *arguments)
         assert (ended.code, says in ended.err) == (1, True), ended.said
+    for words in ((), ("--no-such-option", program.state)):
+        assert program("report", "verify", *words).code == 3
     for named, says in (
         (program.state.parent / "nowhere", "nowhere is no folder of a report: it does not exist"),
         (program.state.parent / "nowhere" / REPORT, "nowhere is no folder of a report"),

@@ -9,6 +9,9 @@ import pytest
 from memtenant.api.conditions import ConditionType
 from memtenant.api.fields import DeletionPolicy
 from memtenant.api.tenant import AccessMode
+from memtenant.reports.checks import CHECKS
+from memtenant.rules.controls import MANUAL
+from memtenant.rules.frameworks import built_in_frameworks
 from memtenant.rules.record import Phase
 from tests.docs import reasons as source
 from tests.docs.pages import DOCS, ROOT, first_column, section
@@ -59,6 +62,18 @@ def test_every_function_of_the_library_has_its_line() -> None:
 
     assert len(offered) > 20
     assert set(offered) <= listed
+
+
+def test_the_readme_counts_the_controls_and_checks() -> None:
+    checks = [
+        one.check for framework in built_in_frameworks().values() for one in framework.controls
+    ]
+    people = checks.count(MANUAL)
+
+    said = " ".join((ROOT / "README.md").read_text().split())
+    assert f"each Monday: {len(checks)} controls of" in said
+    assert f"{len(checks) - people} of them judged by {len(CHECKS)} checks" in said
+    assert f"and {people} left to people" in said
 
 
 def test_every_layer_has_its_line_in_their_order() -> None:

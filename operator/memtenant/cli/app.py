@@ -107,10 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _usage_code(error: BaseException) -> int:
-    """Of a command that the parser refused; for `audit`, 1 says that the log was tampered with."""
+    """Of a command that the parser refused; of what verifies, 1 says that it was tampered with."""
     context = getattr(error, "ctx", None)
     path = context.command_path.split() if context is not None else []
-    return AuditCode.USAGE if path[1:2] == ["audit"] else ExitCode.FAILED
+    verifies = path[1:2] == ["audit"] or path[1:3] == ["report", "verify"]
+    return AuditCode.USAGE if verifies else ExitCode.FAILED
 
 
 def _usage(error: BaseException) -> str:

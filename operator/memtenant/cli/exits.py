@@ -17,7 +17,8 @@ class ExitCode(IntEnum):
     """Refused or failed: wrong usage, bad input, no answer. One line on stderr says why."""
 
     CHANGES = 2
-    """Of ``plan`` alone: something would change (as Terraform's ``-detailed-exitcode``)."""
+    """Of ``plan``: something would change (as Terraform's ``-detailed-exitcode``); of ``report
+    diff``: a control turned."""
 
     UNSETTLED = 3
     """What was asked is written, but something is not Ready or not gone yet; its reason is shown.
@@ -28,8 +29,8 @@ class ExitCode(IntEnum):
 
 
 class AuditCode(IntEnum):
-    """Of ``memtenant audit``, whose answer is about the log and not about the command. Never
-    renumbered."""
+    """Of ``memtenant audit`` and ``report verify``, whose answer is about the log and not about the
+    command. Never renumbered."""
 
     GOOD = 0
     """The log (or the proof) is what was signed."""
