@@ -1,3 +1,4 @@
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -61,6 +62,17 @@ class Ground:
         declared = {"retentionPolicyRef": {"name": "standard"}, "storeRef": {"name": "shared"}}
         key = ObjectKey.tenant("support", name)
         self.resources.declare(key, {**declared, **spec}, annotations=annotations)
+
+    def label(self, place: str, labels: Mapping[str, str]) -> Mapping[str, str]:
+        """As `kubectl label secret` does, of the Secret ``namespace/name``; the former labels."""
+        (file,) = self.folder.rglob(f"secrets/{place}.*")
+        self.close()
+        raw = json.loads(file.read_text())
+        before = dict(raw["metadata"]["labels"])
+        raw["metadata"]["labels"] = dict(labels)
+        file.write_text(json.dumps(raw))
+        self.open()
+        return before
 
     async def settle(
         self, ahead: timedelta = timedelta(), *, agents_run: bool = False

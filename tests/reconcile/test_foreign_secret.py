@@ -1,7 +1,5 @@
 """A Secret that has a binding's name and is not ours costs that one agent its binding, no more."""
 
-import json
-from collections.abc import Mapping
 from datetime import timedelta
 
 import pytest
@@ -24,18 +22,6 @@ def declare(ground: Ground, *agents: str, token: str = "", **spec: object) -> No
     ground.tenant("acme", annotations, agents=[{"name": name} for name in agents], **spec)
 
 
-def label(ground: Ground, place: str, labels: Mapping[str, str]) -> Mapping[str, str]:
-    """As `kubectl label secret` does; the labels that there were."""
-    file = next(ground.folder.rglob(f"secrets/{place}*"))
-    ground.close()
-    raw = json.loads(file.read_text())
-    before = dict(raw["metadata"]["labels"])
-    raw["metadata"]["labels"] = labels
-    file.write_text(json.dumps(raw))
-    ground.open()
-    return before
-
-
 async def delete(ground: Ground, name: str) -> None:
     stored = await ground.resources.get_secret("support", name)
     assert stored is not None
@@ -55,7 +41,7 @@ async def stripped(ground: Ground) -> Ground:
     """A tenant of two agents, of which the binding of ``triage`` lost its labels."""
     declare(ground, "answers", "triage")
     await ground.settle()
-    label(ground, "support/acme-triage", {})
+    ground.label("support/acme-triage", {})
     return ground
 
 
@@ -153,7 +139,7 @@ async def test_a_record_without_labels_stops_what_it_would_have_to_tell_and_noth
     declare(ground, "answers")
     await ground.settle()
     record = f"{ground.resources.home}/support.acme-keyring"
-    labels = label(ground, record, {})
+    labels = ground.label(record, {})
     await delete(ground, "acme-answers")
     await ground.settle()
     assert (await condition(ground, "Ready"))[0] == "True"
@@ -167,11 +153,11 @@ async def test_a_record_without_labels_stops_what_it_would_have_to_tell_and_noth
     assert "memtenant.dev/owner=tenant-record" in message
     assert (await ground.login("acme", "answers")).rpush(CONTENT, b"two")
     owner = {"app.kubernetes.io/managed-by", "memtenant.dev/owner"}
-    label(ground, record, {name: labels[name] for name in owner})
+    ground.label(record, {name: labels[name] for name in owner})
     await ground.settle()
     assert (await condition(ground, "Ready"))[0] == "True"
     assert await bound(ground) == ["answers", "triage"]
-    assert label(ground, record, labels) == labels
+    assert ground.label(record, labels) == labels
 
 
 async def test_a_second_look_writes_nothing(stripped: Ground) -> None:

@@ -5,7 +5,7 @@ import redis
 from memtenant.resources.port import ObjectKey
 from memtenant.rules.systemusers import SystemRole, SystemSecret
 from memtenant.tenancy.storesfile import StoreAccess
-from tests.reconcile.conftest import Ground
+from tests.reconcile.conftest import Ground, told
 
 
 async def access(ground: Ground, role: SystemRole) -> StoreAccess:
@@ -55,6 +55,30 @@ async def test_what_was_changed_by_hand_is_put_back_and_else_nothing_is_written(
         except redis.exceptions.NoPermissionError:
             return
     raise AssertionError("the reporter may write")
+
+
+async def test_a_secret_of_theirs_without_labels_keeps_no_tenant_from_the_store(
+    ground: Ground,
+) -> None:
+    """Nor the other one of the two from its user; the store tells what to do."""
+    await ground.settle()
+    place = f"{ground.resources.home}/memtenant-sealer"
+    labels = ground.label(place, {})
+    with ground.server.admin() as admin:
+        admin.acl_deluser("mt.reporter")
+    ground.tenant("acme")
+    assert (await ground.settle())[ObjectKey.store("shared")].error is None
+    assert told(await ground.tenant_status("acme"), "Ready")[0] == "True"
+    assert (await ground.login("acme")).ping()
+    store = await ground.store_status("shared")
+    assert told(store, "Ready")[:2] == ("False", "ForeignSecret")
+    assert f"label secret {place.rpartition('/')[2]} " in told(store, "Stalled")[2]
+    reporter = await access(ground, SystemRole.REPORTER)
+    with ground.server.client(reporter.username, reporter.password) as client:
+        assert client.ping()
+    ground.label(place, labels)
+    await ground.settle()
+    assert told(await ground.store_status("shared"), "Ready")[0] == "True"
 
 
 async def test_they_go_with_the_store(ground: Ground) -> None:

@@ -11,6 +11,7 @@ from memtenant.api.store_status import MemoryStoreStatus
 from memtenant.errors import (
     InvalidResource,
     MemtenantError,
+    ResourceConflict,
     StoreRefused,
     StoreUnavailable,
 )
@@ -26,7 +27,7 @@ from memtenant.reconcile.taking import inspect, lead
 from memtenant.reconcile.telling import tell_declared, tell_policies, tell_spec
 from memtenant.reconcile.template import reconcile_template
 from memtenant.reconcile.world import FINALIZER, World
-from memtenant.resources.port import Declared, EventType, ObjectKey
+from memtenant.resources.port import FOREIGN_SECRET, Declared, EventType, ObjectKey
 from memtenant.rules.acl import template_digest
 from memtenant.stores import (
     MatrixProof,
@@ -36,7 +37,8 @@ from memtenant.tenancy.identity import TenantId
 __all__ = ["forget_store", "look_at_store", "meet_store", "reconcile_store", "store_specs"]
 
 _LOOK_AGAIN = 15.0
-"""Seconds until a store in deletion that could not be used is tried again."""
+"""Seconds until a store in deletion that could not be used is tried again, and one that waits for
+the labels of a Secret."""
 
 _log = logging.getLogger(__name__)
 _READY, _STALLED = ConditionType.READY, ConditionType.STALLED
@@ -90,7 +92,7 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
             return await reconcile_template(world, declared)
         link = await link_to(world, declared, spec)
         await _take(world, declared, link)
-        await provide_system_users(world, link)
+        unmarked = await _provide_system_users(world, link)
     except MemtenantError as error:
         if key.name in world.links:
             world.links[key.name].failure = error
@@ -115,13 +117,19 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     status = usable_status(world, before, link, orphans, users)
     conditions, sealing = with_store_finding(status.conditions, link)
     status = status.model_copy(update={"conditions": conditions})
-    changed = await save_status(world, declared, status, (*usable_findings(link), *sealing))
-    if not is_true(before.conditions, _READY):
+    findings = (*usable_findings(link), *sealing, *unmarked)
+    changed = await save_status(world, declared, status, findings)
+    if unmarked and changed:
+        await world.resources.emit_event(
+            declared, EventType.WARNING, unmarked[0].reason, unmarked[0].message
+        )
+    if not unmarked and not is_true(before.conditions, _READY):
         await world.resources.emit_event(
             declared, EventType.NORMAL, "Ready", f"Tenants may be placed on {link.endpoint}"
         )
+    again = _LOOK_AGAIN if unmarked else None
     if was_ready:
-        return Outcome(changed=changed)
+        return Outcome(requeue_after=again, changed=changed)
     tenants = world.mirror.tenants_of_store(key.name) | world.mirror.unplaced_tenants()
     twins = tuple(twin.key for twin in _on_the_same_server(world, link))
     patient: frozenset[ObjectKey] = frozenset()
@@ -132,8 +140,24 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     return Outcome(
         enqueue=(*sorted(tenants - patient), *twins),
         in_time=tuple(sorted(patient)),
+        requeue_after=again,
         changed=changed,
     )
+
+
+async def _provide_system_users(world: World, link: StoreLink) -> tuple[Finding, ...]:
+    """What is to be told where the sealer's or the reporter's Secret lost its labels: that pod goes
+    on with what is in it, and the store's tenants do not wait for it."""
+    try:
+        await provide_system_users(world, link)
+    except ResourceConflict as error:
+        if error.reason != FOREIGN_SECRET:
+            raise
+        return (
+            Finding(_READY, ConditionStatus.FALSE, error.reason, str(error)),
+            Finding(_STALLED, ConditionStatus.TRUE, error.reason, str(error)),
+        )
+    return ()
 
 
 def _tenant(key: ObjectKey) -> TenantId:

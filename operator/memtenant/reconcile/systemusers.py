@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from memtenant.crypto.audit_keys import INSTALLATION_LOG, audit_mac_key, audit_root
-from memtenant.errors import StoreRefused
+from memtenant.errors import ResourceConflict, StoreRefused
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.world import World, mint_password
-from memtenant.resources.port import SecretDraft
+from memtenant.resources.port import FOREIGN_SECRET, SecretDraft
 from memtenant.rules.acl import AclUser
 from memtenant.rules.systemusers import SystemRole, SystemSecret, render_system_user
 from memtenant.stores import Address
@@ -21,13 +21,23 @@ __all__ = ["forget_system_users", "provide_system_users"]
 
 
 async def provide_system_users(world: World, link: StoreLink) -> None:
-    """Make the users on every node what they should be, and their Secrets tell of the store."""
+    """Make the users on every node what they should be, and their Secrets tell of the store.
+
+    `ResourceConflict` with reason `FOREIGN_SECRET` where a Secret is not ours, after all else.
+    """
     assert link.facts is not None  # noqa: S101 - the link was just taken
     users = []
+    foreign: ResourceConflict | None = None
     # One writer at a time of Secrets that tell of all stores.
     async with world.writing_system:
         for role in SystemRole:
-            hashes = await _save(world, role, link)
+            try:
+                hashes = await _save(world, role, link)
+            except ResourceConflict as error:
+                if error.reason != FOREIGN_SECRET:
+                    raise
+                foreign = error
+                continue
             users.append(
                 render_system_user(role, password_hashes=hashes, commands=link.facts.commands)
             )
@@ -35,6 +45,8 @@ async def provide_system_users(world: World, link: StoreLink) -> None:
     found = await link.admin.differing_users(users)
     differing = {name for by_name in found.results.values() for name in by_name}
     await _set(link, [user for user in users if user.name in differing])
+    if foreign is not None:
+        raise foreign
 
 
 async def forget_system_users(world: World, name: str, link: StoreLink | None) -> None:
