@@ -17,6 +17,7 @@ from memtenant.errors import (
     UsageError,
 )
 from memtenant.functions.library import libraries
+from memtenant.functions.versions import CURRENT_VERSION, function_prefix
 from memtenant.memory.source import BindingSource
 from memtenant.rules.acl import AccessState
 from memtenant.sync import Tenant as SyncTenant
@@ -239,6 +240,35 @@ async def test_an_operator_that_is_a_version_behind_or_ahead_keeps_no_agent_from
         admin.function_delete(previous.name)
         assert (await chat.append(Message.human("ahead"))).first == 3
     assert [one.message.text for one in await chat.messages()] == ["both", "behind", "ahead"]
+
+
+async def test_where_a_slot_goes_that_is_a_version_behind_keeps_no_agent_from_working(
+    on_valkey: Provisioned, opened: Open, start_server: StartServer, tmp_path: Path
+) -> None:
+    """An operator that was rolled back provides a new node with its own version alone."""
+    added = start_server(Flavour.VALKEY_9)
+    Provisioned(added, tmp_path / "added").provision()
+    for server, code in ((on_valkey.server, _moving(added.endpoint)), (added, "")):
+        with server.admin() as admin:
+            for library in libraries():
+                if code or library.version == CURRENT_VERSION:
+                    admin.function_delete(library.name)
+            if code:
+                admin.function_load(code)
+    chat = opened(on_valkey).conversation("s", user="ada")
+    assert (await chat.append(Message.human("there"))).first == 1
+
+
+def _moving(to: str) -> str:
+    """Functions that answer as a node does whose slot is on its way."""
+    names = [f"{function_prefix(one.version)}append" for one in libraries()]
+    offers = "\n".join(f"redis.register_function('{name}', moved)" for name in names)
+    return f"""#!lua name=moving
+local function moved()
+  return redis.error_reply('ASK 3999 {to}')
+end
+{offers}
+"""
 
 
 async def test_a_promoted_replica_behind_the_same_address_is_used(

@@ -183,22 +183,24 @@ class Store:
             link = self._link()
             try:
                 asked = commands(tries.sent > 0)
-                batch = spoken(asked, link.version)
                 tries.sent += 1
-                replies = link.exchange(batch)
+                replies = self._answers(link, asked)
                 if any(lacks_function(reply) for reply in replies):
                     # Nothing was done by such a call, and the rest may be done again.
                     link.version = other_version(link.version)
-                    batch = spoken(asked, link.version)
-                    replies = link.exchange(batch)
+                    replies = self._answers(link, asked)
             except BaseException:
                 # Half-sent or half-read: nobody may use it again.
                 link.drop()
                 raise
             self._idle.append(link)
-            return self._redirected(link.where, batch, replies)
+            return replies
         finally:
             gate.leave()
+
+    def _answers(self, link: Link, commands: Sequence[Words]) -> list[object]:
+        batch = spoken(commands, link.version)
+        return self._redirected(link.where, batch, link.exchange(batch))
 
     def _link(self) -> Link:
         opened = self.source.current()
