@@ -9,6 +9,7 @@ import pytest
 
 from memtenant.archive import ArchiveFolder, Batch, Part, intake
 from memtenant.archive.again import Again
+from memtenant.archive.segments import blocks
 from memtenant.audit.leaf import EntryLeaf, Verdict
 from memtenant.audit.segment import frames
 from memtenant.errors import ArchiveInconsistent, ArchiveUnavailable
@@ -113,3 +114,21 @@ def test_more_logs_than_files_may_be_open_are_written(tmp_path: Path) -> None:
         archive.append([Part(name, 0, name.encode()) for name in names])
         archive.append([Part(name, len(name), b"!") for name in names])
         assert [archive.read(name) for name in names] == [f"{name}!".encode() for name in names]
+
+
+def test_where_few_writers_are_looked_for_none_of_their_leaves_is_passed_over(
+    sealer: Sealer,
+) -> None:
+    agents = [Agent(number=number) for number in range(40)]
+    for agent in agents:
+        gone = agent.entry(2, detail=bytes(agent.number * 60))
+        sealer.take([agent.entry(1), gone, agent.entry(4)])  # and a gap
+    folder = f"logs/{LOG}"
+    whole = [leaf for one in blocks(sealer.archive, folder, "2026-01") for leaf in one.leaves]
+    for chunk in (64, 500, 5000):
+        for word in (agents[0].writer, agents[17].writer, agents[39].writer):
+            found = blocks(sealer.archive, folder, "2026-01", chunk=chunk, words=[word])
+            leaves = [leaf for one in found for leaf in one.leaves]
+            assert [one for one in leaves if word in one] == [one for one in whole if word in one]
+            assert len([one for one in leaves if word in one]) == 4
+            assert len(leaves) < len(whole)

@@ -5,14 +5,14 @@ before it. So one month is read without the others, and old ones can go.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, Self
 
 from memtenant.archive.port import Archive, Part
 from memtenant.audit.merkle import HASH_BYTES, Frontier, leaf_hashes
-from memtenant.audit.segment import Cut, Damage, frames, split
+from memtenant.audit.segment import Cut, Damage, frames, split, whole
 from memtenant.errors import ArchiveInconsistent, ArchiveMalformed
 from memtenant.tenancy.document import DocumentInvalid, canonical_json, read_json
 
@@ -107,15 +107,26 @@ class Block(NamedTuple):
 
 
 def blocks(
-    archive: Archive, folder: str, month: str, offset: int = 0, chunk: int = _CHUNK
+    archive: Archive,
+    folder: str,
+    month: str,
+    offset: int = 0,
+    chunk: int = _CHUNK,
+    words: Collection[bytes] = (),
 ) -> Iterator[Block]:
-    """The leaves of a month from a frame on, some at a time: memory does not grow with the file."""
+    """The leaves of a month from a frame on, some at a time: memory does not grow with the file.
+    Of those in which none of the ``words`` stands (if any are given) many are passed over."""
     name, left = segment_name(folder, month), b""
     while True:
         read = archive.read(name, offset + len(left), chunk)
         data = left + read
         if not data:
             return
+        if read and words and not any(word in data for word in words):
+            passed = whole(data)
+            if passed is not None:
+                offset, left = offset + passed, data[passed:]
+                continue
         leaves, fault, end = split(data)
         if fault is not None:
             fault = fault._replace(offset=offset + fault.offset)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 from zlib import crc32
 
-__all__ = ["FRAME_BYTES", "MAX_LEAF_BYTES", "Cut", "Damage", "frames", "split"]
+__all__ = ["FRAME_BYTES", "MAX_LEAF_BYTES", "Cut", "Damage", "frames", "split", "whole"]
 
 FRAME_BYTES: Final = 8
 """What a frame adds to its leaf."""
@@ -20,6 +20,7 @@ FRAME_BYTES: Final = 8
 MAX_LEAF_BYTES: Final = 16 * 1024
 
 _HEADER: Final = struct.Struct(">II")
+_LENGTH: Final = struct.Struct(">I")
 
 
 class Cut(NamedTuple):
@@ -61,6 +62,20 @@ def split(data: bytes) -> tuple[list[bytes], Cut | Damage | None, int]:
         add(leaf)
         offset = after
     return leaves, None, offset
+
+
+def whole(data: bytes) -> int | None:
+    """Where the whole frames end with which ``data`` begins, by their lengths alone; None where one
+    cannot be."""
+    unpack, end, offset = _LENGTH.unpack_from, len(data), 0
+    while (start := offset + FRAME_BYTES) <= end:
+        (length,) = unpack(data, offset)
+        if not 2 <= length <= MAX_LEAF_BYTES:
+            return None
+        if start + length > end:
+            break
+        offset = start + length
+    return offset
 
 
 def offsets(leaves: Iterable[bytes], start: int) -> Iterator[int]:
