@@ -550,6 +550,10 @@ async def test_who_fills_the_archive_is_stopped_and_nobody_else(
             assert admin.hget(LIMITS, "audit_heartbeat") is None
             assert admin.hget(keys.limits(other), "audit_heartbeat") is not None
             assert fields(admin, REPORT)["stopped"] == "1"
+        async with sealer(tmp_path, stores, clock=clock) as sealing:
+            # A start begins no new day.
+            drained = (await sealing.step()).drained["shared"]
+            assert (drained.stopped, drained.waiting) == ((LOG,), 2000)
             # What is in the archive already takes no room of it again.
             admin.lpush(QUEUE, *reversed(noise_before))
             days[0] = 1

@@ -259,6 +259,8 @@ class StoreDrain:
         """The turn of a queue is over."""
         self.left[turn.log] = turn.waiting
         report = replace(turn.report, queue=turn.waiting, stopped=turn.is_stopped)
+        if turn.budget is not None:
+            report = replace(report, filled=turn.budget.filled, day=turn.budget.day)
         if turn.shrunk:
             report = replace(report, irregular_at=self._now())
         self.seen[turn.log] = report
@@ -284,6 +286,8 @@ class StoreDrain:
             budget = self._budgets.get(log)
             if budget is None:
                 budget = self._budgets[log] = Budget.of(many, moment)
+                # Of an earlier process: who is stopped begins no day anew by a start.
+                budget.filled, budget.day = self.seen[log].filled, self.seen[log].day
             budget.allow(many, moment)
         for one in group:
             if one.log in self._budgets:

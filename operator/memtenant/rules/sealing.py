@@ -33,7 +33,8 @@ IRREGULARITY_SHOWN = timedelta(days=1)
 @dataclass(frozen=True, slots=True)
 class LogReport:
     """What the sealer says of one log. ``irregular_at`` is when it last found a gap, or an event
-    that is not what it claims to be; ``stopped``: it had its share of the archive for today."""
+    that is not what it claims to be; ``stopped``: it had its share of the archive for today.
+    ``filled`` are the bytes of it that it used on a ``day`` (as Python numbers them)."""
 
     size: int = 0
     sealed_at: int = 0
@@ -43,6 +44,8 @@ class LogReport:
     dropped: int = 0
     irregular_at: int = 0
     stopped: bool = False
+    filled: int = 0
+    day: int = 0
 
     def to_fields(self) -> dict[str, str]:
         """As ``o:audit`` has it."""
@@ -55,6 +58,8 @@ class LogReport:
             "dropped_seen": str(self.dropped),
             "irregular_at": str(self.irregular_at),
             "stopped": str(int(self.stopped)),
+            "filled": str(self.filled),
+            "filled_on": str(self.day),
         }
 
     @classmethod
@@ -69,6 +74,8 @@ class LogReport:
             dropped=_number(fields, "dropped_seen"),
             irregular_at=_number(fields, "irregular_at"),
             stopped=bool(_number(fields, "stopped")),
+            filled=_number(fields, "filled"),
+            day=_number(fields, "filled_on"),
         )
 
 
