@@ -32,7 +32,9 @@ _RULES: dict[str, dict[str, Any]] = {
         "verbs": ["get"],
         "resourceNames": ["other"],
     },
-    "creates": {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "delete"]},
+    "deletes": {"apiGroups": [""], "resources": ["secrets"], "verbs": ["delete"]},
+    "collects": {"apiGroups": [""], "resources": ["secrets"], "verbs": ["deletecollection"]},
+    "creates": {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "update"]},
     "configmaps": {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]},
     "another-group": {"apiGroups": ["example.org"], "resources": ["secrets"], "verbs": ["*"]},
 }
@@ -88,8 +90,8 @@ async def _may_read(connection: Connection, namespace: str, name: str, kind: str
         "group": {"user": "somebody", "groups": [name]},
         "account": {"user": f"system:serviceaccount:{namespace}:{name}"},
     }[kind]
-    for verb in ("get", "list", "watch", "patch"):
-        named = {"name": _SECRET} if verb in ("get", "patch") else {}
+    for verb in ("get", "list", "watch", "patch", "delete", "deletecollection"):
+        named = {"name": _SECRET} if verb in ("get", "patch", "delete") else {}
         asked = {"namespace": namespace, "verb": verb, "resource": "secrets", **named}
         review = {
             "apiVersion": "authorization.k8s.io/v1",
@@ -116,7 +118,10 @@ async def test_those_are_found_who_may_and_no_others(cluster: Cluster, namespace
     cluster.kubectl("delete", "clusterrolebinding", f"everywhere-{namespace}")
 
     ours = {one for one in found if namespace in one}
-    readers = ("gets", "lists", "watches", "patches", "everything", "names-it")
+    readers = (
+        *("gets", "lists", "watches", "patches", "deletes", "collects"),
+        *("everything", "names-it"),
+    )
     assert ours == {
         *(f"{role}-user-{namespace}" for role in readers),
         *(f"group {role}-group-{namespace}" for role in readers),
@@ -124,6 +129,25 @@ async def test_those_are_found_who_may_and_no_others(cluster: Cluster, namespace
         *(f"admin-user-{namespace}", f"cluster-user-{namespace}"),
     }
     assert allowed == {(role, kind) for role in readers for kind in _SUBJECTS}
+
+
+def test_a_deletion_that_is_only_tried_shows_what_it_would_delete(
+    cluster: Cluster, namespace: str
+) -> None:
+    cluster.apply(*(json.dumps(one) for one in _objects(namespace)))
+    names = {"name": _SECRET, "namespace": namespace}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": names, "data": {"key": "c2VhbHM="}}
+    cluster.apply(json.dumps(secret))
+    for role, where in (
+        ("collects", "secrets?dryRun=All"),
+        ("deletes", f"secrets/{_SECRET}?dryRun=All&propagationPolicy=Orphan"),
+    ):
+        answer = cluster.kubectl(
+            *("delete", "--raw", f"/api/v1/namespaces/{namespace}/{where}"),
+            *("--as", f"{role}-user-{namespace}"),
+        )
+        assert "c2VhbHM=" in answer, role
+    cluster.kubectl("delete", "clusterrolebinding", f"everywhere-{namespace}")
 
 
 async def test_those_who_hold_the_cluster_anyway_are_left_out(

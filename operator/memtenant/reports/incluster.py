@@ -135,8 +135,9 @@ class ClusterSources:
             readers=secret_readers(found, LOG_NAME),
             expected=self._expected,
             administrators=tuple(sorted(administrators)),
-            said="by RBAC (get, list, watch or patch of the Secret); not counted: system:masters, "
-            "the control plane, kube-system, and who may start a pod in the namespace",
+            said="by RBAC (get, list, watch, patch or delete of the Secret); not counted: "
+            "system:masters, the control plane, kube-system, and who may start a pod in the "
+            "namespace",
         )
 
     async def keyrings(self, tenant: TenantId) -> Sequence[AgentKeyring]:

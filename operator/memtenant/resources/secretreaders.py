@@ -3,6 +3,9 @@
 A SubjectAccessReview needs a name to ask about; here the names are what is looked for. Reading is
 get, list and watch, and patch, whose answer is the whole object. Whoever may start a pod beside the
 Secret, or impersonate a reader, is not found by this.
+
+Deleting is reading too: a dry run answers with what it would delete, all of a collection, and one
+object where its deletion has to wait for a finalizer (which the policy of the deletion adds).
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from memtenant.resources.connection import Connection, Request, path
 __all__ = ["Grants", "read_grants", "secret_readers"]
 
 _PAGE = "500"
-_READING = frozenset({"get", "list", "watch", "patch", "*"})
+_READING = frozenset({"get", "list", "watch", "patch", "delete", "deletecollection", "*"})
 _RBAC = ("apis", "rbac.authorization.k8s.io", "v1")
 
 Grants = Mapping[str, tuple[Mapping[str, Any], ...]]
