@@ -159,6 +159,21 @@ async def test_what_somebody_sets_otherwise_on_an_instance_is_set_back(
             assert not (await reconciler.repair(ObjectKey.store("own"))).enqueue
 
 
+async def test_an_instance_that_is_full_grows_under_another_leader_too(
+    tmp_path: Path, host: Host
+) -> None:
+    with FolderResources.open(tmp_path / "state") as resources:
+        declare_tenants(resources, ONE)
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+            await world.links[str(ONE)].admin.configure({"maxmemory": "1"})
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+            link = world.links[str(ONE)]
+            assert link.ready
+            assert link.admin.facts.primary.maxmemory > 1
+
+
 async def test_what_was_made_for_a_tenant_that_never_got_ready_goes_with_it(
     tmp_path: Path, host: Host
 ) -> None:

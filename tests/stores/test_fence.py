@@ -248,6 +248,16 @@ async def test_the_first_installation_owns_a_store(redis_server: Server) -> None
         assert str(await second.stored_term()) == "1 another"
 
 
+async def test_a_store_that_is_full_stays_its_owners(valkey: Server) -> None:
+    async with leading(valkey) as store:
+        with valkey.admin() as admin:
+            admin.config_set("maxmemory", "1")
+            try:
+                assert await store.lead()
+            finally:
+                admin.config_set("maxmemory", "0")
+
+
 async def test_a_term_that_a_former_owner_left_behind_fences_nobody(valkey: Server) -> None:
     async with leading(valkey), clients_of([valkey]) as (client,):
         await client.call("DEL", STORE_OWNER)

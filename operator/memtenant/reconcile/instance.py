@@ -201,8 +201,8 @@ async def _taken(world: World, wanted: Instance, link: StoreLink) -> StoreLink:
     was_ready = link.ready
     try:
         link.facts = await link.admin.discover()
+        await _configure(link, link.facts, wanted)  # one that is full cannot be led before it grew
         await lead(link)
-        await _configure(link, link.facts, wanted)
         judge(link.admin.facts)
         await provide_system_users(world, link)
         if not was_ready:

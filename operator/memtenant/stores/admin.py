@@ -299,7 +299,7 @@ class StoreAdmin:
     async def configure(self, settings: Mapping[str, str]) -> None:
         """CONFIG SET on the primary; only where the operator's user may say so. A file that is
         named anew is read anew."""
-        self._term()
+        await fence.require_leading(self._nodes.keyspace.shards[0], self._term())
         words = [word for name, value in settings.items() for word in (name, value)]
         reply = await self._nodes.keyspace.call("CONFIG", "SET", *words)
         if isinstance(reply, ResponseError):

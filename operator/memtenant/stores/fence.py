@@ -32,7 +32,15 @@ from memtenant.stores.owner import check_owner
 from memtenant.stores.refusals import translated
 from memtenant.tenancy.keys import STORE_EPOCH, STORE_OWNER
 
-__all__ = ["Term", "Unchanged", "raise_epoch", "raise_epochs", "run_fenced", "stored_term"]
+__all__ = [
+    "Term",
+    "Unchanged",
+    "raise_epoch",
+    "raise_epochs",
+    "require_leading",
+    "run_fenced",
+    "stored_term",
+]
 
 Unchanged = tuple[str, str, bytes]
 """A hash, a field of it, and the value that a command relies on."""
@@ -85,6 +93,15 @@ class Term:
 async def stored_term(node: NodeClient) -> Term | None:
     """The term that the node holds now."""
     return Term.parse(await node.call("GET", node.epoch.key))
+
+
+async def require_leading(node: NodeClient, term: Term) -> None:
+    """Before what no transaction holds (CONFIG SET): raises `FencedOut` where a later term of this
+    installation leads."""
+    stored = await stored_term(node)
+    own = stored is not None and stored.installation == term.installation
+    if own and term.fenced_out_by(stored):
+        raise _fenced_out(node, term, stored)
 
 
 async def raise_epoch(primary: NodeClient, term: Term) -> None:
@@ -268,9 +285,9 @@ def _unsettled(node: NodeClient) -> StoreUnavailable:
     )
 
 
-def _fenced_out(session: Session, term: Term, stored: Term | None) -> FencedOut:
+def _fenced_out(where: Session | NodeClient, term: Term, stored: Term | None) -> FencedOut:
     return FencedOut(
-        f"{session.address}: term {stored} leads this store, not {term}; nothing was written"
+        f"{where.address}: term {stored} leads this store, not {term}; nothing was written"
     )
 
 

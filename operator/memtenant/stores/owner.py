@@ -33,8 +33,12 @@ async def owner_of(primary: NodeClient) -> StoreOwner | None:
 async def claim(primary: NodeClient, installation: str, now: datetime) -> StoreOwner:
     """Make the installation the owner of a store that has none; its record either way.
 
-    Raises `StoreRefused` (``StoreOwnedElsewhere``) where another installation owns it.
+    Raises `StoreRefused` (``StoreOwnedElsewhere``) where another installation owns it. Nothing is
+    written where it is owned: a server that is full refuses that.
     """
+    record = await primary.call("HGETALL", STORE_OWNER)
+    if record:
+        return check_owner(record, installation, str(primary.address))
     replies = await primary.run(
         [
             ("MULTI",),
