@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from memtenant.archive import note_read
 from memtenant.audit import OPERATOR, Deed, Event, Operation, Turn, Voice
 from tests.archive.making import LOG, NEIGHBOUR, Agent, Sealer, key
 from tests.cli.program import Program
@@ -201,6 +202,8 @@ def test_that_the_log_was_read_stands_in_it_once(
     program("audit", "verify")
     program.do("audit", "events", LOG, "--since", "2026-01")
     assert program("audit", "events", LOG, "--since", "yesterday").code == 3
+    many = ["a" * 63 + "." + "b" * 34 + f"{number:06}" for number in range(200)]
+    assert note_read(sealer.archive, {"command": "export"}, many, datetime.now(UTC))
     copy = shutil.copytree(sealer.root, tmp_path / "copy")
     shutil.rmtree(copy / "reads")
     assert "told nowhere" in program.do("audit", "export", "--archive", copy).err
@@ -213,7 +216,7 @@ def test_that_the_log_was_read_stands_in_it_once(
 
     async def sealed() -> None:
         engine = engine_over(sealer.archive, signer=sealer.signer)
-        assert await engine.take_reads() == 4
+        assert await engine.take_reads() == 5
         shutil.copytree(kept, sealer.root / "reads", dirs_exist_ok=True)  # as after a crash
         assert await engine.take_reads() == 0
         await engine.seal()
@@ -224,6 +227,9 @@ def test_that_the_log_was_read_stands_in_it_once(
     events = [json.loads(line) for line in lines]
     assert {one["operation"] for one in events} == {"LogRead"}
     told = sorted((one["told"] for one in events), key=str)
+    export = next(one for one in told if one.get("command") == "export")
+    assert (bool(export["by"]), export["logs"]) == (True, [*many[:12], "and 188 more"])
+    told.remove(export)
     assert [one.get("command") for one in told] == ["events", "verify", None, None]
     assert told[0]["logs"] == [LOG]
     assert told[0]["by"]

@@ -11,7 +11,7 @@ import os
 import pwd
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -41,6 +41,8 @@ _MOST: Final = 200
 """Notes of which events are made at a time: whoever may write to the archive could leave any
 number."""
 _LARGEST: Final = 2048
+_MOST_NAMED: Final = 12
+"""Logs in a note: so many of the longest names leave room for who it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +70,18 @@ def is_sealed_now(archive: Archive, now: datetime) -> bool:
     return at.tzinfo is not None and abs(now - at) <= _PATIENCE
 
 
-def note_read(archive: Archive, what: Mapping[str, object], now: datetime) -> bool:
-    """Leave a note of what is read, and by whom as the system knows them; whether that could be
-    done."""
+def note_read(
+    archive: Archive, what: Mapping[str, object], logs: Sequence[str], now: datetime
+) -> bool:
+    """Leave a note of what is read (of all logs, if none is named), and by whom as the system knows
+    them; whether that could be done."""
     writer = new_writer(now, secrets.token_bytes).hex()
     said = {**what, "by": _user(), "time": int(now.timestamp() * 1000)}
+    if logs:
+        more = [f"and {len(logs) - _MOST_NAMED} more"] if len(logs) > _MOST_NAMED else []
+        said["logs"] = [*logs[:_MOST_NAMED], *more]
     try:
-        archive.replace(f"{_FOLDER}/{writer}{_SUFFIX}", canonical_json(said)[:_LARGEST])
+        archive.replace(f"{_FOLDER}/{writer}{_SUFFIX}", canonical_json(said))
     except ArchiveUnavailable:
         return False
     return True

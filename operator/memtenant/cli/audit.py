@@ -361,10 +361,8 @@ def _note(
     now = datetime.now(UTC)
     said = {"command": command, "since": since, "until": until}
     what: dict[str, object] = {name: text for name, text in said.items() if text}
-    if logs:
-        what["logs"] = sorted(logs)
     is_the_log = given is None or is_sealed_now(reader.archive, now)
-    if not is_the_log or not note_read(reader.archive, what, now):
+    if not is_the_log or not note_read(reader.archive, what, sorted(logs or ()), now):
         output.note("That this was read is told nowhere: it is a copy, or is not to be written to")
 
 
