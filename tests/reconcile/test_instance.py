@@ -1,6 +1,7 @@
 """Instances restart one after the other where that mends them, and leave nothing behind."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -172,6 +173,37 @@ async def test_an_instance_that_is_full_grows_under_another_leader_too(
             link = world.links[str(ONE)]
             assert link.ready
             assert link.admin.facts.primary.maxmemory > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "ready", "reason"),
+    [
+        (instance_name(ONE), "False", "ForeignSecret"),
+        ("memtenant-sealer", "True", "Provisioned"),
+    ],
+)
+async def test_a_secret_of_the_instance_that_lost_its_labels_is_told_and_others_concern_no_tenant(
+    tmp_path: Path, host: Host, name: str, ready: str, reason: str
+) -> None:
+    state = tmp_path / "state"
+    with FolderResources.open(state) as resources:
+        declare_tenants(resources, ONE)
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+    (file,) = state.glob(f"secrets/*/{name}.*")
+    raw = json.loads(file.read_text())
+    raw["metadata"]["labels"] = {}
+    file.write_text(json.dumps(raw))
+    with FolderResources.open(state) as resources:
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+        declared = await resources.get(tenant_key(ONE))
+        assert declared is not None
+        told = {one["type"]: one for one in declared.status["conditions"]}
+        assert (told["Ready"]["status"], told["Ready"]["reason"]) == (ready, reason)
+        assert ("Stalled" in told) == (ready == "False")
+        assert (f"label secret {name} " in told["Ready"]["message"]) == (ready == "False")
+        assert "Reconciling" not in told
 
 
 async def test_what_was_made_for_a_tenant_that_never_got_ready_goes_with_it(

@@ -8,6 +8,7 @@ not know where a tenant's memory lies.
 from __future__ import annotations
 
 import hashlib
+import logging
 from functools import partial
 
 from memtenant.api.fields import Isolation
@@ -32,7 +33,14 @@ from memtenant.reconcile.systemusers import forget_system_users, provide_system_
 from memtenant.reconcile.taking import inspect, judge, lead
 from memtenant.reconcile.telling import tell_policies
 from memtenant.reconcile.world import FINALIZER, World, mint_password
-from memtenant.resources.port import Declared, EventType, ObjectKey, SecretDraft, StoredSecret
+from memtenant.resources.port import (
+    FOREIGN_SECRET,
+    Declared,
+    EventType,
+    ObjectKey,
+    SecretDraft,
+    StoredSecret,
+)
 from memtenant.rules.acl import template_digest
 from memtenant.rules.instance import (
     ADMIN_USER,
@@ -68,6 +76,8 @@ __all__ = [
     "take_instance",
     "wanted_instance",
 ]
+
+_log = logging.getLogger(__name__)
 
 _OWNER = "tenant-instance"
 _PASSWORD = "password"  # noqa: S105 - a key in a Secret
@@ -204,7 +214,7 @@ async def _taken(world: World, wanted: Instance, link: StoreLink) -> StoreLink:
         await _configure(link, link.facts, wanted)  # one that is full cannot be led before it grew
         await lead(link)
         judge(link.admin.facts)
-        await provide_system_users(world, link)
+        await _provide_system_users(world, link)
         if not was_ready:
             await tell_policies(world, link)
     except StoreUnavailable as error:
@@ -215,6 +225,16 @@ async def _taken(world: World, wanted: Instance, link: StoreLink) -> StoreLink:
         raise
     link.failure, link.served = None, link.facts
     return link
+
+
+async def _provide_system_users(world: World, link: StoreLink) -> None:
+    """The tenant does not wait for a Secret that is not its own and lost its labels."""
+    try:
+        await provide_system_users(world, link)
+    except ResourceConflict as error:
+        if error.reason != FOREIGN_SECRET:
+            raise
+        _log.warning("instance of %s: %s", link.name, error)
 
 
 async def _restart_with_login(

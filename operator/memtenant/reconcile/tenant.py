@@ -80,6 +80,12 @@ async def reconcile_tenant(world: World, declared: Declared) -> Outcome:
         if missing is None:
             raise  # it is about another verb or another namespace: its own words say which
         return await _refuse(world, declared, missing)
+    except ResourceConflict as error:
+        if error.reason != FOREIGN_SECRET:
+            raise
+        # One of the home namespace lost its labels: what was accepted stands until it has them.
+        await enforce_standing(world, declared, refused=False)
+        return await _refuse(world, declared, Refusal(error.reason, "", str(error)))
 
 
 async def _reconcile(world: World, declared: Declared) -> Outcome:
@@ -108,12 +114,6 @@ async def _reconcile(world: World, declared: Declared) -> Outcome:
     except InvalidResource as error:
         await enforce_standing(world, declared, refused=True)
         return await _refuse(world, declared, Refusal(error.reason, error.field, str(error)))
-    except ResourceConflict as error:
-        if error.reason != FOREIGN_SECRET:
-            raise
-        # A Secret of the home namespace lost its labels. What it holds stands until it has them.
-        await enforce_standing(world, declared, refused=False)
-        return await _refuse(world, declared, Refusal(error.reason, "", str(error)))
     tenant = prepared.desired.record.tenant
     if prepared.instance is not None and world.links.get(str(tenant)) is not prepared.link:
         return Outcome(requeue_after=0.0, changed=True)
