@@ -69,6 +69,9 @@ HOLDER = b"h" * 16
 EVENT = b"an event, sealed by the agent"
 ROOT = b"root-ns."
 IDS = tuple(bytes((number,)) * 16 for number in range(16))
+OPERATORS = {"lead"}
+"""No agent reaches their keys (`tests/stores/test_fence.py`)."""
+
 LANES: dict[TenantId, bytes] = {}
 """The writer of each tenant's messages, as `fill` opened it: a server refuses one of long ago."""
 
@@ -301,11 +304,11 @@ def every_call(place: Place, epoch: int, event: bytes = b"") -> dict[str, Words]
 
 
 def registered() -> set[str]:
-    """The Functions that the library offers, told by its own code."""
+    """The Functions that the library offers to agents, told by its own code."""
     code = libraries()[0].code
     readings = re.findall(r"^offer_reading\('(\w+)'", code, re.MULTILINE)
     names = {*re.findall(r"^offer\('(\w+)'", code, re.MULTILINE), *readings}
-    return {*names, *(f"{name}_audited" for name in readings)}
+    return {*names, *(f"{name}_audited" for name in readings)} - OPERATORS
 
 
 def name_of(words: Words) -> str:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from redis.exceptions import NoPermissionError
 
 from memtenant.clock import system_clock
 from memtenant.errors import FencedOut, StoreRefused, StoreUnavailable
+from memtenant.functions.versions import function_prefix
 from memtenant.stores import Address, Pace, StateChange, StoreAdmin
 from memtenant.stores.connection import NodeClient
 from memtenant.stores.fence import Term, raise_epoch, run_fenced
@@ -18,6 +20,7 @@ from tests.conftest import StartServer
 from tests.stores.operators import (
     ACME,
     INSTALLATION,
+    PASSWORD,
     agent,
     discovered,
     leading,
@@ -248,14 +251,66 @@ async def test_the_first_installation_owns_a_store(redis_server: Server) -> None
         assert str(await second.stored_term()) == "1 another"
 
 
+@contextlib.contextmanager
+def full(server: Server):  # type: ignore[no-untyped-def]
+    """The server without any room."""
+    with server.admin() as admin:
+        admin.config_set("maxmemory", "1")
+        try:
+            yield admin
+        finally:
+            admin.config_set("maxmemory", "0")
+
+
 async def test_a_store_that_is_full_stays_its_owners(valkey: Server) -> None:
     async with leading(valkey) as store:
-        with valkey.admin() as admin:
-            admin.config_set("maxmemory", "1")
-            try:
-                assert await store.lead()
-            finally:
-                admin.config_set("maxmemory", "0")
+        with full(valkey):
+            assert await store.lead()
+
+
+@pytest.mark.parametrize("flavour", [Flavour.VALKEY_9, Flavour.REDIS_8])
+async def test_a_new_leader_takes_over_a_full_store_and_removes_what_expired(
+    redis_server: Server,
+) -> None:
+    async with leading(redis_server) as former:
+        await former.load_functions()
+        key = f"{prefix(ACME)}r:_:old:l"
+        with redis_server.admin() as admin:
+            admin.rpush(key, "x")
+        with full(redis_server) as admin:
+            async with leading(redis_server) as store:
+                with pytest.raises(FencedOut):
+                    await former.purge([ACME])
+                await store.purge([ACME])
+            assert not admin.exists(key)
+
+
+@pytest.mark.parametrize("flavour", [Flavour.REDIS_7])
+async def test_a_full_redis_7_queues_nothing_and_is_told_as_full(redis_server: Server) -> None:
+    async with leading(redis_server) as store:
+        await store.load_functions()
+        with full(redis_server), pytest.raises(StoreRefused) as refusal:
+            await store.discover()
+    assert refusal.value.reason == "StoreFull"
+
+
+async def test_a_full_store_without_the_function_says_that_it_is_full(valkey: Server) -> None:
+    async with leading(valkey):
+        with full(valkey), pytest.raises(StoreRefused) as refusal:
+            async with leading(valkey):
+                pass
+    assert refusal.value.reason == "StoreFull"
+
+
+async def test_no_agent_writes_the_term_by_the_function(valkey: Server) -> None:
+    async with leading(valkey) as store:
+        await store.load_functions()
+        user = agent(store)
+        await store.set_users([user])
+        before = await store.stored_term()
+        with valkey.client(user.name, PASSWORD) as client, pytest.raises(NoPermissionError):
+            client.fcall(f"{function_prefix()}lead", 1, STORE_EPOCH, "99 another")
+        assert await store.stored_term() == before
 
 
 async def test_a_term_that_a_former_owner_left_behind_fences_nobody(valkey: Server) -> None:

@@ -34,6 +34,7 @@ _PARTS = (
     "index",
     "expiry",
     "usage",
+    "lead",
     "register",
 )
 

@@ -61,3 +61,5 @@ offer('context_expire', context_expire, {'allow-oom'})
 offer('context_expiring', context_expiring, {'no-writes'})
 offer('compact', compact, {'allow-oom'})
 offer('usage', usage, {'no-writes'})
+-- The operator's alone: no agent reaches its key.
+offer('lead', lead, {'allow-oom'})

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, ResponseError
 
 from memtenant.functions.versions import function_prefix
 from memtenant.stores.connection import Command, NodeClient
+from memtenant.stores.refusals import translated
 from memtenant.tenancy.keys import STORE_EPOCH, STORE_OWNER
 
 __all__ = ["Lacking", "admin_rules", "instance_rules", "missing_permissions"]
@@ -126,7 +127,10 @@ class Lacking:
 
 
 async def missing_permissions(node: NodeClient, *, in_cluster: bool = False) -> Lacking:
-    """Ask the server about every command, without an effect: queued in MULTI, then discarded."""
+    """Ask the server about every command, without an effect: queued in MULTI, then discarded.
+
+    Raises `StoreRefused` (``StoreFull``) where a full Redis 7.0 queues nothing at all.
+    """
     used = (*_USED, *_IN_CLUSTER) if in_cluster else _USED
     async with node.session() as session:
         first = (await session.run([("MULTI",)]))[0]
@@ -138,6 +142,8 @@ async def missing_permissions(node: NodeClient, *, in_cluster: bool = False) -> 
     for (name, _), reply in zip(used, replies, strict=False):
         if not isinstance(reply, ResponseError) or isinstance(reply, ReadOnlyError):
             continue
+        if isinstance(reply, OutOfMemoryError) and name in _MANAGED:
+            raise translated(reply, str(node.address))
         if isinstance(reply, NoPermissionError):
             denied.append(name)
         elif name in _MANAGED:

@@ -26,6 +26,7 @@ from enum import Enum
 from redis.exceptions import ResponseError
 
 from memtenant.errors import FencedOut, StoreRefused, StoreUnavailable
+from memtenant.functions.fcall import fcall
 from memtenant.stores.connection import Command, EpochPlace, NodeClient, Reply, Session
 from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.owner import check_owner
@@ -110,6 +111,7 @@ async def raise_epoch(primary: NodeClient, term: Term) -> None:
     Raises `FencedOut` where a later term of this installation leads, and `StoreRefused`
     (``StoreOwnedElsewhere``) where the store belongs to another installation.
     """
+    writing = _Writing(STORE_EPOCH, term)
     async with primary.session() as session:
         for _ in range(_TRIES):
             replies = await _all(
@@ -129,7 +131,7 @@ async def raise_epoch(primary: NodeClient, term: Term) -> None:
             own = stored is not None and stored.installation == term.installation
             if own and term.fenced_out_by(stored):
                 raise _fenced_out(session, term, stored)
-            if await _transaction(session, [("SET", STORE_EPOCH, str(term))]) is not None:
+            if await writing.tried(session):
                 return
     raise _unsettled(primary)
 
@@ -143,11 +145,40 @@ async def raise_epochs(where: Keyspace, term: Term, keys: Sequence[str]) -> None
             await _raise(part.node, term, behind[place][1])
 
 
+class _Writing:
+    """The write of a term: by SET, and from where a full server refused that, by the Function that
+    may write there. Else nothing could be removed from a full store under a new leader."""
+
+    def __init__(self, key: str, term: Term) -> None:
+        self._set: Command = ("SET", key, str(term))
+        self._lead: Command = fcall("FCALL", "lead", (key.encode(),), (str(term),))
+        self._refused: StoreRefused | None = None
+
+    async def tried(self, session: Session) -> bool:
+        """Whether it is written; no, where a watched key changed or another way is to be tried.
+
+        Raises `StoreRefused` (``StoreFull``) where the server is full and lacks the Function.
+        """
+        if self._refused is None:
+            try:
+                return await _transaction(session, [self._set]) is not None
+            except StoreRefused as error:
+                if error.reason != "StoreFull":
+                    raise
+                self._refused = error
+                return False
+        outcome = await _transaction(session, [self._lead])
+        if outcome is not None and isinstance(outcome[0], ResponseError):
+            raise self._refused
+        return outcome is not None
+
+
 def _holds(term: Term, stored: Reply) -> bool:
     return term.holds(Term.parse(stored))
 
 
 async def _raise(primary: NodeClient, term: Term, key: str) -> None:
+    writing = _Writing(key, term)
     async with primary.session() as session:
         for _ in range(_TRIES):
             replies = await _all(session, [("WATCH", key), ("GET", key)])
@@ -155,7 +186,7 @@ async def _raise(primary: NodeClient, term: Term, key: str) -> None:
             own = stored is not None and stored.installation == term.installation
             if own and term.fenced_out_by(stored):
                 raise _fenced_out(session, term, stored)
-            if await _transaction(session, [("SET", key, str(term))]) is not None:
+            if await writing.tried(session):
                 return
     raise _unsettled(primary)
 
