@@ -12,14 +12,13 @@ from datetime import datetime
 
 from memtenant.api.fields import DeletionPolicy, Isolation
 from memtenant.api.tenant import AuditMode, MemoryTenantStatus
-from memtenant.crypto.header import peek_header
-from memtenant.errors import MemtenantError, RecordInvalid, ResourceForbidden
+from memtenant.errors import ResourceForbidden
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.current import Current, read_bindings, read_record, record_draft
 from memtenant.reconcile.declared import save_status, status_before
 from memtenant.reconcile.instance import has_instance, link_to_data, remove_instance
+from memtenant.reconcile.obstacles import may_be_held, may_be_kept, obstacle_to
 from memtenant.reconcile.outcome import Outcome
-from memtenant.reconcile.policy import read_policy
 from memtenant.reconcile.telling import tell_ended, tell_purged
 from memtenant.reconcile.world import FINALIZER, World
 from memtenant.resources.port import (
@@ -29,9 +28,8 @@ from memtenant.resources.port import (
     ObjectKey,
     StoredSecret,
 )
-from memtenant.rules.deletion import Content, Obstacle, obstacle_to_deletion
+from memtenant.rules.deletion import Obstacle
 from memtenant.rules.expiry import CUTOFF_FIELDS
-from memtenant.rules.policy import PolicyFacts, hold_labels, matters_from
 from memtenant.rules.record import Phase, TenantRecord
 from memtenant.rules.status import deletion_blocked
 from memtenant.stores import StateChange
@@ -62,14 +60,14 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
             # It ended at an earlier look, which the object does not tell yet.
             return await _without_instance(world, declared, current, record, DeletionPolicy.RETAIN)
         return await _without_store(world, declared, current, record, policy)
-    obstacle = await _obstacle(world, record, policy, link, declared)
+    obstacle = await obstacle_to(world, record, policy, link, declared)
     if obstacle is not None:
         namespace = world.mirror.namespace(tenant.namespace)
         if namespace is not None and not namespace.terminating:
             return await _blocked(world, declared, obstacle)
         policy = DeletionPolicy.RETAIN
         record = replace(record, left=f"Not deleted with its namespace: {obstacle.message}")
-    if policy is DeletionPolicy.RETAIN and (obstacle or _may_be_held(world, declared, record)):
+    if policy is DeletionPolicy.RETAIN and (obstacle or may_be_held(world, declared, record)):
         await _stop_expiry(link, tenant)
     await _revoke(world, link, tenant, record)
     await tell_ended(world, link, tenant, policy.value, declared)
@@ -136,7 +134,7 @@ async def _remove_unrecorded(world: World, declared: Declared, tenant: TenantId)
         since=world.clock.now(),
     )
     policy = _deletion_policy(declared, lost)
-    if policy is DeletionPolicy.RETAIN or await _obstacle(world, lost, policy, link, declared):
+    if policy is DeletionPolicy.RETAIN or await obstacle_to(world, lost, policy, link, declared):
         return
     await _revoke(world, link, tenant, lost)
     await tell_ended(world, link, tenant, policy.value, declared)
@@ -167,105 +165,6 @@ def _deletion_policy(declared: Declared, record: TenantRecord) -> DeletionPolicy
         return DeletionPolicy(declared_policy)
     except ValueError:
         return DeletionPolicy(record.deletion_policy)
-
-
-async def _obstacle(
-    world: World,
-    record: TenantRecord,
-    policy: DeletionPolicy,
-    link: StoreLink,
-    declared: Declared | None = None,
-) -> Obstacle | None:
-    """What keeps the data: the RetentionPolicy that was in force, as the store remembers, and the
-    one that the tenant names now. A name that was never in force frees nothing.
-    """
-    if policy is DeletionPolicy.RETAIN or record.phase is Phase.DELETING:
-        return None
-    tenant = record.tenant
-    access = (await link.admin.read_states([tenant]))[tenant].access
-    named = _policy_named(declared)
-    in_force = access.get("policy", named)
-    before = matters_from(access.get("matters", ""))
-    for name in dict.fromkeys((in_force, named)):
-        if not name:
-            continue
-        try:
-            facts = read_policy(world, name)
-        except MemtenantError as error:
-            if name != in_force:
-                continue
-            return Obstacle(
-                "RetentionPolicyNotFound",
-                f"Deletion policy {policy} waits: whether a hold or a minimum stands is not "
-                f"known. {error}",
-            )
-        matters = facts.matters_of(_labels(world, tenant, declared), before, world.clock.now())
-        content = Content()
-        if facts.content_minimum is not None and not matters:
-            content = await _content(link, tenant)
-        obstacle = obstacle_to_deletion(
-            policy, matters, facts.content_minimum, content, world.clock.now()
-        )
-        if obstacle is not None:
-            return obstacle
-    return None
-
-
-def _policy_named(declared: Declared | None) -> str:
-    ref = declared.spec.get("retentionPolicyRef") if declared else None
-    name = ref.get("name") if isinstance(ref, dict) else None
-    return name if isinstance(name, str) else ""
-
-
-def _labels(world: World, tenant: TenantId, declared: Declared | None) -> dict[str, str]:
-    namespace = world.mirror.namespace(tenant.namespace)
-    return hold_labels(
-        tenant, declared.labels if declared else {}, namespace.labels if namespace else {}
-    )
-
-
-def _may_be_kept(world: World, declared: Declared, record: TenantRecord) -> bool:
-    """Whether a hold or a minimum may stand, as far as that is known without the store."""
-    policies = _policies(world, declared, record)
-    minimum = any(facts.content_minimum is not None for facts in policies or ())
-    return minimum or _may_be_held(world, declared, record)
-
-
-def _may_be_held(world: World, declared: Declared, record: TenantRecord) -> bool:
-    """Whether a hold may stand, as far as that is known without the store."""
-    policies = _policies(world, declared, record)
-    if policies is None:
-        return True
-    labels = _labels(world, record.tenant, declared)
-    before = matters_from(record.matters)
-    return any(facts.matters_of(labels, before, world.clock.now()) for facts in policies)
-
-
-def _policies(
-    world: World, declared: Declared, record: TenantRecord
-) -> tuple[PolicyFacts, ...] | None:
-    """The policy in force, as the record remembers, and the one that the tenant names now; None
-    where one cannot be read."""
-    names = dict.fromkeys((record.policy, _policy_named(declared)))
-    try:
-        return tuple(read_policy(world, name) for name in names)
-    except MemtenantError:
-        return None
-
-
-async def _content(link: StoreLink, tenant: TenantId) -> Content:
-    """How many records there are and how young, by the clear header of each conversation's last."""
-    records = undated = 0
-    youngest: datetime | None = None
-    async for latest in link.admin.latest_records([tenant]):
-        records += latest.records
-        try:
-            written = peek_header(latest.header).written
-        except RecordInvalid:
-            undated += latest.records
-            continue
-        youngest = written if youngest is None else max(youngest, written)
-    return Content(records, youngest, undated)
 
 
 async def _blocked(world: World, declared: Declared, obstacle: Obstacle) -> Outcome:
@@ -388,7 +287,7 @@ async def finish_orphan(
     users = record.all_users()
     if users:
         (await link.admin.drop_users(users)).require_all()
-    if await _obstacle(world, record, DeletionPolicy(record.deletion_policy), link):
+    if await obstacle_to(world, record, DeletionPolicy(record.deletion_policy), link):
         return False  # it stays an orphan until the hold is released or the minimum has passed
     await tell_ended(world, link, record.tenant, record.deletion_policy)
     if record.deletion_policy != DeletionPolicy.RETAIN.value:
@@ -438,7 +337,7 @@ async def _without_store(
         )
         obstacle = Obstacle("StoreGone", message, deadline)
         return await _blocked(world, declared, obstacle)
-    if policy is not DeletionPolicy.RETAIN and _may_be_kept(world, declared, record):
+    if policy is not DeletionPolicy.RETAIN and may_be_kept(world, declared, record):
         policy = DeletionPolicy.RETAIN
     if has_instance(record):
         return await _without_instance(world, declared, current, record, policy)
