@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from memtenant.archive import ArchiveFolder, Batch, Part, intake
+from memtenant.archive import Allowance, ArchiveFolder, Batch, Part, Taken, intake, readback
+from memtenant.archive import log as logs
 from memtenant.archive.again import Again
+from memtenant.archive.readback import ReadBack
 from memtenant.archive.segments import blocks
 from memtenant.audit.leaf import EntryLeaf, Verdict
 from memtenant.audit.segment import frames
@@ -63,9 +67,94 @@ def test_what_an_agent_hides_in_an_entry_is_no_part_of_the_log(sealer: Sealer) -
     sealer.take([b"x" * 50 + as_if, known])
     assert sealer.take([known, hidden, after]) == (2, 0, 0, 1)
     assert sealer.entries()[1:] == [known, hidden, after]
-    found = Again.find(sealer.archive, f"logs/{LOG}", ["2026-01"], hidden)
+    search = ReadBack(Again.find(sealer.archive, f"logs/{LOG}", ["2026-01"], hidden))
+    assert search.goes_to_its_end(Allowance.unlimited())
+    found = search.found
     assert found is not None
     assert found.offset > len(as_if)
+
+
+def some(chance: random.Random, agents: list[Agent]) -> Iterator[bytes]:
+    """What agents push that do not all behave: new events, events that were pushed before, others
+    under their counters, refusals, some that are missing."""
+    while True:
+        agent = chance.choice(agents)
+        old = chance.randint(1, agent.counter)
+        match chance.randrange(9):
+            case 0 | 1:
+                yield agent.entry(old)  # the same event, at another time: other bytes
+            case 2:
+                yield agent.entry(old, "R")
+            case 3:
+                yield agent.entry(old, detail=b"another")
+            case 4:
+                agent.counter += 1
+            case _:
+                yield agent.next()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_read_back_in_parts_comes_to_what_is_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Also of writers that are forgotten, over the end of a month, in a queue that grows meanwhile,
+    by a sealer that is killed in between."""
+    monkeypatch.setattr(readback, "_LEAST", 1)
+    monkeypatch.setattr(logs, "MOST_WRITERS", 6)
+    chance = random.Random(seed)
+    agents = [Agent(number=number) for number in range(12)]
+    source, queue = some(chance, agents), list[bytes]()
+    for number in range(1500):
+        queue += [number.to_bytes(4, "big") * 250] if number % 2 else []  # nobody's, and large
+        queue.append(next(source))
+    queue += [next(source) for _ in range(200)]
+    whole, parts = Sealer(tmp_path / "whole"), Sealer(tmp_path / "parts")
+    for page in (queue[:1900], queue[1900:]):
+        whole.take(page)
+        whole.seal(days=1)
+    parts.take(queue[:1900])
+    parts.seal(days=1)
+    left, waited = queue[1900:], 0
+    while left:
+        page = left[: chance.randint(30, 60)]
+        (taken,) = parts.writer.take_all([Batch(LOG, page, keys)], parts.tick(), Allowance(0))
+        assert isinstance(taken, Taken)
+        assert taken.entries == len(page) or taken.waits or taken.entries
+        waited += taken.waits
+        del left[: taken.entries]
+        if not chance.randrange(40):
+            parts.reopen()
+    parts.seal(days=1)
+    assert waited > 20
+    found, expected = (
+        [(one.verdict, one.raw) for one in made.reader.events(LOG)] for made in (parts, whole)
+    )
+    assert found == expected
+    assert {verdict for verdict, _ in found} == {Verdict.GOOD, Verdict.FORGED, Verdict.MALFORMED}
+    parts.archive.close()
+    whole.archive.close()
+
+
+def test_an_entry_that_is_hidden_in_many_others_is_read_for_once(
+    sealer: Sealer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent chooses how often what looks like the entry is found before it is."""
+    agent = Agent()
+    old, *_ = agent.some(1)
+    sealer.take([*(number.to_bytes(4, "big") + old for number in range(4000)), old])
+    sealer.take(agent.some(2))
+    size, read = sealer.archive.size(f"logs/{LOG}/2026-01.log"), list[int]()
+    whole = ArchiveFolder.read
+
+    def counted(archive: ArchiveFolder, *rest: Any) -> bytes:
+        data = whole(archive, *rest)
+        read.append(len(data))
+        return data
+
+    monkeypatch.setattr(ArchiveFolder, "read", counted)
+    assert sealer.take([old]) == (0, 0, 0, 1)
+    assert size is not None
+    assert sum(read) < 4 * size
 
 
 def test_of_logs_that_are_taken_together_one_that_was_changed_stops_no_other(

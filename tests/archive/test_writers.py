@@ -15,7 +15,7 @@ from memtenant.archive import verify
 from memtenant.archive.intake import Intake, Macs
 from memtenant.archive.memory import recall_log, remember_log
 from memtenant.archive.segments import Tail
-from memtenant.archive.writers import Standing, Writers
+from memtenant.archive.writers import History, Standing, Writers
 from memtenant.audit.leaf import Verdict
 from memtenant.audit.merkle import Frontier
 from tests.archive.making import LOG, Agent, Sealer, keys
@@ -163,7 +163,7 @@ def test_an_agent_that_lies_in_its_numbers_harms_nothing(tmp_path: Path, seed: i
 
 @given(st.lists(st.binary(max_size=200) | st.binary(max_size=20).map(_almost), max_size=20))
 def test_whatever_stands_in_a_queue_is_taken(entries: list[bytes]) -> None:
-    intake = Intake(Writers(most=100), lambda _: (), 7)
+    intake = Intake(Writers(most=100), lambda _: History(), 7)
     intake.take(entries, Macs(keys))
     assert intake.events + intake.bad + intake.duplicates == len(entries)
     assert len(intake.leaves) == intake.events + intake.bad + intake.gaps

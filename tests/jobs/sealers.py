@@ -11,7 +11,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from memtenant.archive import ArchiveFolder, ArchiveReader, FolderSigner, LogWriter, Sealed, Space
+from memtenant.archive import (
+    READ_BACK,
+    ArchiveFolder,
+    ArchiveReader,
+    FolderSigner,
+    LogWriter,
+    Sealed,
+    Space,
+)
 from memtenant.clock import Clock, system_clock
 from memtenant.errors import MemtenantError
 from memtenant.jobs import sealing as loop
@@ -71,12 +79,16 @@ async def admit(server: Server, *tenants: TenantId, seal_every: int = 1) -> Stor
 
 
 def engine_over(
-    archive: ArchiveFolder, *, signer: FolderSigner, clock: Clock = system_clock
+    archive: ArchiveFolder,
+    *,
+    signer: FolderSigner,
+    clock: Clock = system_clock,
+    read_back: int = READ_BACK,
 ) -> Engine:
     def opened() -> LogWriter:
         return LogWriter.open(archive, signer.key(ORIGIN), signer)
 
-    return Engine(archive, opened, ROOT, clock)
+    return Engine(archive, opened, ROOT, clock, read_back)
 
 
 @asynccontextmanager
@@ -86,6 +98,7 @@ async def sealer(
     observed: Observed | None = None,
     *,
     clock: Clock = system_clock,
+    read_back: int = READ_BACK,
 ) -> AsyncIterator[Sealing]:
     """The sealer of an archive in a folder, closed in order."""
 
@@ -94,7 +107,7 @@ async def sealer(
 
     signer = FolderSigner(folder / "audit")
     with ArchiveFolder.open(folder / "archive", writable=True) as archive:
-        engine = engine_over(archive, signer=signer, clock=clock)
+        engine = engine_over(archive, signer=signer, clock=clock, read_back=read_back)
         made = Sealing(engine, known, observed or Observed(), clock)
         try:
             yield made

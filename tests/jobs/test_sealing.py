@@ -43,6 +43,7 @@ from memtenant.jobs import budget
 from memtenant.jobs.engine import Engine
 from memtenant.jobs.keeping import FOR_EVER, told_months
 from memtenant.jobs.seal import StoreDrain
+from memtenant.jobs.sealing import Sealing
 from memtenant.stores.sealing import Page, SealingStore
 from memtenant.tenancy import keys
 from memtenant.tenancy.audited import Audited
@@ -610,9 +611,9 @@ async def test_a_round_that_takes_long_leaves_nobody_without_a_heartbeat(
     clock = Clock(monotonic=lambda: moment[0])
     take, beat = Engine.take, SealingStore.beat
 
-    async def slowly(engine: Engine, entries: dict[str, list[bytes]]) -> dict[str, Any]:
+    async def slowly(engine: Engine, *rest: Any) -> dict[str, Any]:
         moment[0] += 15
-        return await take(engine, entries)
+        return await take(engine, *rest)
 
     async def noted(store: SealingStore, tenants: list[TenantId]) -> int:
         beats.append((moment[0], len(tenants)))
@@ -629,6 +630,60 @@ async def test_a_round_that_takes_long_leaves_nobody_without_a_heartbeat(
                 await sealing.step()
     times = [at for at, tenants in beats if tenants == 2]
     assert max(after - before for before, after in pairwise(times)) <= 20
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_a_log_that_is_read_back_for_long_holds_up_its_tenant_alone(
+    valkey: Server, tmp_path: Path, restarts: bool
+) -> None:
+    """An agent chooses how much that is: it pushes events whose counters were passed long ago."""
+    other = TenantId("sales", "other")
+    stores = await admit(valkey, ACME, other)
+    theirs, beat = keys.audit_queue(other), "audit_heartbeat"
+    moment = [0.0]
+    clock = Clock(monotonic=lambda: moment[0])
+    agent, neighbour = Agent(opened=now_opened()), Agent(opened=now_opened(), log_id=str(other))
+    first = [*agent.some(3), *(number.to_bytes(4, "big") * 250 for number in range(3000))]
+    known, forged, new = agent.entry(1), agent.entry(2, detail=b"another"), agent.next()
+    pushed, rounds = list[bytes](), []
+
+    async def turn(sealing: Sealing) -> bool:
+        """Whether the log is read back after it; the neighbour is served meanwhile."""
+        moment[0] += 10
+        pushed.append(neighbour.next())
+        admin.rpush(theirs, pushed[-1])
+        admin.hdel(LIMITS, beat)
+        admin.hdel(keys.limits(other), beat)
+        await sealing._turn()
+        assert not admin.exists(theirs)
+        assert admin.hexists(keys.limits(other), beat)
+        assert sealed_entries(tmp_path, str(other)) == pushed
+        waits = bool(admin.exists(QUEUE))
+        assert admin.hexists(LIMITS, beat) is not waits
+        assert (admin.hget(REPORT, "read_back_since") != b"0") is waits
+        return waits
+
+    with valkey.admin() as admin:
+        admin.rpush(QUEUE, *first)
+        async with sealer(tmp_path, stores, clock=clock) as sealing:
+            assert not await turn(sealing)
+        admin.rpush(QUEUE, known, forged, new)
+        observed = Observed()
+        if restarts:
+            async with sealer(tmp_path, stores, observed, clock=clock, read_back=1) as sealing:
+                for _ in range(3):
+                    assert await turn(sealing)
+        async with sealer(tmp_path, stores, observed, clock=clock, read_back=1) as sealing:
+            while await turn(sealing):
+                admin.rpush(QUEUE, agent.next())
+                rounds.append(admin.llen(QUEUE))
+            size = admin.llen(QUEUE)
+        assert len(rounds) >= 4
+        assert size == 0
+    late = sealed_entries(tmp_path)[len(first) :]
+    assert late[:2] == [forged, new]
+    assert len(late) == 2 + len(rounds)
+    assert observed.counts["duplicates"] == 1
 
 
 async def test_an_entry_that_brings_out_a_fault_stops_the_log_of_its_tenant_alone(

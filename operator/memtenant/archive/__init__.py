@@ -15,6 +15,7 @@ from memtenant.archive.proofs import (
     prove,
     prove_consistency,
 )
+from memtenant.archive.readback import READ_BACK, Allowance
 from memtenant.archive.reader import (
     ArchiveReader,
     Place,
@@ -28,6 +29,8 @@ from memtenant.archive.verify import Result, Verification, VerifiedLog, verify
 from memtenant.archive.writer import Batch, Kept, LogWriter, Sealed, Taken
 
 __all__ = [
+    "READ_BACK",
+    "Allowance",
     "Archive",
     "ArchiveFolder",
     "ArchiveReader",

@@ -9,7 +9,7 @@ short cut for what is the same byte for byte, and decides nothing.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +22,7 @@ __all__ = ["Again"]
 
 _ENTRY: Final = 9
 """Where the entry begins in its leaf."""
-_CHUNK: Final = 4 * 1024 * 1024
+_CHUNK: Final = 1024 * 1024
 _WALK: Final = 256 * 1024
 _LENGTH: Final = struct.Struct(">I")
 
@@ -39,16 +39,27 @@ class Again:
     @classmethod
     def find(
         cls, archive: Archive, folder: str, known: Iterable[str], entry: bytes
-    ) -> Again | None:
-        """Where the very entry was sealed, in one of the months."""
+    ) -> Generator[int, None, Again | None]:
+        """Where the very entry was sealed, in one of the months; as steps of a `ReadBack`."""
+        if not entry or len(entry) > LONGEST_ENTRY:
+            return None
         for month in known:
             name, begin = segment_name(folder, month), 0
-            while (found := _search(archive, name, entry, begin)) is not None:
-                frame = found - _ENTRY - FRAME_BYTES
-                # An agent may push what looks like a part of a log: only whole frames count.
-                if _is_frame(archive, name, frame):
-                    return cls(archive, folder, month, frame)
-                begin = found + 1
+            frames = _Frames(archive, name)
+            while True:
+                data = archive.read(name, begin, _CHUNK)
+                yield len(data)
+                at = data.find(entry)
+                while at >= 0:
+                    place = begin + at - _ENTRY - FRAME_BYTES
+                    # An agent may push what looks like a part of a log: only whole frames count.
+                    yield from frames.reach(place)
+                    if frames.at == place:
+                        return cls(archive, folder, month, place)
+                    at = data.find(entry, at + 1)
+                if len(data) < _CHUNK:
+                    break
+                begin += len(data) - len(entry) + 1
         return None
 
     def passed(self, entries: Sequence[bytes]) -> int:
@@ -71,29 +82,28 @@ class Again:
         return count
 
 
-def _search(archive: Archive, name: str, entry: bytes, begin: int) -> int | None:
-    """Where the bytes stand in a file, from a byte on."""
-    if not entry or len(entry) > LONGEST_ENTRY:
-        return None
-    while True:
-        data = archive.read(name, begin, _CHUNK)
-        found = data.find(entry)
-        if found >= 0:
-            return begin + found
-        if len(data) < _CHUNK:
-            return None
-        begin += len(data) - len(entry) + 1
+@dataclass(slots=True)
+class _Frames:
+    """Where the frames of a month begin, as one hops from one to the next: never back, however
+    often an agent hid an entry in others."""
 
+    archive: Archive
+    name: str
+    at: int = 0
+    _data: bytes = b""
+    _begin: int = 0
 
-def _is_frame(archive: Archive, name: str, place: int) -> bool:
-    """Whether a frame begins there, as one hops from frame to frame."""
-    offset = 0
-    while offset < place:
-        data = archive.read(name, offset, _WALK)
-        at, end = 0, min(len(data) - _LENGTH.size, place - offset - 1)
-        while at <= end:
-            at += FRAME_BYTES + _LENGTH.unpack_from(data, at)[0]
-        if not at:
-            return False
-        offset += at
-    return offset == place
+    def reach(self, place: int) -> Generator[int, None, None]:
+        """Hop until a frame begins there, or behind it."""
+        while self.at < place:
+            hop = self.at - self._begin
+            if hop + _LENGTH.size > len(self._data):
+                self._data, self._begin = self.archive.read(self.name, self.at, _WALK), self.at
+                yield len(self._data)
+                hop = 0
+            end = min(len(self._data) - _LENGTH.size, place - self._begin - 1)
+            if hop > end:
+                return  # the file ends
+            while hop <= end:
+                hop += FRAME_BYTES + _LENGTH.unpack_from(self._data, hop)[0]
+            self.at = self._begin + hop

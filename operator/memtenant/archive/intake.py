@@ -6,7 +6,8 @@ are to go through here, so an entry is looked at as bytes and no object is made 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from hmac import compare_digest
@@ -38,8 +39,8 @@ __all__ = ["Ask", "Intake", "MacKeys", "Macs"]
 MacKeys = Callable[[str, int], SecretKey | None]
 """The audit key of an agent and the version of its binding; None for one that there is none of."""
 
-Ask = Callable[[Mapping[bytes, Range]], Iterable[Sequence[bytes]]]
-"""The leaves of the archive that are about these writers and counters, in their order."""
+Ask = Callable[[Mapping[bytes, Range]], History | None]
+"""What the archive has of these writers and counters; None where it is not all read yet."""
 
 _MOST_KEYS: Final = 1024
 _BLOCK: Final = 64
@@ -49,6 +50,10 @@ _NO_COUNTER: Final = bytes(4)
 _OUTCOMES: Final = frozenset(b"OCR")
 _INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
+
+
+class _NotReadYet(Exception):
+    """What the archive has of a writer is not known yet."""
 
 
 class Macs:
@@ -102,7 +107,9 @@ def verdict_of(entry: bytes, macs: Macs) -> Verdict:
 
 @dataclass(slots=True)
 class Intake:
-    """One batch of one queue, at one moment. ``leaves`` are to be appended in their order."""
+    """One batch of one queue, at one moment. ``leaves`` are to be appended in their order. Of the
+    entries the first ``taken`` are dealt with; for those behind, the archive is still to be read.
+    """
 
     writers: Writers
     ask: Ask
@@ -112,10 +119,17 @@ class Intake:
     bad: int = 0
     gaps: int = 0
     duplicates: int = 0
+    taken: int = 0
     _history: History | None = None
 
     def take(self, entries: Sequence[bytes], macs: Macs) -> None:
-        """Judge the entries, in their order."""
+        """Judge the entries, in their order, as far as it is known what they are."""
+        with suppress(_NotReadYet):
+            self._take(entries, macs)
+            self.taken = len(entries)
+        self.writers.forget()
+
+    def _take(self, entries: Sequence[bytes], macs: Macs) -> None:
         headers = {
             one: b"\xe2\x01" + self.now.to_bytes(6, "big") + bytes((one,)) for one in Verdict
         }
@@ -141,8 +155,8 @@ class Intake:
                 if self._history is not None:
                     self._history.add(self.leaves[-1:])
                 continue
+            self.taken = place
             self._judge(sighting(entry), entry, before, headers, judged[place:])
-        self.writers.forget()
 
     def _odd(self, entry: bytes, verdict: Verdict, header: bytes) -> None:
         if verdict is Verdict.OVERSIZED:
@@ -219,16 +233,18 @@ class Intake:
 
     def _asked(self, rest: Sequence[tuple[Verdict, bytes]]) -> History:
         """What the archive says of all writers of whom the rest of the batch has something old:
-        it is read at most once for a batch."""
+        it is read at most once for a batch. Before anything is changed by the first of them, so
+        that the batch can end there."""
         if self._history is None:
-            self._history = History()
             wanted: dict[bytes, Range] = {}
             for verdict, entry in rest:
                 if verdict is Verdict.GOOD:
                     self._want(sighting(entry), wanted)
-            for leaves in self.ask(wanted):
-                self._history.add(leaves)
-            self._history.add(self.leaves)
+            history = self.ask(wanted)
+            if history is None:
+                raise _NotReadYet
+            self._history = history
+            history.add(self.leaves)
         return self._history
 
     def _want(self, seen: Sighting, wanted: dict[bytes, Range]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -11,6 +11,7 @@ from memtenant.archive.again import Again
 from memtenant.archive.intake import Intake, MacKeys, Macs
 from memtenant.archive.memory import recall_log, remember_log, state_name
 from memtenant.archive.port import Archive, Part
+from memtenant.archive.readback import Allowance, ReadBack
 from memtenant.archive.segments import (
     Tail,
     blocks,
@@ -20,7 +21,15 @@ from memtenant.archive.segments import (
     read_head,
     segment_name,
 )
-from memtenant.archive.writers import DAY, SHORTEST, Range, Writers, sighting, sightings
+from memtenant.archive.writers import (
+    DAY,
+    SHORTEST,
+    History,
+    Range,
+    Writers,
+    sighting,
+    sightings,
+)
 from memtenant.audit.leaf import LogRoot, Verdict
 from memtenant.audit.merkle import Frontier
 from memtenant.errors import ArchiveInconsistent
@@ -68,6 +77,34 @@ class Tally:
 
 
 @dataclass(slots=True)
+class _Search:
+    """Where an entry was sealed is looked for: it is the first of its queue."""
+
+    entry: bytes
+    place: ReadBack[Again | None]
+
+
+@dataclass(slots=True)
+class _Past:
+    """What the archive has of the writers of so many entries is read: from ``first`` on, when their
+    queue is read again."""
+
+    wanted: Mapping[bytes, Range]
+    history: ReadBack[History]
+    first: bytes = b""
+    many: int = 0
+
+    def has(self, wanted: Mapping[bytes, Range]) -> bool:
+        """Whether it tells of all these."""
+        return all(
+            writer in self.wanted
+            and self.wanted[writer][0] <= first
+            and last <= self.wanted[writer][1]
+            for writer, (first, last) in wanted.items()
+        )
+
+
+@dataclass(slots=True)
 class Log:
     """One log. After an error it is to be opened anew: what is in memory may not be on the disk.
 
@@ -84,6 +121,8 @@ class Log:
     tally: Tally = field(default_factory=Tally)
     _macs: tuple[MacKeys, Macs] | None = None
     _again: Again | None = None
+    _search: _Search | None = None
+    _past: _Past | None = None
     _remembered: int = 0
 
     @classmethod
@@ -171,17 +210,43 @@ class Log:
         """The leaf that says how far it is."""
         return LogRoot(self.log_id, self.tail.size, self.tail.frontier.root())
 
-    def judge(self, entries: Sequence[bytes], keys: MacKeys, now: int) -> Judged:
+    @property
+    def is_read_back(self) -> bool:
+        """Whether entries wait until enough of it was read."""
+        return self._search is not None or self._past is not None
+
+    def judge(
+        self, entries: Sequence[bytes], keys: MacKeys, now: int, allowance: Allowance
+    ) -> Judged:
         """What becomes of the entries. They are taken once the part is written, and `wrote` was
-        called; else the log is to be opened anew."""
+        called; else the log is to be opened anew. What is known of fewer than all, as so much may
+        be read back and no more, goes on with the next call."""
         if self._macs is None or self._macs[0] is not keys:
             self._macs = keys, Macs(keys)
         self.time = max(self.time, now)
-        again = self._came_again(entries)
-        intake = Intake(self.writers, self._about, self.time, duplicates=again)
+        past = self._past
+        if past is not None and (not entries or past.first != entries[0]):
+            past = self._past = None
+        if past is not None:
+            entries, again = entries[: past.many], 0
+        elif (found := self._came_again(entries, allowance)) is not None:
+            again = found
+        else:
+            entries, again = (), 0
+        intake = Intake(
+            self.writers,
+            lambda wanted: self._history(wanted, allowance),
+            self.time,
+            duplicates=again,
+        )
         intake.take(entries[again:], self._macs[1])
+        taken = again + intake.taken
+        if taken == len(entries):
+            self._past = None
+        elif self._past is not None:
+            self._past.first, self._past.many = entries[taken], len(entries) - taken
         part = self.tail.part(intake.leaves, month_of(self.time)) if intake.leaves else None
-        return Judged(self, intake, part)
+        return Judged(self, intake, part, taken)
 
     def wrote(self, judged: Judged) -> None:
         """The entries are on the disk."""
@@ -202,35 +267,56 @@ class Log:
             self.tail.archive.replace(state_name(self.log_id), state, durable=False)
             self._remembered = self.sealed
 
-    def _about(self, wanted: Mapping[bytes, Range]) -> Iterator[list[bytes]]:
+    def _history(self, wanted: Mapping[bytes, Range], allowance: Allowance) -> History | None:
+        """What the log has of these writers; None where it is not all read yet."""
+        if self._past is None or not self._past.has(wanted):
+            self._past = _Past(wanted, ReadBack(self._about(wanted)))
+        history = self._past.history
+        return history.found if history.goes_to_its_end(allowance) else None
+
+    def _about(self, wanted: Mapping[bytes, Range]) -> Generator[int, None, History]:
         """The leaves about these writers, since the first of them was opened (a clock may be a day
         ahead)."""
+        history = History()
         if not wanted:
-            return
+            return history
         opened = min(int.from_bytes(writer[:4], "big") for writer in wanted)
         # Of a few, most of the log is passed over: six times as fast (measured).
         words = {writer[:8] for writer in wanted} if len(wanted) <= _FEW else ()
         for month in self._since(opened):
             for block in blocks(self.tail.archive, self.tail.folder, month, words=words):
-                yield sightings(block.leaves, wanted)
+                history.add(sightings(block.leaves, wanted))
+                yield block.end - block.offset
+        return history
 
-    def _since(self, opened: int) -> list[str]:
-        """The months in which who was opened then may have been heard."""
+    def _since(self, opened: int) -> Iterator[str]:
+        """The months in which who was opened then may have been heard, also one that begins while
+        they are read."""
         since = month_of(max(opened * 1000 - DAY, 0))
         known = months(self.tail.archive, self.tail.folder)
         # Of who says to be opened in a month that is still to come, the last is asked.
-        return [one for one in known if one >= since] or known[-1:]
+        ahead = [one for one in known if one >= since] or known[-1:]
+        while ahead:
+            yield ahead[0]
+            known = months(self.tail.archive, self.tail.folder)
+            ahead = [one for one in known if one > ahead[0]]
 
-    def _came_again(self, entries: Sequence[bytes]) -> int:
+    def _came_again(self, entries: Sequence[bytes], allowance: Allowance) -> int | None:
         """How many of the entries, from the first on, are those that were sealed one after
-        another before."""
+        another before; None where that is not known yet."""
         if self._again is not None and (passed := self._again.passed(entries)):
             return passed
-        self._again = None
+        self._again, search = None, self._search
         if not entries or not self._may_be_known(entries[0]):
+            self._search = None
             return 0
-        since = self._since(int.from_bytes(entries[0][6:10], "big"))
-        self._again = Again.find(self.tail.archive, self.tail.folder, since, entries[0])
+        if search is None or search.entry != entries[0]:
+            since = self._since(int.from_bytes(entries[0][6:10], "big"))
+            found = Again.find(self.tail.archive, self.tail.folder, since, entries[0])
+            search = self._search = _Search(entries[0], ReadBack(found))
+        if not search.place.goes_to_its_end(allowance):
+            return None
+        self._search, self._again = None, search.place.found
         return 0 if self._again is None else self._again.passed(entries)
 
     def _may_be_known(self, entry: bytes) -> bool:
@@ -254,8 +340,10 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Entries of one queue that are to be written; ``part`` is None where nothing is new."""
+    """Entries of one queue that are to be written: the first ``taken`` of those that were given.
+    ``part`` is None where nothing is new."""
 
     log: Log
     intake: Intake
     part: Part | None
+    taken: int

@@ -115,7 +115,8 @@ def blocks(
     words: Collection[bytes] = (),
 ) -> Iterator[Block]:
     """The leaves of a month from a frame on, some at a time: memory does not grow with the file.
-    Of those in which none of the ``words`` stands (if any are given) many are passed over."""
+    Of those in which none of the ``words`` stands (if any are given) many are passed over: the
+    block is there, without its leaves."""
     name, left = segment_name(folder, month), b""
     while True:
         read = archive.read(name, offset + len(left), chunk)
@@ -125,6 +126,7 @@ def blocks(
         if read and words and not any(word in data for word in words):
             passed = whole(data)
             if passed is not None:
+                yield Block(offset, [], offset + passed, None)
                 offset, left = offset + passed, data[passed:]
                 continue
         leaves, fault, end = split(data)

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, Self
 from memtenant.archive.intake import MacKeys
 from memtenant.archive.log import Judged, Log, Tally, log_folder
 from memtenant.archive.port import Archive
+from memtenant.archive.readback import Allowance
 from memtenant.archive.segments import head_name, month_of, months, read_head, segment_name
 from memtenant.archive.signer import SignedHead, SignerState
 from memtenant.archive.tree import KEY_FILE, TREE_FOLDER, Tree, notes_name, publish
@@ -66,7 +67,8 @@ class Kept(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of the entries of one queue. They are in the log, ``first`` to before ``size``.
+    """What became of the first ``entries`` of one queue. They are in the log, ``first`` to before
+    ``size``. ``waits``: those behind stay in the queue, as more of the log has to be read back.
 
     events: new, with the right MAC. bad: new, and no event of the agent that they name, or a
     forgery. gaps: runs of counters that are missing. duplicates: sealed before, left out.
@@ -79,6 +81,8 @@ class Taken:
     bad: int
     gaps: int
     duplicates: int
+    entries: int
+    waits: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,7 @@ class LogWriter:
         self._tree: Tree | None = None
         self._logs: OrderedDict[str, Log] = OrderedDict()
         self._lost: set[str] = set()
+        self._read_back: set[str] = set()
         self._prunings: dict[str, Pruning] = {}
         self._keepings: dict[str, Keeping] = {}
         self._unsettled: dict[str, int] = {}
@@ -145,9 +150,14 @@ class LogWriter:
             raise taken
         return taken
 
-    def take_all(self, batches: Sequence[Batch], now: datetime) -> list[Taken | Exception]:
-        """Bring entries of queues into their logs, in their order. When it returns they are
-        durable, and may be taken from the queues. The same entries may come again.
+    def take_all(
+        self, batches: Sequence[Batch], now: datetime, allowance: Allowance | None = None
+    ) -> list[Taken | Exception]:
+        """Bring entries of queues into their logs, in their order. When it returns those that it
+        tells of are durable, and may be taken from the queues. The same entries may come again.
+
+        Of a log in which it has to look what was sealed, so much is read as the allowance says (all
+        without one). Where that is not enough the entries are to be given again; it goes on then.
 
         What one log does not take (`ArchiveInconsistent`, or a defect) stands in its place. Raises
         `ArchiveUnavailable`: nothing is known of any of the entries, take them again.
@@ -158,7 +168,8 @@ class LogWriter:
         if self._tree is None:
             self._recovered()
         try:
-            judged = [self._judged(batch, _milliseconds(now)) for batch in batches]
+            whole = allowance or Allowance.unlimited()
+            judged = [self._judged(batch, _milliseconds(now), whole) for batch in batches]
             self._settle()
             done = [one for one in judged if isinstance(one, Judged)]
             self._archive.append([one.part for one in done if one.part is not None])
@@ -168,9 +179,11 @@ class LogWriter:
             raise
         return [one if isinstance(one, Exception) else _taken(one) for one in judged]
 
-    def _judged(self, batch: Batch, now: int) -> Judged | Exception:
+    def _judged(self, batch: Batch, now: int, allowance: Allowance) -> Judged | Exception:
+        self._read_back.discard(batch.log_id)
+        part = allowance.part(len(self._read_back) + 1)
         try:
-            return self._log(batch.log_id).judge(batch.entries, batch.keys, now)
+            judged = self._log(batch.log_id).judge(batch.entries, batch.keys, now, part)
         except (ArchiveInconsistent, ArchiveMalformed) as error:
             self._lose(batch.log_id)
             return error
@@ -179,6 +192,11 @@ class LogWriter:
         except Exception as error:  # noqa: BLE001 - a defect that one entry brings out is one log's
             self._lose(batch.log_id)
             return error
+        finally:
+            allowance.give_back(part)
+        if judged.log.is_read_back:
+            self._read_back.add(batch.log_id)
+        return judged
 
     def keep(self, log_id: str, months: int) -> None:
         """Say, with the next seal, for how many months a log is kept; 0 is for ever. What was said
@@ -363,6 +381,7 @@ class LogWriter:
         self._tree, self._in_doubt = None, False
         self._logs.clear()
         self._lost.clear()
+        self._read_back.clear()
         self._prunings.clear()
         self._keepings.clear()
         self._unsettled.clear()
@@ -419,7 +438,8 @@ class LogWriter:
         for log_id, log in list(self._logs.items()):
             if loaded <= _MOST_LOADED:
                 return
-            if log.is_sealed:
+            # Of one that is read back, what was read is in memory too.
+            if log.is_sealed and not log.is_read_back:
                 loaded -= len(log.writers.known)
                 log.remember()
                 del self._logs[log_id]
@@ -436,7 +456,7 @@ def _taken(judged: Judged) -> Taken:
     log, intake, first = judged.log, judged.intake, judged.log.tail.size
     log.wrote(judged)
     counts = (intake.events, intake.bad, intake.gaps, intake.duplicates)
-    return Taken(log.log_id, first, log.tail.size, *counts)
+    return Taken(log.log_id, first, log.tail.size, *counts, judged.taken, log.is_read_back)
 
 
 def _milliseconds(moment: datetime) -> int:

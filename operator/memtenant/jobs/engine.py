@@ -9,7 +9,18 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TypeVar
 
-from memtenant.archive import Archive, Batch, Kept, LogWriter, MacKeys, Sealed, Space, Taken
+from memtenant.archive import (
+    READ_BACK,
+    Allowance,
+    Archive,
+    Batch,
+    Kept,
+    LogWriter,
+    MacKeys,
+    Sealed,
+    Space,
+    Taken,
+)
 from memtenant.archive.reads import ALIVE, SEALER, noted_reads
 from memtenant.clock import Clock, system_clock
 from memtenant.crypto.audit_keys import INSTALLATION_LOG, audit_mac_key
@@ -31,7 +42,9 @@ T = TypeVar("T")
 
 class Engine:
     """The one `LogWriter` of a process, in a thread of its own: the disk holds nobody up, and what
-    several stores bring goes in one after the other."""
+    several stores bring goes in one after the other.
+
+    ``read_back`` are the bytes of logs that a round over a store may read back."""
 
     def __init__(
         self,
@@ -39,7 +52,9 @@ class Engine:
         open_writer: Callable[[], LogWriter],
         audit_root: SecretKey,
         clock: Clock = system_clock,
+        read_back: int = READ_BACK,
     ) -> None:
+        self.read_back = read_back
         self._archive = archive
         self._open_writer = open_writer
         self._root = audit_root
@@ -69,11 +84,13 @@ class Engine:
         signer's state is, is no reason to refuse agents: what they did is in the archive."""
         return self.failure is not None and not self.failure.retryable
 
-    async def take(self, entries: Mapping[str, Sequence[bytes]]) -> dict[str, Taken | Exception]:
+    async def take(
+        self, entries: Mapping[str, Sequence[bytes]], allowance: Allowance
+    ) -> dict[str, Taken | Exception]:
         """Entries of each log; see `LogWriter.take_all`."""
         batches = [Batch(log, some, self._keys_of(log)) for log, some in entries.items()]
         now = self._clock.now()
-        taken = await self._run(lambda: self._opened().take_all(batches, now))
+        taken = await self._run(lambda: self._opened().take_all(batches, now, allowance))
         return dict(zip(entries, taken, strict=True))
 
     async def seal(self) -> Sealed:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from memtenant.archive import Space, Taken
+from memtenant.archive import Allowance, Space, Taken
 from memtenant.clock import Clock, system_clock
 from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.errors import ArchiveFull, ArchiveInconsistent, ArchiveMalformed, MemtenantError
@@ -57,7 +57,8 @@ class Drained:
     """What one round over a store did. ``waiting`` are entries that are left, ``refused`` logs that
     are not what was sealed, and ``shrunk`` queues that lost entries, by whomever. ``flooded`` are
     logs whose queue waits for its budget, ``stopped`` those that had their share of the archive for
-    today, and ``held`` the entries in all of them."""
+    today, and ``held`` the entries in all of them. ``read_back`` are logs of which more has to be
+    read before it is known what was sealed: the next round goes on."""
 
     entries: int = 0
     events: int = 0
@@ -70,13 +71,14 @@ class Drained:
     flooded: tuple[str, ...] = ()
     stopped: tuple[str, ...] = ()
     held: int = 0
+    read_back: tuple[str, ...] = ()
     space: Space = _UNKNOWN
     unreadable: tuple[str, ...] = ()
 
     @property
     def silent(self) -> tuple[str, ...]:
         """Logs that get no heartbeat: nothing is added to them now."""
-        return (*self.refused, *self.stopped)
+        return (*self.refused, *self.stopped, *self.read_back)
 
     def plus(self, taken: Taken, entries: int) -> Drained:
         """And a page more."""
@@ -100,6 +102,7 @@ class _Turn:
     shrunk: bool
     taken: int = 0
     refused: bool = False
+    is_read_back: bool = False
     is_over: bool = False
 
     @property
@@ -164,6 +167,7 @@ class StoreDrain:
     _beaten: float = -BEAT_EVERY
     _beaten_for: frozenset[TenantId] = frozenset()
     _beat_at: int = 0
+    _allowance: Allowance = field(default_factory=lambda: Allowance(0))
 
     async def round(self) -> Drained:
         """Take what is in the queues, then say so. Raises what keeps it from that; the entries stay
@@ -175,6 +179,7 @@ class StoreDrain:
         self._budgets = {log: one for log, one in self._budgets.items() if log in self.left}
         drained = Drained(unreadable=roster.unreadable, space=await self.engine.space())
         await self._recall(roster)
+        self._allowance = Allowance(self.engine.read_back)
         since, looked_at = self.clock.monotonic(), set[str]()
         for group in _groups(roster.queues):
             drained = await self._drain(group, drained)
@@ -224,7 +229,7 @@ class StoreDrain:
     async def _take(self, read: Mapping[_Turn, Page], drained: Drained) -> Drained:
         """A page of each queue: archived, then taken away."""
         given = {turn.log: page.entries for turn, page in read.items() if page.entries}
-        taken = await self.engine.take(given)
+        taken = await self.engine.take(given, self._allowance)
         archived: dict[str, Page] = {}
         for turn, page in read.items():
             done = taken.get(turn.log)
@@ -233,12 +238,16 @@ class StoreDrain:
                 turn.refused = True
                 self._note_fault(turn.log, done)
             elif done is not None:
+                turn.is_read_back = turn.is_over = done.waits
+                if not done.entries:
+                    continue
+                page = replace(page, entries=page.entries[: done.entries])
                 archived[turn.log] = page
-                drained = drained.plus(done, len(page.entries))
+                drained = drained.plus(done, done.entries)
                 turn.took(done, page, self._now())
                 self.seen[turn.log] = turn.report
                 # Before it is tried: whether a trim whose answer is lost was done, nobody knows.
-                least = max(turn.waiting - len(page.entries), 0)
+                least = max(turn.waiting - done.entries, 0)
                 self.left[turn.log] = min(self.left[turn.log], least)
         trimmed = await self.store.trim(archived)
         for turn in read:
@@ -263,6 +272,8 @@ class StoreDrain:
             report = replace(report, filled=turn.budget.filled, day=turn.budget.day)
         if turn.shrunk:
             report = replace(report, irregular_at=self._now())
+        since = (report.read_back_since or self._now()) if turn.is_read_back else 0
+        report = replace(report, read_back_since=since)
         self.seen[turn.log] = report
         waits = turn.is_flooded or turn.is_stopped
         return replace(
@@ -273,6 +284,7 @@ class StoreDrain:
             shrunk=(*drained.shrunk, *([turn.log] if turn.shrunk else ())),
             flooded=(*drained.flooded, *([turn.log] if turn.waiting and turn.is_flooded else ())),
             stopped=(*drained.stopped, *([turn.log] if turn.is_stopped else ())),
+            read_back=(*drained.read_back, *([turn.log] if turn.is_read_back else ())),
         )
 
     async def _allowed(self, group: Sequence[Queue], space: Space) -> dict[str, Budget]:

@@ -116,12 +116,14 @@ class Sealing:
 
     async def step(self) -> Step:
         """Drain everything until the queues are empty or wait for their budget, and seal."""
+        return await self._step(_is_done)
+
+    async def _step(self, is_done: Callable[[Drained], bool]) -> Step:
         step = Step()
         await self._follow()
         for name, drain in sorted(self._drains.items()):
             while await self._round(name, drain, step):
-                drained = step.drained[name]
-                if drained.waiting <= drained.held or drained.refused:
+                if is_done(step.drained[name]):
                     break
         if "" not in step.failures:
             await self._seal(step)
@@ -137,7 +139,7 @@ class Sealing:
                     await stopping.wait()
             except TimeoutError:
                 continue
-        await self.step()
+        await self._step(_is_done_for_now)
 
     async def _turn(self) -> None:
         step = Step()
@@ -201,6 +203,10 @@ class Sealing:
             *(
                 f"the log of {log} had its share of the archive for today"
                 for log in drained.stopped
+            ),
+            *(
+                f"the log of {log} is read back, to know what was sealed of old writers"
+                for log in drained.read_back
             ),
             *(f"the roster's entry of {log} cannot be read" for log in drained.unreadable),
         )
@@ -283,3 +289,12 @@ class Sealing:
 
     def _pause(self, name: str) -> _Pause:
         return self._pauses.setdefault(name, _Pause())
+
+
+def _is_done(drained: Drained) -> bool:
+    return drained.waiting <= drained.held or bool(drained.refused)
+
+
+def _is_done_for_now(drained: Drained) -> bool:
+    """Who ends waits for no log that is read back: the next start does so from its beginning."""
+    return _is_done(drained) or bool(drained.read_back)

@@ -34,7 +34,9 @@ IRREGULARITY_SHOWN = timedelta(days=1)
 class LogReport:
     """What the sealer says of one log. ``irregular_at`` is when it last found a gap, or an event
     that is not what it claims to be; ``stopped``: it had its share of the archive for today.
-    ``filled`` are the bytes of it that it used on a ``day`` (as Python numbers them)."""
+    ``filled`` are the bytes of it that it used on a ``day`` (as Python numbers them).
+    ``read_back_since``: its queue waits until enough of the log is read to know what of it was
+    sealed."""
 
     size: int = 0
     sealed_at: int = 0
@@ -46,6 +48,7 @@ class LogReport:
     stopped: bool = False
     filled: int = 0
     day: int = 0
+    read_back_since: int = 0
 
     def to_fields(self) -> dict[str, str]:
         """As ``o:audit`` has it."""
@@ -60,6 +63,7 @@ class LogReport:
             "stopped": str(int(self.stopped)),
             "filled": str(self.filled),
             "filled_on": str(self.day),
+            "read_back_since": str(self.read_back_since),
         }
 
     @classmethod
@@ -76,6 +80,7 @@ class LogReport:
             stopped=bool(_number(fields, "stopped")),
             filled=_number(fields, "filled"),
             day=_number(fields, "filled_on"),
+            read_back_since=_number(fields, "read_back_since"),
         )
 
 
@@ -148,6 +153,10 @@ def store_finding(view: SealView) -> Finding | None:
     if stopped:
         words = f"The logs of {_some(stopped)} had their share of the archive for today"
         return _false("ArchiveShareUsed", f"{words}: see the tenants")
+    waiting = sorted(t for t, log in view.audited.items() if _waits(log, view.now))
+    if waiting:
+        words = f"The logs of {_some(waiting)} are read back, and their queues wait"
+        return _false("LogReadBack", f"{words}: see the tenants")
     irregular = sorted(t for t, log in view.audited.items() if _is_irregular(log, view.now))
     if irregular:
         bad = any(view.audited[tenant].bad for tenant in irregular)
@@ -170,6 +179,14 @@ def log_finding(view: SealView, tenant: TenantId) -> Finding | None:
             "The tenant's events had its share of the archive's room for today: until midnight UTC "
             "no more are taken, and its agents are refused, or events are dropped where the policy "
             "says onFailure Open. Find out what it does so often, or enlarge the archive's volume",
+        )
+    if _waits(log, view.now):
+        return _false(
+            "LogReadBack",
+            "An agent pushed events of writers that are long gone: until its log is read, which "
+            "says what of them was sealed, none of the tenant's events are taken, and its agents "
+            "are refused, or events are dropped where the policy says onFailure Open. If it does "
+            "not end, find out which agent pushes them, and take its access away",
         )
     if _is_irregular(log, view.now):
         at = datetime.fromtimestamp(log.irregular_at / 1000, UTC)
@@ -212,6 +229,12 @@ def _irregularities(log: LogReport) -> str:
 def _is_irregular(log: LogReport, now: int) -> bool:
     shown = int(IRREGULARITY_SHOWN.total_seconds() * 1000)
     return bool(log.irregular_at) and now - log.irregular_at <= shown
+
+
+def _waits(log: LogReport, now: int) -> bool:
+    """Whether its agents have had no heartbeat for so long that they are refused."""
+    patience = int(SEALER_PATIENCE.total_seconds() * 1000)
+    return bool(log.read_back_since) and now - log.read_back_since > patience
 
 
 def _sealed(message: str) -> Finding:
