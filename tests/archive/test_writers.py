@@ -15,8 +15,8 @@ from memtenant.archive import verify
 from memtenant.archive.intake import Intake, Macs
 from memtenant.archive.memory import recall_log, remember_log
 from memtenant.archive.segments import Tail
-from memtenant.archive.writers import History, Standing, Writers
-from memtenant.audit.leaf import Verdict
+from memtenant.archive.writers import History, Standing, Writers, sighting
+from memtenant.audit.leaf import EntryLeaf, Verdict
 from memtenant.audit.merkle import Frontier
 from tests.archive.making import LOG, Agent, Sealer, keys
 
@@ -163,7 +163,29 @@ def test_an_agent_that_lies_in_its_numbers_harms_nothing(tmp_path: Path, seed: i
 
 @given(st.lists(st.binary(max_size=200) | st.binary(max_size=20).map(_almost), max_size=20))
 def test_whatever_stands_in_a_queue_is_taken(entries: list[bytes]) -> None:
-    intake = Intake(Writers(most=100), lambda _: History(), 7)
+    intake = Intake(Writers(most=100), lambda _, asked: History(asked), 7)
     intake.take(entries, Macs(keys))
     assert intake.events + intake.bad + intake.duplicates == len(entries)
     assert len(intake.leaves) == intake.events + intake.bad + intake.gaps
+
+
+_SPANS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 6)), max_size=12)
+
+
+@given(asked=_SPANS, used=_SPANS)
+def test_of_what_was_asked_it_is_known_whether_a_counter_was_used(
+    asked: list[tuple[int, int]], used: list[tuple[int, int]]
+) -> None:
+    agent = Agent()
+    seen = [sighting(agent.event(first, count) + b"O" + bytes(11)) for first, count in asked]
+    history = History(seen)
+    history.add(
+        [
+            EntryLeaf(0, Verdict.GOOD, agent.entry(first, count=count)).to_bytes()
+            for first, count in used
+        ]
+    )
+    for one in seen:
+        overlaps = any(one.first < first + count and first <= one.last for first, count in used)
+        assert history.covers(one) is overlaps
+        assert history.has(one) is ((one.first, one.last - one.first + 1) in used)

@@ -63,8 +63,18 @@ def test_gaps_and_bad_entries_are_told_for_a_day() -> None:
     assert told(store_finding(view(acme=old))) == (ConditionStatus.TRUE, "Sealed")
 
 
+def test_a_log_that_is_read_back_is_told_once_its_agents_are_refused() -> None:
+    for since, told_as in ((NOW - 60_001, "LogReadBack"), (NOW - 60_000, "Sealed")):
+        found = view(acme=LogReport(read_back_since=since), globex=LogReport())
+        assert [told(one)[1] for one in (store_finding(found), log_finding(found, ACME))] == [
+            told_as,
+            told_as,
+        ]
+        assert told(log_finding(found, GLOBEX)) == (ConditionStatus.TRUE, "Sealed")
+
+
 def test_reports_are_read_as_they_were_written_and_nonsense_counts_nothing() -> None:
-    log = LogReport(1, 2, 3, 4, 5, 6, 7)
+    log = LogReport(1, 2, 3, 4, 5, 6, 7, read_back_since=8)
     assert LogReport.from_fields(log.to_fields()) == log
     assert SealerReport.from_fields(ALIVE.to_fields()) == ALIVE
     assert LogReport.from_fields({"size": "-1", "gaps": "many", "bad": "9" * 30}) == LogReport()

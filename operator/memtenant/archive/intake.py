@@ -39,8 +39,9 @@ __all__ = ["Ask", "Intake", "MacKeys", "Macs"]
 MacKeys = Callable[[str, int], SecretKey | None]
 """The audit key of an agent and the version of its binding; None for one that there is none of."""
 
-Ask = Callable[[Mapping[bytes, Range]], History | None]
-"""What the archive has of these writers and counters; None where it is not all read yet."""
+Ask = Callable[[Mapping[bytes, Range], Sequence[Sighting]], History | None]
+"""What the archive has of these writers and counters, as far as these sightings ask for it; None
+where it is not all read yet."""
 
 _MOST_KEYS: Final = 1024
 _BLOCK: Final = 64
@@ -237,10 +238,10 @@ class Intake:
         that the batch can end there."""
         if self._history is None:
             wanted: dict[bytes, Range] = {}
-            for verdict, entry in rest:
-                if verdict is Verdict.GOOD:
-                    self._want(sighting(entry), wanted)
-            history = self.ask(wanted)
+            asked = [sighting(entry) for verdict, entry in rest if verdict is Verdict.GOOD]
+            for seen in asked:
+                self._want(seen, wanted)
+            history = self.ask(wanted, asked)
             if history is None:
                 raise _NotReadYet
             self._history = history

@@ -26,6 +26,7 @@ from memtenant.archive.writers import (
     SHORTEST,
     History,
     Range,
+    Sighting,
     Writers,
     sighting,
     sightings,
@@ -90,13 +91,14 @@ class _Past:
     queue is read again."""
 
     wanted: Mapping[bytes, Range]
-    history: ReadBack[History]
+    history: History
+    read: ReadBack[None]
     first: bytes = b""
     many: int = 0
 
-    def has(self, wanted: Mapping[bytes, Range]) -> bool:
-        """Whether it tells of all these."""
-        return all(
+    def tells_of(self, wanted: Mapping[bytes, Range], asked: Sequence[Sighting]) -> bool:
+        """Whether all these are among what is read."""
+        return self.history.tells_of(asked) and all(
             writer in self.wanted
             and self.wanted[writer][0] <= first
             and last <= self.wanted[writer][1]
@@ -235,7 +237,7 @@ class Log:
             entries, again = (), 0
         intake = Intake(
             self.writers,
-            lambda wanted: self._history(wanted, allowance),
+            lambda wanted, asked: self._history(wanted, asked, allowance),
             self.time,
             duplicates=again,
         )
@@ -267,19 +269,20 @@ class Log:
             self.tail.archive.replace(state_name(self.log_id), state, durable=False)
             self._remembered = self.sealed
 
-    def _history(self, wanted: Mapping[bytes, Range], allowance: Allowance) -> History | None:
+    def _history(
+        self, wanted: Mapping[bytes, Range], asked: Sequence[Sighting], allowance: Allowance
+    ) -> History | None:
         """What the log has of these writers; None where it is not all read yet."""
-        if self._past is None or not self._past.has(wanted):
-            self._past = _Past(wanted, ReadBack(self._about(wanted)))
-        history = self._past.history
-        return history.found if history.goes_to_its_end(allowance) else None
+        if self._past is None or not self._past.tells_of(wanted, asked):
+            history = History(asked)
+            self._past = _Past(wanted, history, ReadBack(self._read(wanted, history)))
+        return self._past.history if self._past.read.goes_to_its_end(allowance) else None
 
-    def _about(self, wanted: Mapping[bytes, Range]) -> Generator[int, None, History]:
+    def _read(self, wanted: Mapping[bytes, Range], history: History) -> Generator[int, None, None]:
         """The leaves about these writers, since the first of them was opened (a clock may be a day
         ahead)."""
-        history = History()
         if not wanted:
-            return history
+            return
         opened = min(int.from_bytes(writer[:4], "big") for writer in wanted)
         # Of a few, most of the log is passed over: six times as fast (measured).
         words = {writer[:8] for writer in wanted} if len(wanted) <= _FEW else ()
@@ -287,7 +290,6 @@ class Log:
             for block in blocks(self.tail.archive, self.tail.folder, month, words=words):
                 history.add(sightings(block.leaves, wanted))
                 yield block.end - block.offset
-        return history
 
     def _since(self, opened: int) -> Iterator[str]:
         """The months in which who was opened then may have been heard, also one that begins while

@@ -12,7 +12,7 @@ agent fills what is missing of another, or uses its counters up.
 from __future__ import annotations
 
 import struct
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
@@ -206,21 +206,34 @@ class Writers:
 
 
 class History:
-    """What the archive (and what is about to be added to it) has of some writers."""
+    """What the archive (and what is about to be added to it) has of some writers: where they are,
+    and what of it is asked for these sightings. However much an agent had sealed of its writers,
+    in memory is no more than grows with what is asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, asked: Iterable[Sighting]) -> None:
+        self._asked: set[tuple[bytes, bytes]] = set()
         self._marks: set[tuple[bytes, bytes]] = set()
-        self._spans: dict[bytes, tuple[list[int], list[int]]] = {}
         self._writers = Writers(most=2**62)
+        spans: dict[bytes, set[int]] = {}
+        for writer, first, last, mark in asked:
+            self._asked.add((writer, mark))
+            spans.setdefault(writer, set()).update((first, last + 1))
+        self._used = {writer: _Used(sorted(cuts)) for writer, cuts in spans.items()}
 
     def add(self, leaves: Iterable[bytes]) -> None:
         """Leaves in their order."""
         for leaf in leaves:
             if leaf[1] == 1 and leaf[8] in _OF_AGENTS:
-                self._marks.add(self._seen(leaf))
-                if leaf[8] == Verdict.GOOD:
-                    self._cover(sighting(leaf[_ENTRY:]))
+                seen = sighting(leaf[_ENTRY:])
+                if (seen.writer, seen.mark) in self._asked:
+                    self._marks.add((seen.writer, seen.mark))
+                if leaf[8] == Verdict.GOOD and seen.is_done and seen.writer in self._used:
+                    self._used[seen.writer].add(seen.first, seen.last)
         self._writers.replay(leaves)
+
+    def tells_of(self, asked: Iterable[Sighting]) -> bool:
+        """Whether these were among what was asked."""
+        return all((one.writer, one.mark) in self._asked for one in asked)
 
     def standing(self, writer: bytes) -> Standing:
         """Where the writer was after the last of them."""
@@ -232,18 +245,27 @@ class History:
 
     def covers(self, seen: Sighting) -> bool:
         """Whether one of its counters was used for what was done."""
-        firsts, lasts = self._spans.get(seen.writer, ([], []))
-        place = bisect_right(firsts, seen.last)
-        return place > 0 and lasts[place - 1] >= seen.first
+        used = self._used.get(seen.writer)
+        return used is not None and used.any(seen.first, seen.last)
 
-    def _seen(self, leaf: bytes) -> tuple[bytes, bytes]:
-        seen = sighting(leaf[_ENTRY:])
-        return seen.writer, seen.mark
 
-    def _cover(self, seen: Sighting) -> None:
-        if not seen.is_done:
-            return
-        firsts, lasts = self._spans.setdefault(seen.writer, ([], []))
-        place = bisect_right(firsts, seen.first)
-        firsts.insert(place, seen.first)
-        lasts.insert(place, seen.last)
+class _Used:
+    """Which counters of a writer were used, as far as it is asked: ``cuts`` are where runs of
+    counters begin of which each was asked for as a whole, or not."""
+
+    def __init__(self, cuts: list[int]) -> None:
+        self._cuts = cuts
+        self._runs: list[int] = []
+
+    def add(self, first: int, last: int) -> None:
+        """These were used."""
+        begin = max(bisect_right(self._cuts, first) - 1, 0)
+        for run in range(begin, bisect_right(self._cuts, last)):
+            place = bisect_left(self._runs, run)
+            if place == len(self._runs) or self._runs[place] != run:
+                self._runs.insert(place, run)
+
+    def any(self, first: int, last: int) -> bool:
+        """Whether one of these was; both are what was asked for."""
+        place = bisect_left(self._runs, bisect_left(self._cuts, first))
+        return place < len(self._runs) and self._runs[place] < bisect_left(self._cuts, last + 1)
