@@ -15,7 +15,7 @@ __all__ = ["READ_BACK", "Allowance", "ReadBack"]
 T = TypeVar("T")
 
 READ_BACK: Final = 128 * 1024 * 1024
-"""Bytes of all logs together that a round reads back: five seconds where it is slowest (measured)."""
+"""Bytes of all logs together that a round reads back: five seconds at the slowest (measured)."""
 
 _LEAST: Final = 1024 * 1024
 """Of each log, however many there are, and whatever was read before."""
