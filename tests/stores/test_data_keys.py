@@ -77,7 +77,7 @@ async def test_an_erasure_in_the_middle_of_a_replacement_wins(redis_server: Serv
 async def test_a_former_leader_replaces_nothing(valkey: Server) -> None:
     one = put(valkey, "subject", b"before")
     async with leading(valkey) as former:
-        node, number = former._primary, former._fence()
+        node, number = former._nodes.keyspace, former._fence()
         async with leading(valkey):
             with pytest.raises(FencedOut):
                 await replace_data_keys(node, Term(number, INSTALLATION), [(one, b"anew")])
