@@ -129,23 +129,33 @@ class ReadyWatch:
                 await self._news.wait()
 
     async def follow(self, api: Api, namespace: str) -> None:
-        """Watch from now on, until cancelled."""
+        """Watch from now on, until cancelled. A watch that the API server ends, as it does with one
+        that falls behind, begins anew where it ended."""
         where = TENANTS.format(namespace)
         now = (await api.send("GET", f"{where}?limit=1"))["metadata"]["resourceVersion"]
+        while True:
+            now = await self._watch(api, where, now)
+
+    async def _watch(self, api: Api, where: str, since: str) -> str:
+        """The last version that was seen before the watch ended."""
         async with api.session.get(
-            f"{api.base}{where}?watch=1&resourceVersion={now}",
+            f"{api.base}{where}?watch=1&resourceVersion={since}",
             read_bufsize=1 << 20,
             # Nothing comes for as long as the bare loop has its turn.
             timeout=aiohttp.ClientTimeout(total=None, sock_read=None),
         ) as stream:
             assert stream.status == 200, f"watch of {where}: {await stream.text()}"
             async for line in stream.content:
-                seen = json.loads(line)["object"]
+                event = json.loads(line)
+                seen = event["object"]
+                assert event["type"] != "ERROR", f"watch of {where}: {seen}"
+                since = seen["metadata"]["resourceVersion"]
                 name = seen["metadata"]["name"]
                 if name not in self.ready and _is_ready(seen):
                     self.ready[name] = time.monotonic()
                     self.seen()
                     self._news.set()
+        return since
 
 
 def _is_ready(tenant: Json) -> bool:
