@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from memtenant.errors import StoreUnavailable, UsageError
-from memtenant.stores import StoreAdmin, embedded
+from memtenant.stores import StoreAdmin, embedded, instance_rules
 from memtenant.stores.embedded import EmbeddedStore
 from tests.stores.operators import INSTALLATION, PASSWORD, agent
 
@@ -88,6 +88,17 @@ async def test_stopping_what_does_not_run_is_no_error(folder: Path) -> None:
     assert await embedded.stop(folder) is False
     await embedded.start(folder)
     assert [await embedded.stop(folder), await embedded.stop(folder)] == [True, False]
+
+
+async def test_a_server_that_still_writes_its_first_file_is_stopped_too(folder: Path) -> None:
+    store = await embedded.start(folder, rules=instance_rules())
+    async with administer(store) as admin:
+        await admin.discover()
+        await admin.lead()
+        await admin.configure({"rdb-key-save-delay": "1000000", "appendonly": "no"})
+        await admin.configure({"appendonly": "yes"})
+    assert await embedded.stop(folder)
+    assert await embedded.running(folder) is None
 
 
 async def test_a_crashed_server_is_started_again(folder: Path) -> None:

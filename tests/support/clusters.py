@@ -121,6 +121,7 @@ class Nodes:
     def move_slot(self, slot: int, to: Server, *, pause: float = 0.0) -> None:
         """Move a slot as `redis-cli --cluster reshard` does, key by key; ``pause`` seconds with
         some keys here and some there."""
+        self.settle()  # a node that has just come takes no keys yet: CLUSTERDOWN
         source = self.owner_of(slot)
         there, here = self.id_of(to), self.id_of(source)
         self.run(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", here)
@@ -140,6 +141,7 @@ class Nodes:
 
     def move_slot_at_once(self, slot: int, to: Server) -> None:
         """Move a slot as Valkey 9 does by itself: no client sees it half-way."""
+        self.settle()
         source = self.owner_of(slot)
         there = self.id_of(to)
         self.run(source, "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", there)

@@ -31,6 +31,7 @@ __all__ = ["EmbeddedStore", "running", "start", "stop"]
 ADMIN_USER = "memtenant-operator"
 _HOST = "127.0.0.1"
 _WAIT = 15.0
+_ASK_AGAIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,24 +101,37 @@ async def running(folder: Path) -> EmbeddedStore | None:
 
 
 async def stop(folder: Path, *, wait: float = _WAIT) -> bool:
-    """Stop the server of the folder; whether one ran. It saves what it is told to save."""
+    """Stop the server of the folder; whether one ran. It saves what it is told to save.
+
+    It is asked again and again: a server that still writes its first append-only file forgets
+    that it was asked.
+    """
     if _last_port(folder) is None:
         return False
     async with _locked(folder):
         pid = _read(folder / "valkey.pid")
         if not _serving(folder) or pid is None:
             return False
-        os.kill(int(pid), signal.SIGTERM)
         try:
             async with asyncio.timeout(wait):
-                while _serving(folder):  # noqa: ASYNC110 - another process
-                    await asyncio.sleep(0.02)
+                while _serving(folder):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGTERM)
+                    await _ended(folder, within=_ASK_AGAIN)
         except TimeoutError:
             raise StoreUnavailable(
                 f"the embedded Valkey (process {pid.strip()}) did not stop within {wait:.0f} s: "
                 f"see {folder / 'valkey.log'}",
             ) from None
         return True
+
+
+async def _ended(folder: Path, *, within: float) -> None:
+    """Return when the server has ended, or when the time has passed."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            while _serving(folder):  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.02)
 
 
 def _spawn(folder: Path, argv: list[str]) -> None:
