@@ -33,10 +33,12 @@ def suite(tmp_path: Path) -> Path:
     return path
 
 
-def run(module: str, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
+def run(
+    module: str, *arguments: str, cached: bool = False, **env: str
+) -> "subprocess.CompletedProcess[str]":
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "MEMTENANT"))}
     return subprocess.run(
-        [sys.executable, "-m", module, *arguments, "-p", "no:cacheprovider"],
+        [sys.executable, "-m", module, *arguments, *(() if cached else ("-p", "no:cacheprovider"))],
         capture_output=True,
         text=True,
         check=False,
@@ -105,3 +107,40 @@ def test_a_suite_that_cannot_be_collected_is_a_failure(suite: Path) -> None:
     ended = run("tests.run", "--tier", "unit", str(suite))
     assert ended.stdout.splitlines()[-1] == "0 passed, 1 failed"
     assert ended.returncode == 1
+
+
+SECOND_RUN = """
+import pathlib
+import pytest
+
+def test_good(start_server): pass
+
+@pytest.mark.parametrize("name", NAMES)
+def test_waits_for_a_server(start_server, name, request):
+    mark = pathlib.Path(__file__).with_name(name)
+    mark.write_text(mark.read_text() + "." if mark.exists() else ".")
+    assert mark.read_text() == ".." and not name.startswith("broken")
+
+def test_plain():
+    assert PLAIN
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "plain", "last", "unsteady"),
+    [
+        (["slow"], True, "3 passed, 0 failed", True),
+        (["slow", "broken"], True, "3 passed, 1 failed", True),
+        (["slow"], False, "1 passed, 2 failed", False),
+        (["a", "b", "c", "d", "e", "f"], True, "2 passed, 6 failed", False),
+    ],
+    ids=["one", "and a broken one", "the unit tier fails too", "many"],
+)
+def test_what_fails_beside_others_is_run_once_more_alone(
+    suite: Path, names: list[str], plain: bool, last: str, unsteady: bool
+) -> None:
+    suite.write_text(f"NAMES, PLAIN = {names}, {plain}\n{SECOND_RUN}")
+    ended = run("tests.run", "--tier", "unit", "--tier", "redis", str(suite), cached=True)
+    assert ended.stdout.splitlines()[-1] == last
+    assert ("\nunsteady, failed beside other tests and passed alone" in ended.stdout) == unsteady
+    assert ended.returncode == (0 if last.endswith("0 failed") else 1)
