@@ -7,7 +7,6 @@ of two sizes, to show that memory does not grow with them.
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from memtenant.archive import ArchiveFolder, ArchiveReader, FolderSigner, LogWri
 from memtenant.audit import NOBODY, Event, Operation
 from memtenant.crypto.audit_keys import audit_mac_key
 from memtenant.crypto.primitives import SecretKey
+from tests.bench.processes import peak_mb
 from tests.bench.report import Row
 
 __all__ = ["LogCost", "measure", "rows"]
@@ -35,7 +35,7 @@ _KEY = audit_mac_key(SecretKey(bytes(range(32))), _LOG, "triage", 1)
 
 @dataclass(frozen=True, slots=True)
 class LogCost:
-    """Events a second, seconds, MiB. ``again``: entries that were sealed before."""
+    """Events a second, seconds, MB. ``again``: entries that were sealed before."""
 
     events: int
     take: float
@@ -85,7 +85,7 @@ def rows(cost: LogCost) -> list[Row]:
         Row(
             f"memory to verify {cost.events:,} events, beyond that for a fifth",
             "constant",
-            f"{growth:.1f} of {cost.memory:.0f} MiB",
+            f"{growth:.1f} of {cost.memory:.0f} MB",
             growth < cost.memory / 10,
         ),
         Row(
@@ -176,8 +176,7 @@ def _verify(root: Path, events: int) -> dict[str, float]:
     found = verify(reader, trusted=reader.latest())
     spent = time.perf_counter() - started
     assert found.result is Result.GOOD
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"rate": events / spent, "memory": memory}
+    return {"rate": events / spent, "memory": peak_mb(os.getpid())}
 
 
 if __name__ == "__main__":

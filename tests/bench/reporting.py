@@ -6,7 +6,7 @@ a report looks at clear bytes. Each report runs in a process of its own, whose m
 
 import asyncio
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -29,6 +29,7 @@ from memtenant.resources.port import Declared, ObjectKey
 from memtenant.stores import Address, Pace, StoreSettings
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
+from tests.bench.processes import peak_mb
 from tests.bench.report import Row
 from tests.support import servers
 from tests.support.servers import Flavour, Server
@@ -178,7 +179,7 @@ class _Made:
 
 
 async def _report(sources: _Made, records: int) -> ReportCost:
-    start, began = _rss(), time.monotonic()
+    start, began = peak_mb(os.getpid()), time.monotonic()
     now = datetime.now(UTC)
     period = Period(now - timedelta(days=1), now + timedelta(days=1))
     made = await make_report(sources, "gdpr", period, pace=Pace(duty=1.0))
@@ -186,11 +187,7 @@ async def _report(sources: _Made, records: int) -> ReportCost:
     told = sum(int(str(row.get("told", 0))) for row in made.tenants)
     if told != sources.many * records:
         raise RuntimeError(f"{told} records were found told, not {sources.many * records}")
-    return ReportCost(sources.many, records, seconds, start, _rss(), told)
-
-
-def _rss() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return ReportCost(sources.many, records, seconds, start, peak_mb(os.getpid()), told)
 
 
 if __name__ == "__main__":
