@@ -78,6 +78,8 @@ OPERATIONS = {
     "AUDIT_STOPPED": 0x5F,
     "REPORT": 0x5D,
     "LOG_READ": 0x61,
+    "NOT_DRAINED": 0x62,
+    "EVENTS_DROPPED": 0x63,
     "MALFORMED": 1,
     "PLAINTEXT": 2,
     "OTHER_KEY": 3,

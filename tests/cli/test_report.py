@@ -11,10 +11,12 @@ from memtenant.memory.source import BindingSource
 from memtenant.reports.artefacts import MANIFEST, PAGE, REPORT, write_report
 from memtenant.reports.canonical import canonical
 from memtenant.sync import Tenant
-from memtenant.tenancy.keys import records
+from memtenant.tenancy.keys import limits, records, usage
 from tests.cli.program import TENANT, Program, policy, tenant
+from tests.cli.test_given_server import url
 from tests.cli.test_strict import instance, opened, strict, template
 from tests.reports.test_report import report
+from tests.support.servers import Server
 
 
 def at_work(program: Program) -> None:
@@ -94,6 +96,46 @@ def test_a_report_fails_for_a_real_reason_is_mended_and_proves_itself(program: P
     (first / MANIFEST).write_bytes(canonical(manifest))
     changed = program("report", "verify", first, "--trusted-checkpoint", kept)
     assert (changed.code, "does not have this manifest" in changed.out) == (1, True)
+
+
+def test_a_dropped_event_fails_the_report_of_its_period_and_no_other(
+    program: Program, valkey: Server, tmp_path: Path
+) -> None:
+    password = tmp_path / "password"
+    password.write_text(valkey.admin_password)
+    given = ("--redis", url(valkey), "--redis-password-file", password)
+    audit = {"mode": "Required", "onFailure": "Open"}
+    files = program.write("all.yaml", policy(frameworks=["HIPAA"], audit=audit), tenant())
+    program.do("apply", "-f", files, *given)
+    program.do("seal")
+    control_of = "312-b-on"
+
+    def dropped_while_away() -> None:
+        with valkey.admin() as admin:
+            long_ago = int(time.time() * 1000) - 61_000
+            admin.hset(limits(TENANT), "audit_heartbeat", str(long_ago))
+        with Tenant(BindingSource(program.binding_folder())) as memory:
+            memory.conversation("s", user="ada").append(Message.human("nobody hears this"))
+
+    def found() -> tuple[str, str]:
+        one = control(run(program)[1], control_of)
+        return one["status"], " ".join(two["words"] for two in one["findings"])
+
+    assert found() == ("Pass", "")
+    dropped_while_away()
+    assert found() == ("Fail", "events dropped while the sealer was away: 1")  # nobody told it yet
+    program.do("seal")
+    assert found() == ("Fail", "events dropped while the sealer was away: 1")
+    assert found() == ("Pass", "")
+    dropped_while_away()
+    # The agent's user may put back what it caused to be counted.
+    program.connect().hset(usage(TENANT), "dropped", "1")
+    program.do("seal")
+    status, words = found()
+    assert (status, "nobody drained its queue" in words) == ("Warn", True), words
+    program.connect().hset(usage(TENANT), "dropped", "0")
+    program.do("seal")
+    assert (found()[0], found()) == ("Fail", ("Pass", ""))
 
 
 def test_what_cannot_be_run_or_read_is_told(program: Program) -> None:

@@ -1,6 +1,7 @@
 """The sealer on real servers: what it takes is sealed once, whatever is killed and whenever."""
 
 import asyncio
+import json
 import random
 import re
 import shutil
@@ -116,6 +117,61 @@ async def test_what_is_missing_and_what_is_false_is_told(valkey: Server, tmp_pat
     assert found == (2, 1, 1, 1)
     assert (report["gaps"], report["bad"], report["dropped_seen"]) == ("1", "1", "4")
     assert int(report["irregular_at"]) > 0
+
+
+def losses(folder: Path) -> list[dict[str, object]]:
+    """What the sealer itself told of the tenant's log."""
+    found = []
+    for one in ArchiveReader.open(folder / "archive").events(LOG):
+        event = one.event()
+        if event.agent == "sealer":
+            assert (one.verdict, event.binding_version) == (Verdict.GOOD, 0)
+            found.append({"operation": event.operation.name, **json.loads(event.detail)})
+    return found
+
+
+async def test_what_was_dropped_is_told_once_in_the_log_with_its_time(
+    valkey: Server, tmp_path: Path
+) -> None:
+    stores = await admit(valkey)
+    usage = keys.usage(ACME)
+    with valkey.admin() as admin:
+        # The last one is an agent's word, or that of a store that was rolled back.
+        for count in ("4", "4", "6", "1"):
+            admin.hset(usage, "dropped", count)
+            async with sealer(tmp_path, stores) as sealing:
+                assert (await sealing.step()).failures == {}
+        assert fields(admin, REPORT)["dropped_told"] == "1"
+        # Of a tenant that goes the count goes too.
+        admin.hset(keys.STORE_AUDITED, LOG, Audited(1, closing=True).to_json())
+        admin.delete(usage)
+        async with sealer(tmp_path, stores) as sealing:
+            await sealing.step()
+    assert [(one["was"], one["counted"]) for one in losses(tmp_path)] == [(0, 4), (4, 6), (6, 1)]
+
+
+async def test_that_nobody_drained_is_told_whatever_the_store_counted(
+    redis_server: Server, tmp_path: Path
+) -> None:
+    others = [TenantId("sales", name) for name in ("closed", "young", "new")]
+    stores = await admit(redis_server, ACME, *others)
+    with redis_server.admin() as admin:
+        now = int(admin.time()[0]) * 1000
+        for tenant, on_failure, beat in (
+            (ACME, "Open", now - 90_000),
+            (others[0], "Closed", now - 90_000),
+            (others[1], "Open", now + 600_000),
+            (others[2], "Open", 0),
+        ):
+            told = {"audit": "1", "on_failure": on_failure, "audit_heartbeat": str(beat)}
+            admin.hset(keys.limits(tenant), mapping=told)
+        async with sealer(tmp_path, stores) as sealing:
+            await sealing.step()
+            await sealing.step()
+    (lapse,) = losses(tmp_path)
+    assert (lapse["operation"], lapse["since"]) == ("NOT_DRAINED", now - 30_000)
+    assert int(str(lapse["until"])) >= now
+    assert ArchiveReader.open(tmp_path / "archive").logs() == [LOG]
 
 
 async def test_a_heartbeat_follows_only_what_the_archive_took(

@@ -302,7 +302,7 @@ async def a_tenant_of_which_nothing_is_known(scene: Scene) -> None:
 
 UNSEEN: Mapping[str, tuple[Act, ...]] = {
     "AuditCovers": (the_archive, the_reporters_user),
-    "Audited": (the_reporters_user,),
+    "Audited": (the_reporters_user, the_archive),
     "ChangesRecorded": (the_archive,),
     "CredentialsRotated": (a_tenant_of_which_nothing_is_known,),
     "DefaultUserOff": (the_reporters_user,),

@@ -53,6 +53,8 @@ class Operation(IntEnum):
     AUDIT_STOPPED = 0x5F
 
     LOG_READ = 0x61
+    NOT_DRAINED = 0x62
+    EVENTS_DROPPED = 0x63
 
 
 class Failure(IntEnum):

@@ -22,6 +22,7 @@ from memtenant.archive import (
     Taken,
 )
 from memtenant.archive.reads import ALIVE, SEALER, noted_reads
+from memtenant.audit import Deed
 from memtenant.clock import Clock, system_clock
 from memtenant.crypto.audit_keys import INSTALLATION_LOG, audit_mac_key
 from memtenant.crypto.primitives import SecretKey
@@ -33,6 +34,7 @@ from memtenant.errors import (
     KeyInvalid,
     MemtenantError,
 )
+from memtenant.jobs.losses import loss_entries
 from memtenant.tenancy.period import Period
 
 __all__ = ["Engine"]
@@ -92,6 +94,16 @@ class Engine:
         now = self._clock.now()
         taken = await self._run(lambda: self._opened().take_all(batches, now, allowance))
         return dict(zip(entries, taken, strict=True))
+
+    async def tell(self, deeds: Mapping[str, Sequence[Deed]]) -> dict[str, Taken | Exception]:
+        """Add to logs what the sealer itself saw."""
+        now = self._clock.now()
+        entries = {
+            log: loss_entries(some, audit_mac_key(self._root, log, SEALER, 0), now)
+            for log, some in deeds.items()
+            if some
+        }
+        return await self.take(entries, Allowance.unlimited()) if entries else {}
 
     async def seal(self) -> Sealed:
         """See `LogWriter.seal`."""

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from memtenant.archive import Allowance, Space, Taken
+from memtenant.audit import Deed
 from memtenant.clock import Clock, system_clock
 from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.errors import ArchiveFull, ArchiveInconsistent, ArchiveMalformed, MemtenantError
 from memtenant.jobs.budget import DAILY_SHARE, Budget, daily_share
 from memtenant.jobs.engine import Engine
+from memtenant.jobs.losses import PATIENCE, count_changed, not_drained
 from memtenant.rules.sealing import LogReport, SealerReport
 from memtenant.stores.sealing import Page, Queue, Roster, SealingStore
 from memtenant.tenancy import keys
@@ -167,6 +169,7 @@ class StoreDrain:
     _beaten: float = -BEAT_EVERY
     _beaten_for: frozenset[TenantId] = frozenset()
     _beat_at: int = 0
+    _all_beaten_at: int = 0
     _allowance: Allowance = field(default_factory=lambda: Allowance(0))
 
     async def round(self) -> Drained:
@@ -176,6 +179,8 @@ class StoreDrain:
         self.audited = {one.log: one.audited for one in roster.queues if one.audited is not None}
         self.heard |= self.audited
         self.left = {one.log: self.left.get(one.log, 0) for one in roster.queues}
+        # Who comes back begins anew: what was told of it is in the store, if it is the same.
+        self.seen = {log: one for log, one in self.seen.items() if log in self.left}
         self._budgets = {log: one for log, one in self._budgets.items() if log in self.left}
         drained = Drained(unreadable=roster.unreadable, space=await self.engine.space())
         await self._recall(roster)
@@ -333,8 +338,7 @@ class StoreDrain:
             for tenant in self._live(silent)
             if tenant in self._beaten_for or str(tenant) in looked_at
         }
-        await self.engine.try_archive()
-        self._beat_at = await self.store.beat(sorted(chosen))
+        await self._beat_for(chosen)
         await self.tell_sealer()
 
     async def _beat(self, silent: Iterable[str]) -> None:
@@ -347,21 +351,54 @@ class StoreDrain:
         chosen = live if due else live - self._beaten_for
         if not due and not chosen:
             return
-        await self.engine.try_archive()
-        self._beat_at = await self.store.beat(sorted(chosen))
+        await self._beat_for(chosen)
         self._beaten_for = live
         if due:
-            self._beaten = moment
+            self._beaten, self._all_beaten_at = moment, self._beat_at
             await self._count_dropped(sorted(map(TenantId.parse, self.audited)))
         await self.tell_sealer()
 
+    async def _beat_for(self, tenants: Collection[TenantId]) -> None:
+        """Of whose queue was not drained for so long that events were to be dropped, the log is
+        told before the heartbeat that ends it."""
+        await self.engine.try_archive()
+        now = await self.store.time()
+        # What is read back of thousands of tenants every ten seconds has to be told of few.
+        known = self._beaten_for if now - self._all_beaten_at < PATIENCE // 2 else frozenset()
+        beats = await self.store.heartbeats(sorted(set(tenants) - known))
+        lapses = {str(one): not_drained(beat.at, now) for one, beat in beats.items() if beat.drops}
+        await self._tell({log: lapse for log, lapse in lapses.items() if lapse is not None})
+        self._beat_at = await self.store.beat(sorted(tenants))
+
     async def _count_dropped(self, tenants: list[TenantId]) -> None:
-        for tenant, dropped in (await self.store.dropped(tenants)).items():
-            report = self.seen[str(tenant)]
+        counts = {str(one): many for one, many in (await self.store.dropped(tenants)).items()}
+        for log, dropped in counts.items():
+            report = self.seen[log]
             if dropped != report.dropped:
                 irregular_at = self._now() if dropped > report.dropped else report.irregular_at
-                changed = replace(report, dropped=dropped, irregular_at=irregular_at)
-                self.seen[str(tenant)] = changed
+                self.seen[log] = replace(report, dropped=dropped, irregular_at=irregular_at)
+        changed = {
+            log: count_changed(self.seen[log].dropped_told, many)
+            for log, many in counts.items()
+            if self._is_news(log, many)
+        }
+        for log in await self._tell(changed):
+            self.seen[log] = replace(self.seen[log], dropped_told=counts[log])
+
+    def _is_news(self, log: str, dropped: int) -> bool:
+        """Whether the log says another number. Of a tenant that is gone its counters go too."""
+        told = self.seen[log].dropped_told
+        return dropped > told or (dropped < told and not self.audited[log].closing)
+
+    async def _tell(self, deeds: Mapping[str, Deed]) -> list[str]:
+        """Write into logs what was seen of them; which took it. Another is told as refused."""
+        taken = await self.engine.tell({log: (deed,) for log, deed in deeds.items()})
+        told = []
+        for log, done in taken.items():
+            if isinstance(done, Taken):
+                self.seen[log] = replace(self.seen[log], size=done.size)
+                told.append(log)
+        return told
 
     async def tell_sealer(self) -> None:
         """Say on the store which seal is the last, and what keeps the next one from being made."""

@@ -141,6 +141,7 @@ class RecordEvidence:
     a receipt, refused or not, or a request that waits; who was erased again counts again.
     erasures_open: of how many of them records may be there. erased_looked: persons whose erasure is
     so late that their tombstones stand, and were looked at; left: what was there of them, in words.
+    dropped: events that the store counts and of which the log is not told yet.
     examples: where what is plain, undated, misdated or was found is: keys, those of a foreign name
     by a digest.
     """
@@ -241,6 +242,8 @@ class TenantEvents:
     reports: of the policy, in all of the log that is kept; only the installation's has them.
     early: messages that went or are gone while their minimum stood, in words, of ``early_total``;
     floor_since: from when on the minimum is what it is.
+    dropped: events that were dropped, by the store's count; put_back: how often that count became
+    less; not_drained: times in which events were to be dropped, in words.
     """
 
     by_operation: Mapping[str, int] = field(default_factory=dict)
@@ -267,6 +270,9 @@ class TenantEvents:
     early: tuple[str, ...] = ()
     early_total: int = 0
     floor_since: datetime | None = None
+    dropped: int = 0
+    put_back: int = 0
+    not_drained: tuple[str, ...] = ()
     coverage: Coverage | Missing = Missing("coverage", "the tenant's records were not read")
 
 

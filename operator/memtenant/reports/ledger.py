@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Final
 
 from memtenant.archive import SealedEntry, SealedGap
+from memtenant.archive.reads import SEALER
 from memtenant.audit import OPERATOR, Entry, Event, Operation, Outcome, parse_sequences
 from memtenant.audit.leaf import Verdict
 from memtenant.clock import rfc3339
@@ -121,6 +122,9 @@ class EventLedger:
     _oldest: int = 0
     _oldest_at: str = ""
     _explained: int = 0
+    _dropped: int = 0
+    _put_back: int = 0
+    _not_drained: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         found: dict[bytes, list[_Run]] = defaultdict(list)
@@ -159,6 +163,9 @@ class EventLedger:
         self._count(entry, event)
         if event.agent == OPERATOR and event.binding_version == 0:
             self._told(entry, event)
+        elif event.agent == SEALER and event.binding_version == 0:
+            if lately:
+                self._lost(event)
         elif event.operation is Operation.REPORT:
             self._report(entry, event)
         elif entry.outcome is Outcome.DONE:
@@ -211,6 +218,9 @@ class EventLedger:
             reports=tuple(self._reports),
             early=() if floor is None else tuple(floor.examples),
             early_total=0 if floor is None else floor.total,
+            dropped=self._dropped,
+            put_back=self._put_back,
+            not_drained=tuple(self._not_drained),
             floor_since=None if floor is None or floor.since is None else moment(floor.since),
             coverage=coverage,
         )
@@ -224,6 +234,19 @@ class EventLedger:
         self._refused += entry.outcome is Outcome.REFUSED
         if event.subject != _NOBODY:
             self._subjects.add(event.subject)
+
+    def _lost(self, event: Event) -> None:
+        """What left no event, as the sealer saw it."""
+        match event.operation, _detail(event):
+            case Operation.EVENTS_DROPPED, {"was": int(was), "counted": int(counted)}:
+                self._dropped += max(counted - was, 0)
+                self._put_back += counted < was
+            case Operation.NOT_DRAINED, {"since": int(since), "until": int(until)}:
+                if len(self._not_drained) < _EXAMPLES:
+                    told = f"from {rfc3339(moment(since))} to {rfc3339(moment(until))}"
+                    self._not_drained.append(told)
+            case _:
+                pass
 
     def _report(self, entry: Entry, event: Event) -> None:
         detail = _detail(event)

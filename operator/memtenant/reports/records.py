@@ -38,6 +38,7 @@ from memtenant.reports.samples import Sample
 from memtenant.reports.texts import TextSearch
 from memtenant.rules.policy import matters_from
 from memtenant.rules.quota import QuotaState
+from memtenant.rules.sealing import LogReport
 from memtenant.stores.survey import Held
 from memtenant.stores.usage import UsageSums
 from memtenant.tenancy.identity import TenantId
@@ -94,6 +95,7 @@ class TenantRecords:
     _erasures: ErasureTally = field(init=False)
     _tagged: int = 0
     _dropped: int = 0
+    _dropped_told: int = 0
     _matters: Mapping[str, str] = field(default_factory=dict)
     _oldest: dict[str, int] = field(default_factory=dict)
     _expired: Counter[str] = field(default_factory=Counter)
@@ -176,7 +178,7 @@ class TenantRecords:
             erasures_slowest=tuple(self._erasures.slowest),
             erasures_remaining=self._erasures.remaining + self._tagged,
             erasures_open=self._erasures.open,
-            dropped=self._dropped,
+            dropped=max(self._dropped - self._dropped_told, 0),
             limits=self.limits,
             matters=self._matters,
             examples={name: tuple(found) for name, found in self._examples.items()},
@@ -374,6 +376,8 @@ class TenantRecords:
             access = _texts(page)
             self._matters = matters_from(access.get("matters", ""))
             self._quota = QuotaState.from_fields(access)
+        elif name == b"audit":
+            self._dropped_told = LogReport.from_fields(_texts(page)).dropped_told
         elif name == b"erasures":
             for _, document in page.entries:
                 self._erasures.receipt(document)

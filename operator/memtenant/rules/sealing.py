@@ -36,7 +36,7 @@ class LogReport:
     that is not what it claims to be; ``stopped``: it had its share of the archive for today.
     ``filled`` are the bytes of it that it used on a ``day`` (as Python numbers them).
     ``read_back_since``: its queue waits until enough of the log is read to know what of it was
-    sealed."""
+    sealed. ``dropped`` is what the store counts, ``dropped_told`` what of it stands in the log."""
 
     size: int = 0
     sealed_at: int = 0
@@ -49,6 +49,7 @@ class LogReport:
     filled: int = 0
     day: int = 0
     read_back_since: int = 0
+    dropped_told: int = 0
 
     def to_fields(self) -> dict[str, str]:
         """As ``o:audit`` has it."""
@@ -64,6 +65,7 @@ class LogReport:
             "filled": str(self.filled),
             "filled_on": str(self.day),
             "read_back_since": str(self.read_back_since),
+            "dropped_told": str(self.dropped_told),
         }
 
     @classmethod
@@ -81,6 +83,7 @@ class LogReport:
             filled=_number(fields, "filled"),
             day=_number(fields, "filled_on"),
             read_back_since=_number(fields, "read_back_since"),
+            dropped_told=_number(fields, "dropped_told"),
         )
 
 

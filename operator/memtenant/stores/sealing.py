@@ -31,7 +31,7 @@ from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.sentinel import SentinelAccess
 from memtenant.tenancy.storesfile import CLUSTER, Endpoint, StoreAccess
 
-__all__ = ["Page", "Queue", "Roster", "SealingStore", "queue_of"]
+__all__ = ["Heartbeat", "Page", "Queue", "Roster", "SealingStore", "queue_of"]
 
 _READ_BYTES = 1 << 20
 _MOST_BYTES = 32 << 20
@@ -88,6 +88,15 @@ class Page:
 
     entries: tuple[bytes, ...] = ()
     cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """When a tenant's queue was last said to be drained (milliseconds of the server, 0: never), and
+    whether its agents go on without events when that is long ago."""
+
+    at: int
+    drops: bool
 
 
 class _TooMuch(StoreRefused):
@@ -224,10 +233,24 @@ class SealingStore:
         )
         return stays
 
+    async def heartbeats(self, tenants: Sequence[TenantId]) -> dict[TenantId, Heartbeat]:
+        """The last one of each tenant. Its agents may not write there."""
+        asked = ("audit_heartbeat", "audit", "on_failure")
+        replies = await self._run([("HMGET", keys.limits(tenant), *asked) for tenant in tenants])
+        found = (reply if isinstance(reply, list) else [None] * 3 for reply in replies)
+        return {
+            tenant: Heartbeat(_number(at), audit == b"1" and on_failure == b"Open")
+            for tenant, (at, audit, on_failure) in zip(tenants, found, strict=True)
+        }
+
+    async def time(self) -> int:
+        """The server's clock, in milliseconds."""
+        return _milliseconds((await self._run([("TIME",)]))[0])
+
     async def beat(self, tenants: Sequence[TenantId]) -> int:
         """Say to the Functions that the tenants' queues are drained, by the server's clock: its
         milliseconds. A tenant whose limits are gone gets none back by this."""
-        now = _milliseconds((await self._run([("TIME",)]))[0])
+        now = await self.time()
         # A transaction of a Cluster holds one tenant's keys.
         for batch in batches(tenants, 1 if self._access().flavour == CLUSTER else _BATCH):
             names = [keys.limits(tenant) for tenant in batch]

@@ -27,8 +27,10 @@ _PATIENCE: Final = timedelta(seconds=60)
 
 
 def audited(evidence: Evidence, parameters: Parameters) -> Judgement:
-    """The store is told to write an event for each write and, where asked, each read."""
+    """The store is told to write an event for each write and, where asked, each read; none was
+    dropped in the period."""
     judge = Judge(evidence)
+    sealed = {one.name: one.events for one in evidence.tenants}
     for facts, records in judge.declared(lambda one: one.records):
         name = str(facts.tenant)
         if not records.limits:
@@ -38,9 +40,32 @@ def audited(evidence: Evidence, parameters: Parameters) -> Judgement:
             judge.fail(name, "writes leave no event: the tenant is not audited")
         elif parameters.flag("reads") and records.limits.get("audit_reads") != "1":
             judge.fail(name, "reads leave no event")
-        if records.dropped:
-            judge.fail(name, f"events dropped while the sealer was away: {records.dropped}")
-    return judge.judgement("what each store is told to audit")
+        _none_dropped(judge, name, records.dropped, sealed[name])
+    return judge.judgement("what each store is told to audit, and what it dropped")
+
+
+def _none_dropped(judge: Judge, name: str, untold: int, sealed: TenantEvents | Missing) -> None:
+    """``untold`` are those of which the log does not know yet."""
+    if isinstance(sealed, Missing):
+        if untold:
+            judge.fail(name, f"events dropped while the sealer was away: {untold} or more")
+        judge.missing(name, sealed)
+        return
+    dropped = sealed.dropped + untold
+    if dropped:
+        judge.fail(name, f"events dropped while the sealer was away: {dropped}")
+    if sealed.put_back:
+        judge.fail(
+            name,
+            "the store's count of dropped events became less, so that it does not tell all: "
+            f"{sealed.put_back} times",
+        )
+    if sealed.not_drained and not dropped:
+        judge.warn(
+            name,
+            "nobody drained its queue, and what its agents did then left no event (by the store's "
+            f"count, nothing): {', '.join(sealed.not_drained)}",
+        )
 
 
 def sealer_live(evidence: Evidence, _parameters: Parameters) -> Judgement:
