@@ -141,6 +141,7 @@ async def _use_the_port(resources: Resources) -> set[str]:
         stored = await resources.apply_secret(draft, current=stored)
         assert await resources.get_secret(namespace, "rbac") == stored
         await resources.list_secrets(namespace, stored.labels)
+        await resources.list_secrets_lacking(namespace, "rbac", {})
         await resources.delete_secret(stored)
     await resources.list_namespaces()
     await resources.get_namespace(HOME)
@@ -148,7 +149,8 @@ async def _use_the_port(resources: Resources) -> set[str]:
     return {
         "list", "pages", "get", "add_finalizer", "remove_finalizer", "write_status",
         "get_secret", "create_secret", "replace_secret", "apply_secret", "delete_secret",
-        "list_secrets", "can_read_secrets", "list_namespaces", "get_namespace", "emit_event",
+        "list_secrets", "list_secrets_lacking", "can_read_secrets", "list_namespaces",
+        "get_namespace", "emit_event",
     }  # fmt: skip
 
 

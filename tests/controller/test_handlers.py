@@ -15,6 +15,7 @@ from memtenant.controller.schedule import Schedule
 from memtenant.reconcile.outcome import Lane
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import MANAGED_BY_LABEL, MANAGED_BY_VALUE, ObjectKey
+from memtenant.rules.record import LABEL_PHASE, RECORD_LABEL
 from tests.controller.recording import Recorder
 
 
@@ -141,6 +142,24 @@ def test_a_secret_without_our_labels_and_with_a_bindings_name_concerns_the_tenan
     seen = intake.see("secrets", "acme-triage", namespace="support", event=event)
     assert seen == {"MemoryTenant/support/acme"}
     assert intake.see("secrets", "acme-triage", namespace="other", event=event) == set()
+
+
+def test_a_record_that_lost_a_label_or_is_gone_concerns_its_tenant(intake: Intake) -> None:
+    """Whoever takes a label away is no manager of the Secret afterwards."""
+    name, whole = "support.acme-keyring", {**OURS, RECORD_LABEL: "any", LABEL_PHASE: "any"}
+
+    def concerned(labels: dict[str, str], event: str = "MODIFIED", home: str = "home") -> set[str]:
+        return intake.see(
+            "secrets", name, namespace=home, labels=labels, event=event, manager="memtenant"
+        )
+
+    acme = {"MemoryTenant/support/acme"}
+    assert concerned(whole) == set()
+    for lost in (RECORD_LABEL, LABEL_PHASE):
+        assert concerned({label: "any" for label in whole if label != lost} | OURS) == acme
+    assert concerned({}) == acme
+    assert concerned(whole, "DELETED") == acme
+    assert concerned({}, home="other") == set()
 
 
 def test_a_namespace_concerns_its_tenants_when_its_labels_change(intake: Intake) -> None:

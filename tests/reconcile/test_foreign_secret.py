@@ -1,5 +1,6 @@
 """A Secret that has a binding's name and is not ours costs that one agent its binding, no more."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 import pytest
@@ -7,6 +8,7 @@ import redis
 from redis.exceptions import AuthenticationError
 
 from memtenant.resources.port import Kind, ObjectKey
+from memtenant.rules.record import LABEL_PHASE, RECORD_LABEL
 from memtenant.tenancy import keys
 from memtenant.tenancy.binding import Binding
 from memtenant.tenancy.identity import TenantId
@@ -132,7 +134,7 @@ async def test_a_name_that_was_taken_before_the_tenant_came_is_no_binding_of_it(
     assert there.data == {"password": b"somebody else's"}
 
 
-async def test_a_record_without_labels_stops_what_it_would_have_to_tell_and_nothing_else(
+async def test_a_record_without_labels_is_told_at_once_and_what_was_accepted_goes_on(
     ground: Ground, valkey: Server
 ) -> None:
     """It holds the keys: its tenant is told to put the labels back, not only to delete it."""
@@ -142,7 +144,7 @@ async def test_a_record_without_labels_stops_what_it_would_have_to_tell_and_noth
     labels = ground.label(record, {})
     await delete(ground, "acme-answers")
     await ground.settle()
-    assert (await condition(ground, "Ready"))[0] == "True"
+    assert (await condition(ground, "Ready"))[:2] == ("False", "ForeignSecret")
     assert (await ground.login("acme", "answers")).rpush(CONTENT, b"one")
     declare(ground, "answers", "triage")
     valkey.admin().acl_deluser("mt.support.acme.answers.a")
@@ -158,6 +160,52 @@ async def test_a_record_without_labels_stops_what_it_would_have_to_tell_and_noth
     assert (await condition(ground, "Ready"))[0] == "True"
     assert await bound(ground) == ["answers", "triage"]
     assert ground.label(record, labels) == labels
+
+
+@pytest.mark.parametrize("lost", [RECORD_LABEL, LABEL_PHASE])
+async def test_a_record_gets_a_label_back_that_it_lost(ground: Ground, lost: str) -> None:
+    """That of a tenant, and that of one which left its data behind."""
+    declare(ground, "answers")
+    await ground.settle()
+    place = f"{ground.resources.home}/support.acme-keyring"
+    labels = without(ground, place, lost)
+    await ground.settle()
+    assert ground.label(place, labels) == labels
+    ground.resources.delete(ACME)
+    await ground.settle()
+    retained = without(ground, place, lost)
+    await ground.settle()
+    store = await ground.store_status("shared")
+    assert (store.orphan_count, store.orphans[0].tenant_id) == (1, "support.acme")
+    assert ground.label(place, retained) == retained
+
+
+async def test_a_record_that_a_tenant_left_without_labels_is_told_by_the_store(
+    ground: Ground,
+) -> None:
+    declare(ground, "answers")
+    await ground.settle()
+    ground.resources.delete(ACME)
+    await ground.settle()
+    place = f"{ground.resources.home}/support.acme-keyring"
+    labels = ground.label(place, {})
+    await ground.settle()
+    store = await ground.store_status("shared")
+    assert store.orphan_count == 1
+    assert told(store, "Ready")[:2] == ("False", "ForeignSecret")
+    assert "label secret support.acme-keyring " in told(store, "Ready")[2]
+    owner = {"app.kubernetes.io/managed-by", "memtenant.dev/owner"}
+    ground.label(place, {name: labels[name] for name in owner})
+    await ground.settle()
+    assert told(await ground.store_status("shared"), "Ready")[0] == "True"
+    assert ground.label(place, labels) == labels
+
+
+def without(ground: Ground, place: str, label: str) -> Mapping[str, str]:
+    """Take one label of a Secret away; those that there were."""
+    labels = ground.label(place, {})
+    ground.label(place, {name: value for name, value in labels.items() if name != label})
+    return labels
 
 
 async def test_a_second_look_writes_nothing(stripped: Ground) -> None:

@@ -12,6 +12,7 @@ from memtenant.reconcile.world import ROOT_SECRET, World
 from memtenant.resources.folder import FolderResources
 from memtenant.resources.port import SecretDraft, StoredSecret
 from memtenant.rules.record import RECORD_COMPONENT, RECORD_LABEL
+from tests.reconcile.conftest import Ground
 
 
 class Interleaved(FolderResources):
@@ -70,3 +71,16 @@ async def test_a_lost_one_is_not_replaced(world: World) -> None:
     await world.resources.create_secret(record_draft(world.resources.home))
     with pytest.raises(KeyUnavailable, match="restore it from a backup"):
         await world.installation_root()
+
+
+async def test_a_lost_one_is_not_replaced_though_the_record_lost_its_labels(ground: Ground) -> None:
+    ground.tenant("acme")
+    await ground.settle()
+    home = ground.resources.home
+    root = await ground.resources.get_secret(home, ROOT_SECRET)
+    assert root is not None
+    await ground.resources.delete_secret(root)
+    ground.label(f"{home}/support.acme-keyring", {})
+    async with local_world(ground.resources) as world:
+        with pytest.raises(KeyUnavailable, match="1 tenants' keys are under it"):
+            await world.installation_root()

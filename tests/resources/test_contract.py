@@ -331,6 +331,18 @@ async def test_secrets_are_found_by_all_of_the_labels(declaring: Declaring) -> N
     assert len(await resources.list_secrets(declaring.namespace, {"a": "1"})) == 2
 
 
+async def test_secrets_are_found_by_the_label_that_they_lack(declaring: Declaring) -> None:
+    """Of type Opaque: those of Helm are large, and none of them is meant."""
+    other = await made(declaring, name="other", labels={"a": "1"}, type="Opaque")
+    await made(declaring, name="marked", labels={"a": "1", "b": "1"}, type="Opaque")
+    await made(declaring, name="binding", labels={"a": "1"})
+    lacking = declaring.resources.list_secrets_lacking
+    assert await lacking(declaring.namespace, "b", {}) == (other,)
+    assert await lacking(declaring.namespace, "b", {"a": "1"}) == (other,)
+    assert await lacking(declaring.namespace, "b", {"a": "2"}) == ()
+    assert await lacking(declaring.namespace, "a", {}) == ()
+
+
 async def test_an_owned_secret_goes_with_its_owner_and_an_unowned_one_stays(
     declaring: Declaring,
 ) -> None:

@@ -21,6 +21,7 @@ from memtenant.resources.port import (
     Kind,
     ObjectKey,
 )
+from memtenant.rules.record import LABEL_PHASE, RECORD_LABEL, recorded_tenant
 
 __all__ = ["Handlers"]
 
@@ -77,13 +78,17 @@ class Handlers:
         metadata = event.raw["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
         self._changed(namespace, name)
-        if (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGED_BY_VALUE:
-            # Each binding that we write is seen here too: only what others did to it needs a look.
-            ours = event.type != "DELETED" and not _edited_by_others(metadata)
-            return set() if ours else self._bound_by(namespace, name)
+        labels: Mapping[str, str] = metadata.get("labels") or {}
+        recorded = self._recorded_by(namespace, name)
+        if labels.get(MANAGED_BY_LABEL) == MANAGED_BY_VALUE:
+            # Each Secret that we write is seen here too: only what others did to it needs a look.
+            # Who took a label away is none of its managers.
+            if event.type != "DELETED" and not _edited_by_others(metadata):
+                return set() if labels.keys() >= {RECORD_LABEL, LABEL_PHASE} else recorded
+            return self._bound_by(namespace, name) | recorded
         stores = self._mirror.referring("", name) if namespace == self._home else frozenset()
         # It may be a binding that lost its labels, or a Secret that stood in the place of one.
-        named = self._bound_by(namespace, name)
+        named = self._bound_by(namespace, name) | recorded
         return {*self._mirror.referring(namespace, name), *stores, *named}
 
     def _bound_by(self, namespace: str, secret: str) -> set[ObjectKey]:
@@ -91,6 +96,12 @@ class Handlers:
         ends = (at for at, letter in enumerate(secret) if letter == "-" and at)
         named = (ObjectKey.tenant(namespace, secret[:end]) for end in ends)
         return {key for key in named if self._mirror.sight(key) is not None}
+
+    def _recorded_by(self, namespace: str, secret: str) -> set[ObjectKey]:
+        """The tenant whose record a Secret is by its name."""
+        tenant = recorded_tenant(secret) if namespace == self._home else None
+        key = ObjectKey.tenant(tenant.namespace, tenant.name) if tenant else None
+        return {key} if key is not None and self._mirror.sight(key) is not None else set()
 
 
 def _edited_by_others(metadata: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from memtenant.crypto.keyring_record import Keyring
 from memtenant.crypto.material import read_root_key
 from memtenant.crypto.primitives import SecretKey
 from memtenant.errors import BindingInvalid, KeyInvalid
+from memtenant.reconcile.records import RECORD_OWNER
 from memtenant.reconcile.world import World
 from memtenant.resources.port import SecretDraft, StoredSecret
 from memtenant.rules.acl import parse_user
@@ -25,8 +26,6 @@ from memtenant.tenancy.binding import Binding
 from memtenant.tenancy.identity import AgentName, Slot, TenantId, binding_name
 
 __all__ = ["Current", "binding_owner", "read_bindings", "read_record", "read_roots", "record_draft"]
-
-_RECORD_OWNER = "tenant-record"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,13 @@ class Current:
         if spec.isolation is Isolation.MINIMAL:
             return {SHARED_PRINCIPAL: _common(self._slot(agent.name) for agent in agents)}
         return {agent.name: self._slot(agent.name) for agent in agents}
+
+    def lost_labels(self, record: TenantRecord) -> bool:
+        """Whether the stored record, known as ours, lacks labels by which it is found."""
+        stored = self.stored_record
+        if stored is None or stored.owner != RECORD_OWNER:
+            return False
+        return not record_labels(record).items() <= stored.labels.items()
 
     def keyrings(self) -> list[AgentKeyring]:
         """The keyrings in the bindings that can be read."""
@@ -156,7 +162,7 @@ def record_draft(world: World, record: TenantRecord) -> SecretDraft:
     return SecretDraft(
         namespace=world.resources.home,
         name=record_name(record.tenant),
-        owner=_RECORD_OWNER,
+        owner=RECORD_OWNER,
         data=record.to_data(),
         labels=record_labels(record),
     )

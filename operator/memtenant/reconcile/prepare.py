@@ -12,13 +12,16 @@ from datetime import datetime, timedelta
 from memtenant.api.fields import Isolation
 from memtenant.api.tenant import MemoryTenantSpec
 from memtenant.crypto.audit_keys import audit_root
-from memtenant.errors import (
-    InvalidResource,
-    MemtenantError,
-)
+from memtenant.errors import InvalidResource, MemtenantError, ResourceConflict
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.access import missing_secret_access
-from memtenant.reconcile.current import Current, read_bindings, read_record, read_roots
+from memtenant.reconcile.current import (
+    Current,
+    read_bindings,
+    read_record,
+    read_roots,
+    record_draft,
+)
 from memtenant.reconcile.declared import tenant_spec
 from memtenant.reconcile.instance import InstanceNeeded, instance_changes, wanted_instance
 from memtenant.reconcile.policy import read_policy
@@ -26,6 +29,7 @@ from memtenant.reconcile.store import store_specs
 from memtenant.reconcile.telling import actors_of
 from memtenant.reconcile.world import FINALIZER, World
 from memtenant.resources.port import Declared
+from memtenant.resources.secretchange import require_ours
 from memtenant.rules.adoption import adoption_refusal
 from memtenant.rules.audit import AuditTerms, audit_entry, audit_terms
 from memtenant.rules.credentials import RotationRules
@@ -250,8 +254,20 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
         policy.next_hold(now),
         expiring.next_step,
         instance,
-        withheld(tenant, current.foreign),
+        withheld(tenant, current.foreign) or _unmarked(world, current),
     )
+
+
+def _unmarked(world: World, current: Current) -> Withheld | None:
+    """What is told of a record that lost the labels which say whose it is. All else goes on, until
+    something would have to be written there."""
+    if current.stored_record is None or current.record is None:
+        return None
+    try:
+        require_ours(record_draft(world, current.record), current.stored_record)
+    except ResourceConflict as error:
+        return Withheld(frozenset(), Refusal(error.reason, "", str(error), retryable=True))
+    return None
 
 
 async def _instance(
@@ -434,6 +450,8 @@ def _record_changes(current: Current, wanted: Desired, key_change: str) -> tuple
     before = current.stored_record.data if current.stored_record else {}
     after = wanted.record.to_data()
     changes = [name for name in sorted(after) if before.get(name) != after[name]]
+    if not changes and current.lost_labels(wanted.record):
+        changes = ["labels"]
     if key_change and "keyring.json" in changes:
         changes[changes.index("keyring.json")] = key_change
     rotated = [f"new credential of {name}" for name in wanted.advance.rotated]

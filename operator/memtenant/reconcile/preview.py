@@ -123,6 +123,12 @@ class PreviewResources(Resources):
         """The base's: what is laid over has no label that anything is found by."""
         return await self._base.list_secrets(namespace, labels)
 
+    async def list_secrets_lacking(
+        self, namespace: str, label: str, labels: Mapping[str, str]
+    ) -> tuple[StoredSecret, ...]:
+        """The base's: nothing that is laid over lost a label."""
+        return await self._base.list_secrets_lacking(namespace, label, labels)
+
     async def can_read_secrets(self, namespace: str) -> bool:
         """The base's."""
         return await self._base.can_read_secrets(namespace)

@@ -21,7 +21,7 @@ from memtenant.reconcile.orphans import orphans_on
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.sealing import with_store_finding
 from memtenant.reconcile.storelink import link_to
-from memtenant.reconcile.storestatus import usable_findings, usable_status
+from memtenant.reconcile.storestatus import foreign_findings, usable_findings, usable_status
 from memtenant.reconcile.systemusers import forget_system_users, provide_system_users
 from memtenant.reconcile.taking import inspect, lead
 from memtenant.reconcile.telling import tell_declared, tell_policies, tell_spec
@@ -105,6 +105,8 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     if not was_ready:
         await tell_policies(world, link)
     orphans = await orphans_on(world, link.name, link)
+    if orphans.unmarked is not None:
+        unmarked = unmarked or foreign_findings(orphans.unmarked)
     wait = world.counts_wait(key, before.tenants, len(world.ledger.committed(key.name)))
     # Its tenants' bindings say how to reach it, and another server does not hold their hashes.
     renewed = served is None or not facts.processes <= served.processes
@@ -114,7 +116,7 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     # Counted on the nodes: the roster in memory is not whole before every tenant was looked at.
     found = (await link.admin.user_names()).results
     users = {address: len(names) for address, names in found.items()}
-    status = usable_status(world, before, link, orphans, users)
+    status = usable_status(world, before, link, orphans.records, users)
     conditions, sealing = with_store_finding(status.conditions, link)
     status = status.model_copy(update={"conditions": conditions})
     findings = (*usable_findings(link), *sealing, *unmarked)
@@ -153,10 +155,7 @@ async def _provide_system_users(world: World, link: StoreLink) -> tuple[Finding,
     except ResourceConflict as error:
         if error.reason != FOREIGN_SECRET:
             raise
-        return (
-            Finding(_READY, ConditionStatus.FALSE, error.reason, str(error)),
-            Finding(_STALLED, ConditionStatus.TRUE, error.reason, str(error)),
-        )
+        return foreign_findings(error)
     return ()
 
 
@@ -274,7 +273,7 @@ async def _delete(world: World, declared: Declared) -> Outcome:
         leaving = () if was_ready else tuple(sorted(world.mirror.tenants_of_store(name)))
         return Outcome(enqueue=leaving, changed=changed)
     await forget_system_users(world, name, link)
-    if link is not None and not await orphans_on(world, link.name, link):
+    if link is not None and not (await orphans_on(world, link.name, link)).records:
         await link.admin.release()
     await forget_store(world, name)
     await world.resources.remove_finalizer(declared, FINALIZER)

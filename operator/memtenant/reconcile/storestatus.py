@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from memtenant.api.conditions import ConditionStatus, ConditionType, Finding
@@ -18,20 +18,14 @@ from memtenant.api.store_status import (
     StoreFlavour,
     UserPersistence,
 )
+from memtenant.errors import ResourceConflict
 from memtenant.jobs.link import StoreLink
+from memtenant.reconcile.records import FoundRecord
 from memtenant.reconcile.sealing import last_seal
 from memtenant.reconcile.world import World
-from memtenant.resources.port import StoredSecret
-from memtenant.rules.record import (
-    TenantRecord,
-)
-from memtenant.stores import (
-    Address,
-    Role,
-    StoreFacts,
-)
+from memtenant.stores import Address, Role, StoreFacts
 
-__all__ = ["counted", "usable_findings", "usable_status"]
+__all__ = ["counted", "foreign_findings", "usable_findings", "usable_status"]
 
 _SHOWN_ORPHANS = 100
 _SHOWN_NODES = 64
@@ -41,7 +35,7 @@ def usable_status(
     world: World,
     before: MemoryStoreStatus,
     link: StoreLink,
-    orphans: list[tuple[StoredSecret, TenantRecord]],
+    orphans: Sequence[FoundRecord],
     users: Mapping[Address, int],
 ) -> MemoryStoreStatus:
     """The status of a store whose link was just taken. ``users`` are counted on each node."""
@@ -69,9 +63,7 @@ def usable_status(
     )
 
 
-def counted(
-    world: World, store: str, orphans: list[tuple[StoredSecret, TenantRecord]]
-) -> dict[str, object]:
+def counted(world: World, store: str, orphans: Sequence[FoundRecord]) -> dict[str, object]:
     """What lies on the store: tenants, what they were promised, and what tenants left behind."""
     committed = world.committed_ledger().committed(store)
     return {
@@ -131,6 +123,14 @@ def _nodes(
         for address in facts.unreachable
     ]
     return tuple(sorted((*reached, *lost), key=lambda node: node.address))[:_SHOWN_NODES]
+
+
+def foreign_findings(error: ResourceConflict) -> tuple[Finding, ...]:
+    """What is told of a Secret of the home namespace that lost the labels which say whose it is."""
+    return (
+        Finding(ConditionType.READY, ConditionStatus.FALSE, error.reason, str(error)),
+        Finding(ConditionType.STALLED, ConditionStatus.TRUE, error.reason, str(error)),
+    )
 
 
 def usable_findings(link: StoreLink) -> tuple[Finding, ...]:

@@ -7,7 +7,7 @@ from memtenant.api.store_status import MemoryStoreStatus, StoreFlavour
 from memtenant.reconcile.declared import save_status, status_before
 from memtenant.reconcile.orphans import orphans_on
 from memtenant.reconcile.outcome import Outcome
-from memtenant.reconcile.storestatus import counted
+from memtenant.reconcile.storestatus import counted, foreign_findings
 from memtenant.reconcile.world import World
 from memtenant.resources.port import Declared, EventType
 
@@ -26,17 +26,23 @@ async def reconcile_template(world: World, declared: Declared) -> Outcome:
         update={
             "flavour": StoreFlavour.DEDICATED,
             "owner": world.installation,
-            **counted(world, key.name, orphans),
+            **counted(world, key.name, orphans.records),
         }
     )
     true, false = ConditionStatus.TRUE, ConditionStatus.FALSE
     told = "Each tenant with isolation Strict gets an instance of its own"
+    unmarked = foreign_findings(orphans.unmarked) if orphans.unmarked else ()
     findings = (
         Finding(ConditionType.READY, true, "Usable", told),
         Finding(ConditionType.STALLED, false, "Usable"),
         Finding(ConditionType.RECONCILING, false, "Usable"),
+        *unmarked,
     )
     changed = await save_status(world, declared, status, findings)
-    if not is_true(before.conditions, ConditionType.READY):
+    if unmarked and changed:
+        await world.resources.emit_event(
+            declared, EventType.WARNING, unmarked[0].reason, unmarked[0].message
+        )
+    if not unmarked and not is_true(before.conditions, ConditionType.READY):
         await world.resources.emit_event(declared, EventType.NORMAL, "Ready", told)
     return Outcome(changed=changed)

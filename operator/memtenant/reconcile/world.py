@@ -20,6 +20,7 @@ from memtenant.crypto.primitives import KEY_BYTES, SecretKey
 from memtenant.errors import InvalidResource, KeyUnavailable, ResourceConflict
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.ledger import Ledger
+from memtenant.reconcile.records import count_records
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import (
     Declared,
@@ -32,7 +33,6 @@ from memtenant.resources.port import (
 from memtenant.resources.secretsahead import SecretsAhead
 from memtenant.rules.instance import Instance, Sighting
 from memtenant.rules.policy import PolicyFacts
-from memtenant.rules.record import RECORD_COMPONENT, RECORD_LABEL
 from memtenant.stores import Fence, MatrixProof, Pace
 from memtenant.tenancy.erasure import TOMBSTONE_KEPT
 from memtenant.tenancy.identity import TenantId
@@ -304,14 +304,14 @@ class World:
 
     async def _make_root(self) -> SecretKey:
         home = self.resources.home
-        records = await self.resources.list_secrets(home, {RECORD_LABEL: RECORD_COMPONENT})
+        records = await count_records(self.resources)
         if records:
             # Another replica may have made it, and a tenant under it, since it was looked for.
             root = await self._read_root()
             if root is not None:
                 return root
             raise KeyUnavailable(
-                f"Secret {home}/{ROOT_SECRET} is gone, and {len(records)} tenants' keys are under "
+                f"Secret {home}/{ROOT_SECRET} is gone, and {records} tenants' keys are under "
                 "it: restore it from a backup. No new one is made in its place",
                 reason="RootKeyLost",
             )

@@ -24,6 +24,7 @@ from memtenant.resources.foldersecrets import FolderSecrets
 from memtenant.resources.port import (
     API_VERSION,
     FOREIGN_SECRET,
+    OPAQUE,
     Declared,
     EventType,
     Kind,
@@ -159,7 +160,7 @@ class FolderResources(Resources):
         name: str,
         data: Mapping[str, bytes],
         *,
-        secret_type: str = "Opaque",  # noqa: S107 -- a type's name
+        secret_type: str = OPAQUE,
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
     ) -> Outcome:
@@ -257,6 +258,13 @@ class FolderResources(Resources):
         """The Secrets of a namespace that carry all of ``labels``."""
         found = self._secrets.of_namespace(namespace)
         return tuple(secret for secret in found if labels.items() <= secret.labels.items())
+
+    async def list_secrets_lacking(
+        self, namespace: str, label: str, labels: Mapping[str, str]
+    ) -> tuple[StoredSecret, ...]:
+        """The Secrets of type Opaque that carry all of ``labels`` and not ``label``."""
+        found = await self.list_secrets(namespace, labels)
+        return tuple(one for one in found if one.type == OPAQUE and label not in one.labels)
 
     async def can_read_secrets(self, namespace: str) -> bool:
         """Whoever may open the folder may."""

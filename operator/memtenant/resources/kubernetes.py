@@ -37,6 +37,7 @@ from memtenant.resources.port import (
     API_VERSION,
     FIELD_MANAGER,
     GROUP,
+    OPAQUE,
     STATUS_MANAGER,
     VERSION,
     Declared,
@@ -220,15 +221,30 @@ class KubernetesResources(Resources):
         pages = self.secret_pages(namespace, labels)
         return tuple([secret async for page in pages for secret in page])
 
+    async def list_secrets_lacking(
+        self, namespace: str, label: str, labels: Mapping[str, str]
+    ) -> tuple[StoredSecret, ...]:
+        """The Secrets of type Opaque that carry all of ``labels`` and not ``label``."""
+        selector = ",".join((*_equalities(labels), f"!{label}"))
+        query = {"labelSelector": selector, "fieldSelector": f"type={OPAQUE}"}
+        pages = self._secret_pages(namespace, query)
+        return tuple([secret async for page in pages for secret in page])
+
     async def secret_pages(
         self, namespace: str, labels: Mapping[str, str]
     ) -> AsyncIterator[tuple[StoredSecret, ...]]:
         """As `list_secrets`, page by page, in the order of names."""
-        selector = ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
+        query = {"labelSelector": ",".join(_equalities(labels))} if labels else {}
+        async for page in self._secret_pages(namespace, query):
+            yield page
+
+    async def _secret_pages(
+        self, namespace: str, query: Mapping[str, str]
+    ) -> AsyncIterator[tuple[StoredSecret, ...]]:
         pages = self._pages(
             path("api", "v1", "namespaces", namespace, "secrets"),
             f"Secrets of namespace {namespace}",
-            {"labelSelector": selector} if selector else {},
+            query,
             secret=True,
         )
         async for page in pages:
@@ -457,6 +473,10 @@ def _owner_reference(owner: Declared) -> dict[str, Any]:
         "controller": True,
         "blockOwnerDeletion": False,
     }
+
+
+def _equalities(labels: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in sorted(labels.items())]
 
 
 def _encoded(data: Mapping[str, bytes]) -> dict[str, str | None]:

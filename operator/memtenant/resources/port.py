@@ -21,6 +21,7 @@ __all__ = [
     "GROUP",
     "MANAGED_BY_LABEL",
     "MANAGED_BY_VALUE",
+    "OPAQUE",
     "OWNER_LABEL",
     "RECONCILED",
     "SECRET_ACCESS_MISSING",
@@ -56,6 +57,9 @@ MANAGED_BY_VALUE = "memtenant"
 
 SECRET_ACCESS_MISSING = "SecretAccessMissing"  # noqa: S105 -- a condition's reason
 """``reason`` of the `ResourceForbidden` raised where the operator may not touch Secrets."""
+
+OPAQUE = "Opaque"
+"""The type of a Secret that names none."""
 
 FOREIGN_SECRET = "ForeignSecret"  # noqa: S105 -- a condition's reason
 """``reason`` of the `ResourceConflict` raised for a Secret of that name that is not ours."""
@@ -200,7 +204,7 @@ class SecretDraft:
     name: str
     owner: str
     data: Mapping[str, bytes] = field(repr=False)
-    type: str = "Opaque"
+    type: str = OPAQUE
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     owned_by: Declared | None = None
@@ -344,6 +348,13 @@ class Resources(Protocol):
         self, namespace: str, labels: Mapping[str, str]
     ) -> tuple[StoredSecret, ...]:
         """The Secrets of a namespace that carry all of ``labels``."""
+
+    async def list_secrets_lacking(
+        self, namespace: str, label: str, labels: Mapping[str, str]
+    ) -> tuple[StoredSecret, ...]:
+        """The Secrets of type Opaque that carry all of ``labels`` and not ``label``, whatever its
+        value: what lost it. Those of Helm and of bindings, which may be many bytes, are not read.
+        """
 
     async def can_read_secrets(self, namespace: str) -> bool:
         """Whether the operator may get Secrets there: asks the authorizer, reads no Secret."""

@@ -8,7 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from memtenant.clock import utc_from_rfc3339
-from memtenant.resources.port import Declared, Kind, NamespaceInfo, ObjectKey, StoredSecret
+from memtenant.resources.port import (
+    OPAQUE,
+    Declared,
+    Kind,
+    NamespaceInfo,
+    ObjectKey,
+    StoredSecret,
+)
 
 __all__ = ["declared_from", "namespace_from", "secret_from"]
 
@@ -61,7 +68,7 @@ def secret_from(raw: Mapping[str, Any]) -> StoredSecret:
         resource_version=metadata["resourceVersion"],
         labels=dict(metadata.get("labels") or {}),
         annotations=dict(metadata.get("annotations") or {}),
-        type=raw.get("type", "Opaque"),
+        type=raw.get("type", OPAQUE),
         data={name: b64decode(value) for name, value in (raw.get("data") or {}).items()},
         owner_uids=tuple(owner["uid"] for owner in metadata.get("ownerReferences") or ()),
     )

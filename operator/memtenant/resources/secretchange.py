@@ -16,7 +16,7 @@ from memtenant.resources.port import (
     StoredSecret,
 )
 
-__all__ = ["SecretChange", "change_towards"]
+__all__ = ["SecretChange", "change_towards", "require_ours"]
 
 Value = TypeVar("Value")
 
@@ -35,12 +35,9 @@ class SecretChange:
         return bool(self.data or self.removed or self.labels or self.annotations or self.owner_uid)
 
 
-def change_towards(draft: SecretDraft, current: StoredSecret) -> SecretChange:
-    """The change from ``current`` to ``draft``; empty (falsy) if it is that already.
-
-    `ResourceConflict` with reason `FOREIGN_SECRET` if somebody else made ``current`` or it was made
-    for another owner; `InvalidResource` if its type would have to change, which no API allows.
-    """
+def require_ours(draft: SecretDraft, current: StoredSecret) -> None:
+    """`ResourceConflict` with reason `FOREIGN_SECRET` if somebody else made ``current`` or it was
+    made for another owner than ``draft`` says."""
     where = f"Secret {draft.namespace}/{draft.name}"
     if current.owner is None:
         raise ResourceConflict(
@@ -54,9 +51,19 @@ def change_towards(draft: SecretDraft, current: StoredSecret) -> SecretChange:
             f"{where} is for {current.owner!r}: it is left alone; rename or delete it",
             reason=FOREIGN_SECRET,
         )
+
+
+def change_towards(draft: SecretDraft, current: StoredSecret) -> SecretChange:
+    """The change from ``current`` to ``draft``; empty (falsy) if it is that already.
+
+    Raises as `require_ours`, and `InvalidResource` if its type would have to change, which no API
+    allows.
+    """
+    require_ours(draft, current)
     if current.type != draft.type:
         raise InvalidResource(
-            f"{where} has type {current.type!r}, which cannot become {draft.type!r}: delete it"
+            f"Secret {draft.namespace}/{draft.name} has type {current.type!r}, which cannot become "
+            f"{draft.type!r}: delete it"
         )
     owner_uid = None if draft.owned_by is None else draft.owned_by.uid
     return SecretChange(

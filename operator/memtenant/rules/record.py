@@ -30,6 +30,7 @@ __all__ = [
     "TenantRecord",
     "record_labels",
     "record_name",
+    "recorded_tenant",
 ]
 
 LABEL_NAMESPACE = "memtenant.dev/tenant-namespace"
@@ -43,6 +44,7 @@ RELEASE_ANNOTATION = "memtenant.dev/release-to"
 it, or ``*`` for any namespace of the same name."""
 
 _FORMAT = 1
+_NAME_END = "-keyring"
 
 
 class Phase(StrEnum):
@@ -198,7 +200,17 @@ class TenantRecord:
 
 def record_name(tenant: TenantId) -> str:
     """The record's Secret: dots cannot occur in either part, so names never collide."""
-    return f"{tenant}-keyring"
+    return f"{tenant}{_NAME_END}"
+
+
+def recorded_tenant(secret: str) -> TenantId | None:
+    """Whose record a Secret of this name in the home namespace may be; None: nobody's."""
+    if not secret.endswith(_NAME_END):
+        return None
+    try:
+        return TenantId.parse(secret.removesuffix(_NAME_END))
+    except InvalidResource:
+        return None
 
 
 def record_labels(record: TenantRecord) -> dict[str, str]:

@@ -20,7 +20,8 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """The agents whose bindings are withheld, and what is told of it."""
+    """The agents whose bindings are withheld, and what is told of it; none where it is the record
+    that nothing can be written to."""
 
     agents: frozenset[AgentName]
     refusal: Refusal
