@@ -5,6 +5,7 @@ import asyncio
 import dataclasses
 import json
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from tests.bench.progress import Progress
 from tests.bench.sdk import SdkResults
 from tests.bench.stage import Stage, built
 from tests.support.processes import Unavailable
+
+_LONGEST_STEP, _SLOWEST = 240.0, 20.0
+"""Seconds that a step of the operator's half may take, and tenants a second on top of them."""
 
 
 def main() -> int:
@@ -110,18 +114,27 @@ def _figures(lines: list[report.Row], results: Results | SdkResults) -> dict[str
 
 
 async def _measure(stage: Stage, results: Results, progress: Progress, idle: float) -> None:
+    """One step after the other; one that does not end in time leaves the others their turn."""
     async with connect(stage.cluster, stage.account) as api:
-        await measurements.converge(stage, api, results, progress)
-        progress.step("nothing to do", 1)
-        await measurements.resync(stage, api, results)
-        progress.step("users lost", 1)
-        await asyncio.to_thread(measurements.repair, stage, results)
-        progress.step("restart", 1)
-        await measurements.restart(stage, api, results)
-        progress.step("restart with newcomers", 1)
-        await measurements.newcomers(stage, api, results)
-        progress.step("at rest", 1)
-        await measurements.idle(stage, api, results, idle)
+        await _step(results, "new tenants", measurements.converge(stage, api, results, progress))
+        for name, step in (
+            ("nothing to do", measurements.resync(stage, api, results)),
+            ("users lost", measurements.repair(stage, results)),
+            ("restart", measurements.restart(stage, api, results)),
+            ("restart with newcomers", measurements.newcomers(stage, api, results)),
+            ("at rest", measurements.idle(stage, api, results, idle)),
+        ):
+            progress.step(name, 1)
+            await _step(results, name, step)
+
+
+async def _step(results: Results, name: str, step: Coroutine[None, None, None]) -> None:
+    most = _LONGEST_STEP + results.tenants / _SLOWEST
+    try:
+        async with asyncio.timeout(most):
+            await step
+    except TimeoutError:
+        results.late[name] = most
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from typing import Any
 import aiohttp
 import yaml
 
-from tests.bench.processes import patience
 from tests.support.controlplane.cluster import Cluster
 
 Json = dict[str, Any]
@@ -123,10 +122,9 @@ class ReadyWatch:
 
     async def wait_for(self, names: set[str]) -> None:
         """Return when all of them are Ready."""
-        async with asyncio.timeout(patience(len(names))):
-            while not names <= self.ready.keys():
-                self._news.clear()
-                await self._news.wait()
+        while not names <= self.ready.keys():
+            self._news.clear()
+            await self._news.wait()
 
     async def follow(self, api: Api, namespace: str) -> None:
         """Watch from now on, until cancelled. A watch that the API server ends, as it does with one

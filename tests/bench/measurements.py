@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import redis
 
@@ -151,6 +151,8 @@ class Results:
     restart: NoOp | None = None
     newcomers: Newcomers | None = None
     idle: Idle | None = None
+    late: dict[str, float] = field(default_factory=dict)
+    """Steps that did not end, and the seconds that they had."""
 
 
 async def converge(stage: Stage, api: Api, results: Results, progress: Progress) -> None:
@@ -181,7 +183,7 @@ async def converge(stage: Stage, api: Api, results: Results, progress: Progress)
             dict(await requests(api) - asked),
         )
         results.rss_after = rss_mb(operator.pid)
-        await asyncio.to_thread(operator.settled, 0)
+        await operator.settled(0)
         after = await _bare_pass(stage, api, sample, "after", results, best, progress)
     ready = sorted(at - started for name, at in watch.ready.items() if name.startswith("new-"))
     few = min(_ENDS, count - 1)
@@ -195,7 +197,7 @@ async def resync(stage: Stage, api: Api, results: Results) -> None:
     Once before, not counted: the first reconcile after the first measurement shows the usage.
     """
     operator = stage.operator
-    await asyncio.to_thread(operator.wait_for_measurement, results.tenants)
+    await operator.wait_for_measurement()
     await _look_again(stage, api, "once")
     asked, stored = await requests(api), _store_writes(stage)
     started, cpu = time.monotonic(), operator.cpu
@@ -209,11 +211,11 @@ async def resync(stage: Stage, api: Api, results: Results) -> None:
 
 async def _look_again(stage: Stage, api: Api, mark: str) -> Rest:
     operator = stage.operator
-    done = (await asyncio.to_thread(operator.tenants_reconciled)) + await _tenants(api)
+    done = await operator.tenants_reconciled() + await _tenants(api)
     patch = {"metadata": {"annotations": {"bench": mark}}}
     policy = f"/apis/memtenant.dev/v1alpha1/retentionpolicies/{POLICY}"
     await api.send("PATCH", policy, patch, MERGE_PATCH)
-    return await asyncio.to_thread(operator.settled, done)
+    return await operator.settled(done)
 
 
 async def _tenants(api: Api) -> int:
@@ -221,7 +223,7 @@ async def _tenants(api: Api) -> int:
     return len(found["items"]) + int(found["metadata"].get("remainingItemCount", 0))
 
 
-def repair(stage: Stage, results: Results) -> None:
+async def repair(stage: Stage, results: Results) -> None:
     """All tenants' users deleted on the node, until the node is as it was."""
     with stage.server.admin() as admin:
         whole = _users(admin)
@@ -229,19 +231,21 @@ def repair(stage: Stage, results: Results) -> None:
         started = time.monotonic()
         admin.acl_deluser(*ours)
         # Names first: a whole list costs the server much more.
-        while len(_names(admin)) < len(whole) or _users(admin) != whole:
-            time.sleep(0.05)
+        while True:
+            if len(_names(admin)) >= len(whole) and _users(admin) == whole:
+                break
+            await asyncio.sleep(0.05)
         results.repair_seconds = time.monotonic() - started
         results.repaired_users = len(ours)
 
 
 async def restart(stage: Stage, api: Api, results: Results) -> None:
     """Left alone: how long it takes, and what it writes."""
-    operator, count = stage.operator, results.tenants + _WARM_UP
+    operator, count = stage.operator, await _tenants(api)
     operator.stop()
     before = await requests(api), _store_writes(stage)
     started = operator.start()
-    rest = await asyncio.to_thread(operator.settled, count)
+    rest = await operator.settled(count)
     results.restart = NoOp(
         rest.at - started,
         rest.cpu,
@@ -252,20 +256,23 @@ async def restart(stage: Stage, api: Api, results: Results) -> None:
 
 async def newcomers(stage: Stage, api: Api, results: Results) -> None:
     """Once more, with tenants that come all the while, from the operator's lead on."""
-    operator, count = stage.operator, results.tenants + _WARM_UP
+    operator, count = stage.operator, await _tenants(api)
     operator.stop()
     operator.start()
-    settling = asyncio.create_task(asyncio.to_thread(operator.settled, count))
-    await asyncio.to_thread(operator.wait_for_lead)
     created: dict[str, float] = {}
     async with _watching(api) as watch:
-        while not settling.done():
-            name = f"late-{len(created)}"
-            created[name] = time.monotonic()
-            await api.send("POST", TENANTS.format(TEAM), tenant(name))
-            await asyncio.sleep(_NEWCOMER_EVERY)
-        await watch.wait_for(set(created))
-    await settling
+        settling = asyncio.create_task(operator.settled(count))
+        try:
+            await operator.wait_for_lead()
+            while not settling.done():
+                name = f"late-{len(created)}"
+                created[name] = time.monotonic()
+                await api.send("POST", TENANTS.format(TEAM), tenant(name))
+                await asyncio.sleep(_NEWCOMER_EVERY)
+            await settling
+            await watch.wait_for(set(created))
+        finally:
+            settling.cancel()
     results.newcomers = Newcomers([watch.ready[name] - at for name, at in created.items()])
     results.rss_end = rss_mb(operator.pid)
 
@@ -273,8 +280,8 @@ async def newcomers(stage: Stage, api: Api, results: Results) -> None:
 async def idle(stage: Stage, api: Api, results: Results, seconds: float) -> None:
     """Everything was looked at and measured, and nobody comes."""
     operator = stage.operator
-    await asyncio.to_thread(operator.wait_for_measurement, results.tenants)
-    await asyncio.to_thread(operator.settled, 0)
+    await operator.wait_for_measurement()
+    await operator.settled(0)
     asked, stored = await requests(api), _store_writes(stage)
     started, cpu = time.monotonic(), operator.cpu
     await asyncio.sleep(seconds)

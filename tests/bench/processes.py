@@ -1,14 +1,9 @@
-"""What a process cost so far, as the kernel counts it; and how long is too long for one."""
+"""What a process cost so far, as the kernel counts it."""
 
 import os
 from pathlib import Path
 
 _TICK = os.sysconf("SC_CLK_TCK")
-
-
-def patience(tenants: int) -> float:
-    """Seconds after which so many tenants count as stuck: a tenth of the rate that is asked for."""
-    return 240.0 + tenants / 10
 
 
 def cpu_seconds(pid: int) -> float:

@@ -39,7 +39,14 @@ def machine() -> str:
 
 def rows(results: Results) -> list[Row]:
     """The table's lines."""
-    return [*_convergence(results), *_no_ops(results), *_rest(results)]
+    return [*_convergence(results), *_no_ops(results), *_rest(results), *_late(results)]
+
+
+def _late(results: Results) -> list[Row]:
+    return [
+        Row(f"{step}: all of it", "", f"not within {seconds:.0f} s", False)
+        for step, seconds in results.late.items()
+    ]
 
 
 def _convergence(results: Results) -> list[Row]:
