@@ -44,14 +44,25 @@ def test_a_change_of_status_alone_is_seen_but_not_reconciled() -> None:
     assert mirror.tenants_of_store("eu") == {ACME}
 
 
-def test_generation_labels_annotations_finalizers_deletion_and_uid_are_each_a_change() -> None:
+def test_a_finalizer_that_was_added_is_no_news_and_one_that_is_gone_is() -> None:
+    mirror = Mirror()
+    mirror.observe(Kind.TENANT, "ADDED", raw_object(ACME, 5))
+    ours = raw_object(ACME, 6, finalizers=["memtenant.dev/cleanup"])
+    assert mirror.observe(Kind.TENANT, "MODIFIED", ours) == frozenset()
+    seen = mirror.get(ACME)
+    assert seen is not None
+    assert seen.finalizers == ("memtenant.dev/cleanup",)
+    theirs = raw_object(ACME, 7, finalizers=["a/b"])
+    assert mirror.observe(Kind.TENANT, "MODIFIED", theirs) == {ACME}
+
+
+def test_generation_labels_annotations_deletion_and_uid_are_each_a_change() -> None:
     mirror = Mirror()
     mirror.observe(Kind.TENANT, "ADDED", raw_object(ACME, 1))
     different = [
         raw_object(ACME, 2, generation=2),
         raw_object(ACME, 3, generation=2, labels={"a": "b"}),
         raw_object(ACME, 4, generation=2, annotations={"memtenant.dev/rotate": "now"}),
-        raw_object(ACME, 5, generation=2, finalizers=["memtenant.dev/tenant"]),
         raw_object(ACME, 6, generation=2, deletionTimestamp="2026-02-01T00:00:00Z"),
         raw_object(ACME, 7, generation=2, uid="u2"),
     ]

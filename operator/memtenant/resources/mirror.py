@@ -6,8 +6,9 @@ to a newer resourceVersion (comparable as numbers, as Kubernetes specifies since
 always had it), a deletion is remembered until a list is newer than it, and what such a list lacked
 comes back only as something newer than the list.
 
-Each change returns the keys to reconcile: the object's own, unless only its status changed, and of
-those that depend on it. Objects are kept packed (`memtenant.resources.packing`).
+Each change returns the keys to reconcile: the object's own, unless only its status changed or a
+finalizer was added, and of those that depend on it. Objects are kept packed
+(`memtenant.resources.packing`).
 """
 
 from __future__ import annotations
@@ -83,9 +84,7 @@ class Mirror:
         entry = packed(declared)
         self._objects[key.kind][key] = entry
         self._reindex(key, known, entry)
-        if known is not None and known.identity == entry.identity:
-            return _NOTHING
-        return self._touched(key, known, entry)
+        return self._touched(key, known, entry) if entry.is_news_after(known) else _NOTHING
 
     def replace(self, kind: Kind, listing: Listing[Declared]) -> Keys:
         """A whole list: what is not in it and not newer than it is gone. Returns what changed."""

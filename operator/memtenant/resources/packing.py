@@ -35,12 +35,13 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One object, packed. ``identity`` is a hash of all but status and resourceVersion; the spec
-    is in it by its generation.
+    """One object, packed. ``identity`` is a hash of all but status, finalizers and
+    resourceVersion; the spec is in it by its generation.
     """
 
     version: int
     identity: int
+    finalizers: tuple[str, ...]
     sight: Sight
     policy: str | None
     stores: tuple[str, ...]
@@ -48,6 +49,14 @@ class Entry:
     secrets: frozenset[str]
     packed: bytes
     status: bytes
+
+    def is_news_after(self, known: Entry | None) -> bool:
+        """Whether the object has to be looked at again. A status is no news, nor is one finalizer
+        more: whoever added it knows, and we see our own before the answer to our request.
+        """
+        if known is None or known.identity != self.identity:
+            return True
+        return not set(known.finalizers) <= set(self.finalizers)
 
 
 def packed(declared: Declared) -> Entry:
@@ -59,7 +68,6 @@ def packed(declared: Declared) -> Entry:
         declared.deletion_timestamp.isoformat() if declared.deletion_timestamp else None,
         declared.labels,
         declared.annotations,
-        declared.finalizers,
         declared.spec,
     ]
     body, status = _dumped(identity), _dumped(declared.status)
@@ -69,6 +77,7 @@ def packed(declared: Declared) -> Entry:
     return Entry(
         version=int(declared.resource_version),
         identity=hash(body + told),
+        finalizers=_shared(declared.finalizers),
         sight=_sight_of(declared),
         policy=_name(declared.spec.get(_POLICY_REFS.get(declared.key.kind, ""))),
         stores=_stores(declared) if is_tenant else (),
@@ -81,9 +90,7 @@ def packed(declared: Declared) -> Entry:
 
 def unpacked(key: ObjectKey, entry: Entry) -> Declared:
     """The object as it was."""
-    uid, generation, created, deleted, labels, annotations, finalizers, spec = json.loads(
-        entry.packed
-    )
+    uid, generation, created, deleted, labels, annotations, spec = json.loads(entry.packed)
     return Declared(
         key=key,
         uid=uid,
@@ -93,7 +100,7 @@ def unpacked(key: ObjectKey, entry: Entry) -> Declared:
         deletion_timestamp=datetime.fromisoformat(deleted) if deleted else None,
         labels=labels,
         annotations=annotations,
-        finalizers=tuple(finalizers),
+        finalizers=entry.finalizers,
         spec=spec,
         status=json.loads(entry.status),
     )
@@ -123,6 +130,11 @@ def _sight_of(declared: Declared) -> Sight:
 @lru_cache(maxsize=64)
 def _sight(deleting: bool, told: bool, current: bool, ready: str) -> Sight:
     return Sight(deleting, told, current, ready)
+
+
+@lru_cache(maxsize=64)
+def _shared(finalizers: tuple[str, ...]) -> tuple[str, ...]:
+    return finalizers
 
 
 def _secret_names(spec: Mapping[str, Any]) -> Iterator[str]:
