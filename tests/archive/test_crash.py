@@ -17,6 +17,7 @@ from memtenant.archive import (
     ArchiveReader,
     FolderSigner,
     LogWriter,
+    Part,
     Result,
     SignedHead,
     verify,
@@ -304,3 +305,17 @@ def test_what_was_taken_was_flushed_whoever_wrote_it(
         if made.count < at:
             break
     assert at > 10
+
+
+def test_a_folder_that_a_killed_process_had_just_made_keeps_its_name(tmp_path: Path) -> None:
+    (tmp_path / "logs" / LOG).mkdir(parents=True)
+    told = []
+
+    class Listening(ArchiveFolder):
+        def _sync_folder(self, folder: Path) -> None:
+            told.append(folder)
+            super()._sync_folder(folder)
+
+    with Listening.open(tmp_path, writable=True) as archive:
+        archive.append([Part(f"logs/{LOG}/2026-01.log", 0, b"leaf")])
+    assert told == [tmp_path / "logs" / LOG, tmp_path / "logs"]

@@ -156,7 +156,16 @@ def test_what_cannot_be_run_or_read_is_told(program: Program) -> None:
         assert (ended.code, says in ended.err) == (3, True), ended.said
     _without_an_archive(program)
     at_work(program)
+    empty = program.state.parent / "empty"
+    empty.mkdir()
+    good = program.state.parent / "another"
+    write_report(report(), good)
+    ended = program("report", "verify", good, "--archive", empty)
+    assert (ended.code, "empty holds no archive" in ended.err) == (3, True), ended.said
     for options, says in (
+        (("--archive", program.state.parent / "nowhere"), "nowhere is no folder"),
+        (("--archive", program.write("file", {})), "file is no folder"),
+        (("--archive", empty), "empty holds no archive"),
         (("--policy", "other"), "there is no RetentionPolicy 'other'"),
         (("--since", "yesterday"), "is no time"),
         (("--since", "1d", "--until", "2d"), "--since is not before --until"),

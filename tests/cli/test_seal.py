@@ -1,5 +1,7 @@
 """Sealing without a cluster: the SDK's events go through a real server into the archive."""
 
+import os
+import re
 import subprocess
 import sys
 import time
@@ -117,3 +119,32 @@ def test_nothing_to_seal_is_said(program: Program) -> None:
     ended = program("seal")
     assert ended.code == ExitCode.FAILED
     assert "is no state folder" in ended.err
+
+
+def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(audited: Program) -> None:
+    audited.do("seal")
+    archive, audit = audited.state / "archive", audited.state / "audit"
+    note = archive / "reads" / "0123456789abcdef.json"
+    note.parent.mkdir(exist_ok=True)
+    os.mkfifo(note)
+    audited.do("seal")
+    assert not note.exists()
+    (segment,) = (archive / "logs" / str(TENANT)).glob("*.log")
+    (declared,) = (audited.state / "objects").glob("*/support/acme.json")
+    for file, *command in (
+        (segment, "audit", "events", str(TENANT)),
+        (archive / "checkpoints" / "latest", "audit", "checkpoint"),
+        (archive / "checkpoints" / "latest", "seal"),
+        (archive / "state" / ".alive.new", "seal"),
+        (audit / "head", "seal"),
+        (declared, "get", "tenants"),
+    ):
+        kept = file.read_bytes() if file.exists() else b""
+        file.unlink(missing_ok=True)
+        os.mkfifo(file)
+        ended = audited(*command)
+        told = f"{file.name} cannot be (used|read): it is no plain file: remove it"
+        assert (ended.code > 0, bool(re.search(told, ended.err))) == (True, True), ended.said
+        file.unlink()
+        file.write_bytes(kept)
+    audited.do("seal")

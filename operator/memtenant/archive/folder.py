@@ -13,6 +13,7 @@ from typing import Self, TypeVar
 
 from memtenant.archive.port import Part, Space
 from memtenant.errors import ArchiveBusy, ArchiveUnavailable
+from memtenant.files import make_folder, open_plain
 
 __all__ = ["ArchiveFolder"]
 
@@ -45,7 +46,7 @@ class ArchiveFolder:
         archive = cls(root)
         with _telling(root):
             if writable:
-                root.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+                make_folder(root, _FOLDER_MODE)
                 archive._take_lock()
             elif not root.is_dir():
                 raise ArchiveUnavailable(
@@ -96,7 +97,7 @@ class ArchiveFolder:
         file = self._root / name
         with _telling(file):
             try:
-                with file.open("rb", buffering=0) as opened:
+                with os.fdopen(open_plain(file, os.O_RDONLY), "rb", buffering=0) as opened:
                     opened.seek(offset)
                     return opened.read(-1 if length is None else length) or b""
             except FileNotFoundError:
@@ -179,7 +180,7 @@ class ArchiveFolder:
         beside = file.with_name(f".{file.name}.new")
         with _telling(file):
             self._make(file.parent)
-            opened = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _FILE_MODE)
+            opened = open_plain(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _FILE_MODE)
             try:
                 written = 0
                 while written < len(data):
@@ -252,10 +253,12 @@ class ArchiveFolder:
             return self._open[name]
         file = self._root / name
         self._make(file.parent)
-        opened = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+        opened = open_plain(file, os.O_RDWR | os.O_CREAT, _FILE_MODE)
         self._open[name] = opened
         if not os.fstat(opened).st_size:  # new, or made by who did not come to write it
             self._sync_folder(file.parent)
+            if file.parent != self._root:  # nor to wait for the folder that was made for it
+                self._sync_folder(file.parent.parent)
         return opened
 
     def _bound(self) -> None:
@@ -268,7 +271,7 @@ class ArchiveFolder:
             os.close(opened)
 
     def _take_lock(self) -> None:
-        lock = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+        lock = open_plain(self._root / "lock", os.O_RDWR | os.O_CREAT, _FILE_MODE)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -284,4 +287,5 @@ def _telling(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ArchiveUnavailable(f"{file} cannot be used: {error.strerror or error}") from error
+        where = error.filename or file
+        raise ArchiveUnavailable(f"{where} cannot be used: {error.strerror or error}") from error

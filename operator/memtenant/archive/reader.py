@@ -38,7 +38,7 @@ from memtenant.audit.leaf import (
 )
 from memtenant.audit.segment import FRAME_BYTES, Damage
 from memtenant.crypto.signing import VerifyingKey
-from memtenant.errors import ArchiveMalformed, KeyInvalid
+from memtenant.errors import ArchiveMalformed, ArchiveUnavailable, KeyInvalid
 
 __all__ = ["ArchiveReader", "Place", "SealedEntry", "SealedGap", "SealedWindow"]
 
@@ -115,6 +115,18 @@ class ArchiveReader:
     def open(cls, root: Path) -> Self:
         """The archive in a folder; `ArchiveUnavailable` where there is none."""
         return cls(ArchiveFolder.open(root, writable=False))
+
+    @classmethod
+    def named(cls, root: Path) -> Self:
+        """As `open`; `ArchiveUnavailable` also where the folder has nothing of an archive: a name
+        that was mistyped is not taken for a log that is gone."""
+        reader = cls.open(root)
+        if not any(reader.archive.names(one) for one in ("checkpoints", TREE_FOLDER, "logs")):
+            raise ArchiveUnavailable(
+                f"{root} holds no archive: it has neither checkpoints/ nor tree/ nor logs/. Name "
+                "the folder that `memtenant seal` or the sealer writes"
+            )
+        return reader
 
     @property
     def archive(self) -> Archive:

@@ -14,6 +14,7 @@ from typing import Protocol, Self
 from memtenant.audit.merkle import HASH_BYTES
 from memtenant.crypto.signing import SigningKey
 from memtenant.errors import ArchiveUnavailable, KeyInvalid, KeyUnavailable, SignerConflict
+from memtenant.files import make_folder, open_plain, read_plain, sync_folder
 from memtenant.tenancy.document import DocumentInvalid, canonical_json, read_json
 
 __all__ = ["FolderSigner", "SignedHead", "SignerState"]
@@ -73,7 +74,7 @@ class FolderSigner:
         """The log's key, made at the first call with the name ``origin``; later it has the name
         that it was made with. `KeyUnavailable` where it is gone although it signed something."""
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._folder, 0o700)
             if not self._file("key").exists():
                 if self._file("head").exists():
                     raise KeyUnavailable(
@@ -83,14 +84,14 @@ class FolderSigner:
                     )
                 self._write("origin", origin.encode())
                 self._write("key", SigningKey.new(origin).secret)
-            return SigningKey(self._file("origin").read_text(), self._file("key").read_bytes())
+            return SigningKey(self._read("origin").decode(), self._read("key"))
         except OSError as error:
             raise self._unavailable(error) from error
 
     def load(self) -> SignedHead | None:
         """What was signed last; None before the first."""
         try:
-            return SignedHead.parse(self._file("head").read_bytes())
+            return SignedHead.parse(self._read("head"))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -108,19 +109,19 @@ class FolderSigner:
     def _file(self, name: str) -> Path:
         return self._folder / name
 
+    def _read(self, name: str) -> bytes:
+        return read_plain(self._file(name))
+
     def _write(self, name: str, data: bytes) -> None:
         beside = self._folder / f".{name}.new"
-        opened = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        opened = open_plain(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(opened, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(opened)
         beside.replace(self._file(name))
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self._folder)
 
     def _unavailable(self, error: OSError) -> ArchiveUnavailable:
-        return ArchiveUnavailable(f"{self._folder} cannot be used: {error.strerror or error}")
+        where = error.filename or self._folder
+        return ArchiveUnavailable(f"{where} cannot be used: {error.strerror or error}")

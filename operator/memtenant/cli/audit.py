@@ -44,6 +44,7 @@ from memtenant.errors import (
     CheckpointInvalid,
     KeyInvalid,
     MemtenantError,
+    ProofInvalid,
     UsageError,
 )
 
@@ -267,7 +268,7 @@ def verify_proof(
     if key is None:
         raise UsageError("--public-key: whose signature is good? Give the log's public key")
     trusted = None if trusted_checkpoint is None else _checkpoint(trusted_checkpoint)
-    proof = parse_proof(_bytes(file, _LARGEST_PROOF))
+    proof = _proof(file)
     problem = proof.problem(key)
     anchored = trusted is None or trusted.checkpoint in _checkpoints_of(proof)
     if trusted is not None and not trusted.is_signed_by(key):
@@ -345,7 +346,9 @@ def checkpoint(
 
 
 def _reader(archive: Path | None, state: Path) -> ArchiveReader:
-    return ArchiveReader.open(archive if archive is not None else state / "archive")
+    if archive is not None:
+        return ArchiveReader.named(archive)
+    return ArchiveReader.open(state / "archive")
 
 
 def _note(
@@ -403,9 +406,16 @@ def _key(given: str | None) -> VerifyingKey | None:
     if given.count("+") >= 2:
         return VerifyingKey.parse(given)
     try:
-        return VerifyingKey.parse(_bytes(Path(given), 4096).decode("ascii"))
-    except UnicodeDecodeError:
-        raise KeyInvalid(f"{given} holds no public key of a log") from None
+        return VerifyingKey.parse(_bytes(Path(given), 4096).decode("ascii", "replace"))
+    except KeyInvalid as error:
+        raise UsageError(f"{given} holds no public key of a log: {error}") from None
+
+
+def _proof(file: Path) -> InclusionProof | ConsistencyProof:
+    try:
+        return parse_proof(_bytes(file, _LARGEST_PROOF))
+    except ProofInvalid as error:
+        raise ProofInvalid(f"{file}: {error}") from None
 
 
 def _checkpoint(file: Path) -> SignedCheckpoint:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from memtenant.archive import ArchiveReader
 from memtenant.archive.verify import Result
 from memtenant.audit.checkpoint import SignedCheckpoint
 from memtenant.cli import output, workspace
@@ -167,6 +168,8 @@ def run(
         span = Span(_moment(since or "30d", now), end)
         if span.since >= span.until:
             raise UsageError("--since is not before --until")
+    if archive is not None:
+        ArchiveReader.named(archive)
     made = asyncio.run(
         _run(
             state,
@@ -294,6 +297,8 @@ def verify(
         public_key = _public_key(key) if key else None
         held = _checkpoint(trusted) if trusted else None
         log = archive or state / "archive"
+        if archive is not None:
+            ArchiveReader.named(archive)
         proof = prove(found, log, public_key=public_key, trusted=held)
     except MemtenantError as error:
         output.fail(str(error))
@@ -349,10 +354,10 @@ def _moment(text: str, now: datetime) -> datetime:
 
 def _public_key(file: Path) -> VerifyingKey:
     try:
-        return VerifyingKey.parse(file.read_text())
+        return VerifyingKey.parse(file.read_bytes().decode("ascii", "replace"))
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror or error}") from None
-    except (UnicodeDecodeError, KeyInvalid) as error:
+    except KeyInvalid as error:
         raise UsageError(f"{file} holds no public key of a log: {error}") from None
 
 

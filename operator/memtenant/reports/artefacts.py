@@ -8,13 +8,13 @@ import os
 import re
 import secrets
 import shutil
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from memtenant.errors import ReportInvalid, UsageError
+from memtenant.files import make_folder, open_plain, sync_folder
 from memtenant.reports.canonical import canonical
 from memtenant.reports.page import page
 from memtenant.reports.report import Report
@@ -99,7 +99,7 @@ def make_room(folder: Path) -> None:
     """Make the folder of a policy's reports. `UsageError` where none could be written into it: told
     before a run looks at everything, and not after."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         probe = folder / f".{secrets.token_hex(4)}{_UNFINISHED}"
         probe.mkdir()
         probe.rmdir()
@@ -128,12 +128,13 @@ def write_report(report: Report, folder: Path, *formats: Format) -> Manifest:
     )
     beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{_UNFINISHED}")
     try:
-        beside.mkdir(parents=True)
+        make_folder(beside.parent)
+        beside.mkdir()
         for name, data in (*contents.items(), (MANIFEST, manifest.to_json())):
             _write(beside / name, data)
-        _sync(beside)
+        sync_folder(beside)
         beside.rename(folder)
-        _sync(folder.parent)
+        sync_folder(folder.parent)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise UsageError(f"{folder} cannot be written: {error.strerror or error}") from None
@@ -184,11 +185,10 @@ def _written(manifest: Manifest) -> bytes:
 def _read(file: Path, most: int) -> Iterator[bytes]:
     """A file of a report, part by part: a regular one that is in the folder itself."""
     try:
-        opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        known = os.fstat(opened)
-        if not stat.S_ISREG(known.st_mode) or known.st_size > most:
+        opened = open_plain(file, os.O_RDONLY | os.O_NOFOLLOW)
+        if os.fstat(opened).st_size > most:
             os.close(opened)
-            raise ReportInvalid(f"{file} is no file of a report: no plain file, or too large")
+            raise ReportInvalid(f"{file} is no file of a report: it is too large")
         with os.fdopen(opened, "rb") as read:
             while part := read.read(_AT_ONCE):
                 yield part
@@ -203,11 +203,3 @@ def _write(file: Path, data: bytes) -> None:
         written.write(data)
         written.flush()
         os.fsync(opened)
-
-
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

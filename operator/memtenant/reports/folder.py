@@ -11,6 +11,7 @@ from memtenant.clock import Clock, system_clock
 from memtenant.crypto.agent_keyring import AgentKeyring
 from memtenant.crypto.signing import SigningKey, VerifyingKey
 from memtenant.errors import ArchiveUnavailable, KeyInvalid, MemtenantError
+from memtenant.files import read_plain
 from memtenant.reports.evidence import LogKeyReaders, Missing
 from memtenant.reports.log import ArchiveLog
 from memtenant.reports.logins import logins
@@ -126,7 +127,7 @@ class FolderSources:
 
     def _public_key(self) -> VerifyingKey | None:
         try:
-            name = (self._signer / "origin").read_text()
-            return SigningKey(name, (self._signer / "key").read_bytes()).public
+            name = read_plain(self._signer / "origin").decode()
+            return SigningKey(name, read_plain(self._signer / "key")).public
         except (OSError, KeyInvalid, UnicodeDecodeError):
             return None

@@ -13,6 +13,7 @@ from typing import Final
 from memtenant.clock import utc_from_rfc3339
 from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.errors import MemtenantError, ReportInvalid, UsageError
+from memtenant.files import read_plain
 from memtenant.reports.artefacts import (
     MANIFEST,
     Manifest,
@@ -209,7 +210,7 @@ def _changed(run: Path) -> datetime:
 
 def _made(run: Path) -> datetime | None:
     try:
-        return utc_from_rfc3339(Manifest.parse((run / MANIFEST).read_bytes()).made)
+        return utc_from_rfc3339(Manifest.parse(read_plain(run / MANIFEST)).made)
     except (OSError, ValueError, ReportInvalid):
         return None
 

@@ -28,6 +28,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from memtenant.errors import InvalidResource, ResourceConflict, ResourceUnavailable
+from memtenant.files import make_folder, open_plain, read_plain, sync_folder
 
 __all__ = ["StateFolder", "check_name", "reading"]
 
@@ -115,7 +116,7 @@ class StateFolder:
         if {file.name for file in folder.glob("*") if not file.name.startswith("..")} != set(data):
             return False
         try:
-            return all((folder / key).read_bytes() == value for key, value in data.items())
+            return all(read_plain(folder / key) == value for key, value in data.items())
         except OSError:
             return False
 
@@ -142,7 +143,7 @@ class StateFolder:
                     shutil.rmtree(entry)
                 elif not entry.name.startswith("..") and entry.name not in data:
                     entry.unlink()
-            _sync(folder)
+            sync_folder(folder)
 
     def remove_binding(self, namespace: str, name: str) -> None:
         """Remove a binding's files, if they are there."""
@@ -155,13 +156,14 @@ class StateFolder:
             log = self._root / "events.log"
             if log.exists() and log.stat().st_size > _LARGEST_LOG:
                 log.replace(self._root / "events.log.1")
-            with log.open("a", encoding="utf-8") as opened:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            with os.fdopen(open_plain(log, flags, 0o644), "a", encoding="utf-8") as opened:
                 opened.write(json.dumps(event, sort_keys=True) + "\n")
 
     def _prepare(self, *, writable: bool) -> None:
         meta = self._root / "meta.json"
         if writable:
-            self._root.mkdir(mode=0o755, parents=True, exist_ok=True)
+            make_folder(self._root, 0o755)
             self._lock = _locked(self._root / "lock", self._root)
             for leftover in self._root.glob("**/.*.tmp"):  # of a process that was killed
                 leftover.unlink()
@@ -189,6 +191,7 @@ class StateFolder:
         if folder != self._root:
             self._make_folder(folder.parent, mode)
         folder.mkdir(mode=mode, exist_ok=True)
+        sync_folder(folder.parent)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -204,7 +207,7 @@ class StateFolder:
     @staticmethod
     def _read(file: Path) -> dict[str, Any]:
         try:
-            content = json.loads(file.read_bytes())
+            content = json.loads(read_plain(file))
         except OSError as error:
             raise ResourceUnavailable(f"{file} cannot be read: {error.strerror}") from error
         except ValueError:
@@ -237,7 +240,7 @@ def _damaged(file: Path) -> InvalidResource:
 
 
 def _locked(file: Path, root: Path) -> int:
-    lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    lock = open_plain(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -263,12 +266,4 @@ def _replace(file: Path, content: bytes, mode: int) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    _sync(file.parent)
-
-
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    sync_folder(file.parent)
