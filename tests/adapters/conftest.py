@@ -8,7 +8,7 @@ import pytest
 from memtenant import Tenant
 from memtenant.sync import Tenant as SyncTenant
 from memtenant.tenancy.policy import TenantPolicy
-from tests.memory.bindings import QUICK, Provisioned
+from tests.memory.bindings import PATIENT, Provisioned
 from tests.support.servers import Server
 
 
@@ -28,11 +28,11 @@ def acme(valkey: Server, tmp_path: Path, policy: TenantPolicy) -> Provisioned:
 
 @pytest.fixture
 async def tenant(acme: Provisioned) -> AsyncIterator[Tenant]:
-    async with Tenant(acme.source(), options=QUICK) as tenant:
+    async with Tenant(acme.source(), options=PATIENT) as tenant:
         yield tenant
 
 
 @pytest.fixture
 def sync_tenant(acme: Provisioned) -> Iterator[SyncTenant]:
-    with SyncTenant(acme.source(), options=QUICK) as tenant:
+    with SyncTenant(acme.source(), options=PATIENT) as tenant:
         yield tenant

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from memtenant import Tenant
-from tests.memory.bindings import QUICK, Provisioned
+from tests.memory.bindings import PATIENT, Provisioned
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -27,7 +27,7 @@ def test_an_example_runs_twice_without_a_network(
     example: str,
     says: list[str],
 ) -> None:
-    monkeypatch.setattr(Tenant, "dev", lambda name: Tenant(acme.source(), options=QUICK))
+    monkeypatch.setattr(Tenant, "dev", lambda name: Tenant(acme.source(), options=PATIENT))
     for _ in range(2):
         asyncio.run(runpy.run_path(str(EXAMPLES / example))["main"]())
         told = capsys.readouterr().out

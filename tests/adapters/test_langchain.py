@@ -18,7 +18,7 @@ from memtenant.langgraph import Saver
 from memtenant.memory.tokens import message_tokens
 from memtenant.sync import Tenant as SyncTenant
 from tests.adapters.graphs import config, text
-from tests.memory.bindings import QUICK, Provisioned
+from tests.memory.bindings import PATIENT, Provisioned
 
 PROMPT = "You are the helpdesk. Be brief."
 
@@ -190,7 +190,7 @@ async def test_what_langchain_keeps_beside_the_text_is_masked_too(acme: Provisio
         additional_kwargs={"reasoning_content": mail, "tool_calls": [raw]},
         invalid_tool_calls=[invalid],
     )
-    async with Tenant(acme.source(), options=QUICK, masking=Masking()) as tenant:
+    async with Tenant(acme.source(), options=PATIENT, masking=Masking()) as tenant:
         memory = Memory(tenant, subject="ada", budget=ContextBudget(400, counter=words))
         agent = create_agent(Scripted(seen=[]), [find], middleware=[memory])
         await agent.ainvoke({"messages": [said, HumanMessage("Where?")]}, config("t"))

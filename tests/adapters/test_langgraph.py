@@ -41,7 +41,7 @@ from memtenant.sync import Tenant as SyncTenant
 from memtenant.tenancy.policy import Isolation, TenantPolicy
 from tests.adapters.graphs import approval, config, talker, text
 from tests.functions.tenants import set_limits
-from tests.memory.bindings import QUICK, Provisioned
+from tests.memory.bindings import PATIENT, Provisioned
 from tests.memory.queue import audit, check_writers, drained
 
 MARKER = "the courier left it with Mrs Q. Marker"
@@ -81,7 +81,7 @@ async def test_a_graph_waits_for_a_person_across_processes_and_goes_on_where_it_
     """Each step in a Tenant and a saver of its own, by turns with asyncio and without."""
     first = await approval(Saver(tenant, subject="ada")).ainvoke({"amount": 12}, config())
     assert first["__interrupt__"][0].value == {"question": "who?", "amount": 12}
-    with SyncTenant(acme.source(), options=QUICK) as other:
+    with SyncTenant(acme.source(), options=PATIENT) as other:
         second = approval(Saver(other, subject="ada")).invoke(Command(resume="Bo"), config())
         assert second["__interrupt__"][0].value == {"question": "why?"}
     saver = Saver(tenant, subject="ada")
@@ -414,7 +414,7 @@ class TestWhereSeveralUsersShareAThread:
 
 
 async def test_a_tenant_that_masks_refuses_what_cannot_be_masked(acme: Provisioned) -> None:
-    async with Tenant(acme.source(), options=QUICK, masking=Masking()) as tenant:
+    async with Tenant(acme.source(), options=PATIENT, masking=Masking()) as tenant:
         graph = talker(Saver(tenant, subject="ada"))
         with pytest.raises(MaskingRejected, match="without a checkpointer"):
             await graph.ainvoke({"messages": [HumanMessage("4111 1111 1111 1111")]}, config())

@@ -12,7 +12,7 @@ from langgraph.checkpoint.conformance import checkpointer_test, validate
 from memtenant import Tenant
 from memtenant.langgraph import Saver
 from memtenant.sync import Tenant as SyncTenant
-from tests.memory.bindings import QUICK, Provisioned
+from tests.memory.bindings import PATIENT, Provisioned
 from tests.support.servers import Server
 
 CAPABILITIES = 8
@@ -35,7 +35,7 @@ def acme(redis_server: Server, tmp_path: Path) -> Provisioned:
 @pytest.mark.parametrize("synchronous", [False, True], ids=["async", "sync"])
 def test_the_saver_passes_every_capability(acme: Provisioned, synchronous: bool) -> None:
     async def savers() -> AsyncIterator[BaseCheckpointSaver[Any]]:
-        async with Tenant(acme.source(), options=QUICK) as tenant:
+        async with Tenant(acme.source(), options=PATIENT) as tenant:
             yield Synchronous(tenant) if synchronous else Saver(tenant, subject="ada")
 
     report = asyncio.run(validate(checkpointer_test("memtenant")(savers)))

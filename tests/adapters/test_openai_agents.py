@@ -18,7 +18,7 @@ from openai.types.responses import (
 
 from memtenant import Masking, Message, Tenant, ToolCall
 from memtenant.openai_agents import Session
-from tests.memory.bindings import QUICK, Provisioned
+from tests.memory.bindings import PATIENT, Provisioned
 
 OFFLINE = RunConfig(tracing_disabled=True)
 
@@ -183,7 +183,7 @@ HEARD: list[dict[str, Any]] = [
 
 
 async def test_no_kind_of_item_keeps_what_is_masked(acme: Provisioned) -> None:
-    async with Tenant(acme.source(), options=QUICK, masking=Masking()) as tenant:
+    async with Tenant(acme.source(), options=PATIENT, masking=Masking()) as tenant:
         session = Session(tenant, "ticket-4711", user="ada")
         await session.add_items([*ITEMS, *HEARD])
         items = await session.get_items()

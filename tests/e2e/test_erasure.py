@@ -11,7 +11,7 @@ from memtenant.sync import Tenant
 from memtenant.tenancy import keys
 from memtenant.tenancy.erasure import ErasurePhase
 from tests.e2e.scene import Scene, eventually
-from tests.memory.bindings import QUICK, mount
+from tests.memory.bindings import PATIENT, mount
 from tests.support.servers import Options, Server
 
 pytestmark = pytest.mark.e2e
@@ -40,7 +40,7 @@ def test_a_person_leaves_the_store_and_the_files_of_every_node(
     scene.tenant(team, "acme", agents=[{"name": "default", "access": "Steward"}])
     scene.wait_ready(team, "acme")
     binding = scene.binding(team, "acme")
-    tenant = Tenant(BindingSource(mount(tmp_path / "binding", binding)), options=QUICK)
+    tenant = Tenant(BindingSource(mount(tmp_path / "binding", binding)), options=PATIENT)
     for user in ("ada", "bob"):
         tenant.conversation("s", user=user).append(Message.human(f"I am {user}. " + "x" * 64))
     with scene.servers[0].admin() as admin:

@@ -951,7 +951,7 @@ async def test_after_a_failover_the_new_primary_is_drained(tmp_path: Path) -> No
             agent = Agent(opened=now_opened())
             first = agent.some(100)
             admin.rpush(QUEUE, *first)
-            assert admin.wait(1, 5000) == 1
+            assert admin.wait(1, 60_000) == 1
         asked = tuple(endpoint_from(endpoint) for endpoint in nodes.endpoints)
         sentinel = SentinelAccess(asked, MASTER, "default", nodes.password)
         stores = StoresFile((replace(access, flavour="Sentinel", sentinel=sentinel),))

@@ -30,8 +30,8 @@ from tests.functions.tenants import LIMITS
 from tests.stores.operators import ACME, PASSWORD, agent, leading
 from tests.support.servers import Server
 
-QUICK = Options(connect_timeout=1.0, timeout=2.0, retry_budget=5.0)
-"""Gives up soon, so that a test of a store that is away is short."""
+PATIENT = Options(connect_timeout=30.0, timeout=30.0, retry_budget=60.0)
+"""For stores that are there, however busy the machine is: gives up where something hangs."""
 
 AUDIT_KEY = b"a" * 32
 """Of every agent here: what authenticates its audit events."""
@@ -117,6 +117,12 @@ class Provisioned:
             ca_crt=ca,
         )
         return mount(self.root / f"{self.tenant.name}-{name}", binding)
+
+    def calls(self, command: str) -> int:
+        """How often the server did that command since it began."""
+        with self.server.admin() as admin:
+            told = admin.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})
+        return int(told["calls"])
 
     def source(self, name: str = DEFAULT_AGENT, **where: object) -> BindingSource:
         """The binding, opened."""

@@ -8,7 +8,7 @@ import pytest
 
 from memtenant import Tenant
 from memtenant.tenancy.policy import TenantPolicy
-from tests.memory.bindings import QUICK, Provisioned
+from tests.memory.bindings import PATIENT, Provisioned
 from tests.support.servers import Server
 
 Open = Callable[..., Tenant]
@@ -42,7 +42,7 @@ async def opened() -> AsyncIterator[Open]:
     tenants: list[Tenant] = []
 
     def open_(of: Provisioned, name: str = "default", **where: object) -> Tenant:
-        tenants.append(Tenant(of.source(name, **where), options=QUICK))
+        tenants.append(Tenant(of.source(name, **where), options=PATIENT))
         return tenants[-1]
 
     yield open_

@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, run_state_machine_as_test
 
-from memtenant import Options, Tenant
-from tests.memory.bindings import Provisioned
+from memtenant import Tenant
+from tests.memory.bindings import PATIENT, Provisioned
 from tests.memory.queue import Left, audit, check_writers, drained
 from tests.memory.thorough import thoroughness
+from tests.support import processes
 from tests.support.loop import LoopThread
 from tests.support.relay import Proxy
 from tests.support.servers import Server
@@ -27,7 +28,6 @@ WHICH = st.integers(0, 1)
 """0 is the one behind the proxy."""
 
 T = TypeVar("T")
-_QUICK = Options(timeout=1.0, connect_timeout=1.0, retry_budget=4.0)
 
 
 class TwoProcesses(RuleBasedStateMachine):
@@ -50,7 +50,7 @@ class TwoProcesses(RuleBasedStateMachine):
     def opened(self, which: int) -> Tenant:
         """The SDK of a process that has just begun."""
         where: dict[str, object] = {} if which else {"port": self.proxy.port}
-        return Tenant(self.acme.source("other" if which else "default", **where), options=_QUICK)
+        return Tenant(self.acme.source("other" if which else "default", **where), options=PATIENT)
 
     def teardown(self) -> None:
         try:
@@ -82,6 +82,17 @@ class TwoProcesses(RuleBasedStateMachine):
             return self.loop.run(work)
         finally:
             self.proxy.delay(0)
+
+    async def arrived(self) -> None:
+        """Wait until what was sent and given up has reached the server: the proxy's connections
+        are those alone that nobody gave up."""
+        idle = len(self.tenants[0]._store._idle)
+        await asyncio.to_thread(
+            processes.wait_until,
+            lambda: self.proxy.connections <= idle,
+            what="the end of what was given up",
+            timeout=60,
+        )
 
     async def while_cut(self, work: Coroutine[Any, Any, T], cut: bool, delay: float = 0.001) -> T:
         """What the work gives, though connections are cut meanwhile."""

@@ -8,7 +8,7 @@ from memtenant.memory.reports import AgentState
 from memtenant.rules.acl import AgentAccess
 from memtenant.sync import Tenant as SyncTenant
 from memtenant.tenancy.policy import EncryptionMode
-from tests.memory.bindings import QUICK, Provisioned, policy
+from tests.memory.bindings import PATIENT, Provisioned, policy
 from tests.memory.conftest import Open
 
 
@@ -74,7 +74,7 @@ async def test_what_is_no_short_text_is_refused(on_valkey: Provisioned, opened: 
 
 def test_without_asyncio(acme: Provisioned) -> None:
     acme.policy = policy(encryption=EncryptionMode.DISABLED)
-    with SyncTenant(acme.source(), options=QUICK) as tenant:
+    with SyncTenant(acme.source(), options=PATIENT) as tenant:
         tenant.describe("Synchronous")
         assert tenant.agent_status()[0].summary == "Synchronous"
 

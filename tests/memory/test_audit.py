@@ -155,8 +155,11 @@ async def test_a_watch_leaves_an_event_for_what_it_finds_and_not_for_each_look(
     await context.create({"a": 1})
     audit(server, audit_reads=1)
     watch = context.watch(interval=0.01)
+    looks = on_valkey.calls("hlen")
     seen = asyncio.ensure_future(anext(watch))
-    await asyncio.sleep(0.2)
+    async with asyncio.timeout(60):
+        while on_valkey.calls("hlen") < looks + 10:  # noqa: ASYNC110 - nothing tells of them
+            await asyncio.sleep(0.01)
     assert len(drained(server)) <= 2
     await opened(on_valkey, "other").shared_context("case").update({"a": 2})
     assert [change.name for change in (await seen).changes] == ["a"]
@@ -339,7 +342,7 @@ async def test_writes_whose_reply_was_lost_leave_exactly_one_event(
             task = asyncio.ensure_future(call())
             # It is done, and the answer is on its way back.
             proxy.delay(0.05)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not _queued(acme.server):  # noqa: ASYNC110 - nothing tells of it
                     await asyncio.sleep(0.002)
             await asyncio.to_thread(proxy.cut)

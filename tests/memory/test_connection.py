@@ -23,7 +23,7 @@ from memtenant.rules.acl import AccessState
 from memtenant.sync import Tenant as SyncTenant
 from memtenant.tenancy.identity import agent_user
 from tests.conftest import StartServer
-from tests.memory.bindings import Provisioned
+from tests.memory.bindings import PATIENT, Provisioned
 from tests.memory.conftest import Open
 from tests.support.certificates import Authority
 from tests.support.relay import Proxy, Target, TlsRelay
@@ -31,11 +31,14 @@ from tests.support.servers import Flavour
 from tests.support.servers import Options as ServerOptions
 
 IMPATIENT = Options(connect_timeout=0.5, timeout=0.5, retry_budget=1.0)
+"""For what fails whatever it waits for."""
 
 
-def proxied(acme: Provisioned, stack: ExitStack) -> tuple[Proxy, Tenant]:
+def proxied(
+    acme: Provisioned, stack: ExitStack, options: Options = PATIENT
+) -> tuple[Proxy, Tenant]:
     proxy = stack.enter_context(Proxy.to(acme.server.host, acme.server.port))
-    return proxy, Tenant(acme.source(port=proxy.port), options=IMPATIENT)
+    return proxy, Tenant(acme.source(port=proxy.port), options=options)
 
 
 async def test_a_store_that_comes_back_is_waited_for(acme: Provisioned, stack: ExitStack) -> None:
@@ -58,10 +61,12 @@ async def test_a_store_that_stays_away_is_told_after_the_budget(
     chat = tenant.conversation("s", user="ada")
     await chat.append(Message.human("one"))
     proxy.refuse()
-    with pytest.raises(StoreUnavailable, match="Try again later"):
-        await chat.messages()
-    with pytest.raises(StoreUnavailable, match="nothing was done"):
-        await chat.append(Message.human("two"))
+    async with Tenant(acme.source(port=proxy.port), options=IMPATIENT) as impatient:
+        late = impatient.conversation("s", user="ada")
+        with pytest.raises(StoreUnavailable, match="Try again later"):
+            await late.messages()
+        with pytest.raises(StoreUnavailable, match="nothing was done"):
+            await late.append(Message.human("two"))
     proxy.accept()
     await chat.append(Message.human("three"))
     assert [one.text for one in await chat.messages()] == ["one", "three"]
@@ -84,7 +89,9 @@ async def test_a_lost_reply_does_not_store_twice(acme: Provisioned, stack: ExitS
 
 
 async def test_a_store_that_hangs_is_told_as_such(acme: Provisioned, stack: ExitStack) -> None:
-    proxy, tenant = proxied(acme, stack)
+    proxy, tenant = proxied(
+        acme, stack, Options(connect_timeout=1.5, timeout=1.5, retry_budget=1.5)
+    )
     chat = tenant.conversation("s", user="ada")
     await chat.append(Message.human("one"))
     proxy.freeze()
@@ -136,11 +143,12 @@ async def test_those_who_wait_are_stored_though_whoever_led_was_cancelled_before
 ) -> None:
     proxy, tenant = proxied(acme, stack)
     chat = tenant.conversation("s", user="ada")
-    proxy.delay(0.1)  # while the data key is looked for, nothing has been sent
+    proxy.freeze()  # while the data key is looked for, nothing has been sent
     one, two, three = [asyncio.create_task(chat.append(Message.human(n))) for n in "123"]
     for leader in (one, two):
         await asyncio.sleep(0.05)
         leader.cancel()
+    proxy.thaw()
     ends = await asyncio.gather(one, two, three, return_exceptions=True)
     assert [type(end) for end in ends[:2]] == [asyncio.CancelledError] * 2
     assert not isinstance(ends[2], BaseException)
@@ -167,7 +175,7 @@ async def test_a_rotated_binding_is_followed_without_a_failed_call(
 async def test_new_credentials_that_arrive_late_are_waited_for(
     acme: Provisioned,
 ) -> None:
-    tenant = Tenant(acme.source(), options=Options(retry_budget=5))
+    tenant = Tenant(acme.source(), options=PATIENT)
     chat = tenant.conversation("s", user="ada")
     name = agent_user(acme.tenant, "default", "a")
     with acme.server.admin() as admin:
@@ -279,11 +287,11 @@ async def test_a_promoted_replica_behind_the_same_address_is_used(
     acme = Provisioned(primary, tmp_path, replicas=(replica,))
     acme.provision()
     proxy = stack.enter_context(Proxy.to(primary.host, primary.port))
-    tenant = Tenant(acme.source(port=proxy.port), options=Options(retry_budget=8))
+    tenant = Tenant(acme.source(port=proxy.port), options=PATIENT)
     chat = tenant.conversation("s", user="ada")
     await chat.append(Message.human("one"))
     with primary.admin() as admin:
-        admin.execute_command("WAIT", 1, 1000)
+        assert admin.wait(1, 60_000) == 1
     proxy.point_to(replica.host, replica.port)  # a replica still: READONLY
     pending = asyncio.create_task(chat.append(Message.human("two")))
     await asyncio.sleep(0.2)

@@ -20,7 +20,7 @@ from memtenant.errors import (
 from memtenant.memory.contexts import ContextEvent, EventKind, Snapshot
 from memtenant.memory.source import BindingSource
 from memtenant.sync import Tenant as SyncTenant
-from tests.memory.bindings import Provisioned
+from tests.memory.bindings import PATIENT, Provisioned
 from tests.memory.conftest import Open
 from tests.memory.queue import audit, check_writers, drained
 from tests.memory.thorough import thoroughness
@@ -169,8 +169,7 @@ def _count_up(folder: Path, own: str) -> None:
 
 async def test_a_lost_reply_does_not_change_twice(acme: Provisioned, stack: ExitStack) -> None:
     proxy = stack.enter_context(Proxy.to(acme.server.host, acme.server.port))
-    options = Options(timeout=1, retry_budget=5)
-    async with Tenant(acme.source(port=proxy.port), options=options) as tenant:
+    async with Tenant(acme.source(port=proxy.port), options=PATIENT) as tenant:
         context = tenant.shared_context("case")
         await context.create({"n": 0})
         for number in range(1, 5):
@@ -187,7 +186,7 @@ async def test_a_watcher_sees_names_and_versions_and_what_it_missed(
     acme: Provisioned, opened: Open, stack: ExitStack
 ) -> None:
     proxy = stack.enter_context(Proxy.to(acme.server.host, acme.server.port))
-    options = Options(timeout=0.5, connect_timeout=0.5, retry_budget=0.5)
+    options = Options(retry_budget=0.5)
     writer = opened(acme).shared_context("case")
     await writer.create({"a": 1})
     seen: list[ContextEvent] = []
@@ -197,8 +196,9 @@ async def test_a_watcher_sees_names_and_versions_and_what_it_missed(
             async for event in tenant.shared_context("case").watch(interval=0.02):
                 seen.append(event)  # noqa: PERF401 - others look at it meanwhile
 
+        before = acme.calls("fcall_ro")
         watching = asyncio.create_task(watch())
-        await asyncio.sleep(0.2)
+        await _until(lambda: acme.calls("fcall_ro") > before)  # it has looked for the first time
         await writer.update({"a": 2, "b": 1})
         await writer.update({"b": None})
         await _until(lambda: sum(len(event.changes) for event in seen) == 3)
@@ -242,7 +242,7 @@ async def test_a_store_that_is_away_is_told(acme: Provisioned, stack: ExitStack)
 
 
 async def _until(true: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not true():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.01)
 

@@ -19,7 +19,7 @@ from memtenant.rules.acl import AccessState
 from memtenant.tenancy.policy import Durability
 from tests.conftest import StartServer
 from tests.functions.tenants import set_limits
-from tests.memory.bindings import Provisioned, policy
+from tests.memory.bindings import PATIENT, Provisioned, policy
 from tests.memory.conftest import Open
 from tests.support.servers import Flavour, Server
 
@@ -146,7 +146,7 @@ async def test_replicated_writes_wait_for_the_replica(
     acme = Provisioned(primary, tmp_path, policy=policy(durability=Durability.REPLICATED))
     acme.replicas = (replica,)
     acme.provision()
-    async with Tenant(acme.source(), options=Options(retry_budget=3)) as tenant:
+    async with Tenant(acme.source(), options=PATIENT) as tenant:
         chat = tenant.conversation("s", user="ada")
         await chat.append(Message.human("one"))
         await asyncio.gather(*(chat.append(Message.human("x")) for _ in range(10)))
@@ -155,8 +155,10 @@ async def test_replicated_writes_wait_for_the_replica(
             assert admin.llen(key) == 11
         replica.freeze()
         try:
-            with pytest.raises(NotDurable, match="failover now would lose it") as short:
-                await chat.append(Message.human("two"), idempotency_key="two")
+            async with Tenant(acme.source(), options=Options(retry_budget=3)) as impatient:
+                hasty = impatient.conversation("s", user="ada")
+                with pytest.raises(NotDurable, match="failover now would lose it") as short:
+                    await hasty.append(Message.human("two"), idempotency_key="two")
         finally:
             replica.thaw()
         assert (short.value.acknowledged, short.value.expected) == (0, 1)
@@ -192,7 +194,7 @@ async def test_a_replica_that_is_slow_is_waited_for_without_storing_twice(
     acme = Provisioned(primary, tmp_path, policy=policy(durability=Durability.REPLICATED))
     acme.replicas = (replica,)
     acme.provision()
-    async with Tenant(acme.source(), options=Options(retry_budget=8)) as tenant:
+    async with Tenant(acme.source(), options=PATIENT) as tenant:
         chat = tenant.conversation("s", user="ada")
         await chat.append(Message.human("one"))
         replica.freeze()
@@ -213,11 +215,11 @@ async def test_an_async_write_that_a_failover_lost_is_told(
     replica = start_server(Flavour.VALKEY_9, replica_of=primary)
     acme = Provisioned(primary, tmp_path, replicas=(replica,))
     acme.provision()
-    async with Tenant(acme.source(), options=Options(retry_budget=5)) as tenant:
+    async with Tenant(acme.source(), options=PATIENT) as tenant:
         chat = tenant.conversation("s", user="ada")
         await chat.append(Message.human("one"))
         with primary.admin() as admin:
-            admin.execute_command("WAIT", 1, 1000)
+            assert admin.wait(1, 60_000) == 1
         replica.promote()
         await chat.append(Message.human("two"))  # acknowledged by one that is no primary any more
         primary.kill9()

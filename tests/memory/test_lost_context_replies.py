@@ -121,8 +121,8 @@ class Contexts(TwoProcesses):
             await asyncio.sleep(delay)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            await asyncio.sleep(2 * slow + 0.005)  # what was sent arrives
             await self.tenants[0].aclose()
+            await self.arrived()
             self.tenants[0] = self.opened(0)
             return await self.case(1).read()
 

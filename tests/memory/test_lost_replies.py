@@ -114,7 +114,7 @@ class Conversations(TwoProcesses):
             await asyncio.sleep(delay)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            await asyncio.sleep(2 * slow + 0.005)  # what was sent arrives
+            await self.arrived()
             return [one.text for one in await self.chat(1).messages()]
 
         if self.run(work(), slow)[-1:] == [text]:
@@ -136,8 +136,8 @@ class Conversations(TwoProcesses):
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.sleep(2 * slow + 0.005)
             await self.tenants[0].aclose()
+            await self.arrived()
             self.tenants[0] = self.opened(0)
             return [one.text for one in await self.chat(1).messages()]
 

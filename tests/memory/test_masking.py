@@ -22,7 +22,7 @@ from memtenant.memory.summaries import SummaryRequest
 from memtenant.sync import Tenant as SyncTenant
 from memtenant.tenancy.masking import MaskingPolicy
 from memtenant.tenancy.policy import EncryptionMode, TenantPolicy
-from tests.memory.bindings import QUICK, Provisioned
+from tests.memory.bindings import PATIENT, Provisioned
 from tests.memory.conftest import Open
 from tests.stores.operators import ACME
 
@@ -41,7 +41,7 @@ def policy() -> TenantPolicy:
 
 def asked(of: Provisioned, masking: Masking | None, policy: MaskingPolicy) -> Tenant:
     of.policy = replace(of.policy, masking=policy)
-    return Tenant(of.source(), options=QUICK, masking=masking)
+    return Tenant(of.source(), options=PATIENT, masking=masking)
 
 
 def everything(admin: "redis.Redis") -> Iterator[bytes]:
@@ -90,7 +90,7 @@ async def test_no_server_holds_what_was_masked(acme: Provisioned, tenant: Tenant
 
 
 def test_without_asyncio_too(acme: Provisioned) -> None:
-    with SyncTenant(acme.source(), options=QUICK) as tenant:
+    with SyncTenant(acme.source(), options=PATIENT) as tenant:
         chat = tenant.conversation("s", user="u")
         long = "ada@example.org " * (LONG_TEXT // 8)
         receipt = chat.extend([Message.human("ada@example.org"), Message.ai(long)])
@@ -240,7 +240,7 @@ async def test_a_summariser_sees_no_value_that_was_stored_before_masking_was_on(
         await chat.extend([Message.human(f"{n} cvv 123 of ada@example.org") for n in range(20)])
     async with asked(on_valkey, None, PCI) as tenant:
         chat = tenant.conversation("s", user="u", summariser=tells)
-        budget = ContextBudget(400, summary_tokens=160, summary_timeout=5.0, counter=len)
+        budget = ContextBudget(400, summary_tokens=160, summary_timeout=60.0, counter=len)
         summary = (await chat.summarise(budget)).summary
     assert summary is not None
     assert summary.text == "Write to <EMAIL>."

@@ -2,6 +2,7 @@
 it; and whatever a summariser does, no message is lost."""
 
 import asyncio
+import itertools
 import json
 import subprocess
 import sys
@@ -21,12 +22,13 @@ from memtenant.memory.summaries import Fallback, Summariser, SummaryRequest
 from memtenant.rules.acl import AccessState, AgentAccess
 from memtenant.sync import Tenant as SyncTenant
 from memtenant.tenancy.policy import EncryptionMode, Isolation, TenantPolicy
-from tests.memory.bindings import QUICK, Provisioned, policy
+from tests.functions.tenants import in_ms
+from tests.memory.bindings import PATIENT, Provisioned, policy
 from tests.memory.conftest import Open
 from tests.memory.queue import audit, drained
 from tests.support.relay import Proxy
 
-BUDGET = ContextBudget(400, summary_tokens=120, summary_timeout=5.0, counter=len)
+BUDGET = ContextBudget(400, summary_tokens=120, summary_timeout=60.0, counter=len)
 SAID = {"summary": "They agreed on Friday.", "facts": ["The parcel is AB-1."]}
 
 
@@ -168,7 +170,7 @@ async def test_a_summariser_that_fails_loses_no_message(
     summariser, reason = FAILING[how]
     chat = await filled(opened(on_valkey), summariser)
     before = await chat.messages()
-    context = await chat.context(replace(BUDGET, summary_timeout=0.2 if how == "late" else 5.0))
+    context = await chat.context(replace(BUDGET, summary_timeout=0.2 if how == "late" else 60.0))
     outcome = context.statistics.summarising
     assert outcome is not None
     assert (outcome.state, outcome.fallback) == (Summarising.MADE, reason)
@@ -204,16 +206,20 @@ async def test_what_looks_like_an_instruction_stays_material(tenant: Tenant) -> 
 
 
 async def test_one_of_two_summarisers_makes_it(acme: Provisioned, opened: Open) -> None:
-    calls = []
+    calls, answered = [], asyncio.Event()
 
     async def slow(request: SummaryRequest) -> dict[str, object]:
         calls.append(request)
-        await asyncio.sleep(0.1)
+        await answered.wait()
         return SAID
 
     one = await filled(opened(acme), slow)
     other = opened(acme, "other").conversation("s", user="ada", summariser=slow)
-    outcomes = await asyncio.gather(*(chat.summarise(BUDGET) for chat in (one, other, one)))
+    makers = [asyncio.create_task(chat.summarise(BUDGET)) for chat in (one, other, one)]
+    busy = [await made for made in itertools.islice(asyncio.as_completed(makers), 2)]
+    assert [outcome.state for outcome in busy] == ["Busy", "Busy"]
+    answered.set()
+    outcomes = await asyncio.gather(*makers)
     assert sorted(outcome.state for outcome in outcomes) == ["Busy", "Busy", "Made"]
     assert len(calls) == 1
     assert (await other.summarise(BUDGET)).state is Summarising.NOT_DUE
@@ -246,18 +252,15 @@ _DIES = """
 import sys, time
 from pathlib import Path
 from memtenant import ContextBudget
-from memtenant.memory._sync import summaries
 from memtenant.memory.source import BindingSource
 from memtenant.sync import Tenant
-
-summaries._SLACK = 0.5
 
 def thinks(request):
     print("asked", flush=True)
     time.sleep(60)
 
 chat = Tenant(BindingSource(Path(sys.argv[1]))).conversation("s", user="ada", summariser=thinks)
-chat.summarise(ContextBudget(400, summary_tokens=120, summary_timeout=1.0, counter=len))
+chat.summarise(ContextBudget(400, summary_tokens=120, summary_timeout=60.0, counter=len))
 """
 
 
@@ -275,10 +278,12 @@ async def test_a_process_that_is_killed_at_it_leaves_all_messages_and_no_summary
     await process.wait()
     assert await chat.summary() is None
     assert await chat.count() == 20
-    deadline = time.monotonic() + 10
-    while (await chat.summarise(BUDGET)).state is Summarising.BUSY:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
+    assert (await chat.summarise(BUDGET)).state is Summarising.BUSY
+    with on_valkey.server.admin() as admin:  # a minute later
+        head = raw_keys(chat).head
+        lease = admin.hget(head, "lease") or b""
+        admin.hset(head, "lease", lease[:16] + in_ms().to_bytes(6, "big"))
+    assert (await chat.summarise(BUDGET)).state is Summarising.MADE
     assert await chat.summary() is not None
 
 
@@ -435,11 +440,12 @@ def test_without_asyncio(acme: Provisioned) -> None:
         late: Fallback.TIMED_OUT,  # type: ignore[dict-item]
         broken: Fallback.FAILED,  # type: ignore[dict-item]
     }
-    with SyncTenant(acme.source(), options=QUICK) as tenant:
+    with SyncTenant(acme.source(), options=PATIENT) as tenant:
         for number, (summariser, fallback) in enumerate(summarisers.items()):
             chat = tenant.conversation(str(number), user="ada", summariser=summariser)
             chat.extend([Message.human(f"Message {n:02} {'x' * 20}") for n in range(20)])
-            context = chat.context(replace(BUDGET, summary_timeout=0.1))
+            seconds = 0.1 if summariser is late else 60.0
+            context = chat.context(replace(BUDGET, summary_timeout=seconds))
             assert context.summary is not None
             assert context.summary.fallback is fallback
             assert chat.summary() == context.summary

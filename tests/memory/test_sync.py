@@ -16,7 +16,7 @@ from memtenant.memory._sync.link import Link
 from memtenant.memory.options import Options
 from memtenant.sync import Tenant
 from tests.functions.tenants import set_limits
-from tests.memory.bindings import Provisioned
+from tests.memory.bindings import PATIENT, Provisioned
 from tests.memory.test_conversation import EVERY_KIND
 from tests.support.certificates import Authority
 from tests.support.relay import Proxy, Target, TlsRelay
@@ -24,7 +24,7 @@ from tests.support.relay import Proxy, Target, TlsRelay
 
 @pytest.fixture
 def tenant(acme: Provisioned) -> Iterator[Tenant]:
-    with Tenant(acme.source(), options=Options(retry_budget=3)) as tenant:
+    with Tenant(acme.source(), options=PATIENT) as tenant:
         yield tenant
 
 
@@ -89,7 +89,7 @@ def test_the_rate_is_waited_for(acme: Provisioned, tenant: Tenant) -> None:
     for number in range(7):
         chat.append(Message.human(str(number)), on_limit="wait")
     with pytest.raises(QuotaExceeded):
-        [chat.append(Message.human("x")) for _ in range(9)]
+        [chat.append(Message.human("x")) for _ in range(50)]
 
 
 def test_a_context(tenant: Tenant) -> None:
@@ -103,12 +103,15 @@ def test_a_context(tenant: Tenant) -> None:
 
 def test_connections_that_are_cut_are_made_anew(acme: Provisioned) -> None:
     with Proxy.to(acme.server.host, acme.server.port) as proxy:
-        options = Options(timeout=0.5, connect_timeout=0.5, retry_budget=1)
-        with Tenant(acme.source(port=proxy.port), options=options) as tenant:
+        source = acme.source(port=proxy.port)
+        with Tenant(source, options=PATIENT) as tenant:
             chat = tenant.conversation("s", user="ada")
             for number in range(5):
                 chat.append(Message.human(str(number)))
                 proxy.cut()
+            assert chat.count() == 5
+        with Tenant(source, options=Options(timeout=2, retry_budget=2)) as tenant:
+            chat = tenant.conversation("s", user="ada")
             assert chat.count() == 5
             proxy.freeze()
             with pytest.raises(StoreUnavailable, match="in time"):

@@ -96,7 +96,7 @@ def test_without_asyncio_a_server_that_answers_byte_by_byte_is_not_waited_for_en
 
     def drip() -> None:
         with servers, suppress(OSError):
-            for byte in b"$60\r\n" + b"x" * 60 + b"\r\n":
+            for byte in b"$6000\r\n" + b"x" * 6000:
                 servers.send(bytes((byte,)))
                 time.sleep(0.01)
 

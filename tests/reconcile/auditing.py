@@ -17,7 +17,7 @@ from memtenant.tenancy import keys
 from memtenant.tenancy.audited import Audited
 from memtenant.tenancy.binding import Binding
 from memtenant.tenancy.identity import TenantId
-from tests.memory.bindings import QUICK, mount
+from tests.memory.bindings import PATIENT, mount
 from tests.reconcile.conftest import Ground
 from tests.stores.operators import OPERATOR as OPERATOR_USER
 from tests.stores.operators import OPERATOR_PASSWORD, make_operator
@@ -37,7 +37,9 @@ class Scene:
         stored = await self.ground.resources.get_secret("support", "acme-default")
         assert stored is not None
         folder = mount(self._folder, Binding.from_mapping(stored.data))
-        return await self._opened.enter_async_context(Tenant(BindingSource(folder), options=QUICK))
+        return await self._opened.enter_async_context(
+            Tenant(BindingSource(folder), options=PATIENT)
+        )
 
     def beat(self, *, live: bool = True) -> None:
         now = int(datetime.now(UTC).timestamp() * 1000) if live else 0

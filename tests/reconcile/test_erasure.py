@@ -37,7 +37,7 @@ from memtenant.tenancy import keys
 from memtenant.tenancy.binding import Binding
 from memtenant.tenancy.erasure import ErasurePhase, ErasureReceipt
 from memtenant.tenancy.identity import TenantId
-from tests.memory.bindings import QUICK, mount
+from tests.memory.bindings import PATIENT, mount
 from tests.reconcile.conftest import Ground
 from tests.stores.operators import OPERATOR as OPERATOR_USER
 from tests.stores.operators import OPERATOR_PASSWORD, make_operator
@@ -86,7 +86,7 @@ class Agents:
 
     async def open(self, agent: str = "default") -> Tenant:
         folder = mount(self._root / agent, await self.binding(agent))
-        self._open.append(Tenant(BindingSource(folder), options=QUICK))
+        self._open.append(Tenant(BindingSource(folder), options=PATIENT))
         return self._open[-1]
 
     async def close(self) -> None:
@@ -199,7 +199,7 @@ async def test_under_minimal_the_tag_tells(ground: Ground, agents: Agents) -> No
     stored = await ground.resources.get_secret("support", "mini-default")
     assert stored is not None
     folder = mount(agents._root / "mini", Binding.from_mapping(stored.data))
-    async with Tenant(BindingSource(folder), options=QUICK) as tenant:
+    async with Tenant(BindingSource(folder), options=PATIENT) as tenant:
         for number in range(3):
             for user in ("ada", "bob"):
                 chat = tenant.conversation("shared", user=user)

@@ -27,7 +27,7 @@ from memtenant.rules.systemusers import SystemRole
 from memtenant.stores.pace import Pace
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
-from tests.memory.bindings import QUICK
+from tests.memory.bindings import PATIENT
 from tests.reconcile.conftest import Ground
 from tests.support.servers import Server
 
@@ -82,7 +82,7 @@ class Scene:
     def agent(self, name: str = "acme", agent: str = "default") -> Tenant:
         """The SDK, by the agent's binding."""
         folder = self.folder / "state" / "bindings" / "support" / f"{name}-{agent}"
-        tenant = Tenant(BindingSource(folder), options=QUICK)
+        tenant = Tenant(BindingSource(folder), options=PATIENT)
         self._stack.push_async_callback(tenant.aclose)
         return tenant
 

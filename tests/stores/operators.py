@@ -79,6 +79,7 @@ async def looking_at(
         installation=INSTALLATION,
         fence=lambda: number,
         pace=Pace(duty=1.0),
+        replication_patience=30.0,
         own_keys=own_keys,
     )
     async with admin:
@@ -105,7 +106,7 @@ async def discovered(store: StoreAdmin, replicas: int) -> StoreFacts:
 
     A replica says that its link is up a moment before its primary calls it online.
     """
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             facts = await store.discover()
             if len(facts.replicas) + len(facts.unreachable) >= replicas:

@@ -270,7 +270,7 @@ async def test_a_cluster_that_lacks_slots_is_down(nodes: Nodes) -> None:
 
 
 async def until_it_fails(server: Server) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             async with operator(server):
                 await asyncio.sleep(0.1)

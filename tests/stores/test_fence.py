@@ -113,15 +113,18 @@ async def test_a_change_of_leader_between_the_look_and_the_write_aborts_the_writ
             await client.call("PING")
             with target.admin() as admin:
                 admin.config_resetstat()
-                proxy.delay(0.5)
+                proxy.delay(1.0)
                 writing = asyncio.create_task(
                     run_fenced(client, former, [("ACL", "SETUSER", "mt.frozen.leader.x.a")])
                 )
                 while "cmdstat_watch" not in admin.info("commandstats"):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
+                proxy.freeze()
+                proxy.delay(0)
             await raise_epoch(clients[0], later)
             await run_fenced(clients[node], later, [("ACL", "SETUSER", "mt.a.b.c.a")])
             assert not writing.done()
+            proxy.thaw()
             with pytest.raises(FencedOut):
                 await writing
             await client.close()

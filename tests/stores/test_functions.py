@@ -83,7 +83,7 @@ async def test_replicas_hold_them_and_serve_them_after_a_promotion(
         (await store.set_users([user])).require_all()
     with primary.admin() as admin:
         admin.hset("mt:{support.acme}:o:limits", mapping=dict(LIMITS))
-        admin.wait(1, 5000)
+        assert admin.wait(1, 60_000) == 1
     primary.kill9()
     replica.promote()
     assert names(replica) == set(BOTH)

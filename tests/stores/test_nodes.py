@@ -149,7 +149,7 @@ async def test_a_replica_that_does_not_answer_hides_nothing_else(
     frozen = start_server(Flavour.VALKEY_9, replica_of=primary)
     make_operator(primary, well, frozen)
     frozen.freeze()
-    hasty = replace(settings_for(primary), timeout=0.3, connect_timeout=0.3)
+    hasty = replace(settings_for(primary), timeout=2.0, connect_timeout=2.0)
     async with looking_at(primary, settings=hasty) as store:
         facts = await discovered(store, 2)
         assert [node.address.port for node in facts.replicas] == [well.port]

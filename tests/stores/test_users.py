@@ -204,7 +204,7 @@ async def test_who_is_connected_to_any_node_is_not_idle(
 async def test_nobody_is_idle_while_a_node_does_not_tell(start_server: StartServer) -> None:
     primary = start_server(Flavour.VALKEY_9)
     replica = start_server(Flavour.VALKEY_9, replica_of=primary)
-    hasty = replace(settings_for(primary), timeout=0.3, connect_timeout=0.3)
+    hasty = replace(settings_for(primary), timeout=2.0, connect_timeout=2.0)
     async with leading(primary, replica, settings=hasty) as store:
         user = agent(store)
         await store.set_users([user])
@@ -226,7 +226,7 @@ async def test_a_connection_cut_in_the_middle_leaves_whole_users_and_the_rest_to
             await store.discover()
             await store.lead()
             users = many_agents(store, 10 * BATCH)
-            proxy.delay(0.01)
+            proxy.delay(0.1)
             setting = asyncio.create_task(store.set_users(users))
             while users[0].name not in usernames(redis_server):  # noqa: ASYNC110 - a server
                 await asyncio.sleep(0)

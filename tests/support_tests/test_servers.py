@@ -54,7 +54,7 @@ def test_a_replica_follows_its_primary_and_can_be_promoted(
     replica = start_server(flavour, replica_of=primary)
     with primary.admin() as write, replica.admin() as read:
         write.set("k", "v")
-        assert write.execute_command("WAIT", 1, 5000) == 1
+        assert write.execute_command("WAIT", 1, 60_000) == 1
         assert read.get("k") == b"v"
         primary.kill9()
         replica.promote()
