@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from memtenant.api.conditions import ConditionStatus
 from memtenant.api.reporting import Reporting
+from memtenant.rules.manifest import differences
 from memtenant.rules.reporting import (
     cron_job,
     cron_job_name,
-    differs,
     missed_report,
     scheduled_since,
     stale_finding,
@@ -92,7 +92,7 @@ def test_what_the_server_adds_is_no_difference(reporting: Reporting) -> None:
     container = stored["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
     container["resources"]["limits"] = {"memory": "1Gi", "cpu": "500m"}
 
-    assert not differs(made, stored)
+    assert not differences(made, stored)
 
 
 def _leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -117,7 +117,7 @@ def test_every_field_that_somebody_changes_is_a_difference(
     else:
         place[path[-1]] = "changed"
 
-    assert differs(_made(), stored)
+    assert differences(_made(), stored)
 
 
 @given(reporting=_REPORTING, later=_REPORTING)

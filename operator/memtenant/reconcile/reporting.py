@@ -18,11 +18,11 @@ from memtenant.errors import InvalidResource, MemtenantError
 from memtenant.reconcile.declared import status_before
 from memtenant.reconcile.world import Reported, World
 from memtenant.resources.port import CronJobs, Declared
+from memtenant.rules.manifest import differences
 from memtenant.rules.reporting import (
     Missed,
     cron_job,
     cron_job_name,
-    differs,
     missed_report,
     scheduled_since,
     stale_finding,
@@ -82,7 +82,7 @@ async def _schedule(
     wanted = cron_job(
         name, policy.uid, reporting, template, namespace=world.resources.home, since=since
     )
-    changed = there is None or differs(wanted, there)
+    changed = there is None or bool(differences(wanted, there))
     if changed:
         await jobs.apply(wanted)
     return Kept(

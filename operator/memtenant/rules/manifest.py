@@ -75,7 +75,7 @@ def _item(wanted: Any, keys: Mapping[str, Any]) -> Any:
 
 def _same_amount(wanted: Any, there: Any, at: str) -> bool:
     """The API server writes quantities in its own way."""
-    if ".requests." not in at or not isinstance(there, str):
+    if ".resources." not in at or not isinstance(there, str):
         return False
     try:
         return Quantity.parse(wanted) == Quantity.parse(there)

@@ -9,10 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from memtenant.api.conditions import ConditionStatus, ConditionType, Finding
-from memtenant.api.quantity import Quantity
 from memtenant.api.reporting import Reporting
 from memtenant.clock import rfc3339, utc_from_rfc3339
-from memtenant.errors import InvalidResource
 from memtenant.rules.schedule import read_schedule
 from memtenant.tenancy.identity import child_name
 
@@ -22,7 +20,6 @@ __all__ = [
     "Missed",
     "cron_job",
     "cron_job_name",
-    "differs",
     "missed_report",
     "scheduled_since",
     "stale_finding",
@@ -137,32 +134,6 @@ def scheduled_since(
         return min(now, utc_from_rfc3339(noted))
     except ValueError:
         return now
-
-
-def differs(wanted: Any, there: Any) -> bool:
-    """Whether anything that is wanted is not so. What the server filled in beside it is no
-    difference, nor is a quantity that it writes in another way.
-    """
-    match wanted:
-        case Mapping():
-            return not isinstance(there, Mapping) or any(
-                differs(value, there.get(key)) for key, value in wanted.items()
-            )
-        case list():
-            return (
-                not isinstance(there, list)
-                or len(there) != len(wanted)
-                or any(differs(one, other) for one, other in zip(wanted, there, strict=True))
-            )
-        case _:
-            return bool(wanted != there) and not _same_quantity(wanted, there)
-
-
-def _same_quantity(wanted: Any, there: Any) -> bool:
-    try:
-        return Quantity.parse(wanted) == Quantity.parse(there)
-    except (InvalidResource, TypeError):
-        return False
 
 
 def missed_report(
