@@ -45,6 +45,7 @@ from memtenant.jobs.engine import Engine
 from memtenant.jobs.keeping import FOR_EVER, told_months
 from memtenant.jobs.seal import StoreDrain
 from memtenant.jobs.sealing import Sealing
+from memtenant.stores.sealerconnections import SealerConnections
 from memtenant.stores.sealing import Page, SealingStore
 from memtenant.tenancy import keys
 from memtenant.tenancy.audited import Audited
@@ -554,22 +555,22 @@ async def test_the_queues_of_many_tenants_wait_for_disk_and_store_together(
         for place, tenant in enumerate(tenants)
     }
     appends, runs = list[int](), list[int]()
-    append, run = ArchiveFolder.append, SealingStore._run
+    append, run = ArchiveFolder.append, SealerConnections.run
 
     def counted(archive: ArchiveFolder, parts: list[Part]) -> None:
         appends.append(len(parts))
         append(archive, parts)
 
-    async def asked(store: SealingStore, commands: list[Any], **where: Any) -> list[object]:
+    async def asked(nodes: SealerConnections, commands: list[Any], **at: Any) -> list[object]:
         runs.append(len(commands))
-        return await run(store, commands, **where)
+        return await run(nodes, commands, **at)
 
     with valkey.admin() as admin:
         for log, some in entries.items():
             admin.rpush(keys.audit_queue(TenantId.parse(log)), *some)
         async with sealer(tmp_path, stores) as sealing:
             monkeypatch.setattr(ArchiveFolder, "append", counted)
-            monkeypatch.setattr(SealingStore, "_run", asked)
+            monkeypatch.setattr(SealerConnections, "run", asked)
             step = await sealing.step()
             monkeypatch.undo()
             assert step.failures == {}
