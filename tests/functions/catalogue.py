@@ -69,7 +69,7 @@ HOLDER = b"h" * 16
 EVENT = b"an event, sealed by the agent"
 ROOT = b"root-ns."
 IDS = tuple(bytes((number,)) * 16 for number in range(16))
-OPERATORS = {"lead"}
+OPERATORS = {"lead", "passed"}
 """No agent reaches their keys (`tests/stores/test_fence.py`)."""
 
 LANES: dict[TenantId, bytes] = {}

@@ -19,9 +19,11 @@ from memtenant.functions.expiry_calls import (
     Expiring,
     ExpiringContext,
     Part,
+    Passed,
 )
 from memtenant.functions.keyspace import ConversationKeys
 from memtenant.functions.library import libraries
+from memtenant.functions.passes import Passes
 from memtenant.rules.acl import AccessState
 from memtenant.tenancy.policy import EncryptionMode
 from tests.functions.catalogue import Place, declared, expiring_calls, fill
@@ -215,27 +217,56 @@ def test_a_message_is_no_younger_than_its_writer_allows(
         entry(3, now, b"\0" * 8 + sealed(opened), kind=TAGGED),
         entry(4, now + 10 * HOUR, sealed(now)),
     ]
+    closed = opened + WRITER_LIFE
     with redis_server.admin() as admin:
+
+        def expire() -> Expired:
+            return Expire(CONVERSATION).read(admin.execute_command(*Expire(CONVERSATION).words))
+
         admin.rpush(CONVERSATION.list, moved[0], honest, *moved[1:])
         set_limits(redis_server, cutoff_content=now - 3 * WRITER_LIFE, held=1)
         assert agent.call(Expiring(CONVERSATION)).redated == 1  # the one of a time to come
+        # Until a pass has closed its writer, one of version 1 may have written it when it says so.
         set_limits(redis_server, held=0)
-        assert agent.call(Expire(CONVERSATION)).redated == 3
+        assert agent.call(Expiring(CONVERSATION)).redated == 1
+        passed = Passed(ACME, Passes().and_then(closed - 1, closed).and_then(closed, closed))
+        passed.read(admin.execute_command(*passed.words))
+        with pytest.raises(AccessDenied, match="passes"):
+            agent.call(passed)
+        assert expire().redated == 3
         assert [
             int.from_bytes(one[6:12], "big") for one in admin.lrange(CONVERSATION.list, 0, 2)
-        ] == [
-            opened + WRITER_LIFE,
-            opened + WRITER_LIFE - 1,
-            opened + WRITER_LIFE,
-        ]
+        ] == [closed + 1, closed - 1, closed + 1]
         assert [one[15:] for one in admin.lrange(CONVERSATION.list, 2, -1)] == [
             one[15:] for one in moved[1:]
         ]
         admin.lset(CONVERSATION.list, 0, moved[0])  # and again
-        set_limits(redis_server, cutoff_content=opened + WRITER_LIFE + 1)
-        assert agent.call(Expire(CONVERSATION)).live == 3
+        set_limits(redis_server, cutoff_content=closed + 2)
+        assert expire().live == 3
         assert admin.llen(CONVERSATION.list) == 1
     assert f"WRITER_LIFE = {WRITER_LIFE} " in libraries()[0].code
+
+
+def test_a_writer_of_yesterday_is_closed_and_when_it_wrote_last_is_kept(
+    redis_server: Server, agent: Agent
+) -> None:
+    """Under a hold, too, where nothing else is written."""
+    now = in_ms()
+    lane, young = Lane(), Lane()
+    agent.append(lane.append())
+    agent.append(young.append())
+    old = ((now - WRITER_LIFE) // 1000).to_bytes(4, "big") + b"lane"
+    with redis_server.admin() as admin:
+        writers = admin.hget(CONVERSATION.head, "writers")
+        admin.hset(CONVERSATION.head, "writers", writers.replace(lane.writer, old))
+        assert agent.call(Expiring(CONVERSATION)).closes
+        assert agent.call(Expire(CONVERSATION)).changes
+        left = admin.hget(CONVERSATION.head, "writers")
+        assert old not in left
+        assert left == bytes(19) + writers[19:]
+        assert not agent.call(Expire(CONVERSATION)).changes
+        agent.append(young.append())
+        assert len(admin.lrange(CONVERSATION.list, 0, -1)) == 3
 
 
 def test_a_message_whose_writer_is_still_to_come_goes_a_period_after_it_was_seen(

@@ -269,6 +269,30 @@ async def test_no_name_that_a_tenant_chooses_stops_the_pass_over_its_neighbours(
         assert (scan.left[ACME].undated, scan.take()[GLOBEX].messages) == (1, 1)
 
 
+async def test_what_an_agent_names_by_bytes_that_are_no_text_expires_too(
+    redis_server: Server,
+) -> None:
+    now, name = in_ms(), b"\xff\x00\xc3("
+    user = await asyncio.to_thread(provision, redis_server)
+    records = keys.records(ACME).encode()
+    talk, context = records + b"_:" + name + b":", records + b"c:" + name
+    with Agent(redis_server, user.name) as agent:
+        for key in (talk + b"l", talk + b"s"):
+            agent.send(("RPUSH", key, header(1, now - 2 * HOUR) + b"\xfar"))
+        agent.send(("HSET", context, name, header(1, now - 2 * HOUR) + b"\xfav"))
+        agent.send(("HSET", context + b":v", name, header(1, now - 2 * HOUR)))
+        agent.send(("ZADD", keys.conversations(ACME), 1, b"c:" + name))
+    set_limits(redis_server, cutoff_content=now - HOUR)
+    async with leading(redis_server) as store:
+        assert (await store.expire_due([ACME], most=10))[ACME].values == 1
+        removed = (await passed(store)).take()[ACME]
+    assert (removed.messages, removed.conversations) == (1, 1)
+    with redis_server.admin() as admin:
+        left = set(admin.scan_iter(f"{keys.records(ACME)}*"))
+        assert left <= {talk + b"h", context + b":v"}
+        assert admin.exists(talk + b"l", talk + b"s", context) == 0
+
+
 async def test_an_operator_without_the_permission_is_told_which_command_prints_it(
     redis_server: Server,
 ) -> None:

@@ -42,8 +42,8 @@ __all__ = [
     "Place",
     "Record",
     "RecordKeys",
+    "closes_at",
     "key_ids",
-    "last_chance",
     "peek_key_id",
 ]
 
@@ -78,7 +78,8 @@ OVERHEAD_BYTES = _NONCE.stop + _TAG_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a record belongs. ``scope`` and ``conversation`` are the parts of its Redis key."""
+    """Where a record belongs. ``scope`` and ``conversation`` are the parts of its Redis key: an
+    agent may name one by any bytes, which come as surrogates where they are not UTF-8."""
 
     tenant: TenantId
     scope: str
@@ -87,7 +88,10 @@ class Place:
     @property
     def fields(self) -> tuple[bytes, bytes, bytes]:
         """The three as bytes, in the order that derivation and authentication use."""
-        return str(self.tenant).encode(), self.scope.encode(), self.conversation.encode()
+        scope, conversation = (
+            part.encode("utf-8", "surrogateescape") for part in (self.scope, self.conversation)
+        )
+        return str(self.tenant).encode(), scope, conversation
 
 
 class Record(NamedTuple):
@@ -112,9 +116,9 @@ def peek_key_id(record: bytes) -> bytes | None:
     return bytes(record[_KEY_ID]) if len(record) >= _KEY_ID.stop and record[0] == _MAGIC else None
 
 
-def last_chance(record: bytes) -> int | None:
-    """The last moment at which a message's writer could write it (milliseconds since 1970); needs
-    no key. None: no record."""
+def closes_at(record: bytes) -> int | None:
+    """When a message's writer is a day old and takes no more (milliseconds since 1970); needs no
+    key. One of the first release goes on until a pass closes it. None: no record."""
     if len(record) < _COUNTER.stop or record[0] != _MAGIC or record[1] >> 4 != _VERSION:
         return None
     return int.from_bytes(record[_WRITER][:4], "big") * 1000 + WRITER_LIFE

@@ -5,6 +5,12 @@
 --       then for each record: tokens mark record
 -- flags n: the data key is new; i: write the index entry also where the conversation exists
 
+-- The locals of this file end with it, as those of expiry do.
+
+local append
+
+do
+
 local APPEND_FIXED = 10
 local MAX_TRIM = 32                -- entries that one append trims
 local MAX_TRIM_BYTES = 1048576     -- bytes of them that it looks at
@@ -53,7 +59,7 @@ local function read_records(call, args)
   return records, any_mark
 end
 
-local function append(keys, args)
+function append(keys, args)
   exactly(keys, 8, 'MT_KEYS')
   at_least(args, APPEND_FIXED + 3, 'MT_ARGUMENTS')
   local size = (#args - APPEND_FIXED) / 3
@@ -184,4 +190,6 @@ local function append(keys, args)
   write_event(call, 'O', sequence)
   return {'ok', epoch, before + 1, sequence, call.now,
     share(call.used, call.memory_limit), share(call.conversations, call.conversations_limit)}
+end
+
 end

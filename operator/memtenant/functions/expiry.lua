@@ -6,10 +6,13 @@
 -- alone; without one, which is what a legal hold means, nothing goes.
 --
 -- An agent can write a list directly. An entry dated into the future would never expire: it gets
--- the server's time. Nor would a message whose date is moved again and again: it gets the last time
--- at which its writer could write, which is under the record's MAC. (Not under a minimum: there no
--- agent can move a date, and version 1 let a writer write for longer.) What has no date is as old
--- as the entry behind it, else it is counted and stays.
+-- the server's time. Nor would a message whose date is moved again and again: its writer and when
+-- that was opened are under the record's MAC, and a look at a conversation closes each writer that
+-- was opened a day before. (This version takes no more of such a writer anyway; version 1 would, and
+-- its SDKs go on under a new one.) What the operator passed over is in o:passes: a message is no
+-- younger than the end of the first pass that began a day after its writer was opened. (Not under a
+-- minimum: there no agent can move a date.) What has no date is as old as the entry behind it, else
+-- it is counted and stays.
 --
 -- What goes of a tenant that is audited is counted in o:untold in the same step. The operator tells
 -- the count and takes it away in one transaction, so that every removal is told once, wherever it
@@ -18,7 +21,7 @@
 -- The library is one chunk of Lua, which may have 200 local variables: those that only this file
 -- needs end with it.
 
-local expire, expiring, context_expire, context_expiring
+local expire, expiring, context_expire, context_expiring, passed
 
 do
 
@@ -30,8 +33,12 @@ local HDEL_AT_ONCE = 1000          -- Lua's stack bounds what unpack may return
 local RECORD_MAGIC, RECORD_PLAIN, RECORD_GCM = 0xFA, 0x10, 0x11
 local RECORD_WRITER = 18           -- bytes of a record before its writer, which begins with a time
 
--- The last moment at which a message's writer could write; nil where it names none.
-local function last_chance(entry, kind)
+local CLOSED = '\0\0\0\0\0\0\0\0'   -- the id of a writer that was closed
+local RUN_FORMAT, RUN_BYTES = '>I6I6I6', 18   -- of passes: from, to, the longest time to the next end
+local MAX_PASSES = 4096            -- bytes of them
+
+-- When a message's writer is a day old; nil where it names none.
+local function closes_at(entry, kind)
   local at = (kind == TAGGED and TAGGED_HEADER or HEADER) + 1
   if #entry < at + RECORD_WRITER + 3 then
     return nil
@@ -40,6 +47,39 @@ local function last_chance(entry, kind)
   if magic == RECORD_MAGIC and (form == RECORD_PLAIN or form == RECORD_GCM) then
     return unpack_bytes('>I4', entry, at + RECORD_WRITER) * 1000 + WRITER_LIFE
   end
+end
+
+-- When the first pass that began at that time or later had ended, at the latest; nil before that.
+-- (memtenant.functions.passes, which writes it.)
+local function closed_by(call, time)
+  if not call.passes then
+    local passes = redis.pcall('GET', call.prefix .. 'o:passes')
+    call.passes = type(passes) == 'string' and passes or ''
+  end
+  for at = 1, #call.passes - RUN_BYTES + 1, RUN_BYTES do
+    local from, to, slack = unpack_bytes(RUN_FORMAT, call.passes, at)
+    if to >= time then
+      return math.max(from, time) + slack
+    end
+  end
+end
+
+-- The writers of a head without those that were opened a day ago; nil where there is none of them.
+-- When these wrote last stays: it tells the age of a conversation without messages.
+local function closed_writers(call, writers)
+  if not writers or #writers % WRITER_BYTES ~= 0 then
+    return nil
+  end
+  local left, last, closes = {}, 0, false
+  for at = 1, #writers, WRITER_BYTES do
+    local id, _, _, _, time = unpack_bytes(WRITER_FORMAT, writers, at)
+    if unpack_bytes('>I4', id) * 1000 + WRITER_LIFE > call.now then
+      left[#left + 1] = sub(writers, at, at + WRITER_BYTES - 1)
+    else
+      last, closes = math.max(last, time), closes or id ~= CLOSED
+    end
+  end
+  return closes and pack(WRITER_FORMAT, CLOSED, 0, 0, 0, last) .. table.concat(left) or nil
 end
 
 -- What of a list has passed the cut-off, from an index on: so many entries at its head (trim), and
@@ -61,10 +101,10 @@ local function outdated(call, what, key, start, limit, cutoff, sources)
     for _, entry in ipairs(reading(what, 'LRANGE', key, decimal(index), decimal(final))) do
       local sequence, claimed, tokens, kind = peek(entry)
       local bound = what == 'list' and sequence and not call.keeps_dates
-      local time, latest = claimed, bound and last_chance(entry, kind)
+      local time, closes = claimed, bound and closes_at(entry, kind)
       size = size + #entry
-      if latest and time > latest then
-        time = latest
+      if closes and time > closes then
+        time = math.min(time, closed_by(call, closes) or time)
       end
       if sequence and time > call.now + CLOCK_AHEAD then
         time = call.now
@@ -241,6 +281,7 @@ local function load_expiring(keys, args, fixed)
     found = outdated(call, 'summaries', call.summaries, start, most, derived, sources)
   else
     found = outdated(call, 'list', call.list, start, most, content)
+    found.writers = start == 0 and closed_writers(call, fields[2]) or nil
     -- What a graph keeps of the thread has times of its own.
     found.graph = reading('checkpoints', 'EXISTS', call.checkpoints) > 0
     found.empties = found.length > 0 and start == 0 and found.trim == found.length
@@ -259,7 +300,8 @@ local function load_expiring(keys, args, fixed)
 end
 
 -- reply ok next (-1: at the end) live entries bytes ends redated undated kept oldest now and, of
--- what was removed whole, its summaries; a call that removes goes on from next as the list is then
+-- what was removed whole, its summaries, and whether writers are closed; a call that removes goes on
+-- from next as the list is then
 local function expiry_reply(call, found, removed)
   local next = -1
   if found.next then
@@ -267,7 +309,19 @@ local function expiry_reply(call, found, removed)
   end
   return {'ok', next, found.live, found.trim + #found.sets - found.redated, found.bytes,
     found.ends and 1 or 0, found.redated, found.undated, found.kept, found.oldest or 0, call.now,
-    found.summaries or 0}
+    found.summaries or 0, found.writers and 1 or 0}
+end
+
+local function must_close(call, found)
+  if found.writers then
+    must(call, 'HSET', call.head_key, 'writers', '')
+  end
+end
+
+local function close_writers(call, found)
+  if found.writers then
+    redis.call('HSET', call.head_key, 'writers', found.writers)
+  end
 end
 
 -- KEYS  list head limits usage conversations queue summaries checkpoints
@@ -289,6 +343,7 @@ local function end_conversation(call, found)
   must(call, 'HSET', call.head_key, 'state', '')
   must(call, 'HDEL', call.head_key, 'meta', 'tag', 'lease')
   must(call, 'PEXPIRE', call.head_key, decimal(LEAVE_TIME))
+  must_close(call, found)
   must_write_books(call, false)
   local ended = found.length > 0 and 1 or 0
 
@@ -299,6 +354,7 @@ local function end_conversation(call, found)
     head.bytes, head.count, head.gone, head.covered = 0, 0, 1, 0
     redis.call('HSET', call.head_key, 'state', state_of(head))
   end
+  close_writers(call, found)
   redis.call('PEXPIRE', call.head_key, decimal(LEAVE_TIME))
   write_books(call, bytes + ended * CONVERSATION_OVERHEAD, found.live, ended)
   write_count(call, 'messages', found.live)
@@ -339,7 +395,10 @@ function expire(keys, args)
   local call, found, part = load_expiring(keys, args, 3)
   load_books(call)
   if call.cutoff == 0 then
-    found = {live = 0, trim = 0, sets = {}, redated = 0, bytes = 0, undated = 0, kept = 0}
+    must_close(call, found)
+    close_writers(call, found)
+    found = {live = 0, trim = 0, sets = {}, redated = 0, bytes = 0, undated = 0, kept = 0,
+      writers = found.writers}
     return expiry_reply(call, found, true)
   elseif part == 'g' then
     return expire_graph(call, found)
@@ -379,6 +438,7 @@ function expire(keys, args)
   if changes and head.known then
     must(call, 'HSET', call.head_key, 'state', '')
   end
+  must_close(call, found)
   must_write_books(call, oldest)
   must_count(call, found.live)
 
@@ -391,6 +451,7 @@ function expire(keys, args)
   if changes and head.known then
     redis.call('HSET', call.head_key, 'state', state_of(head))
   end
+  close_writers(call, found)
   local empties = found.empties and 1 or 0
   write_books(call, found.bytes + empties * CONVERSATION_OVERHEAD, messages, empties)
   write_count(call, part == 'l' and 'messages' or 'summaries', found.live)
@@ -492,10 +553,11 @@ local function load_expiring_context(keys, args, fixed)
   return call, outdated_values(call, after, call.cutoff)
 end
 
--- reply ok next ('': at the end) live entries bytes ends redated undated kept oldest now 0
+-- reply ok next ('': at the end) live entries bytes ends redated undated kept oldest now 0 0
 local function context_expiry_reply(call, found)
   return {'ok', found.next, found.live, #found.values + #found.versions, found.bytes,
-    found.ends and 1 or 0, found.redated, found.undated, found.kept, found.oldest or 0, call.now, 0}
+    found.ends and 1 or 0, found.redated, found.undated, found.kept, found.oldest or 0, call.now, 0,
+    0}
 end
 
 -- KEYS  values versions changes limits usage conversations queue
@@ -515,7 +577,7 @@ function context_expire(keys, args)
   local call, found = load_expiring_context(keys, args, 1)
   load_books(call)
   if call.cutoff == 0 then
-    return {'ok', '', 0, 0, 0, 0, 0, 0, 0, 0, call.now, 0}
+    return {'ok', '', 0, 0, 0, 0, 0, 0, 0, 0, call.now, 0, 0}
   end
   if #found.values > 0 then
     must(call, 'HDEL', call.values, '')
@@ -549,6 +611,24 @@ function context_expire(keys, args)
   write_books(call, found.bytes, 0, 0)
   write_count(call, 'values', found.live)
   return context_expiry_reply(call, found)
+end
+
+-- KEYS  o:passes
+-- ARGV  the passes. Works on a full server, which refuses a SET.
+-- reply ok
+function passed(keys, args)
+  exactly(keys, 1, 'MT_KEYS')
+  exactly(args, 1, 'MT_ARGUMENTS')
+  named(keys, '^(mt:{[%w.-]+}:)o:passes$')
+  local passes = text(args, 1, RUN_BYTES, MAX_PASSES)
+  if #passes % RUN_BYTES ~= 0 then
+    refuse('MT_ARGUMENT 1')
+  end
+  if not redis.acl_check_cmd('SET', keys[1], passes) then
+    refuse('MT_DENIED passes')
+  end
+  redis.call('SET', keys[1], passes)
+  return {'ok'}
 end
 
 end

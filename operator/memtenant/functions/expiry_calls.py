@@ -12,7 +12,10 @@ from enum import StrEnum
 from memtenant.errors import CallInvalid
 from memtenant.functions.fcall import Words, fcall, optional
 from memtenant.functions.keyspace import ContextKeys, ConversationKeys
+from memtenant.functions.passes import Passes
 from memtenant.functions.replies import Status, binary, number, status_of
+from memtenant.tenancy import keys
+from memtenant.tenancy.identity import TenantId
 
 __all__ = [
     "MAX_COMPACT",
@@ -24,6 +27,7 @@ __all__ = [
     "Expiring",
     "ExpiringContext",
     "Part",
+    "Passed",
 ]
 
 MAX_LOOK = 2000
@@ -50,7 +54,7 @@ class Expired:
     context goes. redated: entries that bore a time which they cannot have. undated: entries
     that tell no time, and stay. kept: those that have not expired, the undated among them. oldest:
     time of the first of these in milliseconds, 0 where there is none. summaries: those that went
-    with a conversation.
+    with a conversation. closes: writers were closed, or would be, that were opened a day ago.
     """
 
     next: int | bytes | None
@@ -64,11 +68,12 @@ class Expired:
     oldest: int
     time: int
     summaries: int
+    closes: bool
 
     @property
     def changes(self) -> bool:
         """Whether there was anything to do."""
-        return bool(self.entries or self.ends or self.redated)
+        return bool(self.entries or self.ends or self.redated or self.closes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +175,24 @@ class CompactIndex:
         return number(_ok(reply), 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Write when the operator looked at all that the tenant has (`memtenant.functions.passes`)."""
+
+    tenant: TenantId
+    passes: Passes
+
+    @property
+    def words(self) -> Words:
+        """``FCALL passed …``"""
+        key = keys.passes(self.tenant).encode()
+        return fcall("FCALL", "passed", (key,), (self.passes.to_bytes(),))
+
+    def read(self, reply: object) -> None:
+        """Raises what was refused."""
+        _ok(reply)
+
+
 def _keys(conversation: ConversationKeys) -> tuple[bytes, ...]:
     return (*conversation.writing, conversation.summaries, conversation.checkpoints)
 
@@ -186,8 +209,8 @@ def _of_context(reply: object) -> Expired:
 
 
 def _expired(values: tuple[object, ...], position: int | bytes | None) -> Expired:
-    live, entries, size, ends, redated, undated, kept, oldest, time, summaries = (
-        number(values, place) for place in range(1, 11)
+    live, entries, size, ends, redated, undated, kept, oldest, time, summaries, closes = (
+        number(values, place) for place in range(1, 12)
     )
     return Expired(
         position,
@@ -201,6 +224,7 @@ def _expired(values: tuple[object, ...], position: int | bytes | None) -> Expire
         oldest,
         time,
         summaries,
+        closes == 1,
     )
 
 

@@ -1,7 +1,8 @@
 """The keys that a call declares, as bytes, made once and kept while a conversation is open.
 
 All keys of one call share the tenant's hash tag, and so one slot of a Cluster. The Functions take
-keys by their place and refuse any other name there.
+keys by their place and refuse any other name there. Agents may name a key by any bytes: those that
+are not UTF-8 come as Python's surrogates, and go back to the same bytes.
 """
 
 from __future__ import annotations
@@ -70,13 +71,13 @@ class ConversationKeys:
             raise ValueError("a scope and a conversation's alias are not empty and hold no colon")
         base = f"{keys.records(tenant)}{scope}:{conversation}:"
         once = TenantKeys.of(tenant)
-        content, head = f"{base}l".encode(), f"{base}h".encode()
+        content, head = _encoded(f"{base}l"), _encoded(f"{base}h")
         reading = (content, head, once.limits)
         return cls(
             list=content,
             head=head,
-            summaries=f"{base}s".encode(),
-            checkpoints=f"{base}g".encode(),
+            summaries=_encoded(f"{base}s"),
+            checkpoints=_encoded(f"{base}g"),
             reading=reading,
             writing=(*reading, once.usage, once.conversations, once.queue),
         )
@@ -99,6 +100,10 @@ class ContextKeys:
             raise ValueError("a context's alias is not empty and holds no colon")
         base = f"{keys.records(tenant)}c:{context}"
         once = TenantKeys.of(tenant)
-        three = (base.encode(), f"{base}:v".encode(), f"{base}:log".encode())
+        three = (_encoded(base), _encoded(f"{base}:v"), _encoded(f"{base}:log"))
         reading = (*three, once.limits)
         return cls(*three, reading, (*reading, once.usage, once.conversations, once.queue))
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")

@@ -61,5 +61,6 @@ offer('context_expire', context_expire, {'allow-oom'})
 offer('context_expiring', context_expiring, {'no-writes'})
 offer('compact', compact, {'allow-oom'})
 offer('usage', usage, {'no-writes'})
--- The operator's alone: no agent reaches its key.
+-- The operator's alone: no agent reaches their keys.
+offer('passed', passed, {'allow-oom'})
 offer('lead', lead, {'allow-oom'})

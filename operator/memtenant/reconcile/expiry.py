@@ -52,8 +52,7 @@ def _redated(removal: Removal) -> str:
     whose = _shown(tenant for tenant, one in removal.by_tenant.items() if one.redated)
     return (
         f"{removal.total.redated} records bore a time that they cannot have and were dated back: "
-        "somebody dated them around memtenant, or an SDK of the first release wrote for more than "
-        f"a day. They are in {whose}"
+        f"somebody dated them around memtenant. They are in {whose}"
     )
 
 

@@ -264,6 +264,7 @@ class _Pass:
             sample=self._sample if await looking.sources.keyrings(facts.tenant) else 0,
             erased=await _tags(self._witness, facts),
             keeps_dates=bool(facts.matters) or facts.resolution.content.floor is not None,
+            passes=await self._witness.passes(facts.tenant),
         )
         self.facts[facts.tenant] = facts
         self.counted[facts.tenant] = TenantRecords(facts.tenant, expected, looking.now)

@@ -16,8 +16,9 @@ from typing import Final
 
 from memtenant.crypto.datakey import kek_version
 from memtenant.crypto.header import peek_header
-from memtenant.crypto.record import WRITER_LIFE, last_chance
+from memtenant.crypto.record import WRITER_LIFE, closes_at
 from memtenant.errors import RecordMalformed
+from memtenant.functions.passes import Passes
 from memtenant.reports.bookkeeping import (
     changed_name,
     chosen_name,
@@ -62,12 +63,14 @@ _CONTENT, _DERIVED = "content", "derived"
 class Expectation:
     """What of a tenant counts as expired (milliseconds since 1970, by class; none where it is
     held), and how many records are picked to be opened. ``erased``: by the tag of an erased person,
-    the time up to which no record may bear it. ``keeps_dates``: a hold or a minimum stands."""
+    the time up to which no record may bear it. ``keeps_dates``: a hold or a minimum stands.
+    ``passes``: those that closed the tenant's writers."""
 
     cut_offs: Mapping[str, int] = field(default_factory=dict)
     sample: int = 0
     erased: Mapping[bytes, int] = field(default_factory=dict)
     keeps_dates: bool = False
+    passes: Passes = field(default_factory=Passes)
 
 
 @dataclass(slots=True)
@@ -279,22 +282,22 @@ class TenantRecords:
             self._tagged += 1
             self._tell("erased", page.part)
         record = entry[header.length :]
-        time = self._time(page, header.time, last_chance(record) if message else None)
+        time = self._time(page, header.time, closes_at(record) if message else None)
         self._oldest[record_class] = min(time, self._oldest.get(record_class, time))
         if time < self.expected.cut_offs.get(record_class, 0):
             self._expired[record_class] += 1
             self._tell("expired", page.part)
         return time, record
 
-    def _time(self, page: Held, claimed: int, last_chance: int | None) -> int:
+    def _time(self, page: Held, claimed: int, closes_at: int | None) -> int:
         """When an entry is of: at the latest now, and when its writer could still write it. Under a
-        hold or minimum agents move no dates, and writers of the first release wrote for longer."""
+        hold or minimum agents move no dates."""
         now = round((self.now + _CLOCKS_APART).timestamp() * 1000)
         latest = now
-        if last_chance is not None and not self.expected.keeps_dates:
-            latest = min(now, last_chance)
+        if closes_at is not None and claimed > closes_at and not self.expected.keeps_dates:
+            latest = min(now, self.expected.passes.ended(closes_at) or now)
         # A writer that is opened in a time to come is nobody's.
-        if claimed > latest or (last_chance is not None and last_chance > now + WRITER_LIFE):
+        if claimed > latest or (closes_at is not None and closes_at > now + WRITER_LIFE):
             self._misdated += 1
             self._tell("misdated", page.part)
         return min(claimed, latest)

@@ -452,7 +452,7 @@ def _part(key: bytes) -> bytes | None:
 
 def _place(key: bytes, subject: Subject) -> ConversationPlace | None:
     where = key.partition(b"}:r:")[2].rpartition(b":")[0]
-    name = where.decode("utf-8", "replace")
+    name = where.decode("utf-8", "surrogateescape")
     return listed_place(subject.tenant, subject.isolation, subject.named, name, subject.owner)
 
 

@@ -163,7 +163,7 @@ class WholeContext:
 Place = ConversationPart | WholeContext
 _Call = Expiring | Expire | ExpiringContext | ExpireContext
 
-_NOTHING = Expired(None, 0, 0, 0, False, 0, 0, 0, 0, 0, 0)
+_NOTHING = Expired(None, 0, 0, 0, False, 0, 0, 0, 0, 0, 0, False)
 
 
 async def look(
@@ -215,6 +215,7 @@ def _together(before: Expired, page: Expired) -> Expired:
         oldest=min(filter(None, (before.oldest, page.oldest)), default=0),
         time=page.time,
         summaries=before.summaries + page.summaries,
+        closes=before.closes or page.closes,
     )
 
 

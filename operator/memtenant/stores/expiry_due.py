@@ -107,7 +107,7 @@ async def _expire_members(
 
 
 def _places_of_member(tenant: TenantId, member: bytes) -> list[Place]:
-    scope, _, name = member.decode("utf-8", "replace").partition(":")
+    scope, _, name = member.decode("utf-8", "surrogateescape").partition(":")
     if not scope or not name or ":" in name:
         return []
     if scope == "c":

@@ -1,7 +1,8 @@
 """A pass over all keys of a store: what has passed its period removed, or counted.
 
-It finds what the tenants' own lists (`expiry_due`) do not tell, and takes the entries of subjects'
-indexes that lead to nothing any more.
+It finds what the tenants' own lists (`expiry_due`) do not tell, closes the writers that were opened
+a day before, and takes the entries of subjects' indexes that lead to nothing any more. At its end
+it is written down of which tenants it saw all (`memtenant.functions.passes`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from itertools import islice
 
 from redis.exceptions import ResponseError
 
-from memtenant.functions.expiry_calls import MAX_COMPACT, CompactIndex, Part
+from memtenant.errors import HistoryDamaged
+from memtenant.functions.expiry_calls import MAX_COMPACT, CompactIndex, Part, Passed
+from memtenant.functions.head import HEAD_STATE, HeadState
 from memtenant.functions.keyspace import ContextKeys, ConversationKeys, TenantKeys
+from memtenant.functions.passes import Passes
 from memtenant.stores.batches import batches
-from memtenant.stores.connection import Command
+from memtenant.stores.connection import Command, Reply
 from memtenant.stores.expiry import (
     ConversationPart,
     CutOffs,
@@ -38,6 +42,9 @@ __all__ = ["ExpiryScan", "count_expiring", "expire_scanned"]
 
 _INDEX_PAGE = 500
 _ASKED_AT_ONCE = 50
+_TENANTS_AT_ONCE = 250
+_TOLD_EVERY = 3_600_000
+"""Milliseconds between two passes that a tenant is told of: a restart begins one, too."""
 
 
 @dataclass(slots=True)
@@ -45,10 +52,13 @@ class ExpiryScan:
     """A pass under way; one that was cut off goes on where it stood when handed in again.
 
     removed: what the pass took away since it was last asked (`take`), by tenant. left: what it
-    looked at and that stays.
+    looked at and that stays. began: by the servers' clocks, in milliseconds. spared: tenants of
+    which it passed something over.
     """
 
     position: ScanPosition = field(default_factory=ScanPosition)
+    began: int = 0
+    spared: set[TenantId] = field(default_factory=set)
     removed: dict[TenantId, Tally] = field(default_factory=dict)
     left: dict[TenantId, Tally] = field(default_factory=dict)
 
@@ -74,11 +84,14 @@ async def expire_scanned(
     sees before what it removes, the next pass does.
     """
     looked, paced = 0, pace.begin()
+    scan.began = scan.began or min(await _clocks(primary))
     async for batch in scan_tenant_keys(primary, scan.position, paced):
         if looked >= most:
             break  # this batch is the first of the next time
-        names = [one for one in _named(batch) if not spares(one.tenant)]
-        found = await look(primary, await _places(primary, names), {}, paced)
+        every = _named(batch)
+        names = [one for one in every if not spares(one.tenant)]
+        scan.spared.update({one.tenant for one in every} - {one.tenant for one in names})
+        found = await look(primary, await _places(primary, names, scan.began), {}, paced)
         expired = [one for one, seen in found if seen.changes]
         await remove(primary, term, expired, scan.removed, paced)
         for place, seen in found:
@@ -90,7 +103,40 @@ async def expire_scanned(
             elif name.is_index:
                 await _compact(primary, term, name, paced)
         looked += len(batch)
+    if scan.position.done:
+        await _tell_passed(primary, term, scan, paced)
     return scan.position.done
+
+
+async def _tell_passed(primary: Keyspace, term: Term, scan: ExpiryScan, paced: PacedPass) -> None:
+    """Of each tenant that has something and was not spared, that the pass saw all of it."""
+    ended = max(await _clocks(primary))
+    for batch in batches(sorted(scan.left.keys() - scan.spared, key=str), _TENANTS_AT_ONCE):
+        replies = await paced.run(
+            primary, [("GET", keys.passes(one)) for one in batch], at_once=_ASKED_AT_ONCE
+        )
+        told: list[Passed] = []
+        for tenant, reply in zip(batch, replies, strict=True):
+            raise_denied(reply, primary)
+            before = Passes.parse(reply if isinstance(reply, bytes) else None)
+            if scan.began - before.last >= _TOLD_EVERY:
+                told.append(Passed(tenant, before.and_then(scan.began, ended)))
+        commands = [call.words for call in told]
+        answers = await run_fenced(primary, term, commands, patience=0)
+        for call, answer in zip(told, answers, strict=True):
+            raise_denied(answer, primary)
+            call.read(answer)
+        await paced.rest()
+
+
+async def _clocks(primary: Keyspace) -> list[int]:
+    """What time it is on each server that holds keys, in milliseconds."""
+    times = []
+    for node in primary.shards:
+        reply = await node.call("TIME")
+        assert isinstance(reply, list)  # noqa: S101 - TIME has no other answer
+        times.append(int(reply[0]) * 1000 + int(reply[1]) // 1000)
+    return times
 
 
 async def count_expiring(
@@ -107,7 +153,7 @@ async def count_expiring(
     looked, paced = 0, pace.begin()
     async for batch in scan_tenant_keys(node, ScanPosition(), paced):
         names = [one for one in _named(batch) if cut_offs is None or one.tenant in cut_offs]
-        for place, seen in await look(node, await _places(node, names), cut_offs or {}, paced):
+        for place, seen in await look(node, await _places(node, names, 0), cut_offs or {}, paced):
             tallies[place.tenant].add(place.tally(seen))
         looked += len(batch)
         progress(looked)
@@ -148,13 +194,14 @@ def _named(batch: Iterable[bytes]) -> list[_Name]:
     for key in batch:
         tenant = keys.tenant_of(key)
         if tenant is not None:
-            rest = key[len(keys.prefix(tenant)) :].decode("utf-8", "backslashreplace")
+            rest = key[len(keys.prefix(tenant)) :].decode("utf-8", "surrogateescape")
             names.append(_Name(tenant, key, tuple(rest.split(":"))))
     return names
 
 
-async def _places(node: Keyspace, names: Iterable[_Name]) -> list[Place]:
-    """What the keys belong to, each once: by the list, or by another key where there is none."""
+async def _places(node: Keyspace, names: Iterable[_Name], began: int) -> list[Place]:
+    """What the keys belong to, each once: by the list, or by another key where there is none. A
+    list that began after the pass did was perhaps not there when the pass came by."""
     conversations: dict[tuple[TenantId, str, str], set[str]] = defaultdict(set)
     contexts: dict[tuple[TenantId, str], set[str]] = defaultdict(set)
     for name in names:
@@ -163,7 +210,7 @@ async def _places(node: Keyspace, names: Iterable[_Name]) -> list[Place]:
         elif name.is_context and name.words[2]:
             contexts[name.tenant, name.words[2]].add(name.words[-1])
     places: list[Place] = []
-    doubtful: list[tuple[bytes, Place]] = []
+    doubtful: list[tuple[Place, bytes, bytes]] = []
     for (tenant, scope, alias), parts in conversations.items():
         talk = ConversationKeys.of(tenant, scope, alias)
         places += [
@@ -175,19 +222,31 @@ async def _places(node: Keyspace, names: Iterable[_Name]) -> list[Place]:
         if "l" in parts:
             places.append(messages)
         else:
-            doubtful.append((talk.list, messages))
+            doubtful.append((messages, talk.list, talk.head))
     for (tenant, alias), parts in contexts.items():
         context = ContextKeys.of(tenant, alias)
         if "v" in parts:
             places.append(WholeContext(tenant, context))
         else:
-            doubtful.append((context.versions, WholeContext(tenant, context)))
-    answers = await node.run([("EXISTS", key) for key, _ in doubtful])
-    for (_, place), answer in zip(doubtful, answers, strict=True):
-        raise_denied(answer, node)
-        if answer == 0:
+            doubtful.append((WholeContext(tenant, context), context.versions, context.versions))
+    answers = await node.run(
+        command
+        for _, found, head in doubtful
+        for command in (("EXISTS", found), ("HGET", head, HEAD_STATE))
+    )
+    for (place, _, _), exists, state in zip(doubtful, answers[::2], answers[1::2], strict=True):
+        raise_denied(exists, node)
+        if exists == 0 or _began(state) > began:
             places.append(place)
     return places
+
+
+def _began(state: Reply) -> int:
+    """When the list of a conversation began, by its head; 0 where nothing tells."""
+    try:
+        return HeadState.parse(state).oldest if isinstance(state, bytes) else 0
+    except HistoryDamaged:
+        return 0
 
 
 async def _compact(primary: Keyspace, term: Term, index: _Name, paced: PacedPass) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from redis.exceptions import ResponseError
 
 from memtenant.errors import MemtenantError, StoreUnavailable
+from memtenant.functions.passes import Passes
 from memtenant.stores.cluster import ClusterKeyspace, find_cluster
 from memtenant.stores.connection import Address, Command, NodeClient, Reply, StoreSettings
 from memtenant.stores.inspection import info_of, replays_transactions
@@ -165,6 +166,11 @@ class StoreWitness:
         reply = await (await self._keys()).call("HGETALL", key)
         texts = [_text(one) for one in reply] if isinstance(reply, list) else []
         return dict(zip(texts[::2], texts[1::2], strict=True))
+
+    async def passes(self, tenant: TenantId) -> Passes:
+        """When the operator looked at all that the tenant has."""
+        reply = await (await self._keys()).call("GET", keys.passes(tenant))
+        return Passes.parse(reply if isinstance(reply, bytes) else None)
 
     async def subjects(self, tenant: TenantId, aliases: Sequence[str]) -> list[SubjectView]:
         """What there is of persons, each by the alias in its keys' names."""

@@ -27,6 +27,7 @@ __all__ = [
     "own_alias",
     "own_scope",
     "owner_of",
+    "passes",
     "prefix",
     "records",
     "sealer_report",
@@ -139,6 +140,11 @@ def sealer_report(tenant: TenantId) -> str:
 def untold(tenant: TenantId) -> str:
     """HASH: what the operator removed and has yet to tell the audit; the operator's alone."""
     return f"{prefix(tenant)}o:untold"
+
+
+def passes(tenant: TenantId) -> str:
+    """STRING: when the operator looked at all that the tenant has; the operator's alone."""
+    return f"{prefix(tenant)}o:passes"
 
 
 def access(tenant: TenantId) -> str:

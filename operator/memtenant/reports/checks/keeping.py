@@ -42,10 +42,9 @@ def kept_within_period(evidence: Evidence, _parameters: Parameters) -> Judgement
             judge.fail(
                 name,
                 f"records that bear a time which they cannot have: {records.misdated} ({where}): "
-                "somebody dated them around memtenant, or a writer of the first release wrote for "
-                "more than a day. The operator's next pass dates them back; where the time is that "
-                "of a writer who is still to come, the record goes a period after it was first "
-                "seen, or with its conversation, which an agent can delete",
+                "somebody dated them around memtenant. The operator's next pass dates them back; "
+                "where the time is that of a writer who is still to come, the record goes a period "
+                "after it was first seen, or with its conversation, which an agent can delete",
             )
         if facts.matters:
             continue
