@@ -8,11 +8,11 @@
 -- An agent can write a list directly. An entry dated into the future would never expire: it gets
 -- the server's time. Nor would a message whose date is moved again and again: its writer and when
 -- that was opened are under the record's MAC, and a look at a conversation closes each writer that
--- was opened a day before. (This version takes no more of such a writer anyway; version 1 would, and
--- its SDKs go on under a new one.) What the operator passed over is in o:passes: a message is no
--- younger than the end of the first pass that began a day after its writer was opened. (Not under a
--- minimum: there no agent can move a date.) What has no date is as old as the entry behind it, else
--- it is counted and stays.
+-- was opened a day before. (This version takes no more of such a writer anyway; version 1 would,
+-- and its SDKs go on under a new one.) What the operator passed over is in o:passes: a message is
+-- no younger than the end of the first pass that began a day after its writer was opened. (Not
+-- under a minimum: there no agent can move a date.) What has no date is as old as the entry behind
+-- it, else it is counted and stays.
 --
 -- What goes of a tenant that is audited is counted in o:untold in the same step. The operator tells
 -- the count and takes it away in one transaction, so that every removal is told once, wherever it
