@@ -34,7 +34,7 @@ local RECORD_MAGIC, RECORD_PLAIN, RECORD_GCM = 0xFA, 0x10, 0x11
 local RECORD_WRITER = 18           -- bytes of a record before its writer, which begins with a time
 
 local CLOSED = '\0\0\0\0\0\0\0\0'   -- the id of a writer that was closed
-local RUN_FORMAT, RUN_BYTES = '>I6I6I6', 18   -- of passes: from, to, the longest time to the next end
+local RUN_FORMAT, RUN_BYTES = '>I6I6I6', 18   -- of passes: from, to, longest time to an end
 local MAX_PASSES = 4096            -- bytes of them
 
 -- When a message's writer is a day old; nil where it names none.
@@ -300,8 +300,8 @@ local function load_expiring(keys, args, fixed)
 end
 
 -- reply ok next (-1: at the end) live entries bytes ends redated undated kept oldest now and, of
--- what was removed whole, its summaries, and whether writers are closed; a call that removes goes on
--- from next as the list is then
+-- what was removed whole, its summaries, and whether writers are closed; a call that removes goes
+-- on from next as the list is then
 local function expiry_reply(call, found, removed)
   local next = -1
   if found.next then
