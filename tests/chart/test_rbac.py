@@ -29,7 +29,8 @@ from memtenant.resources.port import RECONCILED, EventType, Kind, ObjectKey, Res
 from memtenant.resources.secretreaders import read_grants
 from memtenant.rules.instance import Instance, Sighting
 from memtenant.rules.instanceobjects import stateful_set
-from memtenant.rules.reporting import cron_job, cron_job_name, differs
+from memtenant.rules.manifest import differences
+from memtenant.rules.reporting import cron_job, cron_job_name
 from memtenant.tenancy.identity import TenantId
 from tests.chart import objects as declared
 from tests.chart.conftest import TENANTS, Release
@@ -171,7 +172,7 @@ async def _run_reports_by_themselves(resources: Resources) -> None:
     await jobs.apply(manifest)
     there = await jobs.get(cron_job_name("rbac"))
     assert there is not None
-    assert not differs(manifest, there)
+    assert not differences(manifest, there)
     await jobs.delete(cron_job_name("rbac"), there["metadata"]["uid"])
 
 
