@@ -42,6 +42,8 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
     """Like ``mkdir -p``, and on the disk when it returns; ``mode`` for all that are made."""
     if folder.is_dir():
         return
+    if folder.exists():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     make_folder(folder.parent, mode)
     folder.mkdir(mode=mode, exist_ok=True)
     sync_folder(folder.parent)

@@ -293,6 +293,15 @@ async def test_a_report_of_which_the_log_was_not_told_proves_nothing(scene: Scen
     assert f"report {made.folder.name}: no leaf of the log names it" in words(result)
 
 
+async def test_a_report_whose_leaf_is_on_its_way_is_not_no_report(scene: Scene) -> None:
+    await at_work(scene)
+    await scene.keep()
+    result = await scene.judged("ReportsKept")
+    assert (result.judgement.status, "one of the next seals" in words(result)) == (
+        *(Status.SKIP, True),
+    )
+
+
 async def test_of_reports_that_the_log_does_not_tell_of_any_more_nothing_is_known(
     scene: Scene,
 ) -> None:

@@ -213,7 +213,7 @@ class ReportFiles:
     wanted: since when they are kept, by the period of evidence; since: since when the log tells of
     them, which is later where its own period is shorter. due: how many it tells. lost: those of
     them whose files are gone or changed, in words, by run. untold: whole ones that no leaf names,
-    though the log was sealed since.
+    though the log was sealed since; waiting: those whose leaf may still be on its way.
     """
 
     at: datetime
@@ -223,6 +223,7 @@ class ReportFiles:
     due: int = 0
     lost: Mapping[str, str] = field(default_factory=dict)
     untold: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

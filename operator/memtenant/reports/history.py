@@ -122,11 +122,11 @@ def kept_files(folder: Path, evidence: Evidence) -> ReportFiles | Missing:
         if (words := _lost(one, digests.get(one.run), folder))
     }
     known = {(one.run, one.manifest) for one in told.reports}
-    untold = (
+    unknown = [
         run
         for run, digest in sorted(digests.items())
-        if (run, digest) not in known and run not in lost and _should_be_told(run, since, log)
-    )
+        if (run, digest) not in known and run not in lost
+    ]
     return ReportFiles(
         at=evidence.now,
         folder=str(folder),
@@ -134,22 +134,38 @@ def kept_files(folder: Path, evidence: Evidence) -> ReportFiles | Missing:
         wanted=wanted,
         due=len(due),
         lost=lost,
-        untold=tuple(untold),
+        untold=tuple(run for run in unknown if _should_be_told(run, since, log)),
+        waiting=tuple(run for run in unknown if _is_on_its_way(run, log)),
     )
 
 
 def _lost(told: ToldReport, digest: str | None, folder: Path) -> str:
     if digest is None:
-        return f"its files are not in {folder}: they were removed, or are kept in another folder"
+        return (
+            f"its files are not in {folder}: they were removed (memtenant does so when the period "
+            "of evidence is over: was it shorter then?), or are kept in another folder"
+        )
     if digest != told.manifest:
         return f"its files in {folder} are not those of which the log was told"
     return ""
 
 
-def _should_be_told(run: str, since: datetime, log: LogEvidence) -> bool:
+def _begun(run: str) -> datetime | None:
+    """When a run began, by its name."""
     try:
-        made = datetime.strptime(run, _RUN_NAME).replace(tzinfo=UTC)
+        return datetime.strptime(run, _RUN_NAME).replace(tzinfo=UTC)
     except ValueError:
+        return None
+
+
+def _is_on_its_way(run: str, log: LogEvidence) -> bool:
+    made = _begun(run)
+    return made is not None and (log.sealed_at is None or made >= log.sealed_at - _SETTLED)
+
+
+def _should_be_told(run: str, since: datetime, log: LogEvidence) -> bool:
+    made = _begun(run)
+    if made is None:
         return True
     return log.sealed_at is not None and since <= made < log.sealed_at - _SETTLED
 

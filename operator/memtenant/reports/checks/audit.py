@@ -222,6 +222,9 @@ def reports_kept(evidence: Evidence, _parameters: Parameters) -> Judgement:
             "what the log was told of them went at the end of its own period "
             "(spec.retention.audit)",
         )
+    if not found.due:
+        for run in found.waiting:
+            judge.skip(f"report {run}", "the log is told of it with one of the next seals")
     for run in found.untold:
         judge.warn(f"report {run}", "no leaf of the log names it: nothing proves it")
     return judge.judgement(
