@@ -323,3 +323,20 @@ def test_a_damaged_record_stops_its_tenant_and_no_other(scene: Scene) -> None:
     scene.wait_store()
     for name in ("acme", "former"):
         scene.cluster.kubectl("delete", "secret", f"{team}.{name}-keyring", "-n", scene.home)
+
+
+def test_a_record_that_lost_a_label_gets_it_back_by_itself(scene: Scene) -> None:
+    team = scene.team()
+    scene.tenant(team, "acme", deletionPolicy="Delete")
+    scene.wait_ready(team, "acme")
+    kept, name = scene.record(team, "acme"), f"{team}.acme-keyring"
+    for label in ("memtenant.dev/component", "memtenant.dev/phase"):
+        scene.cluster.kubectl("label", "secret", name, "-n", scene.home, f"{label}-")
+
+        def whole(label: str = label) -> bool:
+            secret = scene.cluster.get("secret", name, "-n", scene.home)
+            return label in secret["metadata"]["labels"]
+
+        eventually(whole, f"{label} is put back")
+    assert scene.record(team, "acme") == kept
+    scene.wait_ready(team, "acme")
