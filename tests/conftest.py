@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from memtenant.rules.acl import template_digest
 from memtenant.stores.connection import NodeClient
@@ -28,6 +29,10 @@ from tests.support.kubelet import running as running_kubelet
 from tests.support.processes import Unavailable
 from tests.support.sentinels import Watched, watched
 from tests.support.servers import Flavour, Options, Server
+
+# How long an example takes, or is looked for, tells of the machine and of what else it does.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 StartServer = Callable[..., Server]
 Found = TypeVar("Found")

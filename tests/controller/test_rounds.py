@@ -54,7 +54,7 @@ async def rounds(recorder: Recorder) -> AsyncIterator[Rounds]:
 
 
 async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 -- what is waited for is not ours to signal
             await asyncio.sleep(0.002)
 

@@ -22,7 +22,7 @@ from tests.resources.electing import LIMITS, NAME, TIMES
 from tests.support.controlplane.cluster import Cluster
 from tests.support.relay import Proxy
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @dataclass
