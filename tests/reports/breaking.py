@@ -11,6 +11,7 @@ from typing import Any
 
 from memtenant import Message
 from memtenant.clock import rfc3339
+from memtenant.functions.passes import Passes
 from memtenant.tenancy import keys
 from tests.reports.conftest import ACME, Scene
 
@@ -73,6 +74,8 @@ async def records_of_times_that_cannot_be(scene: Scene) -> None:
         ):
             dated = entry[:6] + header.to_bytes(6, "big") + entry[12:33]
             admin.rpush(name, dated + opened.to_bytes(4, "big") + entry[37:])
+        yesterday = (writer - 86_400) * 1000
+        admin.set(keys.passes(ACME), Passes().and_then(yesterday, yesterday).to_bytes())
 
 
 async def anybody_gets_in(scene: Scene) -> None:
