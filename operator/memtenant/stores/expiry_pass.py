@@ -115,18 +115,15 @@ async def _tell_passed(primary: Keyspace, term: Term, scan: ExpiryScan, paced: P
         replies = await paced.run(
             primary, [("GET", keys.passes(one)) for one in batch], at_once=_ASKED_AT_ONCE
         )
-        told: list[Passed] = []
         for tenant, reply in zip(batch, replies, strict=True):
             raise_denied(reply, primary)
             before = Passes.parse(reply if isinstance(reply, bytes) else None)
             if scan.began - before.last >= _TOLD_EVERY:
-                told.append(Passed(tenant, before.and_then(scan.began, ended)))
-        commands = [call.words for call in told]
-        answers = await run_fenced(primary, term, commands, patience=0)
-        for call, answer in zip(told, answers, strict=True):
-            raise_denied(answer, primary)
-            call.read(answer)
-        await paced.rest()
+                call = Passed(tenant, before.and_then(scan.began, ended))
+                (answer,) = await run_fenced(primary, term, [call.words], patience=0)
+                raise_denied(answer, primary)
+                call.read(answer)
+                await paced.rest()
 
 
 async def _clocks(primary: Keyspace) -> list[int]:
