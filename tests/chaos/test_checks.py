@@ -16,13 +16,16 @@ import pytest
 import redis
 
 from memtenant.resources.port import Kind
+from memtenant.rules.instance import claim_name, instance_name
+from memtenant.rules.reporting import cron_job_name
 from memtenant.tenancy import keys
 from memtenant.tenancy.binding import Binding
 from memtenant.tenancy.identity import TenantId
 from tests.chaos import checks
 from tests.chaos.agents import Agent, Agents
 from tests.chaos.world import World
-from tests.e2e import invariants
+from tests.chart.rendered import CHART
+from tests.e2e import belongings, invariants
 from tests.e2e.scene import Scene, data_of, eventually
 from tests.e2e.witness import Change, Json
 from tests.reconcile.conftest import Ground
@@ -38,6 +41,8 @@ class Seen:
 
     secrets: list[Json]
     memorytenants: list[Json]
+    retentionpolicies: list[Json] = field(default_factory=list)
+    planted: dict[str, list[Json]] = field(default_factory=dict)
     former: list[Json] = field(default_factory=list)
     namespaces: tuple[str, ...] = ("support",)
     home: str = "memtenant-system"
@@ -51,7 +56,21 @@ class Seen:
         return self
 
     def all(self, plural: str) -> list[Json]:
-        return self.secrets if plural == "secrets" else self.memorytenants
+        kinds = {
+            "secrets": self.secrets,
+            "memorytenants": self.memorytenants,
+            "retentionpolicies": self.retentionpolicies,
+        }
+        return kinds[plural]
+
+    def at_home(self) -> dict[str, list[Json]]:
+        own = [one for one in self.secrets if one["metadata"]["namespace"] == self.home]
+        there = {plural: list(self.planted.get(plural, ())) for plural in belongings.KINDS}
+        return {**there, "secrets": own + there["secrets"]}
+
+    def plant(self, plural: str, name: str, **metadata: Any) -> None:
+        found = {"metadata": {"namespace": self.home, "name": name, **metadata}}
+        self.planted.setdefault(plural, []).append(found)
 
     def since(self, _: int) -> list[Change]:
         return [Change("secrets", "MODIFIED", one) for one in (*self.former, *self.secrets)]
@@ -151,6 +170,72 @@ async def test_a_binding_and_a_record_without_a_tenant_are_found(
         "Secret support/beta-default is a binding of no tenant",
         "the record of support.beta is Active and there is no such tenant",
     ]
+
+
+OURS = {"app.kubernetes.io/managed-by": "memtenant"}
+GONE = TenantId("support", "gone")
+
+
+@pytest.mark.parametrize(
+    ("plural", "name", "labels"),
+    [
+        ("cronjobs", cron_job_name("standard"), OURS),
+        ("leases", "left-behind", {}),
+        ("networkpolicies", instance_name(GONE), OURS),
+        ("persistentvolumeclaims", claim_name(GONE), OURS),
+        ("secrets", instance_name(GONE), OURS),
+        ("secrets", "left-behind", {"memtenant.dev/owner": "tenant-instance"}),
+        ("services", instance_name(GONE), {}),
+        ("statefulsets", instance_name(GONE), OURS),
+        ("statefulsets", instance_name(ACME), OURS),  # which is not Strict
+    ],
+)
+async def test_an_object_without_an_owner_is_found(
+    seen: Seen, valkey: Server, plural: str, name: str, labels: dict[str, str]
+) -> None:
+    seen.plant(plural, name, labels=labels)
+    assert seen.orphans(valkey) == [
+        f"{belongings.KINDS[plural]} {seen.home}/{name} belongs to nobody"
+    ]
+
+
+async def test_what_belongs_to_tenant_policy_or_installation_is_not_told(
+    seen: Seen, valkey: Server
+) -> None:
+    policy = {"name": "standard", "uid": "uid-1"}
+    seen.retentionpolicies = [{"metadata": policy}]
+    seen.plant("cronjobs", cron_job_name("standard"), labels=OURS, ownerReferences=[policy])
+    seen.plant("leases", "memtenant-operator")
+    seen.plant("secrets", "of-people")
+    item = next(one for one in seen.memorytenants if one["metadata"]["name"] == "acme")
+    item["spec"] = {"isolation": "Strict"}
+    for plural in ("networkpolicies", "secrets", "services", "statefulsets"):
+        seen.plant(plural, instance_name(ACME), labels=OURS)
+    seen.plant("persistentvolumeclaims", claim_name(ACME), labels=OURS)
+    assert seen.orphans(valkey) == []
+    policy["uid"] = "of-another-of-that-name"
+    seen.planted["cronjobs"][0]["metadata"]["ownerReferences"] = [{"uid": "uid-1"}]
+    assert len(seen.orphans(valkey)) == 1
+
+
+def test_a_retained_tenant_owns_its_volume_and_nothing_that_runs() -> None:
+    home: dict[str, list[Json]] = {plural: [] for plural in belongings.KINDS}
+    for plural, name in (
+        ("statefulsets", instance_name(GONE)),
+        ("persistentvolumeclaims", claim_name(GONE)),
+    ):
+        home[plural].append({"metadata": {"namespace": "home", "name": name}})
+    record = {GONE: {"isolation": "Strict", "phase": "Retained"}}
+    (wrong,) = belongings.without_an_owner(home, belongings.Owners({}, record, ()))
+    assert wrong.startswith("StatefulSet ")
+
+
+def test_every_kind_that_the_role_lets_the_operator_make_is_looked_at() -> None:
+    _, role, *_ = (CHART / "templates" / "rbac.yaml").read_text().split("kind: Role\n")
+    rules = role.partition("\n---")[0]
+    written = set(re.findall(r"resources: \[(\w+)\]", rules)) - {"pods"}  # a StatefulSet's
+    assert written == set(belongings.KINDS) - {"secrets"}
+    assert "memtenant.secretRule" in rules
 
 
 @pytest.mark.parametrize(

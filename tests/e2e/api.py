@@ -10,6 +10,15 @@ from typing import Any, Self
 from tests.e2e.witness import PATHS, Json
 from tests.support.controlplane.cluster import Cluster
 
+_PATHS = {
+    **PATHS,
+    "cronjobs": "/apis/batch/v1/cronjobs",
+    "networkpolicies": "/apis/networking.k8s.io/v1/networkpolicies",
+    "persistentvolumeclaims": "/api/v1/persistentvolumeclaims",
+    "services": "/api/v1/services",
+    "statefulsets": "/apis/apps/v1/statefulsets",
+}
+
 
 class Api:
     """One connection, as the admin. Not for several threads."""
@@ -41,6 +50,13 @@ class Api:
             raise OSError(f"the API server answered {status}")
         return answer
 
+    def list(self, plural: str, namespace: str) -> list[Json]:
+        """Every object of the kind there. Raises OSError where the server does not say."""
+        status, answer = self._request("GET", _path(plural, namespace), None)
+        if status != http.HTTPStatus.OK:
+            raise OSError(f"the API server answered {status}")
+        return list(answer["items"])
+
     def merge(self, plural: str, namespace: str, name: str, patch: Mapping[str, object]) -> int:
         """Change an object as a person does who edits it; the status."""
         return self._request("PATCH", f"{_path(plural, namespace)}/{name}", patch)[0]
@@ -68,5 +84,5 @@ class Api:
 
 
 def _path(plural: str, namespace: str) -> str:
-    root, _, _ = PATHS[plural].rpartition("/")
-    return f"{root}/namespaces/{namespace}/{plural}" if namespace else PATHS[plural]
+    root, _, _ = _PATHS[plural].rpartition("/")
+    return f"{root}/namespaces/{namespace}/{plural}" if namespace else _PATHS[plural]

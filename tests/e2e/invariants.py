@@ -1,6 +1,7 @@
 """What must hold whenever the operator has come to rest, whatever happened before."""
 
 import hashlib
+import http.client
 import json
 from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from memtenant.rules.acl import parse_user
 from memtenant.tenancy import keys
 from memtenant.tenancy.binding import BINDING_SECRET_TYPE, Binding
 from memtenant.tenancy.identity import TenantId, agent_user
+from tests.e2e import belongings
 from tests.e2e.scene import Scene, eventually, is_ready, login
 from tests.e2e.witness import Json
 from tests.support.servers import Server
@@ -99,6 +101,7 @@ def orphans(scene: Scene, *nodes: Server) -> list[str]:
             elif owner not in records:
                 found.append(f"key {key!r} belongs to a tenant without a record")
     found += _bindings_without_an_owner(scene, tenants)
+    found += _objects_without_an_owner(scene, tenants, records)
     return found
 
 
@@ -132,6 +135,18 @@ def _bindings_without_an_owner(scene: Scene, tenants: dict[TenantId, Json]) -> I
         told = [] if item is None else item.get("status", {}).get("bindings", [])
         if name not in [one["name"] for one in told]:
             yield f"Secret {namespace}/{name} is a binding of no tenant"
+
+
+def _objects_without_an_owner(
+    scene: Scene, tenants: dict[TenantId, Json], records: dict[TenantId, tuple[Json, Json]]
+) -> list[str]:
+    try:
+        home = scene.at_home()
+    except (OSError, http.client.HTTPException) as error:
+        return [f"{scene.home} cannot be looked at: {error}"]
+    policies = scene.witness.all("retentionpolicies")
+    said = {tenant: fields for tenant, (fields, _) in records.items()}
+    return list(belongings.without_an_owner(home, belongings.Owners(tenants, said, policies)))
 
 
 def _agent_reaches_its_own_keys_alone(

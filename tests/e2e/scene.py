@@ -15,6 +15,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from memtenant.tenancy.binding import Binding
+from tests.e2e import belongings
+from tests.e2e.api import Api
 from tests.e2e.operator import MEMTENANT, Replica, Sealer
 from tests.e2e.witness import Json, Witness
 from tests.support import servers
@@ -292,6 +294,12 @@ class Scene:
         """The phase of the tenant's record; empty where there is none."""
         record = self.record(team, tenant)
         return "" if record is None else str(json.loads(record["record.json"])["phase"])
+
+    def at_home(self) -> dict[str, list[Json]]:
+        """All that is in the operators' namespace now, by plural. It is asked for, not watched:
+        what the cluster itself does to such objects is no change of the scene."""
+        with Api.of(self.cluster) as api:
+            return {plural: api.list(plural, self.home) for plural in belongings.KINDS}
 
     def leader(self) -> str:
         """The identity of the replica that leads now; empty if none does."""
