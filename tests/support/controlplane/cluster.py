@@ -17,6 +17,7 @@ import signal
 import ssl
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,7 @@ _PLURALS = {
 }
 _OK, _BAD_REQUEST = 200, 400
 _AS_KUBECTL = "fieldManager=kubectl&fieldValidation=Strict"
+_NOT_YET, _TRIES = "There can be a delay between when CustomResourceDefinitions", 30
 
 
 class KubectlFailed(Exception):
@@ -101,8 +103,14 @@ class Cluster:
     def try_kubectl(
         self, *arguments: str, stdin: str | None = None, kubeconfig: Path | None = None
     ) -> "subprocess.CompletedProcess[str]":
-        """Run kubectl and return whatever came of it."""
-        return self._tool(build.kubectl(), arguments, stdin, kubeconfig)
+        """Run kubectl and return whatever came of it. It tries again where the API server asks for
+        it, whose admission has not learnt of a CRD yet."""
+        for _ in range(_TRIES):
+            answer = self._tool(build.kubectl(), arguments, stdin, kubeconfig)
+            if _NOT_YET not in answer.stderr:
+                break
+            time.sleep(1.0)
+        return answer
 
     def helm(self, *arguments: str, kubeconfig: Path | None = None) -> str:
         """What Helm prints. Raises KubectlFailed with what it complains about."""
