@@ -293,6 +293,25 @@ async def test_what_an_agent_names_by_bytes_that_are_no_text_expires_too(
         assert admin.exists(talk + b"l", talk + b"s", context) == 0
 
 
+async def test_a_pass_leaves_nothing_of_a_tenant_that_was_purged_meanwhile(
+    redis_server: Server,
+) -> None:
+    now = in_ms()
+    await asyncio.to_thread(provision, redis_server)
+    set_limits(redis_server, cutoff_content=now - HOUR)
+    with redis_server.admin() as admin:
+        for number in range(500):
+            admin.rpush(ConversationKeys.of(ACME, "_", f"c{number}").list, header(1, now) + b"r")
+        async with leading(redis_server) as store:
+            scan = ExpiryScan()
+            assert not await store.expire_scanned(scan, most=1)
+            assert ACME in scan.left
+            await store.purge([ACME])
+            while not await store.expire_scanned(scan, most=150):
+                pass
+        assert list(admin.scan_iter(f"{keys.prefix(ACME)}*", count=1000)) == []
+
+
 async def test_an_operator_without_the_permission_is_told_which_command_prints_it(
     redis_server: Server,
 ) -> None:

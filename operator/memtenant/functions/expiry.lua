@@ -614,12 +614,13 @@ function context_expire(keys, args)
 end
 
 -- KEYS  o:passes
--- ARGV  the passes. Works on a full server, which refuses a SET.
+-- ARGV  the passes. Works on a full server, which refuses a SET. Of a tenant that was purged while
+--       the pass went on nothing is written: nobody would take it away.
 -- reply ok
 function passed(keys, args)
   exactly(keys, 1, 'MT_KEYS')
   exactly(args, 1, 'MT_ARGUMENTS')
-  named(keys, '^(mt:{[%w.-]+}:)o:passes$')
+  local prefix = named(keys, '^(mt:{[%w.-]+}:)o:passes$')
   local passes = text(args, 1, RUN_BYTES, MAX_PASSES)
   if #passes % RUN_BYTES ~= 0 then
     refuse('MT_ARGUMENT 1')
@@ -627,7 +628,9 @@ function passed(keys, args)
   if not redis.acl_check_cmd('SET', keys[1], passes) then
     refuse('MT_DENIED passes')
   end
-  redis.call('SET', keys[1], passes)
+  if redis.call('EXISTS', prefix .. 'o:limits') == 1 then
+    redis.call('SET', keys[1], passes)
+  end
   return {'ok'}
 end
 
