@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -80,6 +83,40 @@ def test_a_second_implementation_verifies_what_was_let_go(tmp_path: Path) -> Non
         (sealer.root / "logs" / LOG / name).unlink()
     with pytest.raises(AssertionError):
         independent.archive(sealer.root, key, trusted)
+
+
+def test_a_second_implementation_tells_of_a_byte_in_any_kind_of_leaf(tmp_path: Path) -> None:
+    sealer = Sealer(tmp_path)
+    pruned(sealer)
+    sealer.take(Agent(number=1, counter=4).some(1))
+    sealer.seal()
+    trusted = next(iter(sealer.reader.checkpoints())).note
+    key = (sealer.root / "checkpoints/key").read_text()
+    independent.archive(sealer.root, key, trusted)
+    kinds = set()
+    for file in sorted(sealer.root.glob("**/*.log")):
+        whole = file.read_bytes()
+        for at, leaf in _frames(whole):
+            kinds.add(leaf[:2].hex())
+            touched = leaf[:-1] + bytes([leaf[-1] ^ 1])
+            # The checksum of whoever touched it is right.
+            framed = zlib.crc32(touched).to_bytes(4, "big") + touched
+            copy = shutil.copytree(sealer.root, tmp_path / "touched")
+            (copy / file.relative_to(sealer.root)).write_bytes(
+                whole[: at + 4] + framed + whole[at + 8 + len(leaf) :]
+            )
+            with pytest.raises(AssertionError):
+                independent.archive(copy, key, trusted)
+            shutil.rmtree(copy)
+    assert kinds == {"e201", "e202", "e301", "e302", "e303", "e304"}
+
+
+def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        yield at, data[at + 8 : at + 8 + length]
+        at += 8 + length
 
 
 def test_the_key_of_the_documented_archive_is_that_of_its_private_key() -> None:
