@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -173,6 +173,28 @@ async def test_that_nobody_drained_is_told_whatever_the_store_counted(
     assert (lapse["operation"], lapse["since"]) == ("NOT_DRAINED", now - 30_000)
     assert int(str(lapse["until"])) >= now
     assert ArchiveReader.open(tmp_path / "archive").logs() == [LOG]
+
+
+async def test_a_lapse_that_the_log_did_not_take_is_not_ended_by_a_heartbeat(
+    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = await admit(valkey)
+
+    async def refused(_: Engine, deeds: Iterable[str]) -> dict[str, Exception]:
+        return {log: ArchiveUnavailable("the log is full") for log in deeds}
+
+    with valkey.admin() as admin:
+        before = str(int(admin.time()[0]) * 1000 - 90_000)
+        lapsing = {"audit": "1", "on_failure": "Open", "audit_heartbeat": before}
+        admin.hset(LIMITS, mapping=lapsing)
+        async with sealer(tmp_path, stores) as sealing:
+            monkeypatch.setattr(Engine, "tell", refused)
+            await sealing.step()
+            assert admin.hget(LIMITS, "audit_heartbeat") == before.encode()
+            monkeypatch.undo()
+            await sealing.step()
+        assert admin.hget(LIMITS, "audit_heartbeat") != before.encode()
+    assert [one["operation"] for one in losses(tmp_path)] == ["NOT_DRAINED"]
 
 
 async def test_a_heartbeat_follows_only_what_the_archive_took(

@@ -351,24 +351,27 @@ class StoreDrain:
         chosen = live if due else live - self._beaten_for
         if not due and not chosen:
             return
-        await self._beat_for(chosen)
-        self._beaten_for = live
+        self._beaten_for = live - await self._beat_for(chosen)
         if due:
             self._beaten, self._all_beaten_at = moment, self._beat_at
             await self._count_dropped(sorted(map(TenantId.parse, self.audited)))
         await self.tell_sealer()
 
-    async def _beat_for(self, tenants: Collection[TenantId]) -> None:
+    async def _beat_for(self, tenants: Collection[TenantId]) -> set[TenantId]:
         """Of whose queue was not drained for so long that events were to be dropped, the log is
-        told before the heartbeat that ends it."""
+        told before the heartbeat that ends it. Whose log did not take that gets none, and is
+        returned."""
         await self.engine.try_archive()
         now = await self.store.time()
         # What is read back of thousands of tenants every ten seconds has to be told of few.
         known = self._beaten_for if now - self._all_beaten_at < PATIENCE // 2 else frozenset()
         beats = await self.store.heartbeats(sorted(set(tenants) - known))
         lapses = {str(one): not_drained(beat.at, now) for one, beat in beats.items() if beat.drops}
-        await self._tell({log: lapse for log, lapse in lapses.items() if lapse is not None})
-        self._beat_at = await self.store.beat(sorted(tenants))
+        due = {log: lapse for log, lapse in lapses.items() if lapse is not None}
+        told = set(await self._tell(due))
+        untold = {one for one in tenants if str(one) in due.keys() - told}
+        self._beat_at = await self.store.beat(sorted(set(tenants) - untold))
+        return untold
 
     async def _count_dropped(self, tenants: list[TenantId]) -> None:
         counts = {str(one): many for one, many in (await self.store.dropped(tenants)).items()}

@@ -104,15 +104,15 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     await tell_declared(world, link, declared)
     if not was_ready:
         await tell_policies(world, link)
-    orphans = await orphans_on(world, link.name, link)
-    if orphans.unmarked is not None:
-        unmarked = unmarked or foreign_findings(orphans.unmarked)
     wait = world.counts_wait(key, before.tenants, len(world.ledger.committed(key.name)))
     # Its tenants' bindings say how to reach it, and another server does not hold their hashes.
     renewed = served is None or not facts.processes <= served.processes
     was_ready = was_ready and not renewed and known is not None and known.way == link.way
     if wait and was_ready and before.observed_generation == declared.generation:
         return Outcome(requeue_after=wait)
+    orphans = await orphans_on(world, link.name, link)
+    if orphans.unmarked is not None:
+        unmarked = unmarked or foreign_findings(orphans.unmarked)
     # Counted on the nodes: the roster in memory is not whole before every tenant was looked at.
     found = (await link.admin.user_names()).results
     users = {address: len(names) for address, names in found.items()}
