@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import redis
 
@@ -10,6 +11,7 @@ from memtenant.rules.systemusers import is_memtenants
 from tests.chaos.faults.breakage import Breakage
 from tests.chaos.schedule import Kind
 from tests.chaos.world import World
+from tests.e2e.scene import eventually
 from tests.support.servers import Server
 
 __all__ = ["FAMILY"]
@@ -85,7 +87,9 @@ def _disk_full(world: World, chance: random.Random) -> Iterator[str]:
         yield _named(world, node)
     finally:
         disk.free()
-        if not node.alive:  # a replica ends where it cannot write what its primary told it
+        if node.alive:
+            _rewrite(node)
+        else:  # a replica ends where it cannot write what its primary told it
             node.start()
 
 
@@ -108,6 +112,28 @@ def _archive_full(world: World, _: random.Random) -> Iterator[str]:
         yield ""
     finally:
         world.disks["archive"].free()
+
+
+def _rewrite(node: Server) -> None:
+    """As docs/operations.md says. Valkey cuts off what it wrote by half and goes on behind it: what
+    is between are zeros, and the file is refused at the next start."""
+    with node.admin() as admin:
+
+        def told() -> dict[str, Any]:
+            return dict(admin.info("persistence"))
+
+        def begun() -> bool:
+            with suppress(redis.ResponseError):  # one is under way, of before there was room
+                admin.bgrewriteaof()
+                return True
+            return False
+
+        eventually(begun, "the AOF is not written anew")
+        eventually(
+            lambda: not (told()["aof_rewrite_in_progress"] or told()["aof_rewrite_scheduled"]),
+            "the AOF is not written anew",
+        )
+        assert told()["aof_last_bgrewrite_status"] == "ok", told()
 
 
 def _follows(replica: Server) -> bool:
