@@ -38,7 +38,8 @@ class Team:
             self.scene.tenant_object(self.name, name, **self.alive[name])
             for name in sorted(changed - doomed)
         ]
-        self.scene.cluster.apply(*objects)
+        if objects:
+            self.scene.cluster.apply(*objects)
         if doomed:
             self.scene.cluster.kubectl(
                 "delete", "mtenant", *doomed, "-n", self.name, "--wait=false", "--ignore-not-found"
