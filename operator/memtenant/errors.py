@@ -344,7 +344,7 @@ class VersionConflict(DataError):
 
 
 class HistoryRewound(DataError):
-    """The server holds less than it once acknowledged: it lost data or was restored.
+    """The server holds less than this process once saw: it lost data or was restored.
 
     ``stored`` is the receipt of an append that met the loss and was stored all the same (it is not
     to be repeated), else None.

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.chaos.faults import ALL
+from tests.chaos.faults import ALL, OF_SHAPE
 from tests.chaos.run import run, scheduled
 from tests.support.processes import Unavailable
 
@@ -18,11 +18,12 @@ _MOUNTS = "MEMTENANT_CHAOS_MOUNTS"
 """Set in the process that has a mount namespace of its own."""
 
 _EPILOG = """\
-Two operators, a sealer, a store with a replica and an API server run as real processes; agents
-append and read, people declare, rotate and delete tenants. Faults come by a schedule that the seed
-decides. Then everything is healed, and must be whole again: every tenant as declared, every agent
-served, every acknowledged append of a Replicated tenant there, former credentials refused, no user,
-key, Secret or object without an owner, the sealed log as it was signed, no secret in any log.
+Two operators, a sealer, an API server and a store run as real processes (--store: a primary with a
+replica, three servers under three Sentinels, or a Cluster of three shards). Agents append and read,
+people declare, rotate and delete tenants. Faults come by a schedule that the seed decides. Then
+everything is healed, and must be whole again: every tenant as declared, every agent served, every
+acknowledged append of a Replicated tenant there, former credentials refused, no user, key, Secret
+or object without an owner, the sealed log as it was signed, no secret in any log.
 
 A run that fails prints the command that does it again. The same seed gives the same faults at the
 same times; what they meet differs a little from run to run. To find the fault that matters, repeat
@@ -31,6 +32,7 @@ with --only, which leaves the others out and those that stay where they were:
     python -m tests.chaos --seed 7 --minutes 2
     python -m tests.chaos --seed 7 --minutes 2 --only failover --only link-torn
     python -m tests.chaos --seed 7 --minutes 2 --plan
+    python -m tests.chaos --store sentinel --seed 7 --minutes 2
 
 Exit code: 0 everything holds, 1 something does not, 2 wrong usage, 3 something is missing here.
 """
@@ -39,13 +41,13 @@ Exit code: 0 everything holds, 1 something does not, 2 wrong usage, 3 something 
 def main() -> int:
     options = _parser().parse_args()
     if options.list:
-        for name, one in sorted(ALL.items()):
-            print(f"{name:24} {one.means}")
+        for one in sorted(OF_SHAPE[options.store], key=lambda one: one.kind.name):
+            print(f"{one.kind.name:24} {one.means}")
         return 0
     seed = random.randrange(2**32) if options.seed is None else options.seed
     seconds = options.minutes * 60
     if options.plan:
-        for fault in scheduled(seed, seconds, options.only):
+        for fault in scheduled(seed, seconds, options.only, options.store):
             print(fault)
         return 0
     _into_a_mount_namespace(seed)
@@ -54,7 +56,7 @@ def main() -> int:
     print(f"seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="memtenant-chaos-"))
     try:
-        report = run(seed, seconds, options.only, folder, lambda line: print(line, flush=True))
+        report = run(seed, seconds, options.only, options.store, folder, _say)
     except Unavailable as missing:
         print(f"chaos cannot be made here: {missing}", file=sys.stderr)
         return 3
@@ -68,6 +70,10 @@ def main() -> int:
     return 1 if report.failures else 0
 
 
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.chaos",
@@ -76,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seed", type=int, help="of the schedule (default: a new one)")
+    parser.add_argument(
+        "--store",
+        choices=OF_SHAPE,
+        default="standalone",
+        help="the store's shape (default: standalone)",
+    )
     parser.add_argument("--minutes", type=float, default=2.0, help="of faults (default: 2)")
     parser.add_argument(
         "--only",
@@ -87,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
     parser.add_argument("--keep", action="store_true", help="keep the logs of a run that fails")
-    parser.add_argument("--list", action="store_true", help="list the kinds of faults")
+    parser.add_argument("--list", action="store_true", help="list the kinds of faults of the store")
     parser.add_argument("--plan", action="store_true", help="print the schedule, do nothing")
     return parser
 

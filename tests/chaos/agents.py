@@ -73,14 +73,15 @@ class Refusal:
 @dataclass
 class Agent:
     """One agent. Times are of the monotonic clock; ``served`` are those at which calls began that
-    came to a good end. ``forgotten`` is what was lost, of what a process was promised that ended
-    before it could be told: the next one remembers nothing. ``erased`` are persons whom it was told
-    to be forgotten, and the request of each."""
+    came to a good end. Where it is ``durable``, nothing is lost that was acknowledged; while it is
+    ``unsure``, what it appends now may be there, and be lost. ``forgotten`` is what was lost, of
+    what a process was promised that ended before it could be told: the next one remembers nothing.
+    ``erased`` are persons whom it was told to be forgotten, and the request of each."""
 
     tenant: tuple[str, str]
     name: str
     folder: Path
-    replicated: bool
+    durable: bool
     audited: bool
     steward: bool = False
     acknowledged: list[str] = field(default_factory=list)
@@ -88,6 +89,7 @@ class Agent:
     served: list[float] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     rewound: int = 0
+    unsure: bool = False
     forgotten: set[str] = field(default_factory=set)
     erased: dict[str, str] = field(default_factory=dict)
 
@@ -100,7 +102,7 @@ class Agent:
             try:
                 await self._live(stop)
             except MemtenantError as refused:
-                self._told(refused)
+                self.told(refused)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer to an agent
                 self._violated(f"was answered by {type(error).__name__}: {error}")
             await asyncio.sleep(_PACE)
@@ -139,7 +141,7 @@ class Agent:
                     await self._call(call, tenant, chat)
                     self.served.append(begun)
                 except _REFUSALS as refused:
-                    self._told(refused)
+                    self.told(refused)
                 await asyncio.sleep(_PACE)
 
     async def _call(self, number: int, tenant: Tenant, chat: Conversation) -> None:
@@ -168,21 +170,26 @@ class Agent:
         except HistoryRewound as told:
             if told.stored is None:
                 raise
-            self._told(told)
+            self.told(told)
+        except MemtenantError:
+            self.unsure = True
+            raise
+        self.unsure = False
         self.acknowledged.append(text)
 
     async def _look_back(self, chat: Conversation) -> None:
         wanted = self.acknowledged[-_LOOK_BACK:]
         seen = {one.text for one in await chat.latest(_LOOK_BACK + 2)}
         missing = [text for text in wanted if text not in seen]
-        if missing and self.replicated:
+        if missing and self.durable:
             self._violated(f"reads {len(missing)} messages less than were acknowledged: {missing}")
 
-    def _told(self, refused: MemtenantError) -> None:
+    def told(self, refused: MemtenantError) -> None:
+        """Remember what it was told; it is a violation if nobody may be told so."""
         self.refusals.append(Refusal(time.monotonic(), refused.reason))
         if isinstance(refused, HistoryRewound):
             self.rewound += 1
-            if self.replicated:
+            if self.durable and not self.unsure:
                 self._violated(f"lost what was acknowledged: {refused}")
         elif not isinstance(refused, _REFUSALS):
             self._violated(f"was told {refused.reason}: {refused}")

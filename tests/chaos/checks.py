@@ -32,7 +32,7 @@ def _conditions_are_true(world: World) -> None:
     for team, name in sorted(world.people.steady):
         agents = [one for one in world.agents.all if one.tenant == (team, name)]
         wanted = {"Stalled": "True", "Reconciling": "True", "KeyAvailable": "False"}
-        if all(one.replicated for one in agents):
+        if all(one.durable for one in agents):
             wanted["AuditSealed"] = "False"
         for kind, wrong in wanted.items():
             eventually(
@@ -64,7 +64,7 @@ def _what_was_acknowledged_is_there(world: World) -> None:
         twice = [text for text, count in stored.items() if count > 1]
         assert not twice, f"{one}: stored twice: {twice[:5]}"
         lost = [text for text in one.acknowledged if text not in stored]
-        assert not (lost and one.replicated), f"{one}: lost {len(lost)}: {lost[:5]}"
+        assert not (lost and one.durable), f"{one}: lost {len(lost)}: {lost[:5]}"
         untold = [] if one.rewound else [text for text in lost if text not in one.forgotten]
         assert not untold, f"{one}: lost {len(untold)} and was never told: {untold[:5]}"
 
@@ -77,10 +77,24 @@ def _who_was_forgotten_is(world: World) -> None:
         )
 
 
+def _the_store_is_whole(world: World) -> None:
+    eventually(lambda: not _lacking(world), lambda: f"it lacks {_lacking(world)}")
+
+
+def _lacking(world: World) -> list[str]:
+    away = [] if world.strict is None else world.strict.tenants
+    return [
+        *world.store.lacking(),
+        *(f"the instance of {tenant}" for tenant in away if tenant not in world.instances),
+    ]
+
+
 def _nobody_else_can(world: World) -> None:
     world.scene.settled()
-    invariants.check(world.scene, *world.nodes)
-    invariants.former_credentials_are_refused(world.scene, *world.nodes)
+    instances = world.instances
+    invariants.check(world.scene, *world.nodes, instances=instances)
+    everywhere = (*world.nodes, *instances.values())
+    invariants.former_credentials_are_refused(world.scene, *everywhere)
 
 
 def _the_log_is_what_was_signed(world: World) -> None:
@@ -88,7 +102,7 @@ def _the_log_is_what_was_signed(world: World) -> None:
     promised = {
         (".".join(one.tenant), one.name): len(one.acknowledged)
         for one in world.agents.all
-        if one.audited and one.replicated
+        if one.audited and one.durable
     }
 
     def wrong() -> list[str]:
@@ -110,6 +124,7 @@ CHECKS: dict[str, Callable[[World], None]] = {
     "tenants are as declared": _tenants_are_as_declared,
     "conditions tell of nothing that was healed": _conditions_are_true,
     "every agent works": _every_agent_works,
+    "the store is whole": _the_store_is_whole,
     "what was acknowledged is there": _what_was_acknowledged_is_there,
     "who was forgotten is": _who_was_forgotten_is,
     "nobody else can, and nothing is without an owner": _nobody_else_can,

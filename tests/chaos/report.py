@@ -30,6 +30,7 @@ class Report:
     seed: int
     seconds: float
     only: Sequence[str]
+    shape: str
     struck: list[Struck] = field(default_factory=list)
     people: Counter[str] = field(default_factory=Counter)
     acknowledged: int = 0
@@ -42,7 +43,8 @@ class Report:
     def command(self) -> str:
         """What does it again."""
         only = "".join(f" --only {name}" for name in self.only)
-        return f"python -m tests.chaos --seed {self.seed} --minutes {self.seconds / 60:g}{only}"
+        how = f"--store {self.shape} --seed {self.seed} --minutes {self.seconds / 60:g}"
+        return f"python -m tests.chaos {how}{only}"
 
     def text(self) -> str:
         """For people."""
@@ -77,6 +79,7 @@ class Report:
             "seed": self.seed,
             "seconds": self.seconds,
             "only": list(self.only),
+            "store": self.shape,
             "command": self.command,
             "faults": [
                 {

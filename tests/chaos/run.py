@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.chaos import checks
-from tests.chaos.faults import ALL
+from tests.chaos.faults import ALL, OF_SHAPE
 from tests.chaos.report import Report, Struck
 from tests.chaos.schedule import Fault, plan
 from tests.chaos.world import World, made
@@ -20,18 +20,21 @@ __all__ = ["run", "scheduled"]
 Say = Callable[[str], None]
 
 
-def scheduled(seed: int, seconds: float, only: Sequence[str]) -> tuple[Fault, ...]:
-    """The faults of a run. ``only`` leaves the others out, and those that stay where they were."""
-    faults = plan(seed, seconds, (one.kind for one in ALL.values()))
+def scheduled(seed: int, seconds: float, only: Sequence[str], shape: str) -> tuple[Fault, ...]:
+    """The faults of a run on a store of this shape. ``only`` leaves the others out, and those that
+    stay where they were."""
+    faults = plan(seed, seconds, (one.kind for one in OF_SHAPE[shape]))
     return tuple(one for one in faults if not only or one.kind in only)
 
 
-def run(seed: int, seconds: float, only: Sequence[str], folder: Path, say: Say) -> Report:
+def run(
+    seed: int, seconds: float, only: Sequence[str], shape: str, folder: Path, say: Say
+) -> Report:
     """Raises Unavailable where something is missing that a run needs."""
-    report = Report(seed, seconds, only)
-    faults = scheduled(seed, seconds, only)
+    report = Report(seed, seconds, only, shape)
+    faults = scheduled(seed, seconds, only, shape)
     try:
-        with made(seed, folder) as world:
+        with made(seed, shape, folder) as world:
             say(f"everything works; {len(faults)} faults come in {seconds:.0f} s")
             _Storm(world, faults, report, say).break_and_heal(seconds)
             began = time.monotonic()

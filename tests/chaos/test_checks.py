@@ -5,6 +5,7 @@ A real operator's tenants on a real server; a folder stands for the API server a
 
 import json
 import re
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,17 +16,20 @@ from typing import Any, cast
 import pytest
 import redis
 
+from memtenant.errors import HistoryRewound
+from memtenant.functions.library import libraries
 from memtenant.resources.port import Kind
-from memtenant.rules.instance import claim_name, instance_name
+from memtenant.rules.instance import ADMIN_USER, claim_name, instance_name
 from memtenant.rules.reporting import cron_job_name
 from memtenant.tenancy import keys
 from memtenant.tenancy.binding import Binding
 from memtenant.tenancy.identity import TenantId
-from tests.chaos import checks
+from tests.chaos import checks, stores
 from tests.chaos.agents import Agent, Agents
 from tests.chaos.world import World
 from tests.chart.rendered import CHART
 from tests.e2e import belongings, invariants
+from tests.e2e.instances import Instance
 from tests.e2e.scene import Scene, data_of, eventually
 from tests.e2e.witness import Change, Json
 from tests.reconcile.conftest import Ground
@@ -278,11 +282,50 @@ async def test_a_former_credential_that_lets_in_is_found(seen: Seen, valkey: Ser
         seen.check(valkey)
 
 
+# -- what a store is whole with, and instances ---------------------------------------------------
+
+
+def test_functions_and_replicas_that_are_missing_are_found(valkey: Server) -> None:
+    def lacking(replicas: int) -> list[str]:
+        return list(stores.lacking([valkey], replicas))
+
+    library = libraries()[0]
+    with valkey.admin() as admin:
+        for one in libraries():
+            admin.function_load(one.code, replace=True)
+        assert lacking(0) == []
+        admin.function_delete(library.name)
+    assert lacking(0) == [f"{library.name} on {valkey.endpoint}"]
+    assert "1 replicas that follow a primary: there are 0" in lacking(1)
+
+
+async def test_what_belongs_to_others_on_an_instance_is_found(seen: Seen, valkey: Server) -> None:
+    instance = Instance(valkey.host, valkey.port, valkey.admin_password)
+    with valkey.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", ADMIN_USER, "reset", "on", "~*", "+@all")
+        admin.execute_command("ACL", "SETUSER", ADMIN_USER, f">{valkey.admin_password}")
+    found = invariants.orphans(cast(Scene, seen), instances={ACME: instance})
+    assert f"{valkey.endpoint} has user {OTHER}" in found
+    assert any(f"{{{BETA}}}" in one and "without a record" in one for one in found)
+    assert not any(USER in one or f"{{{ACME}}}" in one for one in found)
+
+
+async def test_a_strict_tenants_agent_that_a_shared_store_lets_in_is_found(
+    seen: Seen, valkey: Server
+) -> None:
+    data = seen.secret("support", "acme-default")["data"]
+    policy = json.loads(b64decode(data["policy.json"]))
+    strict = json.dumps(policy | {"isolation": "Strict"}).encode()
+    data["policy.json"] = b64encode(strict).decode()
+    with pytest.raises(AssertionError, match=f"lets in {USER}, whose memory is elsewhere"):
+        seen.check(valkey)
+
+
 # -- what agents were promised ---------------------------------------------------------------------
 
 
-def agent(tmp_path: Path, *acknowledged: str, replicated: bool = True, **parts: Any) -> Agent:
-    there = Agent(("support", "acme"), "triage", tmp_path, replicated=replicated, audited=False)
+def agent(tmp_path: Path, *acknowledged: str, durable: bool = True, **parts: Any) -> Agent:
+    there = Agent(("support", "acme"), "triage", tmp_path, durable=durable, audited=False)
     there.acknowledged = list(acknowledged)
     for name, value in parts.items():
         setattr(there, name, value)
@@ -320,9 +363,18 @@ def test_an_acknowledged_append_that_is_lost_or_there_twice_is_found(tmp_path: P
 
 def test_what_an_async_tenant_lost_and_was_not_told_is_found(tmp_path: Path) -> None:
     there = "what was acknowledged is there"
-    assert "never told" in wrong(there, agent(tmp_path, "a", replicated=False))
-    assert wrong(there, agent(tmp_path, "a", replicated=False, rewound=1)) == ""
-    assert wrong(there, agent(tmp_path, "a", replicated=False, forgotten={"a"})) == ""
+    assert "never told" in wrong(there, agent(tmp_path, "a", durable=False))
+    assert wrong(there, agent(tmp_path, "a", durable=False, rewound=1)) == ""
+    assert wrong(there, agent(tmp_path, "a", durable=False, forgotten={"a"})) == ""
+
+
+@pytest.mark.parametrize(("unsure", "violations"), [(False, 1), (True, 0)])
+def test_a_durable_agent_may_miss_only_what_was_never_acknowledged(
+    tmp_path: Path, unsure: bool, violations: int
+) -> None:
+    one = agent(tmp_path, unsure=unsure)
+    one.told(HistoryRewound("the server lost writes"))
+    assert len(one.violations) == violations
 
 
 def test_an_agent_that_is_not_served_or_was_told_nonsense_is_found(tmp_path: Path) -> None:

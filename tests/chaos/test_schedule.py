@@ -3,7 +3,7 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.chaos.faults import ALL
+from tests.chaos.faults import OF_SHAPE
 from tests.chaos.run import scheduled
 from tests.chaos.schedule import Fault, Kind, plan
 
@@ -55,9 +55,19 @@ def test_a_kind_comes_again_when_the_others_of_its_target_have_come(
         assert max(counts[one.target].values()) - min(counts[one.target].values()) <= 1
 
 
-@given(SEEDS, st.sets(st.sampled_from(sorted(ALL))))
-def test_leaving_faults_out_moves_none_of_the_others(seed: int, only: set[str]) -> None:
+@given(SEEDS, st.sampled_from(sorted(OF_SHAPE)), st.data())
+def test_leaving_faults_out_moves_none_of_the_others(
+    seed: int, shape: str, data: st.DataObject
+) -> None:
+    names = [one.kind.name for one in OF_SHAPE[shape]]
+    only = data.draw(st.sets(st.sampled_from(names)))
+
     def of(faults: tuple[Fault, ...]) -> list[Fault]:
         return [one for one in faults if one.kind in only or not only]
 
-    assert list(scheduled(seed, 60.0, sorted(only))) == of(scheduled(seed, 60.0, []))
+    assert list(scheduled(seed, 60.0, sorted(only), shape)) == of(scheduled(seed, 60.0, [], shape))
+
+
+def test_kinds_of_one_shape_have_different_names() -> None:
+    for faults in OF_SHAPE.values():
+        assert len({one.kind.name for one in faults}) == len(faults)

@@ -11,23 +11,28 @@ from pathlib import Path
 from memtenant.archive import ArchiveReader
 from memtenant.audit.checkpoint import SignedCheckpoint
 from memtenant.rules.systemusers import SystemRole
+from memtenant.tenancy.identity import TenantId
 from tests.chaos.agents import Agent, Agents
 from tests.chaos.disk import Disk
 from tests.chaos.mounts import Mounts
 from tests.chaos.people import People
+from tests.chaos.stores import MAKERS, Store
+from tests.chaos.strict import Strict
 from tests.controller.faults import FaultyApi, faulty_api
-from tests.e2e.cutting import CuttingProxy
+from tests.e2e.instances import Instance
 from tests.e2e.operator import Replica, Sealer
 from tests.e2e.scene import Scene, eventually
 from tests.e2e.staging import control_plane_with_kinds, staged
-from tests.support.servers import Options, Server
+from tests.support.servers import Server
 
 __all__ = ["Clock", "World", "made"]
 
 _CLOCKED = Path(__file__).with_name("clocked.py")
-_CUT_AFTER = 40_000
 
 KEY_SECRET = "own-key"
+
+DEDICATED = "dedicated"
+"""The shape of a store that is standalone, beside templates of instances for Strict tenants."""
 
 _PATIENT_LEASE = {
     "lease_duration": "6",
@@ -58,21 +63,29 @@ class Clock:
 
 @dataclass
 class World:
-    """Everything that faults reach. ``nodes`` are the store's servers, the primary first;
-    ``agents_of`` says who works in which tenant."""
+    """Everything that faults reach. ``disk`` is the archive's."""
 
     scene: Scene
-    chance: random.Random
-    proxy: CuttingProxy
+    store: Store
     api: FaultyApi
-    nodes: list[Server]
-    disks: dict[str, Disk]
+    disk: Disk
     clocks: dict[str, Clock]
     mounts: Mounts
     agents: Agents
     people: People
     keys: dict[tuple[str, str], bytes] = field(default_factory=dict)
     kept: list[SignedCheckpoint] = field(default_factory=list)
+    strict: Strict | None = None
+
+    @property
+    def nodes(self) -> list[Server]:
+        """The store's servers."""
+        return self.store.nodes
+
+    @property
+    def instances(self) -> dict[TenantId, Instance]:
+        """Of Strict tenants, those that are there."""
+        return {} if self.strict is None else self.strict.instances()
 
     @property
     def sealer(self) -> Sealer:
@@ -82,7 +95,7 @@ class World:
     @property
     def archive(self) -> Path:
         """The sealer's."""
-        return self.disks["archive"].root / "log"
+        return self.disk.root / "log"
 
     def operators(self, which: str) -> list[Replica]:
         """Of the two: the ``leader``, the ``standby``, or ``both``."""
@@ -103,28 +116,21 @@ class World:
 
 
 @contextmanager
-def made(seed: int, folder: Path) -> Iterator[World]:
-    """A world in which every agent was served once. At its end everything stops; what should never
-    have been logged or shown is an AssertionError then."""
+def made(seed: int, shape: str, folder: Path) -> Iterator[World]:
+    """A world with a store of this shape, in which every agent was served once. At its end
+    everything stops; what should never have been logged or shown is an AssertionError then."""
     chance = random.Random(f"{seed}/world")
-    # Under `Unavailable` nothing is worth starting: the disks are tried first.
-    disks = {name: Disk.mounted(folder / f"disk-{name}") for name in ("one", "two", "archive")}
+    # Under `Unavailable` nothing is worth starting: a disk is tried first.
+    disk = Disk.mounted(folder / "disk-archive")
     with ExitStack() as stack:
         cluster = stack.enter_context(control_plane_with_kinds())
         scene = stack.enter_context(staged(cluster, folder))
-        world = _furnished(scene, chance, folder, disks)
-        yield world
+        yield _furnished(scene, chance, shape, disk)
 
 
-def _furnished(scene: Scene, chance: random.Random, folder: Path, disks: dict[str, Disk]) -> World:
-    aclfile = chance.random() < 0.5  # else a restart forgets users
-    primary = scene.server(Options(aclfile=aclfile, appendonly=True, parent=disks["one"].root))
-    replica = scene.server(
-        Options(aclfile=aclfile, appendonly=True, parent=disks["two"].root), replica_of=primary
-    )
-    proxy = scene.stack.enter_context(
-        CuttingProxy.before(primary.host, primary.port, chance, _CUT_AFTER)
-    )
+def _furnished(scene: Scene, chance: random.Random, shape: str, disk: Disk) -> World:
+    folder = scene.folder
+    store = MAKERS["standalone" if shape == DEDICATED else shape](scene, chance, folder)
     api = scene.stack.enter_context(faulty_api(scene.cluster, folder))
     clocks = {who: Clock(folder / f"clock-{who}") for who in ("operator", "sealer")}
     mounts = Mounts(scene, folder / "mounts")
@@ -132,12 +138,14 @@ def _furnished(scene: Scene, chance: random.Random, folder: Path, disks: dict[st
     scene.stack.callback(agents.close)
     teams = [scene.team(), scene.team()]
     people = People(scene, teams, chance)
-    world = World(
-        scene, chance, proxy, api, [primary, replica], disks, clocks, mounts, agents, people
-    )
+    world = World(scene, store, api, disk, clocks, mounts, agents, people)
     _declare_platform(world)
+    if shape == DEDICATED:
+        world.strict = Strict.made(scene)
     _start_processes(world)
     _move_in(world)
+    if world.strict is not None:
+        _move_in_strictly(world, world.strict)
     mounts.start()
     scene.stack.callback(mounts.close)
     for team in teams:
@@ -154,7 +162,7 @@ def _declare_platform(world: World) -> None:
     scene = world.scene
     scene.policy()
     declare_audited(world)
-    scene.store(world.nodes[0], endpoint=world.proxy.endpoint)
+    world.store.declare(scene)
 
 
 def declare_audited(world: World, *holds: Mapping[str, object]) -> None:
@@ -204,22 +212,34 @@ def _move_in(world: World) -> None:
     scene.secret(second, KEY_SECRET, {"root": key})
     own_key = {"mode": "Enabled", "keySecretRef": {"name": KEY_SECRET, "key": "root"}}
     audited = {"retentionPolicyRef": {"name": _audited(scene)}}
-    _occupy(world, first, "ledger", durability="Replicated", **audited)
+    _occupy(world, first, "ledger", durable=True, durability="Replicated", **audited)
     _occupy(world, first, "desk", **audited)
-    _occupy(world, second, "plain", durability="Replicated", isolation="Minimal")
+    _occupy(world, second, "plain", durable=True, durability="Replicated", isolation="Minimal")
     _occupy(world, second, "own", encryption=own_key)
 
 
-def _occupy(world: World, team: str, name: str, **spec: object) -> None:
-    replicated, audited = spec.get("durability") == "Replicated", "retentionPolicyRef" in spec
+def _move_in_strictly(world: World, strict: Strict) -> None:
+    """Two more: one whose instance has each write on its disk before it answers, and one that may
+    lose a second."""
+    first, second = world.people.teams
+    strict.tenants += [TenantId(first, "vault"), TenantId(second, "clinic")]
+    always = {"storeRef": {"name": strict.template("Always")}, "isolation": "Strict"}
+    audited = {"retentionPolicyRef": {"name": _audited(world.scene)}}
+    _occupy(world, first, "vault", durable=True, **always, **audited)
+    every_second = {"storeRef": {"name": strict.template("EverySecond")}, "isolation": "Strict"}
+    _occupy(world, second, "clinic", **every_second)
+
+
+def _occupy(world: World, team: str, name: str, *, durable: bool = False, **spec: object) -> None:
+    audited = "retentionPolicyRef" in spec
     there = [
         Agent(
             (team, name),
             agent,
             world.mounts.folder(team, f"{name}-{agent}"),
-            replicated=replicated,
+            durable=durable,
             audited=audited,
-            steward=agent == "triage" and replicated and audited,
+            steward=agent == "triage" and durable and audited,
         )
         for agent in ("triage", "answers")
     ]

@@ -122,6 +122,7 @@ def test_other_usual_forms_of_a_secret_are_masked(text: str) -> None:
         "uid 7d0a3c52-7f3e-4c6c-9c0c-1c1f4c1e7b1a",
         "PUT https://10.0.0.1:6443/apis/memtenant.dev/v1alpha1/namespaces/support/memorytenants",
         "the password of mt.support.acme.default.a was rotated",
+        "GET CronJob home-edcc51/memtenant-report-audited-edcc51 was refused",  # 43 characters
     ],
 )
 def test_what_is_no_secret_stays_readable(text: str) -> None:

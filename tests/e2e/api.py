@@ -15,6 +15,7 @@ _PATHS = {
     "cronjobs": "/apis/batch/v1/cronjobs",
     "networkpolicies": "/apis/networking.k8s.io/v1/networkpolicies",
     "persistentvolumeclaims": "/api/v1/persistentvolumeclaims",
+    "pods": "/api/v1/pods",
     "services": "/api/v1/services",
     "statefulsets": "/apis/apps/v1/statefulsets",
 }

@@ -4,16 +4,20 @@ import hashlib
 import http.client
 import json
 from base64 import b64decode, b64encode, urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import redis
 
 from memtenant.rules.acl import parse_user
+from memtenant.stores.slots import epoch_keys
 from memtenant.tenancy import keys
 from memtenant.tenancy.binding import BINDING_SECRET_TYPE, Binding
 from memtenant.tenancy.identity import TenantId, agent_user
+from memtenant.tenancy.policy import Isolation
 from tests.e2e import belongings
+from tests.e2e.instances import Instance
 from tests.e2e.scene import Scene, eventually, is_ready, login
 from tests.e2e.witness import Json
 from tests.support.servers import Server
@@ -26,26 +30,40 @@ _OF_THE_INSTALLATION = {
     keys.STORE_OWNER,
     keys.STORE_SEALER,
     keys.STORE_TOLD,
+    *epoch_keys().values(),
 }
 
 
-def check(scene: Scene, *nodes: Server) -> None:
-    """Everything below, on these nodes, the primary first.
+Node = Server | Instance
+Instances = Mapping[TenantId, Instance]
+
+
+def check(scene: Scene, *nodes: Server, instances: Instances = MappingProxyType({})) -> None:
+    """Everything below, on these nodes, all of one store, and on the instances of Strict tenants.
 
     Waits for rest: the repair of a node may come a moment after a tenant says Ready.
     """
-    eventually(lambda: not orphans(scene, *nodes), lambda: orphans(scene, *nodes))
+
+    def found() -> list[str]:
+        return orphans(scene, *nodes, instances=instances)
+
+    eventually(lambda: not found(), found)
     ready = [item for item in scene.witness.all("memorytenants") if _of(scene, item)]
     ready = [item for item in ready if is_ready(item)]
     bindings = [binding for item in ready for binding in _bindings(scene, item)]
+    strict = [one for one in bindings if one.policy.isolation is Isolation.STRICT]
+    shared = [one for one in bindings if one.policy.isolation is not Isolation.STRICT]
     for node in nodes:
-        for binding in bindings:
-            others = [b.tenant for b in bindings if b.tenant != binding.tenant]
-            _agent_reaches_its_own_keys_alone(binding, node, others, node is nodes[0])
+        _agents_reach_their_own_keys_alone(shared, node)
+        _are_shut_out(strict, node)
+    for tenant, instance in instances.items():
+        own = [one for one in strict if one.tenant == tenant]
+        _agents_reach_their_own_keys_alone(own, instance)
+        _are_shut_out([one for one in bindings if one not in own], instance)
     no_secret_is_shown(scene)
 
 
-def former_credentials_are_refused(scene: Scene, *nodes: Server) -> None:
+def former_credentials_are_refused(scene: Scene, *nodes: Node) -> None:
     """Waits until no password of a binding that ever was lets in, but those that the operator's
     records hold now."""
     valid = {
@@ -69,7 +87,7 @@ def former_credentials_are_refused(scene: Scene, *nodes: Server) -> None:
             )
 
 
-def _lets_in(node: Server, user: str, password: str) -> bool:
+def _lets_in(node: Node, user: str, password: str) -> bool:
     with node.client(user, password) as client:
         try:
             client.execute_command("ACL", "WHOAMI")
@@ -78,7 +96,7 @@ def _lets_in(node: Server, user: str, password: str) -> bool:
     return True
 
 
-def orphans(scene: Scene, *nodes: Server) -> list[str]:
+def orphans(scene: Scene, *nodes: Server, instances: Instances = MappingProxyType({})) -> list[str]:
     """What exists without an owner, or is missing, in words."""
     tenants = {TenantId(*_name(item)): item for item in scene.witness.all("memorytenants")}
     records = {
@@ -91,22 +109,22 @@ def orphans(scene: Scene, *nodes: Server) -> list[str]:
             found.append(f"the record of {tenant} is Active and there is no such tenant")
         if fields["phase"] == "Deleting":
             found.append(f"the record of {tenant} is still in deletion")
-    found += _users_without_an_owner(records, *nodes)
-    with nodes[0].admin() as admin:
-        for key in admin.keys("mt:*"):
-            owner = keys.tenant_of(key)
-            if owner is None:
-                if key.decode() not in _OF_THE_INSTALLATION:
-                    found.append(f"key {key!r} belongs to no tenant")
-            elif owner not in records:
-                found.append(f"key {key!r} belongs to a tenant without a record")
+    shared = {
+        tenant: record for tenant, record in records.items() if record[0]["isolation"] != "Strict"
+    }
+    places: list[tuple[Node, dict[TenantId, tuple[Json, Json]]]] = [(one, shared) for one in nodes]
+    places += [(one, {tenant: records[tenant]}) for tenant, one in instances.items()]
+    for node, owners in places:
+        found += _users_without_an_owner(owners, node)
+        if node.upstream is None:
+            found += _keys_without_an_owner(owners, node)
     found += _bindings_without_an_owner(scene, tenants)
     found += _objects_without_an_owner(scene, tenants, records)
     return found
 
 
 def _users_without_an_owner(
-    records: dict[TenantId, tuple[Json, Json]], *nodes: Server
+    records: dict[TenantId, tuple[Json, Json]], node: Node
 ) -> Iterator[str]:
     wanted = {
         agent_user(tenant, name, slot)
@@ -115,12 +133,24 @@ def _users_without_an_owner(
         for name, principal in credentials.items()
         for slot in principal["slots"]
     }
-    for node in nodes:
-        with node.admin() as admin:
-            names = [name if isinstance(name, str) else name.decode() for name in admin.acl_users()]
-        there = {name for name in names if parse_user(name) is not None}
-        yield from (f"{node.endpoint} lacks user {name}" for name in sorted(wanted - there))
-        yield from (f"{node.endpoint} has user {name}" for name in sorted(there - wanted))
+    with node.admin() as admin:
+        names = [name if isinstance(name, str) else name.decode() for name in admin.acl_users()]
+    there = {name for name in names if parse_user(name) is not None}
+    yield from (f"{node.endpoint} lacks user {name}" for name in sorted(wanted - there))
+    yield from (f"{node.endpoint} has user {name}" for name in sorted(there - wanted))
+
+
+def _keys_without_an_owner(
+    records: dict[TenantId, tuple[Json, Json]], primary: Node
+) -> Iterator[str]:
+    with primary.admin() as admin:
+        for key in sorted(set(admin.scan_iter("mt:*", count=1000))):
+            owner = keys.tenant_of(key)
+            if owner is None:
+                if key.decode() not in _OF_THE_INSTALLATION:
+                    yield f"key {key!r} belongs to no tenant"
+            elif owner not in records:
+                yield f"key {key!r} belongs to a tenant without a record"
 
 
 def _bindings_without_an_owner(scene: Scene, tenants: dict[TenantId, Json]) -> Iterator[str]:
@@ -149,27 +179,55 @@ def _objects_without_an_owner(
     return list(belongings.without_an_owner(home, belongings.Owners(tenants, said, policies)))
 
 
+def _are_shut_out(bindings: list[Binding], node: Node) -> None:
+    for binding in bindings:
+        let_in = _lets_in(node, binding.username, binding.password)
+        assert not let_in, f"{node.endpoint} lets in {binding.username}, whose memory is elsewhere"
+
+
+def _agents_reach_their_own_keys_alone(bindings: list[Binding], node: Node) -> None:
+    probes = {_probe(binding): binding.tenant for binding in bindings}
+    for binding in bindings:
+        others = [one for one in probes.items() if one[0] != _probe(binding)]
+        _agent_reaches_its_own_keys_alone(binding, node, others[:2])
+
+
+def _probe(binding: Binding) -> str:
+    """A key of the agent's own: under Strict isolation no other agent of the tenant reaches it."""
+    scope = f"{binding.agent}_" if binding.policy.isolation is Isolation.STRICT else "e2e"
+    return f"{keys.records(binding.tenant)}{scope}:probe:l"
+
+
 def _agent_reaches_its_own_keys_alone(
-    binding: Binding, node: Server, others: list[TenantId], primary: bool
+    binding: Binding, node: Node, others: list[tuple[str, TenantId]]
 ) -> None:
     """A Ready tenant's credentials log in, read, write where they may, and see no neighbour."""
-    own = f"{keys.records(binding.tenant)}e2e:probe:l"
+    own = _probe(binding)
     with login(binding, node) as agent:
-        agent.lrange(own, 0, -1)
-        if primary:
+        writes = _reads(agent, own) and node.upstream is None
+        if writes:
             _writes_or_is_denied(agent, own)
-        for other in others[:2]:
+        for other, tenant in others:
             for command in (
-                ("LRANGE", f"{keys.records(other)}e2e:probe:l", "0", "-1"),
-                ("RPUSH", f"{keys.records(other)}e2e:probe:l", "x"),
-                ("HGETALL", keys.access(other)),
+                ("LRANGE", other, "0", "-1"),
+                ("RPUSH", other, "x"),
+                ("HGETALL", keys.access(tenant)),
             ):
                 _is_denied(agent, *command)
         _is_denied(agent, "HSET", keys.limits(binding.tenant), "memory", "1")
         _is_denied(agent, "ACL", "LIST")
-    if primary:
+    if writes:
         with node.admin() as admin:
             admin.delete(own)
+
+
+def _reads(agent: "redis.Redis", key: str) -> bool:
+    """Whether the key is on the node; another one of a Cluster says on which it is."""
+    try:
+        agent.lrange(key, 0, -1)
+    except redis.exceptions.MovedError:
+        return False
+    return True
 
 
 def _writes_or_is_denied(agent: "redis.Redis", own: str) -> None:
@@ -240,7 +298,7 @@ def secrets_that_were(scene: Scene) -> set[bytes]:
         for name, value in _data(change.object).items():
             if name.endswith("keyring.json") or name == "credentials.json":
                 found |= set(_leaves(_json_of(value)))
-            elif name in ("password", "root"):
+            elif name in ("password", "root", "sentinelPassword"):
                 found.add(value)
     return found
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 from redis.backoff import NoBackoff
@@ -26,6 +26,18 @@ from tests.support.servers import Flavour, Options, Server
 API = "memtenant.dev/v1alpha1"
 PATIENCE = 120.0
 """Seconds that anything may take. No test asserts how long it took."""
+
+
+class Reached(Protocol):
+    """Where a server listens."""
+
+    @property
+    def host(self) -> str:
+        """Its address."""
+
+    @property
+    def port(self) -> int:
+        """Its port."""
 
 
 class NeverHappened(AssertionError):
@@ -139,16 +151,17 @@ class Scene:
         return replica
 
     def store(self, server: Server, *, name: str = "", endpoint: str = "", **spec: Any) -> str:
-        """Declare the server as a MemoryStore; its name."""
+        """Declare the server as a MemoryStore, or what `sentinel` or `cluster` says; its name."""
         name = name or self.store_name
         password = server.admin_password.encode()
         self.secret(self.home, f"{name}-admin", {"password": password})
+        if not spec.keys() & {"sentinel", "cluster"}:
+            spec["standalone"] = {"endpoint": endpoint or server.endpoint}
         self.cluster.declare(
             _object(
                 "MemoryStore",
                 name,
                 {
-                    "standalone": {"endpoint": endpoint or server.endpoint},
                     "adminUsername": server.admin_user,
                     "adminSecretRef": {"name": f"{name}-admin", "key": "password"},
                     **spec,
@@ -348,7 +361,7 @@ def data_of(secret: Json) -> dict[str, bytes]:
     return {name: b64decode(value) for name, value in secret.get("data", {}).items()}
 
 
-def login(binding: Binding, server: Server | None = None) -> "redis.Redis":
+def login(binding: Binding, server: Reached | None = None) -> "redis.Redis":
     """A client with the binding's credentials, to where the binding says or to the server."""
     host, port = (server.host, server.port) if server else (binding.host, binding.port)
     return redis.Redis(

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ import redis
 from memtenant.rules.instance import claim_name, instance_name
 from memtenant.tenancy.identity import TenantId
 from tests.chart.rendered import CHART, HOME, RELEASE, ROOT
+from tests.e2e.instances import server_image
 from tests.support import processes, tiers
 from tests.support.controlplane import cluster as control_plane
 from tests.support.controlplane.cluster import Cluster
@@ -105,14 +105,6 @@ class Stage:
         name = f"{instance_name(tenant)}-0"
         return next((pod for pod in found if pod["metadata"]["name"] == name), {})
 
-    def process(self, tenant: TenantId) -> int:
-        """The server's process, which names itself by its address."""
-        address = self.kubelet.address(HOME, f"{instance_name(tenant)}-0")
-        found = subprocess.run(
-            ["pgrep", "-f", f"{address}:6379"], capture_output=True, text=True, check=True
-        )
-        return int(found.stdout.split()[0])
-
     def names(self) -> set[str]:
         """Everything that instances consist of."""
         kinds = "statefulsets,services,networkpolicies,persistentvolumeclaims,pods"
@@ -130,9 +122,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     tls_programs = tmp_path_factory.mktemp("tls")
     with ExitStack() as stack:
         try:
-            valkey = _image(programs, "valkey-server", Flavour.VALKEY_9, path, folders)
+            valkey = server_image(programs, "valkey-server", Flavour.VALKEY_9, folders)
             # The embedded Valkey has no TLS.
-            redis_7 = _image(tls_programs, "redis-server", Flavour.REDIS_7, path, folders)
+            redis_7 = server_image(tls_programs, "redis-server", Flavour.REDIS_7, folders)
             cluster = stack.enter_context(control_plane.running())
             images = {"memtenant": operator, "valkey/": valkey, "redis": redis_7}
             kubelet = stack.enter_context(running_kubelet(cluster.kubeconfig, images))
@@ -147,19 +139,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         cluster.apply(template("valkey/valkey:8.1"), template("redis:7.0", "own-tls"), policy())
         cluster.apply(*(tenant(which) for which in (CLINIC, LAB, VAULT)))
         yield Stage(cluster, kubelet)
-
-
-def _image(
-    folder: Path, name: str, flavour: Flavour, path: str, folders: tuple[Path, ...]
-) -> Image:
-    """A server of this machine as a pod's. All pods share this machine's network: each listens on
-    an address of its own."""
-    program = folder / name
-    program.write_text(f'#!/bin/sh\nexec {flavour.binary()} "$@" --bind "$POD_ADDRESS"\n')
-    program.chmod(0o755)
-    # No other server is in the way of the one that the image has.
-    plain = f"{folder}:/usr/local/bin:/bin:/usr/bin"
-    return Image(env={"PATH": plain}, folders=(*folders, folder))
 
 
 def _storage_class() -> Object:
@@ -233,7 +212,7 @@ def test_an_agent_works_on_the_instance_and_reaches_only_its_own(stage: Stage) -
 
 
 def test_an_instance_that_is_killed_is_back_with_data_and_users(stage: Stage) -> None:
-    os.kill(stage.process(CLINIC), signal.SIGKILL)
+    os.kill(stage.kubelet.process(HOME, f"{instance_name(CLINIC)}-0"), signal.SIGKILL)
 
     def back() -> bool:
         try:

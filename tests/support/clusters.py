@@ -11,6 +11,7 @@ from binascii import crc_hqx
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.support import processes, servers
 from tests.support.certificates import Authority
@@ -27,6 +28,7 @@ class Nodes:
     admin_password: str
     tls: Authority | None = None
     by_name: bool = False
+    parent: Path | None = None
     servers: list[Server] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack)
 
@@ -50,7 +52,7 @@ class Nodes:
         if self.by_name:
             config["cluster-announce-hostname"] = "localhost"
             config["cluster-preferred-endpoint-type"] = "hostname"
-        options = Options(appendonly=True, tls=self.tls, config=config)
+        options = Options(appendonly=True, tls=self.tls, config=config, parent=self.parent)
         server = servers.start(self.flavour, options, admin_password=self.admin_password)
         self._stack.callback(servers.discard, server)
         self.servers.append(server)
@@ -107,6 +109,12 @@ class Nodes:
         port = self._owner(next(one for one in self.servers if one.alive), slot)
         return next(one for one in self.servers if one.port == port)
 
+    def primaries(self) -> list[Server]:
+        """The nodes that have slots, as the nodes say that are up."""
+        first = next(one for one in self.servers if one.alive)
+        ports = set(self._owners(first).values())
+        return [one for one in self.servers if one.port in ports]
+
     def replicas_of(self, primary: Server) -> list[Server]:
         """The nodes that follow it."""
         found = []
@@ -121,23 +129,36 @@ class Nodes:
     def move_slot(self, slot: int, to: Server, *, pause: float = 0.0) -> None:
         """Move a slot as `redis-cli --cluster reshard` does, key by key; ``pause`` seconds with
         some keys here and some there."""
+        with self.moving(slot, to):
+            time.sleep(pause)
+
+    @contextlib.contextmanager
+    def moving(self, slot: int, to: Server) -> Iterator[None]:
+        """Move a slot so, with some keys here and some there during the block."""
         self.settle()  # a node that has just come takes no keys yet: CLUSTERDOWN
         source = self.owner_of(slot)
         there, here = self.id_of(to), self.id_of(source)
         self.run(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", here)
         self.run(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", there)
-        half_way = False
-        while keys := self._raw(source, "CLUSTER", "GETKEYSINSLOT", slot, 3):
-            assert isinstance(keys, list)
+        self._migrate(slot, source, to)
+        try:
+            yield
+        finally:
+            while self._migrate(slot, source, to):
+                pass
+            for one in (to, source, *self.servers):
+                with contextlib.suppress(Exception):  # a replica takes no such order
+                    self.run(one, "CLUSTER", "SETSLOT", slot, "NODE", there)
+            self.settle()
+
+    def _migrate(self, slot: int, source: Server, to: Server) -> bool:
+        """Move some keys of the slot; whether there were any."""
+        keys = self._raw(source, "CLUSTER", "GETKEYSINSLOT", slot, 3)
+        assert isinstance(keys, list)
+        if keys:
             login = ("AUTH2", source.admin_user, self.admin_password)
             self.run(source, "MIGRATE", to.host, to.port, "", 0, 5000, *login, "KEYS", *keys)
-            if not half_way:
-                half_way = True
-                time.sleep(pause)
-        for one in (to, source, *self.servers):
-            with contextlib.suppress(Exception):  # a replica takes no such order
-                self.run(one, "CLUSTER", "SETSLOT", slot, "NODE", there)
-        self.settle()
+        return bool(keys)
 
     def move_slot_at_once(self, slot: int, to: Server) -> None:
         """Move a slot as Valkey 9 does by itself: no client sees it half-way."""
@@ -204,10 +225,11 @@ def cluster(
     replicas: int = 1,
     tls: Authority | None = None,
     by_name: bool = False,
+    parent: Path | None = None,
 ) -> Iterator[Nodes]:
     """That many primaries with that many replicas each; ``by_name``: clients are sent to
-    localhost, not to an address."""
-    found = Nodes(flavour, secrets.token_hex(16), tls, by_name)
+    localhost, not to an address. Folders are made in ``parent``, as `Options` says."""
+    found = Nodes(flavour, secrets.token_hex(16), tls, by_name, parent)
     with contextlib.closing(found):
         primaries = [found.start() for _ in range(shards)]
         for number, primary in enumerate(primaries):

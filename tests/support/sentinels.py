@@ -8,6 +8,7 @@ with watched(Flavour.VALKEY_9) as watched:
 import contextlib
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -79,6 +80,16 @@ class Sentinel:
         assert self._process is not None
         processes.kill(self._process)
 
+    def freeze(self) -> None:
+        """Stop it in its tracks (SIGSTOP): connections stay open and get no answer."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Undo `freeze`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def discard(self) -> None:
         """Kill it and remove its folder."""
         if self._process is not None and self._process.poll() is None:
@@ -111,14 +122,15 @@ class Sentinel:
 
     def _lines(self) -> list[str]:
         at = f"{'localhost' if self.by_name else self.primary.host} {self.primary.port}"
+        user, password = self.primary.peer
         names = ("resolve-hostnames", "announce-hostnames") if self.by_name else ()
         lines = [
             "bind 127.0.0.1",
             f"dir {self.folder}",
             *(f"sentinel {setting} yes" for setting in names),
             f"sentinel monitor {MASTER} {at} {_QUORUM}",
-            f"sentinel auth-user {MASTER} {self.primary.admin_user}",
-            f"sentinel auth-pass {MASTER} {self.primary.admin_password}",
+            f"sentinel auth-user {MASTER} {user}",
+            f"sentinel auth-pass {MASTER} {password}",
             f"sentinel down-after-milliseconds {MASTER} 1000",
             f"sentinel failover-timeout {MASTER} 4000",
             f"sentinel parallel-syncs {MASTER} 2",
@@ -162,6 +174,26 @@ class Watched:
         """The node that the first Sentinel calls the primary."""
         port = self.sentinels[0].told()[1]
         return next(node for node in self.nodes if node.port == port)
+
+    def settle(self) -> Server:
+        """Wait until all Sentinels name the same primary, and every other node follows it; that
+        one."""
+        told: set[int] = set()
+
+        def is_settled() -> bool:
+            nonlocal told
+            try:
+                told = {one.told()[1] for one in self.sentinels}
+                followed = {
+                    node.port if (upstream := node.upstream) is None else upstream
+                    for node in self.nodes
+                }
+            except redis.RedisError:
+                return False  # one is away, or is cut off by Sentinels that change its role
+            return len(told) == 1 and followed == told
+
+        processes.wait_until(is_settled, what="nodes that follow one primary", timeout=120)
+        return next(node for node in self.nodes if node.port in told)
 
     def wait_for_failover(self, former: Server) -> Server:
         """Wait until another node is the primary, for all Sentinels; that one."""

@@ -150,6 +150,25 @@ class Server:
         trust = f"?ssl_ca_certs={self.ca_file}" if self.options.tls else ""
         return f"{scheme}://{self.admin_user}:{self.admin_password}@{self.endpoint}/0{trust}"
 
+    @property
+    def peer(self) -> tuple[str, str]:
+        """As whom the nodes of a store log in to each other, and with what password."""
+        primary, config = self.replica_of or self, self.options.config
+        return (
+            config.get("masteruser", primary.admin_user),
+            config.get("masterauth", primary.admin_password),
+        )
+
+    @property
+    def upstream(self) -> int | None:
+        """The port of the primary that it follows and hears from, 0 if it hears nothing; None for
+        a primary."""
+        with self.admin() as client:
+            facts = client.info("replication")
+        if facts["role"] == "master":
+            return None
+        return int(facts["master_port"]) if facts["master_link_status"] == "up" else 0
+
     def admin(self) -> "redis.Redis":
         """A client as the administrator, without retries. Close it, or use it with `with`."""
         return redis.Redis.from_url(self.url, retry=_no_retry())
@@ -270,8 +289,8 @@ class Server:
             "repl-diskless-sync-delay": "0",
             "enable-debug-command": "local",
             # Any node may have to follow one of the others.
-            "masteruser": (self.replica_of or self).admin_user,
-            "masterauth": (self.replica_of or self).admin_password,
+            "masteruser": self.peer[0],
+            "masterauth": self.peer[1],
         }
         if self.options.tls is not None:
             lines |= self._tls_lines(self.options.tls)

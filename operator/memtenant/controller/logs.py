@@ -30,8 +30,15 @@ _SECRETS = (
     (re.compile(r"(?<=://)[^/\s@'\"]*@"), f"{MASK}@"),
     # 32 bytes in hexadecimal: keys, passwords that the operator mints, password hashes
     (re.compile(r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{64}(?![0-9A-Fa-f])"), MASK),
-    # 32 bytes in base64, standard or URL-safe, padded or not
-    (re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{43}(?:=|(?![A-Za-z0-9+/_-]))"), MASK),
+    # 32 bytes in base64, standard or URL-safe, padded or not. Without a capital and padding it is
+    # an object's namespace and name: of five thousand million keys one is like that
+    (
+        re.compile(
+            r"(?<![A-Za-z0-9+/_-])(?:[A-Za-z0-9+/_-]{43}=|"
+            r"(?=[a-z0-9+/_-]*[A-Z])[A-Za-z0-9+/_-]{43}(?![A-Za-z0-9+/_-]))"
+        ),
+        MASK,
+    ),
     # JSON web tokens: a ServiceAccount's
     (re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"), MASK),
     (re.compile(r"(?i)\b(bearer\s+)[^\s'\"]+"), rf"\g<1>{MASK}"),

@@ -71,14 +71,14 @@ class Head:
     last: int
 
     def check_not_behind(self, remembered: Head) -> None:
-        """Raise `HistoryRewound` where the server knows less than it once acknowledged.
+        """Raise `HistoryRewound` where the server knows less than it once did.
 
         A conversation that was deleted and forgotten has no epoch; it is no rewind.
         """
         if self.epoch and self < remembered:
             raise HistoryRewound(
-                f"The conversation ends at sequence {self.last} (epoch {self.epoch}), but the "
-                f"server acknowledged sequence {remembered.last} (epoch {remembered.epoch}): it "
+                f"The conversation ends at sequence {self.last} (epoch {self.epoch}), but this "
+                f"process saw sequence {remembered.last} (epoch {remembered.epoch}): the server "
                 "lost writes or was restored. Append again what is missing"
             )
 

@@ -6,54 +6,61 @@ from contextlib import contextmanager
 
 from tests.chaos.faults.breakage import Breakage
 from tests.chaos.schedule import Kind
+from tests.chaos.stores import Standalone
 from tests.chaos.world import World
+from tests.e2e.cutting import CuttingProxy
 
 __all__ = ["FAMILY"]
 
 
 @contextmanager
 def _cut(world: World, _: random.Random) -> Iterator[str]:
-    count = world.proxy.connections
-    world.proxy.cut()
+    count = _proxy(world).connections
+    _proxy(world).cut()
     yield f"{count} connections"
 
 
 @contextmanager
 def _refused(world: World, _: random.Random) -> Iterator[str]:
-    world.proxy.refuse()
+    _proxy(world).refuse()
     try:
         yield ""
     finally:
-        world.proxy.accept()
+        _proxy(world).accept()
 
 
 @contextmanager
 def _silent(world: World, _: random.Random) -> Iterator[str]:
-    world.proxy.freeze()
+    _proxy(world).freeze()
     try:
         yield ""
     finally:
-        world.proxy.thaw()
+        _proxy(world).thaw()
 
 
 @contextmanager
 def _slow(world: World, chance: random.Random) -> Iterator[str]:
     seconds = chance.uniform(0.02, 0.4)
-    world.proxy.delay(seconds)
+    _proxy(world).delay(seconds)
     try:
         yield f"{seconds * 1000:.0f} ms each way"
     finally:
-        world.proxy.delay(0)
+        _proxy(world).delay(0)
 
 
 @contextmanager
 def _torn(world: World, _: random.Random) -> Iterator[str]:
-    world.proxy.break_()
+    _proxy(world).break_()
     try:
         yield ""
     finally:
-        world.proxy.heal()
-        world.proxy.cut()  # some are half way through their ration
+        _proxy(world).heal()
+        _proxy(world).cut()  # some are half way through their ration
+
+
+def _proxy(world: World) -> CuttingProxy:
+    assert isinstance(world.store, Standalone)
+    return world.store.proxy
 
 
 FAMILY = (

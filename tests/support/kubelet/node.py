@@ -75,6 +75,11 @@ class Pod:
                 self._api.call("PATCH", path, {"status": status})
                 self._published = status
 
+    @property
+    def pid(self) -> int | None:
+        """Of its container's process."""
+        return None if self._process is None else self._process.pid
+
     def stop(self, grace: float) -> bool:
         """SIGTERM at the first call, SIGKILL `grace` seconds later; True when nothing runs."""
         if self._process is not None and self._kill_at == math.inf:
@@ -227,6 +232,14 @@ class Kubelet:
             if (mine.metadata["namespace"], mine.metadata["name"]) == (namespace, pod):
                 return mine.address
         return ""
+
+    def process(self, namespace: str, pod: str) -> int:
+        """The id of the process of a pod's container; ``LookupError`` while it does not run."""
+        for mine in list(self._pods.values()):
+            named = (mine.metadata["namespace"], mine.metadata["name"]) == (namespace, pod)
+            if named and mine.pid is not None:
+                return mine.pid
+        raise LookupError(f"{namespace}/{pod} does not run")
 
     def log(self, namespace: str, pod: str, container: str) -> str:
         """What a container printed since its pod was first started."""
