@@ -24,8 +24,8 @@ from memtenant.clock import Clock, system_clock
 from memtenant.errors import MemtenantError
 from memtenant.jobs import sealing as loop
 from memtenant.jobs.engine import Engine
-from memtenant.jobs.seal import Drained
 from memtenant.jobs.sealing import Sealing
+from memtenant.jobs.turn import Drained
 from memtenant.rules.systemusers import SystemRole, render_system_user
 from memtenant.tenancy import keys
 from memtenant.tenancy.audited import Audited

@@ -22,8 +22,8 @@ from memtenant.cli.workspace import DEFAULT_STATE
 from memtenant.crypto.primitives import SecretKey
 from memtenant.errors import KeyUnavailable, MemtenantError, UsageError
 from memtenant.jobs.engine import Engine
-from memtenant.jobs.seal import Drained
 from memtenant.jobs.sealing import Sealing, Step
+from memtenant.jobs.turn import Drained
 from memtenant.resources.folder import FolderResources
 from memtenant.rules.systemusers import SystemRole, SystemSecret
 from memtenant.tenancy.storesfile import StoresFile

@@ -8,7 +8,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from memtenant.archive import Sealed, Space
 from memtenant.errors import MemtenantError
-from memtenant.jobs.seal import Drained
+from memtenant.jobs.turn import Drained
 
 __all__ = ["SealerMetrics"]
 

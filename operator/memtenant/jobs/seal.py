@@ -8,7 +8,7 @@ that the archive took; a round without entries writes to the archive too, to see
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -20,23 +20,14 @@ from memtenant.errors import ArchiveFull, ArchiveInconsistent, ArchiveMalformed,
 from memtenant.jobs.budget import DAILY_SHARE, Budget, daily_share
 from memtenant.jobs.engine import Engine
 from memtenant.jobs.losses import PATIENCE, count_changed, not_drained
+from memtenant.jobs.turn import PAGE, Drained, Turn, groups
 from memtenant.rules.sealing import LogReport, SealerReport
 from memtenant.stores.sealing import Page, Queue, Roster, SealingStore
 from memtenant.tenancy import keys
 from memtenant.tenancy.audited import Audited
 from memtenant.tenancy.identity import TenantId
 
-__all__ = ["BEAT_EVERY", "DEFAULT_WINDOW", "Drained", "StoreDrain"]
-
-PAGE = 5000
-"""Entries that are read, archived and removed together: some 600 KB, and one wait for the disk."""
-
-_TOGETHER = 200
-"""Queues whose entries are read, archived and removed together, where they are few: the disk and
-the store are waited for once."""
-
-MOST_A_ROUND = 100_000
-"""Entries of one queue before the next queue has its turn."""
+__all__ = ["BEAT_EVERY", "DEFAULT_WINDOW", "StoreDrain"]
 
 _TURN = 2.0
 """Seconds after which it is the next queue's turn, whatever is left: an agent may fill its own with
@@ -49,99 +40,6 @@ DEFAULT_WINDOW = 60
 """Seconds between two seals where no policy asks for fewer."""
 
 _log = logging.getLogger(__name__)
-
-
-_UNKNOWN = Space(0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """What one round over a store did. ``waiting`` are entries that are left, ``refused`` logs that
-    are not what was sealed, and ``shrunk`` queues that lost entries, by whomever. ``flooded`` are
-    logs whose queue waits for its budget, ``stopped`` those that had their share of the archive for
-    today, and ``held`` the entries in all of them. ``read_back`` are logs of which more has to be
-    read before it is known what was sealed: the next round goes on."""
-
-    entries: int = 0
-    events: int = 0
-    bad: int = 0
-    gaps: int = 0
-    duplicates: int = 0
-    waiting: int = 0
-    refused: tuple[str, ...] = ()
-    shrunk: tuple[str, ...] = ()
-    flooded: tuple[str, ...] = ()
-    stopped: tuple[str, ...] = ()
-    held: int = 0
-    read_back: tuple[str, ...] = ()
-    space: Space = _UNKNOWN
-    unreadable: tuple[str, ...] = ()
-
-    @property
-    def silent(self) -> tuple[str, ...]:
-        """Logs that get no heartbeat: nothing is added to them now."""
-        return (*self.refused, *self.stopped, *self.read_back)
-
-    def plus(self, taken: Taken, entries: int) -> Drained:
-        """And a page more."""
-        return replace(
-            self,
-            entries=self.entries + entries,
-            events=self.events + taken.events,
-            bad=self.bad + taken.bad,
-            gaps=self.gaps + taken.gaps,
-            duplicates=self.duplicates + taken.duplicates,
-        )
-
-
-@dataclass(slots=True, eq=False)
-class _Turn:
-    """The turn of one queue in a round."""
-
-    queue: Queue
-    report: LogReport
-    budget: Budget | None
-    shrunk: bool
-    taken: int = 0
-    refused: bool = False
-    is_read_back: bool = False
-    is_over: bool = False
-
-    @property
-    def log(self) -> str:
-        return self.queue.log
-
-    @property
-    def waiting(self) -> int:
-        return max(self.queue.length - self.taken, 0)
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether there is more that may be taken."""
-        if self.refused or self.is_over:
-            return False
-        more = self.taken < min(self.queue.length, MOST_A_ROUND)
-        return more and not self.is_flooded and not self.is_stopped
-
-    @property
-    def is_flooded(self) -> bool:
-        return self.budget is not None and self.budget.spent
-
-    @property
-    def is_stopped(self) -> bool:
-        return self.budget is not None and self.budget.had_its_share
-
-    def took(self, taken: Taken, page: Page, now: int) -> None:
-        """A page is in the archive."""
-        if self.budget is not None:
-            self.budget.spend(page.entries, is_new=taken.duplicates < len(page.entries))
-        self.report = replace(
-            self.report,
-            size=taken.size,
-            gaps=self.report.gaps + taken.gaps,
-            bad=self.report.bad + taken.bad,
-            irregular_at=now if taken.gaps or taken.bad else self.report.irregular_at,
-        )
 
 
 @dataclass(slots=True)
@@ -186,7 +84,7 @@ class StoreDrain:
         await self._recall(roster)
         self._allowance = Allowance(self.engine.read_back)
         since, looked_at = self.clock.monotonic(), set[str]()
-        for group in _groups(roster.queues):
+        for group in groups(roster.queues):
             drained = await self._drain(group, drained)
             looked_at.update(one.log for one in group)
             if self.clock.monotonic() - since >= BEAT_EVERY:
@@ -204,7 +102,7 @@ class StoreDrain:
         over."""
         budgets = await self._allowed(group, drained.space)
         turns = [
-            _Turn(
+            Turn(
                 queue=queue,
                 report=self.seen[queue.log],
                 budget=budgets.get(queue.log),
@@ -231,7 +129,7 @@ class StoreDrain:
             drained = await self._drain([queue], drained)
         return drained
 
-    async def _take(self, read: Mapping[_Turn, Page], drained: Drained) -> Drained:
+    async def _take(self, read: Mapping[Turn, Page], drained: Drained) -> Drained:
         """A page of each queue: archived, then taken away."""
         given = {turn.log: page.entries for turn, page in read.items() if page.entries}
         taken = await self.engine.take(given, self._allowance)
@@ -269,7 +167,7 @@ class StoreDrain:
         self._faulty.add(log)
         _log.error("nothing is added to the log of %s", log, exc_info=error)
 
-    def _end(self, turn: _Turn, drained: Drained) -> Drained:
+    def _end(self, turn: Turn, drained: Drained) -> Drained:
         """The turn of a queue is over."""
         self.left[turn.log] = turn.waiting
         report = replace(turn.report, queue=turn.waiting, stopped=turn.is_stopped)
@@ -453,20 +351,6 @@ class StoreDrain:
 
     def _now(self) -> int:
         return int(self.clock.now().timestamp() * 1000)
-
-
-def _groups(queues: Iterable[Queue]) -> Iterator[list[Queue]]:
-    """Queues whose entries fit into a page together; one that has more is by itself."""
-    group: list[Queue] = []
-    entries = 0
-    for queue in queues:
-        if group and (entries + queue.length > PAGE or len(group) >= _TOGETHER):
-            yield group
-            group, entries = [], 0
-        group.append(queue)
-        entries += queue.length
-    if group:
-        yield group
 
 
 def _full(space: Space) -> ArchiveFull:

@@ -19,7 +19,8 @@ from memtenant.errors import ArchiveUnavailable, MemtenantError, StoreUnavailabl
 from memtenant.jobs.budget import DAILY_SHARE
 from memtenant.jobs.engine import Engine
 from memtenant.jobs.keeping import told_months, what_may_go
-from memtenant.jobs.seal import DEFAULT_WINDOW, Drained, StoreDrain
+from memtenant.jobs.seal import DEFAULT_WINDOW, StoreDrain
+from memtenant.jobs.turn import Drained
 from memtenant.stores.sealing import SealingStore
 from memtenant.tenancy.storesfile import StoreAccess, StoresFile
 
