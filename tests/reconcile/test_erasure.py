@@ -178,6 +178,32 @@ async def test_what_no_index_names_is_found_by_its_key(ground: Ground, agents: A
     assert await tenant.conversation("one", user="bob").count() == 1
 
 
+@EACH_SERVER
+async def test_a_place_whose_name_is_no_text_is_found_by_its_key(
+    ground: Ground, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent may name a conversation by any bytes: an index that says so is not believed."""
+    tenant = await agents.open()
+    await fill(tenant, "ada", "bob")
+    strange = [b"\xff\x00\xc3(", b"\xfe\n\xe2\x82"]
+    with monkeypatch.context() as named:
+        for name in strange:
+            text = name.decode("utf-8", "surrogateescape")
+            named.setattr("memtenant.memory.places.session_alias", lambda *_, alias=text: alias)
+            await tenant.conversation("strange", user="ada").append(Message.human("ada"))
+    lists = {f"{keys.records(ACME)}_:".encode() + name + b":l" for name in strange}
+    with ground.server.admin() as admin:
+        assert lists < set(admin.scan_iter("*:l", count=1000))
+    asked = await tenant.forget("ada")
+    await ground.settle()
+    receipt = await receipt_of(tenant, asked)
+    assert (receipt.conversations, receipt.unindexed, receipt.remaining) == (2, 2, 0)
+    with ground.server.admin() as admin:
+        assert len(set(admin.scan_iter("*:l", count=1000))) == 2
+        assert not lists & set(admin.scan_iter("*", count=1000))
+    assert await tenant.conversation("one", user="bob").count() == 1
+
+
 async def test_a_summary_or_title_that_was_left_behind_is_found_too(
     ground: Ground, agents: Agents
 ) -> None:

@@ -41,11 +41,15 @@ class LongLived:
 
     def append(self) -> str:
         """One message; the writer's id."""
+        return self.say("hello").split()[1]
+
+    def say(self, text: str) -> str:
+        """One message; what the agent answers."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write("hello\n")
+        self._process.stdin.write(f"{text}\n")
         self._process.stdin.flush()
-        return self._process.stdout.readline().split()[1]
+        return self._process.stdout.readline().strip()
 
     def age(self, writer: str) -> str:
         """The server's half of an older writer; its id."""
@@ -114,3 +118,20 @@ def test_what_a_long_lived_agent_of_the_release_before_says_is_kept_for_its_peri
         admin.lset(old.key, 1, moved)
     assert old.passes() == 1
     assert said[1] <= old.times[1] <= closed
+
+
+def test_a_reply_that_is_lost_while_the_writer_is_closed_leaves_the_agent_unsure_and_one_message(
+    old: LongLived,
+) -> None:
+    """It may have been stored under a writer that the server knows no more: an agent that took
+    another for its second try would store it twice."""
+    writer = old.age(old.append())
+    assert old.append() == writer
+    with old.server.admin() as admin:
+        admin.hset(keys.limits(ACME), "cutoff_content", in_ms() - PERIOD)
+    assert old.say("lost") == "stored"
+    old.passes()
+    assert old.say("and tries again") == "WriterUnknown"
+    assert len(old.times) == 3
+    assert old.append() != writer
+    assert len(old.times) == 4
