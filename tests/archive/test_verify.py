@@ -10,7 +10,10 @@ from zlib import crc32
 import pytest
 
 from memtenant.archive import ArchiveReader, Result, SignedHead, Verification, VerifiedLog, verify
+from memtenant.archive.segments import Head
 from memtenant.audit.checkpoint import Checkpoint, SignedCheckpoint
+from memtenant.audit.merkle import Frontier, leaf_hashes
+from memtenant.audit.segment import frames, split
 from memtenant.crypto.signing import SigningKey
 from memtenant.errors import ArchiveMalformed
 from tests.archive.making import LOG, NEIGHBOUR, ORIGIN, Agent, Sealer, pruned
@@ -144,6 +147,45 @@ def test_who_mends_the_checksum_is_found_by_the_tree(made: Sealer, copy: Path) -
     file.write_bytes(data)
     (finding,) = verified(copy, first_checkpoint(made.root)).findings
     assert "a leaf from 0 to 3" in finding.what
+
+
+def test_leaves_that_were_moved_to_another_month_are_found(made: Sealer, copy: Path) -> None:
+    """Heads are of no tree: who reads a period reads the files of its months."""
+    anchor = first_checkpoint(made.root)
+    for folder in (f"logs/{LOG}", "tree"):
+        first, second = sorted((copy / folder).glob("*.log"))
+        before, after = first.read_bytes(), second.read_bytes()
+        head = second.with_suffix(".head")
+        was = head.read_bytes()
+        for moved in (1, -1):
+            leaves, _, _ = split(before + after)
+            at = Head.parse(was).first - moved
+            first.write_bytes(frames(leaves[:at]))
+            second.write_bytes(frames(leaves[at:]))
+            frontier = Frontier()
+            frontier.extend(leaf_hashes(leaves[:at]))
+            head.write_bytes(Head(frontier).to_json())
+            found = verified(copy, anchor)
+            assert found.result is Result.TAMPERED
+            assert {"moved to another month" in one.what for one in found.findings} == {True}
+        for file, data in ((first, before), (second, after), (head, was)):
+            file.write_bytes(data)
+    assert verified(copy, anchor).result is Result.GOOD
+
+
+def test_checkpoints_that_stand_in_another_month_or_once_more_are_found(
+    made: Sealer, copy: Path
+) -> None:
+    """They go with the month whose file they are in."""
+    anchor, notes = first_checkpoint(made.root), copy / "checkpoints/2026-02.notes"
+    again = notes.with_name("2026-03.notes")
+    again.write_bytes(notes.read_bytes())
+    found = verified(copy, anchor)
+    assert {one.what for one in found.findings} == {"no window ended with this checkpoint"}
+    notes.unlink()
+    found = verified(copy, anchor)
+    assert {"moved to another month" in one.what for one in found.findings} == {True}
+    assert found.result is Result.TAMPERED
 
 
 def test_a_history_that_the_key_signed_anew_is_found_by_the_trusted_checkpoint(

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from memtenant.archive.port import Archive
-from memtenant.archive.segments import head_name, months, read_head, segment_name
+from memtenant.archive.segments import head_name, month_of, months, read_head, segment_name
 from memtenant.audit.event import Event
 from memtenant.audit.leaf import (
+    LOG_LEAF,
     EntryLeaf,
     GapLeaf,
     Keeping,
@@ -98,6 +99,8 @@ class Cursor:
             found, fault, _ = split(data)
             if len(found) > wanted:
                 found, fault = found[:wanted], None
+            if found and not self._are_of_its_month(found):
+                return []
             if found:
                 took = sum(map(len, found)) + FRAME_BYTES * len(found)
                 self._mean = took // len(found) + 1
@@ -112,6 +115,18 @@ class Cursor:
             elif not self._next_month(fault is not None):
                 return []
         return []
+
+    def _are_of_its_month(self, found: list[bytes]) -> bool:
+        """Where a month ends is told by its leaves alone: who moved some to another month, with a
+        head that fits, would hide them from whoever reads a period. Times never go back."""
+        if found[0][0] != LOG_LEAF:
+            return True  # of the tree, whoever reads its windows knows their times
+        for leaf in (found[0], found[-1]):
+            month = month_of(int.from_bytes(leaf[2:8], "big"))
+            if month != self.month:
+                what = f"a leaf of {month} stands here: it was moved to another month"
+                self.finding = Finding(self.file, what, self.offset, self.size, described(leaf))
+        return self.finding is None
 
     def advance(self, until: int) -> bool:
         """Read on to a size; whether it is reached."""

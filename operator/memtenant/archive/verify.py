@@ -18,8 +18,8 @@ from memtenant.archive.cursor import Cursor, Finding, described
 from memtenant.archive.log import log_folder
 from memtenant.archive.notes import Notes, PlacedNote
 from memtenant.archive.reader import ArchiveReader
-from memtenant.archive.segments import months, segment_name
-from memtenant.archive.tree import KEY_FILE, TREE_FOLDER
+from memtenant.archive.segments import month_of, months, segment_name
+from memtenant.archive.tree import KEY_FILE, TREE_FOLDER, notes_name
 from memtenant.audit.checkpoint import Checkpoint, SignedCheckpoint
 from memtenant.audit.leaf import (
     NO_CHECKPOINT,
@@ -103,13 +103,20 @@ def verify(
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """The leaves of a window, and the tree with them. at: where the seal is."""
+    """The leaves of a window, and the tree with them. at: where the seal is. months: in whose files
+    they stand."""
 
     leaves: list[TreeLeaf]
     seal: Seal
     first: int
     tree: Checkpoint
     at: Finding
+    months: set[str]
+
+    @property
+    def month(self) -> str:
+        """In which it was sealed."""
+        return month_of(self.seal.time)
 
 
 class _Run:
@@ -219,6 +226,7 @@ class _Run:
             if not self._is_signed_so(window, note, last, key):
                 return
             self._chain(window, before, is_first=window.first == 0)
+            self._place(window, note)
             before = _Before(window.seal.window, note)
             self._windows += 1
             if anchor is not None and size >= anchor.size:
@@ -226,6 +234,9 @@ class _Run:
                 anchor = None
             for leaf in window.leaves:
                 self._leaf(leaf, window)
+        self._findings += [
+            note.finding("no window ended with this checkpoint") for note in notes if note.signed
+        ]
         if tree.finding is not None:
             self._findings.append(tree.finding)
         elif size < last.size:
@@ -295,6 +306,16 @@ class _Run:
             self._findings.append(Finding("checkpoints", what))
         elif note.signed is None or note.signed.digest != seal.before:
             self._findings.append(note.finding("it was changed: the next seal names another"))
+
+    def _place(self, window: _Window, note: PlacedNote | None) -> None:
+        """A window and its checkpoint stand in the files of its month, with which they go."""
+        if window.months != {window.month}:
+            what = f"a window of {window.month} stands here: it was moved to another month"
+            at = window.at
+            self._findings.append(Finding(at.file, what, at.offset, at.leaf, at.event))
+        if note is not None and note.file != notes_name(window.month):
+            what = f"a checkpoint of {window.month} stands here: it was moved to another month"
+            self._findings.append(note.finding(what))
 
     def _pass(self, anchor: Checkpoint, tree: Checkpoint, at: Finding) -> None:
         if tree == anchor:
@@ -387,6 +408,7 @@ def _windows(tree: Cursor, last: Checkpoint) -> Iterator[_Window]:
     """The tree, seal by seal."""
     frontier, raws, first = tree.frontier.copy(), [], tree.first
     leaves: list[TreeLeaf] = []
+    in_months: set[str] = set()
     while tree.size < last.size:
         index = tree.size
         block = tree.leaves(last.size)
@@ -400,12 +422,13 @@ def _windows(tree: Cursor, last: Checkpoint) -> Iterator[_Window]:
                 tree.finding = Finding(tree.file, str(error), offset, index)
                 return
             raws.append(raw)
+            in_months.add(tree.month)
             if isinstance(leaf, Seal):
                 frontier.extend(leaf_hashes(raws))
                 at = Finding(tree.file, "", offset, index, described(raw))
                 grown = Checkpoint(last.origin, frontier.size, frontier.root())
-                yield _Window(leaves, leaf, first, grown, at)
-                raws, leaves, first = [], [], frontier.size
+                yield _Window(leaves, leaf, first, grown, at, in_months)
+                raws, leaves, first, in_months = [], [], frontier.size, set()
             else:
                 leaves.append(leaf)
             offset += FRAME_BYTES + len(raw)
