@@ -20,7 +20,15 @@ from memtenant.errors import (
     ResourceUnavailable,
     SignerConflict,
 )
-from tests.archive.making import LOG, NEIGHBOUR, ORIGIN, Agent, Sealer, pruned
+from tests.archive.making import (
+    LOG,
+    NEIGHBOUR,
+    ORIGIN,
+    Agent,
+    Sealer,
+    neighbours_keys,
+    pruned,
+)
 
 
 @pytest.fixture
@@ -362,3 +370,12 @@ def test_where_a_log_is_gone_the_months_of_the_tree_that_tell_of_it_stay(sealer:
     with pytest.raises(ArchiveInconsistent, match=f"logs/{LOG} is gone"):
         sealer.writer.prune("tree", sealer.now)
     sealer.seal()
+
+
+def test_a_log_that_is_new_begins_no_earlier_than_the_last_seal(sealer: Sealer) -> None:
+    """Of a clock that was put back."""
+    sealer.seal()
+    behind = sealer.now.replace(year=2019)
+    sealer.writer.take(NEIGHBOUR, Agent(log_id=NEIGHBOUR).some(1), neighbours_keys, behind)
+    (leaf,) = sealer.reader.leaves(NEIGHBOUR)
+    assert (leaf.sealed_at, sealer.reader.months(NEIGHBOUR)) == (sealer.now, ["2026-01"])

@@ -9,7 +9,9 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 from memtenant.archive import (
     READ_BACK,
@@ -113,6 +115,20 @@ async def sealer(
             yield made
         finally:
             await made.close()
+
+
+def days_pass(folder: Path, moment: list[datetime], until: datetime) -> None:
+    """A seal a day: what time passes without one is not counted where months go."""
+    signer = FolderSigner(folder / "audit")
+    with (
+        patch("os.fsync"),
+        ArchiveFolder.open(folder / "archive", writable=True) as archive,
+    ):
+        writer = LogWriter.open(archive, signer.key(ORIGIN), signer)
+        while moment[0] < until:
+            moment[0] = min(moment[0] + timedelta(days=1), until)
+            writer.seal(moment[0])
+        writer.close()
 
 
 def sealed_entries(folder: Path, log: str = LOG) -> list[bytes]:

@@ -56,11 +56,27 @@ from memtenant.tenancy.sentinel import SentinelAccess
 from memtenant.tenancy.storesfile import Endpoint, StoreAccess, StoresFile
 from tests.archive.making import LOG, Agent
 from tests.conftest import StartServer
-from tests.jobs.sealers import ACME, Observed, admit, engine_over, sealed_entries, sealer
+from tests.jobs.sealers import (
+    ACME,
+    Observed,
+    admit,
+    days_pass,
+    engine_over,
+    sealed_entries,
+    sealer,
+)
 from tests.support.sentinels import MASTER, watched
 from tests.support.servers import Flavour, Options, Server
 
 QUEUE, LIMITS, REPORT = keys.audit_queue(ACME), keys.limits(ACME), keys.sealer_report(ACME)
+
+SEALED_DAILY = pytest.mark.usefixtures("sealed_daily")
+
+
+@pytest.fixture
+def sealed_daily(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if there had been a seal on each day: all the time between two of them is proven."""
+    monkeypatch.setattr("memtenant.archive.leaps.DAY", 2**62)
 
 
 def now_opened() -> int:
@@ -255,6 +271,7 @@ async def test_what_cannot_be_signed_before_somebody_acts_stops_the_heartbeat(
         assert admin.hget(keys.STORE_SEALER, "trouble") not in (None, b"")
 
 
+@SEALED_DAILY
 async def test_months_that_are_older_than_they_are_kept_go(valkey: Server, tmp_path: Path) -> None:
     stores = await admit(valkey)
     moment = [datetime(2024, 3, 10, tzinfo=UTC)]
@@ -276,6 +293,7 @@ async def test_months_that_are_older_than_they_are_kept_go(valkey: Server, tmp_p
     assert [one.first for one in found.logs if one.log_id == LOG] == [2]
 
 
+@SEALED_DAILY
 async def test_a_log_of_a_tenant_that_is_gone_goes_after_the_longest_that_was_said_of_it(
     valkey: Server, tmp_path: Path
 ) -> None:
@@ -317,6 +335,7 @@ async def test_a_log_of_a_tenant_that_is_gone_goes_after_the_longest_that_was_sa
     assert (found.result, found.findings) == (Result.GOOD, ())
 
 
+@SEALED_DAILY
 async def test_the_log_of_a_tenant_that_was_held_at_its_end_is_kept(
     valkey: Server, tmp_path: Path
 ) -> None:
@@ -354,6 +373,42 @@ async def test_a_sealer_whose_clock_is_ahead_lets_no_month_go(
     assert len(sealed_entries(tmp_path)) == 2
 
 
+async def test_what_was_sealed_while_the_clock_was_years_behind_is_no_older_than_the_seals_prove(
+    valkey: Server, tmp_path: Path
+) -> None:
+    """Of a new log. Its months go when time has passed since the clock was put right."""
+    stores = await admit(valkey)
+    right = datetime(2024, 3, 10, tzinfo=UTC)
+    moment = [datetime(2017, 1, 30, tzinfo=UTC)]
+    clock = Clock(now=lambda: moment[0])
+
+    async def months_after_a_step() -> list[str]:
+        async with sealer(tmp_path, stores, clock=clock) as sealing:
+            for _ in range(2):
+                assert (await sealing.step()).failures == {}
+        return ArchiveReader.open(tmp_path / "archive").months(LOG)
+
+    with valkey.admin() as admin:
+        kept = Audited(60, keep_months=2, evidence_months=2).to_json()
+        admin.hset(keys.STORE_AUDITED, str(ACME), kept)
+        agent = Agent(opened=int((right - timedelta(days=4)).timestamp()))
+        for days in (0, 3):
+            admin.rpush(QUEUE, *agent.some(2))
+            days_pass(tmp_path, moment, moment[0] + timedelta(days=days))
+            await months_after_a_step()
+        moment[0] = right
+        behind = ["2017-01", "2017-02"]
+        assert await months_after_a_step() == behind
+        days_pass(tmp_path, moment, right + timedelta(days=55))
+        assert await months_after_a_step() == behind
+        # The server was restored: the first comes again.
+        admin.rpush(QUEUE, agent.entry(1), *agent.some(1))
+        await months_after_a_step()
+        days_pass(tmp_path, moment, right + timedelta(days=90))
+        assert await months_after_a_step() == ["2024-05"]
+    assert len(sealed_entries(tmp_path)) == 1
+
+
 async def test_of_a_tenant_that_was_audited_for_less_than_a_window_the_period_is_said(
     valkey: Server, tmp_path: Path
 ) -> None:
@@ -380,6 +435,7 @@ def test_of_a_log_that_two_stores_name_the_longest_period_counts() -> None:
     assert told_months([{LOG: held}, {LOG: false}], {})[LOG] == FOR_EVER
 
 
+@SEALED_DAILY
 async def test_while_a_store_does_not_answer_nothing_goes_that_it_may_tell_of(
     valkey: Server, tmp_path: Path
 ) -> None:
@@ -406,6 +462,7 @@ async def test_while_a_store_does_not_answer_nothing_goes_that_it_may_tell_of(
         assert await step(stores) == ["2025-09"]
 
 
+@SEALED_DAILY
 async def test_a_month_that_is_damaged_keeps_no_other_log_from_being_sealed(
     valkey: Server, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from memtenant.archive.again import Again
 from memtenant.archive.intake import Intake, MacKeys, Macs
+from memtenant.archive.leaps import DAY, Leaps
 from memtenant.archive.memory import recall_log, remember_log, state_name
 from memtenant.archive.port import Archive, Part
 from memtenant.archive.readback import Allowance, ReadBack
@@ -22,7 +23,6 @@ from memtenant.archive.segments import (
     segment_name,
 )
 from memtenant.archive.writers import (
-    DAY,
     SHORTEST,
     History,
     Range,
@@ -121,6 +121,7 @@ class Log:
     time: int = 0
     unsettled: dict[str, int] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
+    leaps: Leaps = field(default_factory=Leaps)
     _macs: tuple[MacKeys, Macs] | None = None
     _again: Again | None = None
     _search: _Search | None = None
@@ -128,19 +129,21 @@ class Log:
     _remembered: int = 0
 
     @classmethod
-    def open(cls, archive: Archive, log_id: str, sealed: LogRoot | None) -> Log:
+    def open(cls, archive: Archive, log_id: str, sealed: LogRoot | None, leaps: Leaps) -> Log:
         """Read how far it is; cut off what a crash tore; count what is not sealed.
 
         Raises `ArchiveInconsistent` where it is not the log whose root was sealed.
         """
         try:
-            return cls._open(archive, log_id, sealed)
+            log = cls._open(archive, log_id, sealed)
         except ArchiveInconsistent:
             if archive.size(state_name(log_id)) is None:
                 raise
             # What was remembered may be what is wrong.
             archive.remove(state_name(log_id))
-            return cls._open(archive, log_id, sealed)
+            log = cls._open(archive, log_id, sealed)
+        log.leaps, log.writers.earliest = leaps, leaps.earliest
+        return log
 
     @classmethod
     def _open(cls, archive: Archive, log_id: str, sealed: LogRoot | None) -> Log:
@@ -294,7 +297,7 @@ class Log:
     def _since(self, opened: int) -> Iterator[str]:
         """The months in which who was opened then may have been heard, also one that begins while
         they are read."""
-        since = month_of(max(opened * 1000 - DAY, 0))
+        since = month_of(max(self.leaps.earliest(opened * 1000 - DAY), 0))
         known = months(self.tail.archive, self.tail.folder)
         # Of who says to be opened in a month that is still to come, the last is asked.
         ahead = [one for one in known if one >= since] or known[-1:]

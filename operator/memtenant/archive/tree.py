@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from memtenant.archive.leaps import Leaps
 from memtenant.archive.memory import recall_tail, state_name, tail_document
 from memtenant.archive.port import Archive, Part
 from memtenant.archive.segments import (
@@ -45,7 +46,8 @@ def notes_name(month: str) -> str:
 @dataclass(slots=True)
 class Tree:
     """As of what was signed last. logs: how far each is sealed. pruned: where each begins. kept:
-    for how many months each is kept, longest: the most that it ever was."""
+    for how many months each is kept, longest: the most that it ever was. leaps: what the times of
+    its seals leave open."""
 
     tail: Tail
     logs: dict[str, LogRoot] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class Tree:
     kept: dict[str, int] = field(default_factory=dict)
     longest: dict[str, int] = field(default_factory=dict)
     seal: Seal | None = None
+    leaps: Leaps = field(default_factory=Leaps)
     _remembered: int = 0
 
     @classmethod
@@ -130,6 +133,7 @@ class Tree:
                 self.longest[leaf.log_id] = max(leaf.months, self.longest.get(leaf.log_id, 0))
             else:
                 self.seal = leaf
+                self.leaps.seal(leaf.time)
 
     def periods(self) -> list[Keeping]:
         """What says anew for how long each log is kept, and was at most."""
@@ -154,6 +158,7 @@ class Tree:
             "pruned": [f"{first} {log_id}" for log_id, first in sorted(self.pruned.items())],
             "kept": [one.to_bytes().hex() for one in self.periods()],
             "seal": "" if self.seal is None else self.seal.to_bytes().hex(),
+            "leaps": self.leaps.to_texts(),
         }
         archive = self.tail.archive
         archive.replace(state_name(TREE_FOLDER), canonical_json(document), durable=False)
@@ -171,6 +176,7 @@ class Tree:
                 tree.pruned[log_id] = int(first)
             seal = bytes.fromhex(fields.text("seal"))
             tree.learn([seal] if seal else [])
+            tree.leaps = Leaps.from_texts(fields.texts("leaps", 10**7, 64))
         except (DocumentInvalid, ArchiveMalformed, ValueError):
             return None
         tree._remembered = tree.tail.size

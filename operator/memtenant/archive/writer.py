@@ -11,17 +11,17 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
-from itertools import pairwise
-from typing import Final, NamedTuple, Self
+from datetime import UTC, datetime
+from typing import Final, Self
 
 from memtenant.archive.intake import MacKeys
 from memtenant.archive.log import Judged, Log, Tally, log_folder
 from memtenant.archive.port import Archive
+from memtenant.archive.pruning import Kept, Prunings
 from memtenant.archive.readback import Allowance
-from memtenant.archive.segments import head_name, month_of, months, read_head, segment_name
+from memtenant.archive.segments import month_of
 from memtenant.archive.signer import SignedHead, SignerState
-from memtenant.archive.tree import KEY_FILE, TREE_FOLDER, Tree, notes_name, publish
+from memtenant.archive.tree import KEY_FILE, TREE_FOLDER, Tree, publish
 from memtenant.audit.checkpoint import Checkpoint, SignedCheckpoint
 from memtenant.audit.leaf import (
     NO_CHECKPOINT,
@@ -30,7 +30,6 @@ from memtenant.audit.leaf import (
     LogRoot,
     Pruning,
     Seal,
-    TreeLeaf,
     is_log_id,
 )
 from memtenant.crypto.signing import SigningKey
@@ -55,14 +54,6 @@ class Batch:
     log_id: str
     entries: Sequence[bytes]
     keys: MacKeys
-
-
-class Kept(NamedTuple):
-    """Months for which a log is kept, as it was said last, and the most that was ever said; 0 is
-    for ever, and no number."""
-
-    last: int
-    longest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +108,7 @@ class LogWriter:
         self._logs: OrderedDict[str, Log] = OrderedDict()
         self._lost: set[str] = set()
         self._read_back: set[str] = set()
-        self._prunings: dict[str, Pruning] = {}
-        self._keepings: dict[str, Keeping] = {}
+        self._prunings = Prunings(archive)
         self._unsettled: dict[str, int] = {}
         self._in_doubt = False
         self.refused: dict[str, MemtenantError] = {}
@@ -169,7 +159,9 @@ class LogWriter:
             self._recovered()
         try:
             whole = allowance or Allowance.unlimited()
-            judged = [self._judged(batch, _milliseconds(now), whole) for batch in batches]
+            # A clock that was put back: no leaf is older than what was sealed before it.
+            time = max(_milliseconds(now), self._require_tree().leaps.last)
+            judged = [self._judged(batch, time, whole) for batch in batches]
             self._settle()
             done = [one for one in judged if isinstance(one, Judged)]
             self._archive.append([one.part for one in done if one.part is not None])
@@ -202,17 +194,21 @@ class LogWriter:
         """Say, with the next seal, for how many months a log is kept; 0 is for ever. What was said
         before is not said again, and what was to go before is decided anew."""
         self._recovered()
-        self._prunings.pop(log_id, None)
-        if self._require_tree().kept.get(log_id) != months:
-            self._keepings[log_id] = Keeping(log_id, months)
-        else:
-            self._keepings.pop(log_id, None)
+        self._prunings.keep(self._require_tree(), log_id, months)
 
     def kept(self) -> dict[str, Kept]:
         """For how long logs are kept, as it was said of each."""
         self._recovered()
         tree = self._require_tree()
         return {log_id: Kept(last, tree.longest[log_id]) for log_id, last in tree.kept.items()}
+
+    def earliest(self, moment: datetime, now: datetime) -> datetime:
+        """Which time a leaf has at the earliest that was sealed at ``moment``, as far as the seals
+        prove it: what has another is not older."""
+        self._recovered()
+        leaps = self._require_tree().leaps
+        found = leaps.earliest(_milliseconds(moment), _milliseconds(now))
+        return datetime.fromtimestamp(max(found, 0) / 1000, UTC)
 
     def prune(self, log_id: str, before: datetime) -> bool:
         """Let whole months of a log (or of `TREE`) go that ended before a moment, with the next
@@ -225,36 +221,20 @@ class LogWriter:
         tree = self._require_tree()
         is_tree = log_id == TREE
         folder = TREE_FOLDER if is_tree else log_folder(log_id)
-        tail = tree.tail if is_tree else self._log(log_id).tail
+        log = None if is_tree else self._log(log_id)
         until = month_of(_milliseconds(before))
-        known = months(self._archive, folder)
-        self._sweep(folder, known, tree.pruned.get(log_id, 0))
+        known = self._prunings.known(tree, folder, log_id)
         if not known or known[0] >= until:
             return False
         if is_tree:
-            self._standing_prunings(tree, ())
+            self._prunings.standing(tree)
+        tail, sealed = (tree.tail, tree.tail.size) if log is None else (log.tail, log.sealed)
         try:
             tail.roll(until)
         except BaseException:
             self._lose(log_id)
             raise
-        first = next(month for month in (*known, until) if month >= until)
-        going = [month for month in known if month < first]
-        frontier = [read_head(self._archive, folder, one).frontier for one in (*going, first)][-1]
-        sealed = tree.tail.size if is_tree else self._log(log_id).sealed
-        if frontier.size > sealed:
-            return False
-        self._prunings[log_id] = Pruning(log_id, frontier.size, frontier.root())
-        return True
-
-    def _sweep(self, folder: str, known: Sequence[str], pruned: int) -> None:
-        """Take away what a removal left that was cut off: months that were let go, without a
-        head."""
-        if not pruned or not known or read_head(self._archive, folder, known[0]).first > pruned:
-            return
-        for name in self._archive.names(folder):
-            if name.endswith(".log") and name < f"{known[0]}.log":
-                self._archive.remove(f"{folder}/{name}")
+        return self._prunings.let_go(log_id, tail, known, until, sealed)
 
     def seal(self, now: datetime) -> Sealed:
         """End a window: the roots of the logs that grew and a seal go into the tree, the signer's
@@ -290,8 +270,7 @@ class LogWriter:
         for log in self._logs.values():
             tally.add(log.tally)
         roots = [log.root() for log in grown]
-        prunings = [one for _, one in sorted(self._prunings.items())]
-        keepings = [one for _, one in sorted(self._keepings.items())]
+        prunings, keepings = self._prunings.going, self._prunings.keepings
         seal = Seal(
             (self._signed.window if self._signed is not None else 0) + 1,
             now,
@@ -302,19 +281,18 @@ class LogWriter:
             tally.gaps,
             tally.duplicates,
         )
-        restated = self._restated(tree, prunings, {root.log_id for root in roots})
+        restated = self._prunings.restated(tree, roots)
         tree.append([*roots, *restated, *keepings, *prunings, seal], now)
         after = SignedHead(tree.tail.size, tree.tail.frontier.root(), seal.window)
         self._advance(after)
         self._signed = after
-        self._keepings.clear()
         note = self._note(after)
         publish(self._archive, note, now)
         for log in self._logs.values():
             log.was_sealed()
         # The release before knows no leaf of a period: it goes on from what is remembered here.
         tree.remember(often=bool(prunings or keepings))
-        self._remove_pruned()
+        self._prunings.remove()
         self._bound()
         return Sealed(
             seal.window,
@@ -338,41 +316,6 @@ class LogWriter:
             self._in_doubt = True
             raise
 
-    def _restated(self, tree: Tree, prunings: Sequence[Pruning], told: set[str]) -> list[TreeLeaf]:
-        """Where months of the tree go: what they said of logs that are idle since."""
-        if not any(one.log_id == TREE for one in prunings):
-            return []
-        roots = [root for log_id, root in sorted(tree.logs.items()) if log_id not in told]
-        return [*roots, *self._standing_prunings(tree, prunings), *tree.periods()]
-
-    def _standing_prunings(self, tree: Tree, prunings: Sequence[Pruning]) -> list[Pruning]:
-        new = {one.log_id for one in prunings}
-        found = []
-        for log_id in sorted(tree.pruned.keys() - new - {TREE}):
-            known = months(self._archive, log_folder(log_id))
-            if not known:
-                raise ArchiveInconsistent(
-                    f"{log_folder(log_id)} is gone. Restore it from a backup: what was let go of "
-                    "it has to be said anew before months of the tree go"
-                )
-            frontier = read_head(self._archive, log_folder(log_id), known[0]).frontier
-            found.append(Pruning(log_id, frontier.size, frontier.root()))
-        return found
-
-    def _remove_pruned(self) -> None:
-        for log_id, pruning in list(self._prunings.items()):
-            folder = TREE_FOLDER if log_id == TREE else log_folder(log_id)
-            known = months(self._archive, folder)
-            for month, after in pairwise(known):
-                if read_head(self._archive, folder, after).first > pruning.first:
-                    break
-                # The head first: a segment without one is nobody's.
-                self._archive.remove(head_name(folder, month))
-                self._archive.remove(segment_name(folder, month))
-                if log_id == TREE:
-                    self._archive.remove(notes_name(month))
-            del self._prunings[log_id]
-
     def _recovered(self) -> None:
         """Read everything anew, at the start and after something failed."""
         if self._tree is not None and not self._in_doubt:
@@ -383,7 +326,6 @@ class LogWriter:
         self._lost.clear()
         self._read_back.clear()
         self._prunings.clear()
-        self._keepings.clear()
         self._unsettled.clear()
         self.refused.clear()
         tree = Tree.open(self._archive, signed)
@@ -416,7 +358,7 @@ class LogWriter:
             raise self.refused[log_id]
         sealed = self._require_tree().logs.get(log_id)
         try:
-            log = Log.open(self._archive, log_id, sealed)
+            log = Log.open(self._archive, log_id, sealed, self._require_tree().leaps)
         except (ArchiveInconsistent, ArchiveMalformed) as error:
             self.refused[log_id] = error
             raise

@@ -14,14 +14,14 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from typing import Final, NamedTuple
 
+from memtenant.archive.leaps import DAY
 from memtenant.audit.leaf import Verdict
 
 __all__ = [
-    "DAY",
     "LAST_COUNTER",
     "MOST_PENDING",
     "NEVER_HEARD",
@@ -37,8 +37,6 @@ __all__ = [
     "sightings",
     "writer_of",
 ]
-
-DAY: Final = 86_400_000
 
 MOST_PENDING: Final = 8
 """Refusals and conflicts of one counter that are known without asking the archive."""
@@ -142,7 +140,8 @@ def sightings(leaves: Iterable[bytes], wanted: Mapping[bytes, Range]) -> list[by
 class Writers:
     """The writers of one log that were heard last.
 
-    forgotten: who was opened before (ms) and is not here may have been heard.
+    forgotten: who was opened before (ms) and is not here may have been heard. earliest: which time
+    a leaf has at the earliest that was sealed at a moment.
     """
 
     def __init__(self, most: int, forgotten: int = 0) -> None:
@@ -150,10 +149,13 @@ class Writers:
         self.known: dict[bytes, Standing] = {}
         self.forgotten = forgotten
         self.odd: OrderedDict[bytes, None] = OrderedDict()
+        self.earliest: Callable[[int], int] = int
 
     def may_be_forgotten(self, writer: bytes) -> bool:
         """Whether a writer that is not known may have been heard all the same."""
-        return int.from_bytes(writer[:4], "big") * 1000 <= self.forgotten
+        if not self.forgotten:
+            return False
+        return self.earliest(int.from_bytes(writer[:4], "big") * 1000) <= self.forgotten
 
     def note(self, writer: bytes, standing: Standing) -> None:
         """This is where the writer is now."""

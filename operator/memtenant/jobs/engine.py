@@ -123,7 +123,8 @@ class Engine:
     async def prune(self, kept: Mapping[str, int], store_time: datetime) -> tuple[str, ...]:
         """Let months of logs go that are older than so many months; of which logs there were any.
         They go with the next seal. Nothing brings them back, so it is the sealer's clock and the
-        store's that say so: of two, one may be years ahead."""
+        store's that say so: of two, one may be years ahead. And by the seals: of a clock that was
+        years behind, what it sealed is no older than they prove."""
         now = min(self._clock.now(), store_time)
 
         def work() -> tuple[str, ...]:
@@ -131,7 +132,7 @@ class Engine:
             for log, months in kept.items():
                 # Of a log that is not what was sealed nothing goes; it keeps nobody from sealing.
                 with suppress(ArchiveInconsistent, ArchiveMalformed):
-                    if writer.prune(log, Period(months, "mo").before(now)):
+                    if writer.prune(log, writer.earliest(Period(months, "mo").before(now), now)):
                         gone.append(log)
             return tuple(gone)
 
