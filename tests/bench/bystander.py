@@ -1,25 +1,31 @@
 """What another client of a store waits for one small value while something goes on there.
 
-It is a process of its own that asks every millisecond. What goes on, nothing at all, and nothing
-but the CPU that it takes (the floor: what the method itself sees where processes share two cores)
-take turns of some tenths of a second, so that all three saw the same machine.
+It is a process of its own that asks every millisecond. What goes on, nothing at all, and a client
+that sends PING at the same rhythm and uses as much CPU (the floor: what any second client costs on
+this machine) take turns of some tenths of a second, so that all three saw the same machine.
+
+What goes on is to run `elsewhere`: nobody has an operator or an agent take the store's cores from
+it, as it would here, where both share two.
 """
 
 import asyncio
+import os
 import statistics
 import subprocess
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from memtenant.stores import Pace
 from tests.support.servers import Server
 
-__all__ = ["ASKED_FOR", "OTHERS", "Bystander", "Turns", "Waits", "watching"]
+__all__ = ["ASKED_FOR", "OTHERS", "Bystander", "Turns", "Waits", "elsewhere", "watching"]
 
 ASKED_FOR = "mt:{bulk.t}:r:0"
 OTHERS = 2.0
@@ -46,11 +52,23 @@ with open(out, "w", buffering=1) as file:
 """
 
 _Spans = list[tuple[float, float]]
+_T = TypeVar("_T")
+
+
+def elsewhere(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run it as on another machine: in a thread that gets a core when nobody else wants it."""
+
+    def run() -> _T:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # of this thread alone
+        return asyncio.run(work)
+
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(run).result()
 
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """The p99 of waiting, in seconds: ``meanwhile``, with nothing going on, and at the floor.
+    """The p99 of waiting, in seconds: ``meanwhile``, with nothing going on, and beside PINGs.
     ``samples`` are those meanwhile, ``worked`` how long it went on."""
 
     quiet: float
@@ -66,8 +84,8 @@ class Waits:
 
     def __str__(self) -> str:
         return (
-            f"{self.meanwhile * 1e3:.2f} ms (idle {self.quiet * 1e3:.2f}, the same CPU without "
-            f"the store {self.floor * 1e3:.2f})"
+            f"{self.meanwhile * 1e3:.2f} ms (idle {self.quiet * 1e3:.2f}, beside PINGs at the same "
+            f"rhythm {self.floor * 1e3:.2f})"
         )
 
 
@@ -75,15 +93,17 @@ class Waits:
 class Turns:
     """Whose turn was when."""
 
+    server: Server
     working: _Spans = field(default_factory=list)
     quiet: _Spans = field(default_factory=list)
     floor: _Spans = field(default_factory=list)
     _began: float = 0.0
     _cpu: float = 0.0
+    _pieces: int = 0
 
     def begin(self) -> None:
         """The work goes on now."""
-        self._began, self._cpu = time.monotonic(), time.process_time()
+        self._began, self._cpu, self._pieces = time.monotonic(), time.thread_time(), 0
 
     @property
     def worked(self) -> float:
@@ -96,17 +116,18 @@ class Turns:
         lasted = now - self._began
         if lasted < least:
             return
-        share = (time.process_time() - self._cpu) / lasted
+        cpu = time.thread_time() - self._cpu
         self.working.append((self._began, now))
         await asyncio.sleep(lasted)
         self.quiet.append((now, time.monotonic()))
-        self.floor.append(await _burning(lasted, share))
+        self.floor.append(await _pinging(self.server, lasted, max(self._pieces, 1), cpu))
         self.begin()
 
-    async def over(self, work: Awaitable[object]) -> None:
-        """All of the work is one turn."""
+    async def over(self, work: Awaitable[object], *, pieces: int = 1) -> None:
+        """All of the work, which is about so many requests, is one turn."""
         self.begin()
         await work
+        self._pieces = pieces
         await self.end()
 
     def pace(self) -> Pace:
@@ -115,20 +136,26 @@ class Turns:
 
         class _Interrupted(Pace):
             async def rest(self, busy: float) -> None:
+                turns._pieces += 1
                 await super().rest(busy)
                 await turns.end(least=_TURN)
 
         return _Interrupted()
 
 
-async def _burning(seconds: float, share: float) -> tuple[float, float]:
-    """Use that share of a CPU in steps as short as those of a pass."""
-    began = time.monotonic()
-    while (now := time.monotonic()) < began + seconds:
-        while time.monotonic() < now + 0.0005:
+async def _pinging(server: Server, seconds: float, times: int, cpu: float) -> tuple[float, float]:
+    """Send so many PINGs in the time, and use so much CPU behind the replies."""
+    reader, writer = await asyncio.open_connection(server.host, server.port)
+    writer.write(f"AUTH {server.admin_user} {server.admin_password}\r\n".encode())
+    await reader.readline()
+    began, used = time.monotonic(), time.thread_time()
+    for number in range(1, times + 1):
+        writer.write(b"PING\r\n")
+        await reader.readline()
+        while time.thread_time() - used < cpu * number / times:
             pass
-        if share < 1:
-            await asyncio.sleep(0.0005 * (1 / share - 1))
+        await asyncio.sleep(began + seconds * number / times - time.monotonic())
+    writer.close()
     return began, time.monotonic()
 
 

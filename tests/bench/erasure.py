@@ -14,7 +14,7 @@ from memtenant.memory.subjects import Subject
 from memtenant.stores import Sought, StoreAdmin
 from memtenant.tenancy.erasure import ErasureReceipt
 from memtenant.tenancy.policy import AgentAccess, Isolation, SubjectRights, TenantPolicy
-from tests.bench.bystander import Bystander, Turns, Waits, watching
+from tests.bench.bystander import Bystander, Turns, Waits, elsewhere, watching
 from tests.memory.bindings import Provisioned
 from tests.stores.operators import INSTALLATION, next_term, settings_for
 from tests.support import servers
@@ -24,6 +24,7 @@ __all__ = ["ErasureCost", "measure"]
 
 _STEWARD = TenantPolicy(access=AgentAccess.STEWARD, rights=SubjectRights(erasure=True))
 _PERSONS, _CONVERSATIONS, _MESSAGES = 18, 50, 10
+_APPENDS = 2 * _CONVERSATIONS
 _FILL = 10_000
 
 
@@ -58,7 +59,7 @@ def measure(count: int = 1_000_000) -> ErasureCost:
         tenant.provision("default")
         _fill(server, count)
         with watching(server, Path(folder)) as others:
-            return asyncio.run(_measure(tenant, others, count))
+            return elsewhere(_measure(tenant, others, count))
 
 
 def _fill(server: Server, count: int) -> None:
@@ -77,10 +78,10 @@ async def _measure(of: Provisioned, others: Bystander, count: int) -> ErasureCos
         for number in range(_CONVERSATIONS):
             chat = tenant.conversation(str(number), user=user)
             await chat.extend([Message.human("x" * 200) for _ in range(_MESSAGES)])
-    append, forget, scans = Turns(), Turns(), _scans(of.server)
+    append, forget, scans = Turns(of.server), Turns(of.server), _scans(of.server)
     for user in persons:
-        await append.over(_appending(tenant))
-        await forget.over(tenant.forget(user))
+        await append.over(_appending(tenant), pieces=_APPENDS)
+        await forget.over(tenant.forget(user), pieces=_CONVERSATIONS)
     scans = _scans(of.server) - scans
     receipt = await tenant.forget(persons[-1])
     rescan, files = await _operators_part(of, receipt)
@@ -100,12 +101,12 @@ async def _measure(of: Provisioned, others: Bystander, count: int) -> ErasureCos
 
 async def _appending(tenant: Tenant) -> None:
     chat = tenant.conversation("endless", user="bystander")
-    for _ in range(2 * _CONVERSATIONS):
+    for _ in range(_APPENDS):
         await chat.append(Message.human("x" * 200))
 
 
 async def _operators_part(of: Provisioned, receipt: ErasureReceipt) -> tuple[Turns, Turns]:
-    term, rescan, files = next_term(), Turns(), Turns()
+    term, rescan, files = next_term(), Turns(of.server), Turns(of.server)
     admin = StoreAdmin(
         settings_for(of.server), installation=INSTALLATION, fence=lambda: term, pace=rescan.pace()
     )

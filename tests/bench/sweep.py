@@ -4,7 +4,6 @@ Half of the conversations have passed their period, and no tenant's list tells s
 find them. Each pass goes on for some seconds only, whatever there is; the rate tells the rest.
 """
 
-import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from memtenant.functions.keyspace import ConversationKeys
 from memtenant.stores import ExpiryScan, StoreAdmin, UsageScan
 from memtenant.tenancy import keys
-from tests.bench.bystander import ASKED_FOR, OTHERS, Bystander, Turns, Waits, watching
+from tests.bench.bystander import ASKED_FOR, OTHERS, Bystander, Turns, Waits, elsewhere, watching
 from tests.bench.report import Row
 from tests.functions.tenants import in_ms, provision
 from tests.stores.operators import ACME, INSTALLATION, next_term, settings_for
@@ -27,13 +26,17 @@ _FILL = 2_000
 _SECONDS, _PART = 15.0, 300
 _HOUR = 3_600_000
 _MANY = 10_000_000
+_PIECES = ("scan", "memory|usage", "fcall_ro", "exec")
+"""What passes send; what a transaction and a Function call is counted with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PassCost:
-    """So many messages or keys a second of work, and what others waited meanwhile."""
+    """So many messages or keys a second of work, what each took the server by its own count, and
+    what others waited meanwhile."""
 
     rate: float
+    server: float
     waits: Waits
 
     @property
@@ -62,7 +65,7 @@ def measure(conversations: int = 100_000) -> SweepCost:
         provision(server)
         _fill(server, conversations)
         with watching(server, Path(folder)) as others:
-            return asyncio.run(_measure(server, others, conversations))
+            return elsewhere(_measure(server, others, conversations))
 
 
 def rows(cost: SweepCost) -> list[Row]:
@@ -81,7 +84,8 @@ def _pass_rows(what: str, unit: str, cost: PassCost) -> list[Row]:
         Row(
             f"{what}, at the usual pace",
             "",
-            f"{cost.rate:,.0f} {unit} a second: {_MANY:,} in {cost.hours:.1f} h",
+            f"{cost.rate:,.0f} {unit} a second: {_MANY:,} in {cost.hours:.1f} h; each is "
+            f"{cost.server * 1e6:.1f} µs of the server",
             None,
         ),
         Row(
@@ -123,17 +127,27 @@ def _expire_after(server: Server, period: int) -> None:
 async def _costs(
     server: Server, others: Bystander, work: Callable[[StoreAdmin, Turns], Awaitable[int]]
 ) -> PassCost:
-    term, turns = next_term(), Turns()
+    term, turns = next_term(), Turns(server)
     admin = StoreAdmin(
         settings_for(server), installation=INSTALLATION, fence=lambda: term, pace=turns.pace()
     )
     async with admin:
         await admin.discover()
         await admin.lead()
+        before = _busy(server)
         turns.begin()
         seen = await work(admin, turns)
         await turns.end()
-    return PassCost(seen / turns.worked, others.waited(turns))
+    busy = _busy(server) - before
+    return PassCost(seen / turns.worked, busy / seen, others.waited(turns))
+
+
+def _busy(server: Server) -> float:
+    """Seconds that the server has worked for passes."""
+    with server.admin() as admin:
+        counted = admin.info("commandstats")
+    used: list[int] = [counted.get(f"cmdstat_{one}", {}).get("usec", 0) for one in _PIECES]
+    return sum(used) / 1e6
 
 
 async def _measured(admin: StoreAdmin, turns: Turns) -> int:

@@ -216,7 +216,7 @@ class TenantCalls:
     async def _fenced(self, *commands: Words) -> Reply:
         paced = self._pace.begin()
         replies = await run_fenced(self._primary, self._term(), commands, patience=0)
-        await paced.rest()
+        await paced.rest(removed=True)
         first, *_ = [self._checked(reply) for reply in replies]
         return first
 

@@ -232,7 +232,7 @@ async def remove(
         call: _Call | None = place.removing()
         while call is not None:
             (reply,) = await run_fenced(primary, term, [call.words], patience=0)
-            await paced.rest()
+            await paced.rest(removed=True)
             seen = _answer(call, reply, primary)
             if seen is None:
                 break

@@ -24,7 +24,7 @@ __all__ = ["Held", "queued", "survey"]
 
 _PAGE_BYTES = 256 * 1024
 _PAGE_ENTRIES = 1000
-_ASKED_AT_ONCE = 100
+_ASKED_AT_ONCE = 50
 _SMALL = 64 * 1024
 """Keys up to this size are read whole and many at once."""
 
