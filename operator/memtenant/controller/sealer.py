@@ -123,7 +123,7 @@ class _Process:
             origin = f"memtenant.dev/{installation}"
             fresh = not archive.names("checkpoints")
             secret = await read_or_make(resources, settings.audit_namespace, origin, fresh=fresh)
-            await publish_key(connection, settings.audit_namespace, str(secret.key.public))
+            await publish_key(connection, settings.audit_namespace, secret.key.public)
             engine = Engine(archive, lambda: LogWriter.open(archive, secret.key, secret), audit_key)
             sealing = Sealing(engine, self._stores, self._metrics, share=settings.tenant_share)
             opened.push_async_callback(sealing.close)

@@ -22,7 +22,8 @@ from memtenant.reports.evidence import LogKeyReaders, Missing
 from memtenant.reports.log import ArchiveLog
 from memtenant.reports.logins import logins
 from memtenant.reports.sources import Declarations, StoreLogin
-from memtenant.resources.connection import Connection, Request, path
+from memtenant.resources.connection import Connection
+from memtenant.resources.logkey import LOG_NAME, published_key
 from memtenant.resources.port import Declared, Kind, Resources
 from memtenant.resources.secretreaders import read_grants, secret_readers
 from memtenant.rules.instance import instance_name
@@ -30,7 +31,6 @@ from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.storesfile import STORES_FILE, StoresFile
 
 __all__ = [
-    "LOG_NAME",
     "ClusterSources",
     "Mounts",
     "admin_secrets",
@@ -39,14 +39,9 @@ __all__ = [
     "read_public_key",
 ]
 
-LOG_NAME = "memtenant-log"
-"""In the audit namespace: the Secret with the key that seals the log, and the ConfigMap with its
-public half."""
-
 _log = logging.getLogger(__name__)
 _AUDIT_KEY = "audit.key"
 _INSTALLATION = "installation"
-_PUBLIC_KEY = "key"
 _KEYRING = "keyring.json"
 
 
@@ -158,11 +153,8 @@ def _keyrings(folder: Path) -> Iterator[AgentKeyring]:
 async def read_public_key(connection: Connection, namespace: str) -> VerifyingKey | None:
     """The log's public key as the sealer publishes it, apart from the archive; None where it does
     not: then the log is not proven, and the report says so."""
-    what = f"ConfigMap {namespace}/{LOG_NAME}"
-    where = path("api", "v1", "namespaces", namespace, "configmaps", LOG_NAME)
     try:
-        found = await connection.call(Request("GET", where, what))
-        return VerifyingKey.parse(str(found.get("data", {}).get(_PUBLIC_KEY, "")))
+        return await published_key(connection, namespace)
     except MemtenantError as error:
         _log.warning("the log's public key is not at hand: %s", error)
         return None

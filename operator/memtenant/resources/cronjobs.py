@@ -1,76 +1,32 @@
-"""CronJobs over a Kubernetes API server, by server-side apply."""
+"""CronJobs of one namespace of a cluster."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
-from memtenant.errors import ResourceNotFound
-from memtenant.resources.connection import APPLY, Connection, Request, path
-from memtenant.resources.port import FIELD_MANAGER, CronJobs
+from memtenant.resources.collection import APIKind, Collection
+from memtenant.resources.connection import Connection
+from memtenant.resources.port import CronJobs
 
 __all__ = ["KubernetesCronJobs"]
 
-_log = logging.getLogger(__name__)
-
 
 class KubernetesCronJobs(CronJobs):
-    """The CronJobs of one namespace."""
+    """What the port says of CronJobs, over an API server."""
 
     def __init__(self, connection: Connection, namespace: str) -> None:
-        self._connection = connection
-        self._namespace = namespace
+        kind = APIKind("CronJob", "batch/v1", "cronjobs")
+        self._jobs = Collection(connection, kind, namespace)
 
     async def get(self, name: str) -> Mapping[str, Any] | None:
         """The CronJob, or None."""
-        try:
-            found: Mapping[str, Any] = await self._connection.call(self._request("GET", name))
-        except ResourceNotFound:
-            return None
-        return found
+        return await self._jobs.get(name)
 
     async def apply(self, manifest: Mapping[str, Any]) -> None:
-        """Make the fields of ``manifest`` so; what this manager applied before and is not in it
-        goes.
-        """
-        await self._connection.call(
-            self._request(
-                "PATCH",
-                manifest["metadata"]["name"],
-                body=manifest,
-                content_type=APPLY,
-                query={"fieldManager": FIELD_MANAGER, "force": "true"},
-            )
-        )
+        """Make the fields of ``manifest`` so; others' fields stay."""
+        await self._jobs.apply(manifest)
 
     async def delete(self, name: str, uid: str) -> None:
         """Delete that very CronJob; what it started goes in the background."""
-        options = {
-            "apiVersion": "v1",
-            "kind": "DeleteOptions",
-            "propagationPolicy": "Background",
-            "preconditions": {"uid": uid},
-        }
-        try:
-            await self._connection.call(self._request("DELETE", name, body=options))
-        except ResourceNotFound:
-            _log.debug("CronJob %s is gone already", name)
-
-    def _request(
-        self,
-        method: str,
-        name: str,
-        *,
-        body: Any = None,
-        content_type: str = "application/json",
-        query: Mapping[str, str] | None = None,
-    ) -> Request:
-        return Request(
-            method,
-            path("apis", "batch", "v1", "namespaces", self._namespace, "cronjobs", name),
-            f"CronJob {self._namespace}/{name}",
-            body=body,
-            content_type=content_type,
-            query=query,
-        )
+        await self._jobs.delete(name, {"uid": uid})

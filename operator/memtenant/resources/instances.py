@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from memtenant.api.quantity import Quantity
-from memtenant.errors import InvalidResource, ResourceForbidden, ResourceNotFound
-from memtenant.resources.connection import APPLY, MERGE_PATCH, Connection, Request, path
+from memtenant.errors import InvalidResource, ResourceForbidden
+from memtenant.resources.collection import APIKind, Collection, Object, as_read
+from memtenant.resources.connection import Connection
 from memtenant.resources.port import FIELD_MANAGER
 from memtenant.rules.instance import (
     PORT,
@@ -40,26 +41,16 @@ from memtenant.tenancy.identity import TenantId
 
 __all__ = ["ClusterInstances"]
 
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    name: str
-    group: tuple[str, ...]
-    plural: str
-
-
-_SERVICE = _Kind("Service", ("api", "v1"), "services")
-_POLICY = _Kind("NetworkPolicy", ("apis", "networking.k8s.io", "v1"), "networkpolicies")
-_STATEFUL_SET = _Kind("StatefulSet", ("apis", "apps", "v1"), "statefulsets")
-_CLAIM = _Kind("PersistentVolumeClaim", ("api", "v1"), "persistentvolumeclaims")
-_POD = _Kind("Pod", ("api", "v1"), "pods")
+_SERVICE = APIKind("Service", "v1", "services")
+_POLICY = APIKind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies")
+_STATEFUL_SET = APIKind("StatefulSet", "apps/v1", "statefulsets")
+_CLAIM = APIKind("PersistentVolumeClaim", "v1", "persistentvolumeclaims")
+_POD = APIKind("Pod", "v1", "pods")
 _MADE = {kind.name: kind for kind in (_SERVICE, _POLICY, _STATEFUL_SET)}
 
 _KEPT_FROM = "memtenant.dev/kept-from"
 """On the claim of a retained tenant: the uid of the StatefulSet that it had. It makes another
 version of the claim, which a former leader's deletion does not name."""
-
-Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +109,7 @@ class ClusterInstances:
 
     async def look(self, wanted: Instance) -> Sighting:
         """Whether its pod is ready, and of the image that it should be."""
-        pod = await self._get(_POD, f"{wanted.name}-0")
+        pod = await self._of(_POD).get(f"{wanted.name}-0")
         if pod is None:
             return Sighting(why="its pod is not there yet")
         if "deletionTimestamp" in pod["metadata"]:
@@ -135,7 +126,7 @@ class ClusterInstances:
 
     async def restart(self, wanted: Instance, seen: Sighting) -> None:
         """Delete the pod that was seen; the StatefulSet makes the next one."""
-        await self._delete(_POD, {"name": f"{wanted.name}-0", "uid": seen.process})
+        await self._of(_POD).delete(f"{wanted.name}-0", {"uid": seen.process})
 
     async def remove(
         self, tenant: TenantId, *, keep_data: bool, still: Callable[[], Awaitable[None]]
@@ -144,17 +135,17 @@ class ClusterInstances:
         name = instance_name(tenant)
         # The pod too: orphaned by a change of its size, it would outlive the StatefulSet.
         named = ((_STATEFUL_SET, name), (_SERVICE, name), (_POLICY, name), (_POD, f"{name}-0"))
-        there = [(kind, await self._get(kind, each)) for kind, each in named]
-        claim = await self._get(_CLAIM, claim_name(tenant))
+        there = [(kind, await self._of(kind).get(each)) for kind, each in named]
+        claim = await self._of(_CLAIM).get(claim_name(tenant))
         await still()
         ours = [(kind, one["metadata"]) for kind, one in there if _is_of(one, tenant)]
         if keep_data and claim is not None and ours and ours[0][0] is _STATEFUL_SET:
             kept_from = {"annotations": {_KEPT_FROM: ours[0][1]["uid"]}}
             await self._patch_claim(claim["metadata"], {"metadata": kept_from})
         for kind, metadata in ours:
-            await self._delete(kind, metadata)
+            await self._of(kind).delete(metadata["name"], {"uid": metadata["uid"]})
         if not keep_data and _is_of(claim, tenant):
-            await self._delete(_CLAIM, claim["metadata"], as_read=True)
+            await self._of(_CLAIM).delete(claim["metadata"]["name"], as_read(claim["metadata"]))
 
     async def _grow(self, wanted: Instance, found: _Found, volume: int) -> bool:
         """Make room in the volume; whether the StatefulSet went for it, without its pod."""
@@ -164,7 +155,10 @@ class ClusterInstances:
         template = _template_size(found.stateful_set)
         if found.stateful_set is None or template is None or template >= volume:
             return False
-        await self._delete(_STATEFUL_SET, found.stateful_set["metadata"], propagation="Orphan")
+        metadata = found.stateful_set["metadata"]
+        await self._of(_STATEFUL_SET).delete(
+            metadata["name"], {"uid": metadata["uid"]}, propagation="Orphan"
+        )
         return True
 
     async def _grow_claim(self, metadata: Object, size: str) -> None:
@@ -181,17 +175,8 @@ class ClusterInstances:
             ) from None
 
     async def _patch_claim(self, metadata: Object, change: Mapping[str, Any]) -> None:
-        as_read = _as_read(metadata)
-        await self._connection.call(
-            self._request(
-                "PATCH",
-                _CLAIM,
-                metadata["name"],
-                body={**change, "metadata": {**change.get("metadata", {}), **as_read}},
-                content_type=MERGE_PATCH,
-                query={"fieldManager": FIELD_MANAGER},
-            )
-        )
+        guarded = {**change.get("metadata", {}), **as_read(metadata)}
+        await self._of(_CLAIM).merge(metadata["name"], {**change, "metadata": guarded})
 
     def _manifests(self, wanted: Instance, volume: int) -> dict[str, dict[str, Any]]:
         return {
@@ -217,7 +202,7 @@ class ClusterInstances:
                 differing.append((kind, one, where))
         return differing
 
-    async def _would_change(self, kind: _Kind, manifest: Object, there: Object) -> bool:
+    async def _would_change(self, kind: APIKind, manifest: Object, there: Object) -> bool:
         """Whether an apply would come to anything. What the cluster makes otherwise at each
         admission is no difference that can be mended, and would be written for ever."""
         if "deletionTimestamp" in there["metadata"]:
@@ -234,12 +219,12 @@ class ClusterInstances:
             await self._ours(_SERVICE, name, tenant),
             await self._ours(_POLICY, name, tenant),
             await self._ours(_STATEFUL_SET, name, tenant),
-            await self._get(_CLAIM, claim_name(tenant)),
+            await self._of(_CLAIM).get(claim_name(tenant)),
         )
 
-    async def _ours(self, kind: _Kind, name: str, tenant: TenantId) -> Object | None:
+    async def _ours(self, kind: APIKind, name: str, tenant: TenantId) -> Object | None:
         """The object, which must be this tenant's: a stranger's of that name is left alone."""
-        found = await self._get(kind, name)
+        found = await self._of(kind).get(name)
         if found is not None and not _is_of(found, tenant):
             raise InvalidResource(
                 f"{kind.name} {self._home}/{name} exists and is not of the instance of {tenant}: "
@@ -248,86 +233,23 @@ class ClusterInstances:
         return found
 
     async def _apply(
-        self, kind: _Kind, manifest: Object, there: Object | None, *, dry_run: bool = False
+        self, kind: APIKind, manifest: Object, there: Object | None, *, dry_run: bool = False
     ) -> Object:
         """Make what was read (None: absent) what the manifest says; as it is then."""
         metadata = manifest["metadata"]
         if there is not None:
             # By its version alone one that is gone would be made anew (measured on 1.36).
-            metadata = {**metadata, **_as_read(there["metadata"])}
-        after: Object = await self._connection.call(
-            self._request(
-                "PATCH",
-                kind,
-                metadata["name"],
-                body={**manifest, "metadata": metadata},
-                content_type=APPLY,
-                query={
-                    "fieldManager": FIELD_MANAGER,
-                    "force": "true",
-                    **({"dryRun": "All"} if dry_run else {}),
-                },
-            )
-        )
-        return after
+            metadata = {**metadata, **as_read(there["metadata"])}
+        return await self._of(kind).apply({**manifest, "metadata": metadata}, dry_run=dry_run)
 
-    async def _get(self, kind: _Kind, name: str) -> Object | None:
-        try:
-            found: Mapping[str, Any] = await self._connection.call(self._request("GET", kind, name))
-        except ResourceNotFound:
-            return None
-        return found
-
-    async def _delete(
-        self,
-        kind: _Kind,
-        metadata: Object,
-        *,
-        propagation: str = "Background",
-        as_read: bool = False,
-    ) -> None:
-        """Delete that very object, and with ``as_read`` only if nothing of it changed since."""
-        options = {
-            "apiVersion": "v1",
-            "kind": "DeleteOptions",
-            "propagationPolicy": propagation,
-            "preconditions": _as_read(metadata) if as_read else {"uid": metadata["uid"]},
-        }
-        try:
-            await self._connection.call(
-                self._request("DELETE", kind, metadata["name"], body=options)
-            )
-        except ResourceNotFound:
-            return
-
-    def _request(
-        self,
-        method: str,
-        kind: _Kind,
-        name: str,
-        *,
-        body: Any = None,
-        content_type: str = "application/json",
-        query: Mapping[str, str] | None = None,
-    ) -> Request:
-        return Request(
-            method,
-            path(*kind.group, "namespaces", self._home, kind.plural, name),
-            f"{kind.name} {self._home}/{name}",
-            body=body,
-            content_type=content_type,
-            query=query,
-        )
+    def _of(self, kind: APIKind) -> Collection:
+        return Collection(self._connection, kind, self._home)
 
 
 def _differences(manifest: Object, there: Object) -> list[str]:
     if "deletionTimestamp" in there["metadata"]:
         return ["it is being deleted, and made anew then"]
     return [*differences(manifest, there), *undeclared(manifest, there, FIELD_MANAGER)]
-
-
-def _as_read(metadata: Object) -> Object:
-    return {name: metadata[name] for name in ("uid", "resourceVersion")}
 
 
 def _substance(found: Object) -> tuple[Any, Any]:

@@ -31,16 +31,16 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from memtenant.clock import Clock, system_clock
-from memtenant.errors import MemtenantError, ResourceConflict, ResourceNotFound, ResourceUnavailable
-from memtenant.resources.connection import Connection, Request, path
-from memtenant.resources.port import FIELD_MANAGER
+from memtenant.errors import MemtenantError, ResourceConflict, ResourceUnavailable
+from memtenant.resources.collection import APIKind, Collection
+from memtenant.resources.connection import Connection
 
 __all__ = ["TERM_ANNOTATION", "Elector", "LeadershipLost", "LeaseTimes"]
 
 TERM_ANNOTATION = "memtenant.dev/term"
 """On the Lease: the term of the present (or, if released, the last) leadership."""
 
-_LEASES = ("apis", "coordination.k8s.io", "v1", "namespaces")
+_LEASE = APIKind("Lease", "coordination.k8s.io/v1", "leases")
 _USUAL_DURATION = 15.0  # seconds, as in client-go's leader election
 _log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -102,7 +102,7 @@ class Elector:
         times: LeaseTimes | None = None,
         clock: Clock = system_clock,
     ) -> None:
-        self._connection = connection
+        self._leases = Collection(connection, _LEASE, namespace)
         self._namespace = namespace
         self._name = name
         self._identity = identity
@@ -275,11 +275,8 @@ class Elector:
         self._greatest_term = max(self._greatest_term, record.term)
 
     async def _read(self) -> _Record | None:
-        try:
-            raw = await self._connection.call(
-                Request("GET", path(*_LEASES, self._namespace, "leases", self._name), self._what)
-            )
-        except ResourceNotFound:
+        raw = await self._leases.get(self._name)
+        if raw is None:
             return None
         record = _record(raw)
         self._observe(record)
@@ -289,10 +286,9 @@ class Elector:
         self, holder: str, term: int, transitions: int, version: str | None
     ) -> _Record:
         now = self._clock.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        folder = (*_LEASES, self._namespace, "leases")
-        body = {
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
+        lease = {
+            "apiVersion": _LEASE.version,
+            "kind": _LEASE.name,
             "metadata": {
                 "name": self._name,
                 "annotations": {TERM_ANNOTATION: str(term)},
@@ -305,21 +301,8 @@ class Elector:
                 "renewTime": now,
             },
         }
-        raw = await self._connection.call(
-            Request(
-                "PUT" if version else "POST",
-                path(*folder, self._name) if version else path(*folder),
-                self._what,
-                body=body,
-                query={"fieldManager": FIELD_MANAGER},
-                repeatable=False,
-            )
-        )
-        return _record(raw)
-
-    @property
-    def _what(self) -> str:
-        return f"Lease {self._namespace}/{self._name}"
+        written = await (self._leases.replace if version else self._leases.create)(lease)
+        return _record(written)
 
 
 async def _first_of(work: asyncio.Future[Any], renewing: asyncio.Future[Any]) -> None:

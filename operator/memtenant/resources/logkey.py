@@ -7,28 +7,36 @@ from __future__ import annotations
 
 from typing import Final
 
-from memtenant.resources.connection import APPLY, Connection, Request, path
-from memtenant.resources.port import FIELD_MANAGER
+from memtenant.crypto.signing import VerifyingKey
+from memtenant.errors import ResourceNotFound
+from memtenant.resources.collection import APIKind, Collection
+from memtenant.resources.connection import Connection
 
-__all__ = ["KEY_CONFIG_MAP", "publish_key"]
+__all__ = ["LOG_NAME", "publish_key", "published_key"]
 
-KEY_CONFIG_MAP: Final = "memtenant-log"
+LOG_NAME: Final = "memtenant-log"
+"""In the audit namespace: the Secret with the key that seals the log, and the ConfigMap with its
+public half."""
+
+_CONFIG_MAP = APIKind("ConfigMap", "v1", "configmaps")
+_FIELD = "key"
 
 
-async def publish_key(connection: Connection, namespace: str, key: str) -> None:
-    """Make the ConfigMap say the key, as text."""
-    await connection.call(
-        Request(
-            "PATCH",
-            path("api", "v1", "namespaces", namespace, "configmaps", KEY_CONFIG_MAP),
-            f"ConfigMap {namespace}/{KEY_CONFIG_MAP}",
-            body={
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": {"name": KEY_CONFIG_MAP, "namespace": namespace},
-                "data": {"key": key},
-            },
-            content_type=APPLY,
-            query={"fieldManager": FIELD_MANAGER, "force": "true"},
-        )
+async def publish_key(connection: Connection, namespace: str, key: VerifyingKey) -> None:
+    """Make the ConfigMap say the key."""
+    await Collection(connection, _CONFIG_MAP, namespace).apply(
+        {
+            "apiVersion": _CONFIG_MAP.version,
+            "kind": _CONFIG_MAP.name,
+            "metadata": {"name": LOG_NAME, "namespace": namespace},
+            "data": {_FIELD: str(key)},
+        }
     )
+
+
+async def published_key(connection: Connection, namespace: str) -> VerifyingKey:
+    """What the ConfigMap says; `ResourceNotFound` or `KeyInvalid` where it says no key."""
+    found = await Collection(connection, _CONFIG_MAP, namespace).get(LOG_NAME)
+    if found is None:
+        raise ResourceNotFound(f"ConfigMap {namespace}/{LOG_NAME} does not exist")
+    return VerifyingKey.parse(str(found.get("data", {}).get(_FIELD, "")))

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from memtenant.resources.connection import Connection, Request, path
+from memtenant.resources.collection import APIKind, Collection
+from memtenant.resources.connection import Connection
 
 __all__ = ["Grants", "read_grants", "secret_readers"]
 
-_PAGE = "500"
 _READING = frozenset({"get", "list", "watch", "patch", "delete", "deletecollection", "*"})
-_RBAC = ("apis", "rbac.authorization.k8s.io", "v1")
+_RBAC = "rbac.authorization.k8s.io/v1"
 
 Grants = Mapping[str, tuple[Mapping[str, Any], ...]]
 """Roles and bindings as JSON, by the plural of their kind."""
@@ -27,13 +27,17 @@ Grants = Mapping[str, tuple[Mapping[str, Any], ...]]
 
 async def read_grants(connection: Connection, namespace: str) -> Grants:
     """Everything in RBAC that can give access to a Secret of ``namespace``."""
-    inside = ("namespaces", namespace)
-    return {
-        "clusterroles": await _all(connection, "clusterroles"),
-        "clusterrolebindings": await _all(connection, "clusterrolebindings"),
-        "roles": await _all(connection, *inside, "roles"),
-        "rolebindings": await _all(connection, *inside, "rolebindings"),
-    }
+    places = (
+        (APIKind("ClusterRole", _RBAC, "clusterroles"), ""),
+        (APIKind("ClusterRoleBinding", _RBAC, "clusterrolebindings"), ""),
+        (APIKind("Role", _RBAC, "roles"), namespace),
+        (APIKind("RoleBinding", _RBAC, "rolebindings"), namespace),
+    )
+    found: dict[str, tuple[Mapping[str, Any], ...]] = {}
+    for kind, within in places:
+        pages = Collection(connection, kind, within).pages()
+        found[kind.plural] = tuple([one async for page in pages for one in page["items"]])
+    return found
 
 
 def secret_readers(grants: Grants, secret: str) -> tuple[str, ...]:
@@ -86,15 +90,3 @@ def _subjects(binding: Mapping[str, Any]) -> Iterator[str]:
             case _:
                 if not name.startswith(("system:kube-", "system:apiserver")):
                     yield name
-
-
-async def _all(connection: Connection, *place: str) -> tuple[Mapping[str, Any], ...]:
-    items: list[Mapping[str, Any]] = []
-    rest = ""
-    while True:
-        query = {"limit": _PAGE} | ({"continue": rest} if rest else {})
-        page = await connection.call(Request("GET", path(*_RBAC, *place), place[-1], query=query))
-        items += page["items"]
-        rest = page["metadata"].get("continue", "")
-        if not rest:
-            return tuple(items)
