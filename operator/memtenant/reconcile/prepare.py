@@ -12,9 +12,16 @@ from datetime import datetime, timedelta
 from memtenant.api.fields import Isolation
 from memtenant.api.tenant import MemoryTenantSpec
 from memtenant.crypto.audit_keys import audit_root
-from memtenant.errors import InvalidResource, MemtenantError, ResourceConflict
+from memtenant.errors import ResourceConflict
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.access import missing_secret_access
+from memtenant.reconcile.admission import (
+    Stop,
+    check_adoption,
+    check_data,
+    check_hold,
+    placed_on,
+)
 from memtenant.reconcile.current import (
     Current,
     read_bindings,
@@ -25,18 +32,17 @@ from memtenant.reconcile.current import (
 from memtenant.reconcile.declared import tenant_spec
 from memtenant.reconcile.instance import InstanceNeeded, instance_changes, wanted_instance
 from memtenant.reconcile.policy import read_policy
-from memtenant.reconcile.store import store_specs
 from memtenant.reconcile.telling import actors_of
-from memtenant.reconcile.world import FINALIZER, World
-from memtenant.resources.port import Declared
+from memtenant.reconcile.tenantplan import plan_tenant
+from memtenant.reconcile.world import World
+from memtenant.resources.port import Declared, NamespaceInfo
 from memtenant.resources.secretchange import require_ours
-from memtenant.rules.adoption import adoption_refusal
 from memtenant.rules.audit import AuditTerms, audit_entry, audit_terms
 from memtenant.rules.credentials import RotationRules
 from memtenant.rules.desired import Desired, Endpoint, Identity, Situation, desired
-from memtenant.rules.expiry import expiry
+from memtenant.rules.expiry import Expiry, expiry
 from memtenant.rules.instance import Instance
-from memtenant.rules.keymaterial import KeyState, settle_keys
+from memtenant.rules.keymaterial import KeyState, Roots, settle_keys
 from memtenant.rules.keymotion import (
     KeyAdvance,
     KeyRules,
@@ -44,20 +50,8 @@ from memtenant.rules.keymotion import (
     advance_keys,
     in_motion,
 )
-from memtenant.rules.placement import Applicant, Refusal, StoreView, place
-from memtenant.rules.plan import (
-    Action,
-    AddFinalizer,
-    RemoveBinding,
-    Revoke,
-    SaveRecord,
-    SetInstance,
-    SetState,
-    WriteBinding,
-    changed_fields,
-    changed_limits,
-    user_actions,
-)
+from memtenant.rules.placement import Applicant, Refusal, StoreView
+from memtenant.rules.plan import Action, SetInstance
 from memtenant.rules.policy import (
     Matters,
     PolicyFacts,
@@ -65,22 +59,13 @@ from memtenant.rules.policy import (
     matters_from,
 )
 from memtenant.rules.quota import Limits, QuotaState, judge
-from memtenant.rules.record import record_name
 from memtenant.rules.retention import Resolution
 from memtenant.rules.told import TOLD, Told
 from memtenant.rules.withheld import Withheld, withheld
-from memtenant.stores import TenantState
-from memtenant.tenancy.identity import TenantId, binding_name
+from memtenant.stores import StoreFacts, TenantState
+from memtenant.tenancy.identity import TenantId
 
-__all__ = [
-    "ROTATE_ANNOTATION",
-    "ROTATE_KEYS_ANNOTATION",
-    "Prepared",
-    "Stop",
-    "age_from",
-    "plan_tenant",
-    "prepare",
-]
+__all__ = ["ROTATE_ANNOTATION", "ROTATE_KEYS_ANNOTATION", "Prepared", "prepare"]
 
 ROTATE_ANNOTATION = "memtenant.dev/rotate"
 """Any new value asks for a rotation of all the tenant's credentials."""
@@ -112,13 +97,36 @@ class Prepared:
     withheld: Withheld | None = None
 
 
-class Stop(MemtenantError):
-    """The tenant cannot go on now: ``refusal`` says why (reason, field, message)."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The tenant as it was read. ``changes`` are what of its instance is not as it should be."""
 
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.message, reason=refusal.reason)
-        self.refusal = refusal
-        self.retryable = refusal.retryable
+    declared: Declared
+    tenant: TenantId
+    spec: MemoryTenantSpec
+    policy: PolicyFacts
+    retention: Resolution
+    namespace: NamespaceInfo
+    link: StoreLink
+    facts: StoreFacts
+    current: Current
+    incarnation: str
+    roots: Roots
+    state: TenantState
+    instance: Instance | None
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """What follows from that, before it is rendered."""
+
+    settled: KeyState
+    keys: KeyAdvance
+    quota_state: QuotaState
+    matters: Matters
+    expiring: Expiry
+    audit: AuditTerms
 
 
 async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> Prepared | None:
@@ -127,6 +135,39 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
     Writes nothing outside of memory. Raises `Stop` or another `MemtenantError` where the tenant
     cannot be as declared, and `InstanceNeeded` where its instance is still to be made.
     """
+    found = await _read(world, declared)
+    if found is None:
+        return None
+    now = world.clock.now()
+    decided = _decide(world, found, now)
+    wanted = desired(await _situation(world, found, decided), now, mint)
+    current, link = found.current, found.link
+    plan = await plan_tenant(declared, current, found.state, wanted, link, decided.keys.change)
+    if found.changes:
+        plan = (SetInstance(found.changes), *plan)
+    return Prepared(
+        declared,
+        found.spec,
+        found.retention,
+        link,
+        current,
+        decided.keys,
+        decided.settled.root is not None,
+        found.state,
+        decided.quota_state,
+        decided.audit,
+        wanted,
+        plan,
+        found.roots.secret,
+        found.policy.next_hold(now),
+        decided.expiring.next_step,
+        found.instance,
+        withheld(found.tenant, current.foreign) or _unmarked(world, current),
+    )
+
+
+async def _read(world: World, declared: Declared) -> _Found | None:
+    """Each thing only after what may refuse the tenant without it."""
     tenant = TenantId(declared.key.namespace, declared.key.name)
     spec = tenant_spec(declared)
     policy = read_policy(world, spec.retention_policy_ref.name)
@@ -142,7 +183,7 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
     stored, record = await read_record(world, tenant)
     # The record is written before the status, so it knows of a placement that a crash left untold.
     placed = str(declared.status.get("store") or "") or (record.store if record else "")
-    store = _placed(world, Applicant(tenant, spec, namespace.labels), policy, placed)
+    store = placed_on(world, Applicant(tenant, spec, namespace.labels), policy, placed)
     link = world.link_of(store.name, tenant)
     if store.spec.dedicated is None and (link is None or not link.ready):
         return None
@@ -154,107 +195,106 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
         (agent.name for agent in spec.agents_or_default()),
         bound=bool(declared.status.get("bindings")),
     )
-    _check_adoption(declared, spec, current, namespace.uid)
+    check_adoption(declared, spec, current, namespace.uid)
     instance, changes = await _instance(world, tenant, spec, store)
     if instance is not None and (link is None or not link.ready):
         raise InstanceNeeded(instance, changes)
     if link is None or link.facts is None:
         return None
-    incarnation = current.record.incarnation if current.record else declared.uid
-    roots = await read_roots(world, tenant, spec, incarnation)
-    now = world.clock.now()
-    state = (await link.admin.read_states([tenant])).get(tenant, TenantState())
+    incarnation = record.incarnation if record else declared.uid
+    return _Found(
+        declared,
+        tenant,
+        spec,
+        policy,
+        retention,
+        namespace,
+        link,
+        link.facts,
+        current,
+        incarnation,
+        await read_roots(world, tenant, spec, incarnation),
+        (await link.admin.read_states([tenant])).get(tenant, TenantState()),
+        instance,
+        changes,
+    )
+
+
+def _decide(world: World, found: _Found, now: datetime) -> _Decided:
+    tenant, spec, policy, state = found.tenant, found.spec, found.policy, found.state
     settled = settle_keys(
         tenant,
-        current.record.keyring if current.record else b"",
-        roots,
-        current.keyrings(),
+        found.current.record.keyring if found.current.record else b"",
+        found.roots,
+        found.current.keyrings(),
         now,
         per_agent=spec.isolation is Isolation.STRICT,
     )
-    keys = _advance_keys(world, declared, spec, current, link, state, settled)
-    _check_data(state, incarnation, tenant, link)
+    keys = _advance_keys(world, found, settled)
+    check_data(state, found.incarnation, tenant, found.link)
     limits = Limits(spec.quota.memory.bytes, spec.quota.conversations)
-    usage = link.usage_of(tenant)
+    usage = found.link.usage_of(tenant)
     quota_state = QuotaState.from_fields(state.access)
     if usage is not None:
         quota_state = judge(quota_state, usage, limits, now)
     before = matters_from(state.access.get("matters", ""))
-    _check_hold(world, policy, state, before)
-    labels = hold_labels(tenant, declared.labels, namespace.labels)
+    check_hold(world, policy, state, before)
+    labels = hold_labels(tenant, found.declared.labels, found.namespace.labels)
     matters = policy.matters_of(labels, before, now)
-    expiring = expiry(tenant, retention, age_from(now, link), held=bool(matters))
-    audit = audit_terms(policy.view, spec)
-    rotation = RotationRules(
+    expiring = expiry(tenant, found.retention, found.facts.age_from(now), held=bool(matters))
+    return _Decided(settled, keys, quota_state, matters, expiring, audit_terms(policy.view, spec))
+
+
+async def _situation(world: World, found: _Found, decided: _Decided) -> Situation:
+    declared, spec, link, policy = found.declared, found.spec, found.link, found.policy
+    record, held = found.current.record, bool(decided.matters)
+    keyring = decided.keys.opened.keyring.to_json()
+    if decided.settled.root is None and record is not None:
+        keyring = record.keyring  # without its root it cannot be sealed, and stays as it is
+    return Situation(
+        identity=Identity(found.tenant, declared.uid, found.namespace.uid, declared.generation),
+        spec=spec,
+        endpoint=Endpoint(
+            link.store,
+            link.primary.host,
+            link.primary.port,
+            found.facts.commands,
+            link.tls,
+            link.ca_crt,
+            link.replicas_of(found.tenant),
+            link.sentinel,
+            link.cluster,
+        ),
+        record=record,
+        keys=decided.keys,
+        keyring=keyring,
+        audit_root=audit_root(await world.installation_root()),
+        quota_state=decided.quota_state,
+        policy=policy.name,
+        matters=decided.matters,
+        content_minimum=policy.content_minimum is not None,
+        cut_offs=decided.expiring.fields,
+        audit=decided.audit,
+        audited=audit_entry(decided.audit, found.retention, found.state.audited, held=held),
+        told=Told.from_text(found.state.access.get(TOLD, "")),
+        new=not found.state.access,
+        actors=actors_of(world, declared, policy.name),
+        rights=policy.rights,
+        masking=policy.masking,
+        rotation=_rotation(world, spec),
+        rotate_token=declared.annotations.get(ROTATE_ANNOTATION, ""),
+        shown=found.current.shown(spec),
+        idle=await _idle(link, found.current),
+        escrow=found.roots.operator_made,
+    )
+
+
+def _rotation(world: World, spec: MemoryTenantSpec) -> RotationRules:
+    return RotationRules(
         every=spec.credentials.rotate_every,
         min_overlap=timedelta(days=spec.credentials.min_overlap.days),
         kubelet_lag=world.timing.kubelet_lag,
         grace=world.timing.credential_grace,
-    )
-    wanted = desired(
-        Situation(
-            identity=Identity(tenant, declared.uid, namespace.uid, declared.generation),
-            spec=spec,
-            endpoint=Endpoint(
-                link.store,
-                link.primary.host,
-                link.primary.port,
-                link.facts.commands,
-                link.tls,
-                link.ca_crt,
-                link.replicas_of(tenant),
-                link.sentinel,
-                link.cluster,
-            ),
-            record=current.record,
-            keys=keys,
-            # Without its root a keyring cannot be sealed, and stays as it is.
-            keyring=keys.opened.keyring.to_json()
-            if settled.root or current.record is None
-            else current.record.keyring,
-            audit_root=audit_root(await world.installation_root()),
-            quota_state=quota_state,
-            policy=policy.name,
-            matters=matters,
-            content_minimum=policy.content_minimum is not None,
-            cut_offs=expiring.fields,
-            audit=audit,
-            audited=audit_entry(audit, retention, state.audited, held=bool(matters)),
-            told=Told.from_text(state.access.get(TOLD, "")),
-            new=not state.access,
-            actors=actors_of(world, declared, policy.name),
-            rights=policy.rights,
-            masking=policy.masking,
-            rotation=rotation,
-            rotate_token=declared.annotations.get(ROTATE_ANNOTATION, ""),
-            shown=current.shown(spec),
-            idle=await _idle(link, current),
-            escrow=roots.operator_made,
-        ),
-        now,
-        mint,
-    )
-    plan = await plan_tenant(declared, current, state, wanted, link, keys.change)
-    if changes:
-        plan = (SetInstance(changes), *plan)
-    return Prepared(
-        declared,
-        spec,
-        retention,
-        link,
-        current,
-        keys,
-        settled.root is not None,
-        state,
-        quota_state,
-        audit,
-        wanted,
-        plan,
-        roots.secret,
-        policy.next_hold(now),
-        expiring.next_step,
-        instance,
-        withheld(tenant, current.foreign) or _unmarked(world, current),
     )
 
 
@@ -280,113 +320,20 @@ async def _instance(
     return wanted, await instance_changes(world, wanted)
 
 
-def _advance_keys(
-    world: World,
-    declared: Declared,
-    spec: MemoryTenantSpec,
-    current: Current,
-    link: StoreLink,
-    state: TenantState,
-    settled: KeyState,
-) -> KeyAdvance:
+def _advance_keys(world: World, found: _Found, settled: KeyState) -> KeyAdvance:
     """The next step of the tenant's keys; what that needs to see is looked at only in motion."""
-    record, keyring = current.record, settled.opened.keyring
+    record, keyring = found.current.record, settled.opened.keyring
     moving = record is not None and in_motion(record, keyring)
     sight = KeySight(
-        shown=moving and current.shows(spec, keyring),
-        least_on_store=state.limits.get("least_kek", ""),
-        scan=link.key_scans.get(TenantId(declared.key.namespace, declared.key.name)),
-        whole=link.whole,
-        token=declared.annotations.get(ROTATE_KEYS_ANNOTATION, ""),
+        shown=moving and found.current.shows(found.spec, keyring),
+        least_on_store=found.state.limits.get("least_kek", ""),
+        scan=found.link.key_scans.get(found.tenant),
+        whole=found.link.whole,
+        token=found.declared.annotations.get(ROTATE_KEYS_ANNOTATION, ""),
     )
     timing = world.timing
     rules = KeyRules(max(timing.kubelet_lag, timing.agent_look), timing.key_grace)
     return advance_keys(settled, record, sight, rules, now=world.clock.now())
-
-
-def _placed(world: World, applicant: Applicant, policy: PolicyFacts, placed: str) -> StoreView:
-    """The tenant's store; the tenant is entered in the ledger."""
-    ledger = world.committed_ledger()
-    views = [StoreView(name, spec, ledger.committed(name)) for name, spec in store_specs(world)]
-    placement = place(applicant, policy.view, views, placed)
-    if placement.refusal is not None:
-        raise Stop(placement.refusal)
-    assert placement.store is not None  # noqa: S101 - a placement has a store or a refusal
-    ledger.enter(placement.store.name, applicant.tenant, applicant.spec.quota.memory.bytes)
-    return placement.store
-
-
-def _check_adoption(
-    declared: Declared, spec: MemoryTenantSpec, current: Current, namespace_uid: str
-) -> None:
-    record, stored = current.record, current.stored_record
-    if record is None or stored is None:
-        if declared.status.get("keyVersion"):
-            raise Stop(
-                Refusal(
-                    "RecordLost",
-                    "",
-                    "The tenant's record in the home namespace is gone, and its keys with it: "
-                    "restore the Secret from a backup. No new keys are made in their place",
-                )
-            )
-        return
-    refusal = adoption_refusal(
-        record,
-        uid=declared.uid,
-        namespace_uid=namespace_uid,
-        isolation=spec.isolation.value,
-        encryption=spec.encryption.mode.value,
-        release=stored.annotations,
-        home=stored.namespace,
-    )
-    if refusal is not None:
-        raise Stop(refusal)
-
-
-def _check_data(state: TenantState, incarnation: str, tenant: TenantId, link: StoreLink) -> None:
-    found = state.access.get("incarnation", incarnation)
-    if found != incarnation:
-        raise Stop(
-            Refusal(
-                "ForeignData",
-                "",
-                f"Store {link.store} holds data of another tenant {tenant} whose record is gone: "
-                "restore that record, or have the platform admin purge the data",
-            )
-        )
-
-
-def _check_hold(world: World, policy: PolicyFacts, state: TenantState, matters: Matters) -> None:
-    """A tenant does not leave a hold, or a minimum of its content, by naming another policy."""
-    former = state.access.get("policy", policy.name)
-    if former == policy.name:
-        return
-    try:
-        in_force = read_policy(world, former)
-    except InvalidResource:
-        return
-    standing = in_force.still_holds(matters)
-    minimum = in_force.content_minimum
-    if minimum is not None and (policy.content_minimum is None or policy.content_minimum < minimum):
-        raise Stop(
-            Refusal(
-                "RetentionMinimum",
-                "spec.retentionPolicyRef.name",
-                f"RetentionPolicy {former!r} keeps this tenant's content for at least {minimum}, "
-                f"RetentionPolicy {policy.name!r} does not: put the former name back, or name a "
-                "policy with as long a minimum",
-            )
-        )
-    if standing:
-        raise Stop(
-            Refusal(
-                "LegalHold",
-                "spec.retentionPolicyRef.name",
-                f"RetentionPolicy {former!r} holds this tenant ({', '.join(standing)}): put that "
-                "policy's name back; counsel releases the hold there",
-            )
-        )
 
 
 async def _idle(link: StoreLink, current: Current) -> frozenset[str]:
@@ -396,79 +343,3 @@ async def _idle(link: StoreLink, current: Current) -> frozenset[str]:
         return frozenset()
     retiring = record.retiring_users()
     return await link.admin.idle_users(retiring) if retiring else frozenset()
-
-
-def age_from(now: datetime, link: StoreLink) -> datetime:
-    """From when the age of records is counted. Entries bear the server's time: an operator whose
-    clock is ahead must not expire them early."""
-    assert link.facts is not None  # noqa: S101 - a link that is ready has them
-    return min(now, link.facts.primary.server_time or now)
-
-
-async def plan_tenant(
-    declared: Declared,
-    current: Current,
-    state: TenantState,
-    wanted: Desired,
-    link: StoreLink,
-    key_change: str,
-) -> tuple[Action, ...]:
-    """What differs between what is and what should be, as actions in their order."""
-    actions: list[Action] = []
-    if FINALIZER not in declared.finalizers:
-        actions.append(AddFinalizer())
-    if wanted.revoke:
-        actions.append(Revoke(wanted.revoke))
-    # Before the record forgets the agent: nothing else knows the binding's name.
-    gone = sorted(current.bindings.keys() - wanted.bindings.keys())
-    actions += [RemoveBinding(current.bindings[agent].name) for agent in gone]
-    record_changes = _record_changes(current, wanted, key_change)
-    if record_changes:
-        actions.append(SaveRecord(record_name(wanted.record.tenant), record_changes))
-    tenant = wanted.record.tenant
-    fields = (
-        *changed_fields("access", state.access, wanted.access),
-        *changed_limits(state.limits, wanted.limits),
-        *changed_fields("audited", _entry(tenant, state.audited), _entry(tenant, wanted.audited)),
-    )
-    if fields:
-        actions.append(SetState(fields, tuple(deed.operation.name for deed in wanted.deeds)))
-    bindings = _binding_actions(current, wanted)
-    live = any("username" in action.fields for action in bindings)
-    found = (await link.admin.differing_users(wanted.users)).require_all()
-    differing = {str(address): by_user for address, by_user in found.items()}
-    actions += user_actions(wanted.users, differing, live)
-    actions += bindings
-    return tuple(actions)
-
-
-def _entry(tenant: TenantId, audited: str) -> dict[str, str]:
-    return {str(tenant): audited} if audited else {}
-
-
-def _record_changes(current: Current, wanted: Desired, key_change: str) -> tuple[str, ...]:
-    before = current.stored_record.data if current.stored_record else {}
-    after = wanted.record.to_data()
-    changes = [name for name in sorted(after) if before.get(name) != after[name]]
-    if not changes and current.lost_labels(wanted.record):
-        changes = ["labels"]
-    if key_change and "keyring.json" in changes:
-        changes[changes.index("keyring.json")] = key_change
-    rotated = [f"new credential of {name}" for name in wanted.advance.rotated]
-    return tuple(changes + rotated) if changes else ()
-
-
-def _binding_actions(current: Current, wanted: Desired) -> list[WriteBinding]:
-    actions = []
-    for agent, binding in wanted.bindings.items():
-        if agent in current.foreign:
-            continue
-        stored = current.bindings.get(agent)
-        before = stored.data if stored else {}
-        after = binding.to_secret_data()
-        fields = tuple(
-            sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
-        )
-        if fields:
-            actions.append(WriteBinding(binding_name(binding.tenant, agent), agent, fields))
-    return actions

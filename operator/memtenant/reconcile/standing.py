@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from memtenant.api.tenant import MemoryTenantStatus
 from memtenant.errors import InvalidResource
-from memtenant.jobs.link import LiveTenant, StoreLink
+from memtenant.jobs.link import LiveTenant
 from memtenant.reconcile.apply import Work, apply
 from memtenant.reconcile.current import Current, read_record
 from memtenant.reconcile.declared import status_before
 from memtenant.reconcile.instance import link_to_data
 from memtenant.reconcile.policy import read_policy
-from memtenant.reconcile.prepare import age_from, plan_tenant
 from memtenant.reconcile.telling import actors_of
+from memtenant.reconcile.tenantplan import plan_tenant
 from memtenant.reconcile.world import World
 from memtenant.resources.port import Declared
 from memtenant.rules.expiry import expiry
@@ -46,7 +47,8 @@ async def enforce_standing(world: World, declared: Declared, *, refused: bool) -
     if before is None:
         return ()
     matters, minimum = _restrictions(world, declared, before)
-    cut_offs = _cut_offs(world, link, tenant, before, held=bool(matters))
+    age_from = link.facts.age_from(world.clock.now())
+    cut_offs = _cut_offs(world, age_from, tenant, before, held=bool(matters))
     found = standing(
         record,
         before,
@@ -101,7 +103,7 @@ def _restrictions(world: World, declared: Declared, before: Accepted) -> tuple[M
 
 
 def _cut_offs(
-    world: World, link: StoreLink, tenant: TenantId, before: Accepted, *, held: bool
+    world: World, age_from: datetime, tenant: TenantId, before: Accepted, *, held: bool
 ) -> Mapping[str, str] | None:
     """Of the periods that were accepted, under their policy as it is now. None where one of the two
     cannot be read, or they do not fit together any more: nothing goes by what nobody chose.
@@ -113,4 +115,4 @@ def _cut_offs(
         resolution = read_policy(world, before.access.get("policy", "")).resolve_chosen(chosen)
     except InvalidResource:
         return None
-    return expiry(tenant, resolution, age_from(world.clock.now(), link), held=held).fields
+    return expiry(tenant, resolution, age_from, held=held).fields

@@ -24,11 +24,12 @@ from memtenant.errors import (
 )
 from memtenant.jobs.link import LiveTenant
 from memtenant.reconcile.access import LOOK_AGAIN, missing_secret_access
+from memtenant.reconcile.admission import Stop
 from memtenant.reconcile.apply import Work, apply
 from memtenant.reconcile.declared import save_status, status_before
 from memtenant.reconcile.instance import InstanceNeeded, NotRunning, require_alive, take_instance
 from memtenant.reconcile.outcome import Outcome
-from memtenant.reconcile.prepare import Prepared, Stop, prepare
+from memtenant.reconcile.prepare import Prepared, prepare
 from memtenant.reconcile.sealing import with_tenant_finding
 from memtenant.reconcile.standing import enforce_standing, status_as_enforced
 from memtenant.reconcile.world import FINALIZER, World, mint_password

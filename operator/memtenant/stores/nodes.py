@@ -119,6 +119,11 @@ class StoreFacts:
         """The run ids of the primaries."""
         return frozenset(node.run_id for node in self.primaries)
 
+    def age_from(self, now: datetime) -> datetime:
+        """From when the age of records is counted. Entries bear the server's time: an operator
+        whose clock is ahead must not expire them early."""
+        return min(now, self.primary.server_time or now)
+
     def failed_over_from(self, before: StoreFacts) -> bool:
         """Whether another node is a primary now: it has what its predecessor had."""
         now, then = ({one.address for one in facts.primaries} for facts in (self, before))
