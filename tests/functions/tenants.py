@@ -152,7 +152,7 @@ def provision(
         async with leading(server) as store:
             await store.load_functions()
             user = agent(store, tenant, access=access, state=state)
-            (await store.set_users([user])).require_all()
+            (await store.users.set([user])).require_all()
             changed: dict[str, str | None] = {**LIMITS, **(limits or {})}
             if state is not None and state.held:
                 changed["held"] = "1"

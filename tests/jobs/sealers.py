@@ -70,8 +70,8 @@ async def admit(server: Server, *tenants: TenantId, seal_every: int = 1) -> Stor
         user = render_system_user(
             SystemRole.SEALER, password_hashes=(digest,), commands=store.facts.commands
         )
-        await store.set_users([user])
-        await store.save_users()
+        await store.users.set([user])
+        await store.users.save()
     with server.admin() as admin:
         for tenant in tenants or (ACME,):
             admin.hset(keys.STORE_AUDITED, str(tenant), Audited(seal_every).to_json())

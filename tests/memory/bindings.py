@@ -82,7 +82,7 @@ class Provisioned:
                     )
                     for name in agents or (DEFAULT_AGENT,)
                 ]
-                (await store.set_users(users)).require_all()
+                (await store.users.set(users)).require_all()
                 changed: dict[str, str | None] = {**LIMITS, **self.limits, **(limits or {})}
                 if state is not None and state.held:
                     changed["held"] = "1"

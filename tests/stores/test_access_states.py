@@ -30,7 +30,7 @@ async def in_state(
     """A client of an agent in this state; a little content is there."""
     async with leading(server) as store:
         user = agent(store, state=state, access=access)
-        await store.set_users([user])
+        await store.users.set([user])
     with server.admin() as admin:
         admin.rpush(LIST, *(f"record {number}" for number in range(5)))
         admin.hset(HEAD, mapping={"title": "a title", "seq": "5"})
@@ -153,7 +153,7 @@ async def test_a_quota_flip_stops_busy_writers_at_once_and_lets_them_go_on_after
     primary, replica = redis_replicated
     async with leading(primary, replica) as store:
         normal, over = agent(store), agent(store, state=OVER)
-        await store.set_users([normal])
+        await store.users.set([normal])
         flipped, restored = asyncio.Event(), asyncio.Event()
         all_refused = asyncio.Barrier(5)
         late_writes: list[int] = []
@@ -187,10 +187,10 @@ async def test_a_quota_flip_stops_busy_writers_at_once_and_lets_them_go_on_after
         writers = [asyncio.create_task(write(number)) for number in range(4)]
         while min(written) < 10:  # noqa: ASYNC110 - four other tasks
             await asyncio.sleep(0)
-        (await store.set_users([over])).require_all()
+        (await store.users.set([over])).require_all()
         flipped.set()
         await all_refused.wait()
-        await store.set_users([normal])
+        await store.users.set([normal])
         restored.set()
         await asyncio.gather(*writers)
         assert late_writes == []

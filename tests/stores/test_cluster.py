@@ -108,7 +108,7 @@ async def test_a_former_leader_writes_to_no_node_whatever_slots_moved_since(
     async with operator(first, before) as former, operator(first, after) as leader:
         await former.lead()
         users = [agent(former, tenant) for tenant in (ACME, GLOBEX)]
-        (await former.set_users(users)).require_all()
+        (await former.users.set(users)).require_all()
         nodes.move_slot(0, nodes.servers[1])  # where the former leader looks for its term
         await leader.discover()
         await leader.lead()
@@ -117,7 +117,7 @@ async def test_a_former_leader_writes_to_no_node_whatever_slots_moved_since(
         # It still looks where its term was; then it looks anew.
         for told in ((FencedOut, StoreUnavailable), (FencedOut,)):
             with pytest.raises(told):
-                (await former.set_users(users)).require_all()
+                (await former.users.set(users)).require_all()
             for tenant in (ACME, GLOBEX):
                 with pytest.raises(told):
                     await former.write_states({tenant: StateChange(limits={"held": "1"})})
@@ -126,7 +126,7 @@ async def test_a_former_leader_writes_to_no_node_whatever_slots_moved_since(
             await former.lead()
         for server in nodes.servers:
             assert "mt.support" not in nodes.run(server, "ACL", "USERS")
-        assert (await leader.set_users(users)).complete
+        assert (await leader.users.set(users)).complete
         assert {name for one in nodes.servers for name in names_of(nodes, one)} == {
             user.name for user in users
         }
@@ -191,7 +191,7 @@ async def test_the_sealer_and_the_reporter_reach_every_tenant(nodes: Nodes) -> N
             render_system_user(role, password_hashes=(digest,), commands=store.facts.commands)
             for role in SystemRole
         ]
-        (await store.set_users(users)).require_all()
+        (await store.users.set(users)).require_all()
         await store.write_states(changes)
 
         where = tuple(Endpoint(one.host, one.port) for one in nodes.servers[:2])
@@ -227,7 +227,7 @@ async def test_the_sealer_and_the_reporter_reach_every_tenant(nodes: Nodes) -> N
         await store.write_states(ended)
         assert set(await store.finish_closed(sealed_before=True)) == set(tenants)
         await store.purge(tenants)
-        (await store.drop_users([user.name for user in users])).require_all()
+        (await store.users.drop([user.name for user in users])).require_all()
 
 
 async def test_a_pass_over_all_keys_does_not_trust_slots_that_move(nodes: Nodes) -> None:

@@ -70,8 +70,8 @@ async def test_users_data_and_port_survive_a_restart(folder: Path) -> None:
         await admin.discover()
         await admin.lead()
         user = agent(admin)
-        await admin.set_users([user])
-        await admin.save_users()
+        await admin.users.set([user])
+        await admin.users.save()
     assert await embedded.stop(folder) is True
     assert await embedded.running(folder) is None
     second = await embedded.start(folder)
@@ -80,8 +80,8 @@ async def test_users_data_and_port_survive_a_restart(folder: Path) -> None:
     async with administer(second) as admin:
         await admin.discover()
         assert str(await admin.stored_term()) == f"1 {INSTALLATION}"
-        await admin.probe(user.name, PASSWORD)
-        assert await admin.prove_users([user]) == ()
+        await admin.users.probe(user.name, PASSWORD)
+        assert await admin.users.prove([user]) == ()
 
 
 async def test_stopping_what_does_not_run_is_no_error(folder: Path) -> None:

@@ -50,18 +50,18 @@ async def test_a_former_leader_writes_nothing_anywhere(
 ) -> None:
     async with leading(*redis_replicated) as former, looking_at(redis_replicated[0]) as now:
         users = many_agents(former, 3)
-        await former.set_users(users[:1])
+        await former.users.set(users[:1])
         await discovered(now, 1)
         await now.lead()
-        await now.set_users(users[1:2])
+        await now.users.set(users[1:2])
         with redis_replicated[0].admin() as admin:
             admin.set(f"{prefix(ACME)}r:key", "x")
         with pytest.raises(FencedOut, match="nothing was written"):
-            await former.set_users(users[2:])
+            await former.users.set(users[2:])
         with pytest.raises(FencedOut):
-            await former.drop_users([users[0].name])
+            await former.users.drop([users[0].name])
         with pytest.raises(FencedOut):
-            await former.kill_users([users[0].name])
+            await former.users.kill([users[0].name])
         with pytest.raises(FencedOut):
             await former.write_states({ACME: StateChange({"a": "b"})})
         with pytest.raises(FencedOut):
@@ -142,13 +142,13 @@ async def test_a_batch_that_stalls_on_its_way_is_fenced_when_it_arrives(valkey: 
             await former.discover()
             await former.lead()
             users = many_agents(former, 500)
-            writing = asyncio.create_task(former.set_users(users))
+            writing = asyncio.create_task(former.users.set(users))
             while "mt.many.t0.default.a" not in usernames(valkey):  # noqa: ASYNC110 - a server
                 await asyncio.sleep(0)
             proxy.freeze()
             await now.discover()
             await now.lead()
-            await now.set_users([agent(now)])
+            await now.users.set([agent(now)])
             at_the_change = usernames(valkey)
             proxy.thaw()
             with contextlib.suppress(FencedOut):
@@ -162,7 +162,7 @@ async def test_a_new_leader_waits_for_its_term_on_a_lagging_replica(
     primary = start_server(Flavour.VALKEY_9)
     replica = start_server(Flavour.VALKEY_9, replica_of=primary)
     async with leading(primary, replica) as former:
-        await former.set_users([agent(former)])
+        await former.users.set([agent(former)])
     with replica.admin() as admin:
         admin.execute_command("REPLICAOF", "127.0.0.1", "1")
     number = next_term()
@@ -203,7 +203,7 @@ async def test_who_does_not_lead_does_not_even_connect(valkey: Server) -> None:
         settings_for(valkey), installation=INSTALLATION, fence=not_leading, pace=Pace(1.0)
     ) as store:
         await store.discover()
-        for write in (store.lead(), store.set_users([]), store.purge([ACME]), store.release()):
+        for write in (store.lead(), store.users.set([]), store.purge([ACME]), store.release()):
             with pytest.raises(FencedOut):
                 await write
     with valkey.admin() as admin:
@@ -227,10 +227,10 @@ async def test_a_store_that_lost_its_data_is_led_again_before_anything_is_writte
         user = agent(store)
         with redis_server.admin() as admin:
             admin.flushall()
-        failure = (await store.set_users([user])).failures
+        failure = (await store.users.set([user])).failures
         assert [error.reason for error in failure.values()] == ["EpochBehind"]
         await store.lead()
-        (await store.set_users([user])).require_all()
+        (await store.users.set([user])).require_all()
 
 
 async def test_the_first_installation_owns_a_store(redis_server: Server) -> None:
@@ -309,7 +309,7 @@ async def test_no_agent_writes_the_term_by_the_function(valkey: Server) -> None:
     async with leading(valkey) as store:
         await store.load_functions()
         user = agent(store)
-        await store.set_users([user])
+        await store.users.set([user])
         before = await store.stored_term()
         with valkey.client(user.name, PASSWORD) as client, pytest.raises(NoPermissionError):
             client.fcall(f"{function_prefix()}lead", 1, STORE_EPOCH, "99 another")

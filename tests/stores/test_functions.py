@@ -80,7 +80,7 @@ async def test_replicas_hold_them_and_serve_them_after_a_promotion(
     async with leading(primary, replica) as store:
         await store.load_functions()
         user = agent(store)
-        (await store.set_users([user])).require_all()
+        (await store.users.set([user])).require_all()
     with primary.admin() as admin:
         admin.hset("mt:{support.acme}:o:limits", mapping=dict(LIMITS))
         assert admin.wait(1, 60_000) == 1
@@ -97,7 +97,7 @@ async def test_a_restart_keeps_them_where_the_store_is_durable(
     server = start_server(flavour, Options(appendonly=True, aclfile=True))
     async with leading(server) as store:
         await store.load_functions()
-        await store.save_users()
+        await store.users.save()
     server.restart()
     async with looking_at(server) as store:
         await store.discover()
@@ -119,7 +119,7 @@ async def test_the_operators_user_reads_digests_and_not_more(redis_server: Serve
         await store.load_functions()
         node = store._nodes.client(store.facts.primary.address)
         assert await loaded_functions(node) == {one.name: one.digest for one in libraries()}
-        (await store.set_users([agent(store)])).require_all()
+        (await store.users.set([agent(store)])).require_all()
     with redis_server.client(f"mt.{ACME}.default.a", PASSWORD) as client:
         for words in (("LIST",), ("DUMP",), ("STATS",), ("LOAD", OLD), ("DELETE", "memtenant_1")):
             with pytest.raises(redis.exceptions.NoPermissionError):

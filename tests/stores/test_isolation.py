@@ -116,7 +116,7 @@ async def test_every_command_on_everything_that_is_not_the_tenants_own_is_denied
 ) -> None:
     async with leading(redis_server) as store:
         user = agent(store)
-        await store.set_users([user, agent(store, GLOBEX)])
+        await store.users.set([user, agent(store, GLOBEX)])
     with redis_server.admin() as admin:
         own = plant(admin, ACME)
         targets = [
@@ -158,7 +158,7 @@ async def test_commands_without_a_key_are_denied_or_were_reviewed_and_leak_nothi
 ) -> None:
     async with leading(redis_server) as store:
         user = agent(store)
-        await store.set_users([user, agent(store, GLOBEX)])
+        await store.users.set([user, agent(store, GLOBEX)])
     with redis_server.admin() as admin, redis_server.client(agent_name(GLOBEX), PASSWORD) as other:
         plant(admin, GLOBEX)
         other.client_setname("a-neighbours-connection")
@@ -198,7 +198,7 @@ def agent_name(tenant: TenantId) -> str:
 async def test_another_database_is_out_of_reach(redis_server: Server) -> None:
     async with leading(redis_server) as store:
         user = agent(store)
-        await store.set_users([user])
+        await store.users.set([user])
     with redis_server.client(user.name, PASSWORD) as client:
         assert not denied(client, "SELECT", "0")
         for number in (1, 5, 15):
@@ -208,7 +208,7 @@ async def test_another_database_is_out_of_reach(redis_server: Server) -> None:
 async def test_limits_are_readable_and_never_writable(redis_server: Server) -> None:
     async with leading(redis_server) as store:
         user = agent(store)
-        await store.set_users([user])
+        await store.users.set([user])
     with redis_server.admin() as admin:
         plant(admin, ACME)
     with redis_server.client(user.name, PASSWORD) as client:
@@ -223,7 +223,7 @@ async def test_erasure_requests_can_be_added_and_receipts_read_and_nothing_else(
 ) -> None:
     async with leading(redis_server) as store:
         user = agent(store)
-        await store.set_users([user])
+        await store.users.set([user])
     with redis_server.admin() as admin:
         plant(admin, ACME)
     requests, receipts = keys.erasure_requests(ACME), keys.erasure_receipts(ACME)
@@ -253,7 +253,7 @@ async def test_a_function_can_do_no_more_than_the_tenant_that_calls_it(
     """FCALL may declare any key of the tenant; its commands are judged one by one."""
     async with leading(redis_server) as store:
         user = agent(store)
-        await store.set_users([user])
+        await store.users.set([user])
     with redis_server.admin() as admin:
         plant(admin, ACME)
         plant(admin, GLOBEX)
@@ -287,7 +287,7 @@ async def test_nobody_gets_in_as_default_or_by_reset(
     server = start_server(flavour, Options())
     async with leading(server) as store:
         user = agent(store)
-        await store.set_users([user])
+        await store.users.set([user])
     with raw(server, user.name) as connection:
         assert answer(connection, ("RESET",)) == b"RESET"
         reply = answer(connection, ("GET", OWN_LIST))

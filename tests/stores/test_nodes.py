@@ -154,7 +154,7 @@ async def test_a_replica_that_does_not_answer_hides_nothing_else(
         facts = await discovered(store, 2)
         assert [node.address.port for node in facts.replicas] == [well.port]
         assert [address.port for address in facts.unreachable] == [frozen.port]
-        names = await store.user_names()
+        names = await store.users.names()
         assert {address.port for address in names.results} == {primary.port, well.port}
         assert {address.port for address in names.failures} == {frozen.port}
         with pytest.raises(StoreUnavailable):

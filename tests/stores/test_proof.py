@@ -51,14 +51,14 @@ async def test_the_matrix_tells_the_agents_of_a_strict_tenant_apart(redis_server
             agent(store, name=name, own_keys=name != "wide")
             for name in ("own", "memtenant-proof", "wide")
         )
-        await store.set_users([own, odd, wide])
-        assert await store.prove_users([own, odd]) == ()
+        await store.users.set([own, odd, wide])
+        assert await store.users.prove([own, odd]) == ()
         assert any(
-            "GET" in words and "allowed" in words for words in await store.prove_users([wide])
+            "GET" in words and "allowed" in words for words in await store.users.prove([wide])
         )
-        await store.probe(own.name, PASSWORD)
+        await store.users.probe(own.name, PASSWORD)
         with pytest.raises(NotProven, match="is allowed"):
-            await store.probe(wide.name, PASSWORD)
+            await store.users.probe(wide.name, PASSWORD)
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ async def test_users_as_they_should_be_are_proven_in_every_state(
             agent(store, name=f"agent-{number}", state=state)
             for number, state in enumerate((OVER, HELD, AccessState(off=True)))
         ]
-        await store.set_users(users)
-        assert await store.prove_users(users) == ()
+        await store.users.set(users)
+        assert await store.users.prove(users) == ()
 
 
 @pytest.mark.parametrize(
@@ -159,10 +159,10 @@ async def test_one_edited_node_fails_the_proof(
 ) -> None:
     async with leading(*redis_replicated) as store:
         user = agent(store)
-        await store.set_users([user])
+        await store.users.set([user])
         with redis_replicated[1].admin() as admin:
             admin.execute_command("ACL", "SETUSER", user.name, *edit)
-        failures = await store.prove_users([user])
+        failures = await store.users.prove([user])
     assert any(words in text for text in failures), failures
     assert all(redis_replicated[1].endpoint in text for text in failures)
 
@@ -184,18 +184,18 @@ async def test_a_probe_with_the_tenants_own_credentials_leaves_nothing_behind(
 ) -> None:
     async with leading(*redis_replicated) as store:
         user = agent(store, access=access, state=state)
-        await store.set_users([user])
+        await store.users.set([user])
         with redis_replicated[0].admin() as admin:
             admin.rpush(keys.audit_queue(ACME), "event")
             before = {name: admin.dump(name) for name in admin.scan_iter("*")}
-            await store.probe(user.name, PASSWORD)
+            await store.users.probe(user.name, PASSWORD)
             assert {name: admin.dump(name) for name in admin.scan_iter("*")} == before
-        assert await store.idle_users([user.name]) == {user.name}
+        assert await store.users.idle([user.name]) == {user.name}
 
 
 async def probe_failure(store: StoreAdmin, user: AclUser) -> str:
     with pytest.raises(NotProven) as failure:
-        await store.probe(user.name, PASSWORD)
+        await store.users.probe(user.name, PASSWORD)
     assert failure.value.retryable
     return str(failure.value)
 
@@ -215,7 +215,7 @@ async def test_a_probe_hears_what_should_be_denied(
 ) -> None:
     async with leading(*redis_replicated) as store:
         user = agent(store)
-        await store.set_users([user])
+        await store.users.set([user])
         with redis_replicated[1].admin() as admin:
             admin.execute_command("ACL", "SETUSER", user.name, edit)
         assert words in await probe_failure(store, user)
@@ -224,8 +224,8 @@ async def test_a_probe_hears_what_should_be_denied(
 async def test_a_probe_needs_the_password_and_the_users_name(redis_server: Server) -> None:
     async with leading(redis_server) as store:
         user = agent(store)
-        await store.set_users([user])
+        await store.users.set([user])
         with pytest.raises(NotProven, match="cannot log in with its password"):
-            await store.probe(user.name, "another")
+            await store.users.probe(user.name, "another")
         with pytest.raises(NotProven, match="not a user that memtenant made"):
-            await store.probe("admin", PASSWORD)
+            await store.users.probe("admin", PASSWORD)

@@ -70,8 +70,8 @@ async def test_a_system_user_can_do_its_own_part_and_nothing_else(
     async with leading(redis_server) as store:
         digest = hashlib.sha256(PASSWORD.encode()).hexdigest()
         user = render_system_user(role, password_hashes=(digest,), commands=store.facts.commands)
-        await store.set_users([user])
-        assert not any((await store.differing_users([user])).require_all().values())
+        await store.users.set([user])
+        assert not any((await store.users.differing([user])).require_all().values())
     with redis_server.admin() as admin:
         targets = plant_all(admin)
         before = dump(admin)

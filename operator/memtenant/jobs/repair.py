@@ -66,7 +66,7 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
         await link.admin.lead()
         await link.admin.load_functions()
     await link.admin.admit_agents()
-    names = await link.admin.user_names()
+    names = await link.admin.users.names()
     wanted = {user.name for user in link.users()}
     lost = {name for there in names.results.values() for name in wanted - there}
     drifted = await _drifted(link, sorted(wanted - lost))
@@ -75,7 +75,7 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
     restored, strangers = await _mend(link, lost | drifted, present, is_stranger)
     await _tell_replicas(link)
     if link.unsaved:
-        await link.admin.save_users()
+        await link.admin.users.save()
         link.unsaved = False
     whole = not facts.unreachable and not facts.syncing
     failed_over = served is not None and facts.failed_over_from(served)
@@ -114,7 +114,7 @@ async def _mend(
         restored = sorted(name for name in damaged & wanted.keys() if not _worked_on(link, name))
         if restored:
             link.repairing = frozenset(node.address for node in link.admin.facts.nodes)
-            results = await link.admin.set_users([wanted[name] for name in restored])
+            results = await link.admin.users.set([wanted[name] for name in restored])
             link.unsaved = True
             _raise_refusal(results.results)
             link.repairing = frozenset()
@@ -124,7 +124,7 @@ async def _mend(
             if not _worked_on(link, name) and is_stranger(name)
         )
         if strangers:
-            await link.admin.drop_users(strangers)
+            await link.admin.users.drop(strangers)
             link.unsaved = True
     return tuple(restored), tuple(strangers)
 
@@ -142,7 +142,7 @@ async def _drifted(link: StoreLink, names: list[str]) -> set[str]:
     part = (names[start:] + names[:start])[:SLICE]
     link.compared = start + len(part)
     wanted = {user.name: user for user in link.users()}
-    found = await link.admin.differing_users([wanted[name] for name in part if name in wanted])
+    found = await link.admin.users.differing([wanted[name] for name in part if name in wanted])
     return {name for by_name in found.results.values() for name in by_name}
 
 
@@ -151,7 +151,7 @@ async def _brought_along(link: StoreLink, names: set[str], nodes: list[Address])
     if not nodes:
         return set()
     users = [user for user in link.users() if user.name in names]
-    found = await link.admin.differing_users_on(nodes, users)
+    found = await link.admin.users.differing_on(nodes, users)
     return {name for by_name in found.results.values() for name in by_name}
 
 

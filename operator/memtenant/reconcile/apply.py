@@ -81,7 +81,7 @@ async def _execute(world: World, work: Work, action: Action) -> None:
     match action:
         case Revoke(users):
             link.tenants[tenant] = work.live
-            (await link.admin.drop_users(users)).require_all()
+            (await link.admin.users.drop(users)).require_all()
             link.unsaved = True
         case SaveRecord():
             draft = record_draft(world, desired.record)
@@ -99,7 +99,7 @@ async def _execute(world: World, work: Work, action: Action) -> None:
         case SetUsers(users):
             await _set_users(work, users)
         case Disconnect(users):
-            (await link.admin.kill_users(users)).require_all()
+            (await link.admin.users.kill(users)).require_all()
         case Prove(users, live):
             await _prove(work, users, live)
         case WriteBinding(_, agent):
@@ -117,7 +117,7 @@ async def _set_users(work: Work, names: Sequence[str]) -> None:
     link = work.link
     link.tenants[work.desired.record.tenant] = work.live
     wanted = [user for user in work.desired.users if user.name in names]
-    outcome = (await link.admin.set_users(wanted)).require_all()
+    outcome = (await link.admin.users.set(wanted)).require_all()
     link.unsaved = True
     for address, users in outcome.items():
         for name, words in users.refused.items():
@@ -126,14 +126,14 @@ async def _set_users(work: Work, names: Sequence[str]) -> None:
 
 async def _prove(work: Work, names: Sequence[str], live: bool) -> None:
     users = [user for user in work.desired.users if user.name in names]
-    proof = await work.link.admin.prove_users(users)
+    proof = await work.link.admin.users.prove(users)
     for failure in proof:
         raise NotProven(failure)
     if not live:
         return
     for binding in work.desired.bindings.values():
         if binding.username in names:
-            await work.link.admin.probe(binding.username, binding.password)
+            await work.link.admin.users.probe(binding.username, binding.password)
 
 
 def _binding_draft(work: Work, agent: str) -> SecretDraft:

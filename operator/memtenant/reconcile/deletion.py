@@ -80,7 +80,7 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
             waits = await _waits_for_seal(world, link, tenant, since)
             if waits is not None:
                 return await _blocked(world, declared, waits)
-            await link.admin.save_users()
+            await link.admin.users.save()
             await remove_instance(world, declared, tenant, keep_data=True)
     else:
         waits = await _remove(world, declared, link, record, current, policy)
@@ -197,7 +197,7 @@ async def _revoke(world: World, link: StoreLink, tenant: TenantId, record: Tenan
         link.tenants.pop(tenant, None)
         users = record.all_users()
         if users:
-            (await link.admin.drop_users(users)).require_all()
+            (await link.admin.users.drop(users)).require_all()
             link.unsaved = True
 
 
@@ -286,7 +286,7 @@ async def finish_orphan(
     """
     users = record.all_users()
     if users:
-        (await link.admin.drop_users(users)).require_all()
+        (await link.admin.users.drop(users)).require_all()
     if await obstacle_to(world, record, DeletionPolicy(record.deletion_policy), link):
         return False  # it stays an orphan until the hold is released or the minimum has passed
     await tell_ended(world, link, record.tenant, record.deletion_policy)

@@ -342,4 +342,4 @@ async def _idle(link: StoreLink, current: Current) -> frozenset[str]:
     if record is None:
         return frozenset()
     retiring = record.retiring_users()
-    return await link.admin.idle_users(retiring) if retiring else frozenset()
+    return await link.admin.users.idle(retiring) if retiring else frozenset()

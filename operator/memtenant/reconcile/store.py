@@ -114,7 +114,7 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
     if orphans.unmarked is not None:
         unmarked = unmarked or foreign_findings(orphans.unmarked)
     # Counted on the nodes: the roster in memory is not whole before every tenant was looked at.
-    found = (await link.admin.user_names()).results
+    found = (await link.admin.users.names()).results
     users = {address: len(names) for address, names in found.items()}
     status = usable_status(world, before, link, orphans.records, users)
     conditions, sealing = with_store_finding(status.conditions, link)

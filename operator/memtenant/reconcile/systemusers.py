@@ -42,7 +42,7 @@ async def provide_system_users(world: World, link: StoreLink) -> None:
                 render_system_user(role, password_hashes=hashes, commands=link.facts.commands)
             )
     link.system = tuple(users)
-    found = await link.admin.differing_users(users)
+    found = await link.admin.users.differing(users)
     differing = {name for by_name in found.results.values() for name in by_name}
     await _set(link, [user for user in users if user.name in differing])
     if foreign is not None:
@@ -54,7 +54,7 @@ async def forget_system_users(world: World, name: str, link: StoreLink | None) -
     if link is not None:
         link.system = ()
         # A node that does not answer now is nobody's any more.
-        await link.admin.drop_users([role.user for role in SystemRole])
+        await link.admin.users.drop([role.user for role in SystemRole])
     home = world.resources.home
     async with world.writing_system:
         for role in SystemRole:
@@ -120,7 +120,7 @@ def _access(role: SystemRole, link: StoreLink) -> StoreAccess:
 async def _set(link: StoreLink, users: list[AclUser]) -> None:
     if not users:
         return
-    outcome = (await link.admin.set_users(users)).results
+    outcome = (await link.admin.users.set(users)).results
     link.unsaved = True
     for address, done in outcome.items():
         for name, words in done.refused.items():

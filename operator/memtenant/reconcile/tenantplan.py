@@ -56,7 +56,7 @@ async def plan_tenant(
         actions.append(SetState(fields, tuple(deed.operation.name for deed in wanted.deeds)))
     bindings = _binding_actions(current, wanted)
     live = any("username" in action.fields for action in bindings)
-    found = (await link.admin.differing_users(wanted.users)).require_all()
+    found = (await link.admin.users.differing(wanted.users)).require_all()
     differing = {str(address): by_user for address, by_user in found.items()}
     actions += user_actions(wanted.users, differing, live)
     actions += bindings

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
 from collections import Counter
 from collections.abc import (
     AsyncIterator,
     Callable,
     Collection,
-    Iterable,
     Mapping,
     Sequence,
 )
@@ -19,11 +16,10 @@ from redis.exceptions import ResponseError
 
 from memtenant.clock import Clock, system_clock
 from memtenant.functions.library import libraries
-from memtenant.rules.acl import AclUser, template_digest
+from memtenant.rules.acl import template_digest
 from memtenant.rules.quota import Usage
 from memtenant.rules.sealing import SealView
 from memtenant.stores import (
-    acl,
     data_keys,
     expiry_due,
     expiry_pass,
@@ -32,29 +28,24 @@ from memtenant.stores import (
     functions,
     installation_log,
     owner,
-    probe,
     purge,
     sealed,
     tenant_state,
     usage,
 )
-from memtenant.stores.connection import Address, NodeClient, Reply, StoreSettings
+from memtenant.stores.connection import NodeClient, StoreSettings
 from memtenant.stores.data_keys import StoredDataKey
 from memtenant.stores.erasure import StoreErasure
 from memtenant.stores.expiry import CutOffs, Tally
 from memtenant.stores.expiry_pass import ExpiryScan
 from memtenant.stores.fence import Term
 from memtenant.stores.functions import FunctionsState
+from memtenant.stores.inspection import count_keys
 from memtenant.stores.installation_log import InstallationLog
 from memtenant.stores.matrix import MatrixProof, prove_matrix
-from memtenant.stores.nodes import (
-    NodeResults,
-    StoreFacts,
-    on_every_node,
-)
+from memtenant.stores.nodes import StoreFacts
 from memtenant.stores.owner import StoreOwner
 from memtenant.stores.pace import Pace
-from memtenant.stores.probe import Expectation
 from memtenant.stores.purge import LatestRecord, Progress
 from memtenant.stores.refusals import translated
 from memtenant.stores.scan import ScanPosition
@@ -65,6 +56,7 @@ from memtenant.stores.together import Together
 from memtenant.stores.topology import StoreNodes
 from memtenant.stores.untold import StoreUntold
 from memtenant.stores.usage import UsageScan
+from memtenant.stores.users import StoreUsers
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.keys import STORE_OWNER, audit_queue
 
@@ -83,7 +75,7 @@ class StoreAdmin:
         async with StoreAdmin(settings, installation="…", fence=lease.term) as store:
             facts = await store.discover()
             await store.lead()
-            await store.set_users(users)
+            await store.users.set(users)
 
     Reading needs no lead. Every write is fenced by the term that ``fence`` tells at that moment:
     `FencedOut` means that another operator leads. After ``EpochBehind`` or a changed run id of
@@ -114,14 +106,12 @@ class StoreAdmin:
         self._fence = fence
         self._clock = clock
         self._pace = pace or Pace(clock=clock)
-        self._patience = replication_patience
         self._own_keys = own_keys
         self._proofs = {} if proofs is None else proofs
+        self._users = StoreUsers(
+            settings, self._nodes, self._term, patience=replication_patience, own_keys=own_keys
+        )
         # What every reconcile of a tenant asks, asked for all that run at the moment.
-        self._getting = Together(self.get_users)
-        self._setting = Together(self._set_users)
-        self._proving = Together(self._prove_users)
-        self._expecting = Together(self._expectations)
         self._reading = Together(self._read_states)
         self._writing = Together(self._write_states)
 
@@ -145,6 +135,11 @@ class StoreAdmin:
         """How the store is reached."""
         return self._settings
 
+    @property
+    def users(self) -> StoreUsers:
+        """The ACL users, on all nodes."""
+        return self._users
+
     # --- nodes -----------------------------------------------------------------------------
 
     @property
@@ -164,10 +159,6 @@ class StoreAdmin:
 
     def _term(self) -> Term:
         return Term(self._fence(), self._installation)
-
-    def _patience_with(self, node: NodeClient) -> float:
-        """A primary learns of a term at once; what it lacks then, waiting does not bring."""
-        return 0.0 if node in self._nodes.keyspace.shards else self._patience
 
     @property
     def _owner_node(self) -> NodeClient:
@@ -212,89 +203,7 @@ class StoreAdmin:
             await cluster.run([("DEL", key) for key in epoch_keys().values()])
         return was_ours
 
-    # --- users -----------------------------------------------------------------------------
-
-    async def user_names(self) -> NodeResults[frozenset[str]]:
-        """The names of memtenant's users on each node; others are not told."""
-        return await self._nodes.everywhere(acl.user_names)
-
-    async def get_users(self, names: Collection[str]) -> NodeResults[dict[str, Reply]]:
-        """ACL GETUSER (RESP2) of the names on each node, None for a user that does not exist."""
-        return await self._nodes.everywhere(lambda node: acl.get_users(node, names))
-
-    async def differing_users(
-        self, users: Collection[AclUser]
-    ) -> NodeResults[dict[str, tuple[str, ...]]]:
-        """What differs from the wanted users on each node, by name; see `rules.acl_drift`."""
-        # Only the reading is shared: what is wanted of a user is each caller's own view.
-        return self._differing(users, await self._getting([user.name for user in users]))
-
-    async def differing_users_on(
-        self, nodes: Collection[Address], users: Collection[AclUser]
-    ) -> NodeResults[dict[str, tuple[str, ...]]]:
-        """As `differing_users`, on these nodes only."""
-        names = [user.name for user in users]
-        found = await on_every_node(
-            nodes, lambda address: acl.get_users(self._nodes.client(address), names)
-        )
-        return self._differing(users, found)
-
-    def _differing(
-        self, users: Collection[AclUser], found: NodeResults[dict[str, Reply]]
-    ) -> NodeResults[dict[str, tuple[str, ...]]]:
-        categories = {node.address: node.categories for node in self.facts.nodes}
-        return NodeResults(
-            {
-                address: acl.differing(users, replies, categories[address])
-                for address, replies in found.results.items()
-                if address in categories
-            },
-            found.failures,
-        )
-
-    async def set_users(self, users: Collection[AclUser]) -> NodeResults[acl.UsersSet]:
-        """Make the users exactly so on the primary and on every replica.
-
-        Users that others set at the same moment go along, and are counted too.
-        """
-        self._term()
-        return await self._setting(users)
-
-    async def _set_users(self, users: list[AclUser]) -> NodeResults[acl.UsersSet]:
-        term = self._term()
-        return await self._nodes.everywhere(
-            lambda node: acl.set_users(node, term, users, patience=self._patience_with(node))
-        )
-
-    async def drop_users(self, names: Collection[str]) -> NodeResults[int]:
-        """Revoke the users on every node: off, connections closed, user removed."""
-        term = self._term()
-        return await self._nodes.everywhere(
-            lambda node: acl.drop_users(node, term, names, patience=self._patience_with(node))
-        )
-
-    async def kill_users(self, names: Collection[str]) -> NodeResults[int]:
-        """Close the users' connections on every node; how many there were."""
-        term = self._term()
-        return await self._nodes.everywhere(
-            lambda node: acl.kill_users(node, term, names, patience=self._patience_with(node))
-        )
-
-    async def idle_users(self, names: Iterable[str]) -> frozenset[str]:
-        """Those of the names that have no connection to any node.
-
-        Empty where a node does not answer: a connection to it could not be seen.
-        """
-        busy = await self._nodes.everywhere(acl.busy_users)
-        if not busy.complete:
-            return frozenset()
-        return frozenset(names).difference(*busy.results.values())
-
-    async def save_users(self) -> NodeResults[acl.Saved]:
-        """ACL SAVE on every node that has an aclfile. Redis 7.0 blocks while it saves many users
-        (10,000 users: 44 s at first): save once after a batch, not after each change."""
-        self._term()
-        return await self._nodes.everywhere(acl.save_users)
+    # --- server ----------------------------------------------------------------------------
 
     async def configure(self, settings: Mapping[str, str]) -> None:
         """CONFIG SET on the primary; only where the operator's user may say so. A file that is
@@ -328,43 +237,6 @@ class StoreAdmin:
                 self._proofs[version, template] = proof
             proofs.append(proof)
         return MatrixProof.of_all(proofs)
-
-    async def prove_users(self, users: Collection[AclUser]) -> tuple[str, ...]:
-        """What is wrong with the users on any node, in words; empty if all are as they should be
-        and a few DRYRUNs of each agree. Raises where a node does not answer."""
-        found = (await self._proving(users)).require_all()
-        return tuple(
-            failure
-            for failures in found.values()
-            for user in users
-            for failure in failures.get(user.name, ())
-        )
-
-    async def _prove_users(self, users: list[AclUser]) -> NodeResults[dict[str, tuple[str, ...]]]:
-        categories = {node.address: node.categories for node in self.facts.nodes}
-        return await self._nodes.everywhere(
-            lambda node: probe.prove_users(
-                node, users, categories[node.address], own_keys=self._own_keys
-            )
-        )
-
-    async def probe(self, username: str, password: str) -> None:
-        """Log in to every node as the user and hear what is allowed and what is denied.
-
-        Whether it may write now is asked of the primary beforehand, and must be what the user's
-        own connections see. Leaves nothing behind but the denials in the server's ACL LOG. Raises
-        `NotProven`.
-        """
-        expected = (await self._expecting([username]))[username]
-        found = await self._nodes.everywhere(
-            lambda node: probe.probe(
-                node, self._settings, username, password, expected, own_keys=self._own_keys
-            )
-        )
-        found.require_all()
-
-    async def _expectations(self, names: list[str]) -> dict[str, Expectation]:
-        return await probe.expectations(self._nodes.keyspace, names)
 
     # --- functions -------------------------------------------------------------------------
 
@@ -477,23 +349,7 @@ class StoreAdmin:
         """Write every node's files anew, one node after another, so that they hold nothing that is
         deleted; what could not be done, in words. Takes as long as the nodes need for it."""
         self._term()
-        offsets = {
-            node.address: await files.replication_offset(self._nodes.client(node.address))
-            for node in self.facts.primaries
-        }
-        source = {
-            node.address: offsets.get(node.follows or node.address, max(offsets.values()))
-            for node in self.facts.nodes
-        }
-        turn = asyncio.Lock()  # each forks for it, and may share a machine or a disk with another
-
-        async def rewritten(node: NodeClient) -> tuple[str, ...]:
-            async with turn:
-                return await files.rewrite_files(node, source[node.address])
-
-        found = await self._nodes.everywhere(rewritten)
-        away = (f"{at} did not answer: its files are as they were" for at in found.failures)
-        return (*(words for left in found.results.values() for words in left), *away)
+        return await files.rewrite_all(self._nodes)
 
     # --- expiry ----------------------------------------------------------------------------
 
@@ -534,6 +390,4 @@ class StoreAdmin:
 
     async def count_keys(self) -> int:
         """How many keys there are, of whomever: what a pass will look at, at most."""
-        replies = [await node.call("INFO", "keyspace") for node in self._nodes.keyspace.shards]
-        text = b"".join(reply for reply in replies if isinstance(reply, bytes)).decode()
-        return sum(int(number) for number in re.findall(r"^db0:keys=(\d+)", text, re.MULTILINE))
+        return await count_keys(self._nodes.keyspace.shards)

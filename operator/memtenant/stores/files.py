@@ -12,15 +12,37 @@ from memtenant.errors import MemtenantError, StoreUnavailable
 from memtenant.stores.connection import NodeClient
 from memtenant.stores.inspection import info_of
 from memtenant.stores.refusals import shown
+from memtenant.stores.topology import StoreNodes
 
-__all__ = ["replication_offset", "rewrite_files"]
+__all__ = ["rewrite_all"]
 
 _POLL = 0.1
 _PATIENCE = 120.0
 """Seconds for one file of one node."""
 
 
-async def rewrite_files(node: NodeClient, offset: int) -> tuple[str, ...]:
+async def rewrite_all(nodes: StoreNodes) -> tuple[str, ...]:
+    """Write every node's files anew, one node after another; what could not be done, in words."""
+    offsets = {
+        node.address: await _replication_offset(nodes.client(node.address))
+        for node in nodes.facts.primaries
+    }
+    source = {
+        node.address: offsets.get(node.follows or node.address, max(offsets.values()))
+        for node in nodes.facts.nodes
+    }
+    turn = asyncio.Lock()  # each forks for it, and may share a machine or a disk with another
+
+    async def rewritten(node: NodeClient) -> tuple[str, ...]:
+        async with turn:
+            return await _rewrite(node, source[node.address])
+
+    found = await nodes.everywhere(rewritten)
+    away = (f"{at} did not answer: its files are as they were" for at in found.failures)
+    return (*(words for left in found.results.values() for words in left), *away)
+
+
+async def _rewrite(node: NodeClient, offset: int) -> tuple[str, ...]:
     """Write the node's append-only file and its snapshot anew, where it keeps them, once it has all
     that the primary had at ``offset``. Returns what of it could not be done, in words."""
     try:
@@ -36,7 +58,7 @@ async def rewrite_files(node: NodeClient, offset: int) -> tuple[str, ...]:
     return tuple(left)
 
 
-async def replication_offset(primary: NodeClient) -> int:
+async def _replication_offset(primary: NodeClient) -> int:
     """How far the primary's stream of changes is."""
     return int(info_of(primary, await primary.call("INFO", "replication"))["master_repl_offset"])
 

@@ -16,7 +16,7 @@ from memtenant.stores.connection import Address, NodeClient, Reply
 from memtenant.stores.nodes import Flavour, NodeFacts, Role
 from memtenant.stores.refusals import translated
 
-__all__ = ["info_of", "inspect_node", "replays_transactions"]
+__all__ = ["count_keys", "info_of", "inspect_node", "replays_transactions"]
 
 
 async def inspect_node(
@@ -162,6 +162,16 @@ def info_of(node: NodeClient, reply: Reply) -> dict[str, str]:
         raise StoreUnavailable(f"{node.address} answered INFO in a way that is not understood")
     lines = raw.decode("utf-8", "replace").splitlines()
     return dict(line.partition(":")[::2] for line in lines if ":" in line)
+
+
+async def count_keys(nodes: Iterable[NodeClient]) -> int:
+    """How many keys the nodes have, of tenants and others."""
+    total = 0
+    for node in nodes:
+        told = info_of(node, await node.call("INFO", "keyspace")).get("db0", "")
+        fields = dict(part.partition("=")[::2] for part in told.split(","))
+        total += int(fields.get("keys", "0"))
+    return total
 
 
 def _required(node: NodeClient, reply: Reply) -> Reply:

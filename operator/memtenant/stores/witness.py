@@ -15,7 +15,7 @@ from memtenant.errors import MemtenantError, StoreUnavailable
 from memtenant.functions.passes import Passes
 from memtenant.stores.cluster import ClusterKeyspace, find_cluster
 from memtenant.stores.connection import Address, Command, NodeClient, Reply, StoreSettings
-from memtenant.stores.inspection import info_of, replays_transactions
+from memtenant.stores.inspection import count_keys, info_of, replays_transactions
 from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.pace import Pace
 from memtenant.stores.refusals import translated
@@ -190,12 +190,7 @@ class StoreWitness:
 
     async def count_keys(self) -> int:
         """How many keys the store has, of tenants and others."""
-        total = 0
-        for node in (await self._keys()).shards:
-            info = info_of(node, await node.call("INFO", "keyspace"))
-            fields = dict(part.partition("=")[::2] for part in info.get("db0", "").split(","))
-            total += int(fields.get("keys", "0"))
-        return total
+        return await count_keys((await self._keys()).shards)
 
     async def push(self, key: str, entry: bytes) -> None:
         """Append to the installation's queue: the one thing that a report writes to a store."""
