@@ -5,7 +5,9 @@ from memtenant.stores.admin import Fence, StoreAdmin
 from memtenant.stores.admin_acl import admin_rules, instance_rules
 from memtenant.stores.connection import Address, StoreSettings, StoreTls
 from memtenant.stores.data_keys import StoredDataKey
-from memtenant.stores.erasure import Finding, Sought, StoreErasure, TenantCalls
+from memtenant.stores.erasure import StoreErasure
+from memtenant.stores.erasure_calls import TenantCalls
+from memtenant.stores.erasure_search import Finding, Sought
 from memtenant.stores.expiry import CutOffs, Tally
 from memtenant.stores.expiry_pass import ExpiryScan
 from memtenant.stores.fence import Term

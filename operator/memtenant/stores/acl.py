@@ -18,7 +18,7 @@ from memtenant.rules.systemusers import is_memtenants
 from memtenant.stores.batches import batches
 from memtenant.stores.connection import Command, NodeClient, Reply
 from memtenant.stores.fence import Term, run_fenced
-from memtenant.stores.refusals import shown, translated
+from memtenant.stores.refusals import required, shown
 
 __all__ = [
     "Saved",
@@ -68,7 +68,7 @@ async def get_users(node: NodeClient, names: Iterable[str]) -> dict[str, Reply]:
     for batch in batches(names, BATCH):
         replies = await node.run([("ACL", "GETUSER", name) for name in batch])
         for name, reply in zip(batch, replies, strict=True):
-            found[name] = _required(node, reply)
+            found[name] = required(reply, node.address)
     return found
 
 
@@ -161,7 +161,7 @@ async def save_users(node: NodeClient) -> Saved:
     reply = (await node.run([("ACL", "SAVE")], wait=_SAVE_TIMEOUT))[0]
     if isinstance(reply, ResponseError) and "not configured to use an ACL file" in str(reply):
         return Saved.NO_ACLFILE
-    _required(node, reply)
+    required(reply, node.address)
     return Saved.SAVED
 
 
@@ -172,11 +172,5 @@ def _only_own(names: Iterable[str]) -> None:
 
 
 def _number(node: NodeClient, reply: Reply) -> int:
-    value = _required(node, reply)
+    value = required(reply, node.address)
     return value if isinstance(value, int) else 0
-
-
-def _required(node: NodeClient, reply: Reply) -> Reply:
-    if isinstance(reply, ResponseError):
-        raise translated(reply, str(node.address))
-    return reply

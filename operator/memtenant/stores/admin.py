@@ -12,8 +12,6 @@ from collections.abc import (
 )
 from types import TracebackType
 
-from redis.exceptions import ResponseError
-
 from memtenant.clock import Clock, system_clock
 from memtenant.functions.library import libraries
 from memtenant.rules.acl import template_digest
@@ -47,7 +45,6 @@ from memtenant.stores.nodes import StoreFacts
 from memtenant.stores.owner import StoreOwner
 from memtenant.stores.pace import Pace
 from memtenant.stores.purge import LatestRecord, Progress
-from memtenant.stores.refusals import translated
 from memtenant.stores.scan import ScanPosition
 from memtenant.stores.sentinel import SentinelSettings, SentinelWatch
 from memtenant.stores.slots import epoch_keys
@@ -210,9 +207,7 @@ class StoreAdmin:
         named anew is read anew."""
         await fence.require_leading(self._nodes.keyspace.shards[0], self._term())
         words = [word for name, value in settings.items() for word in (name, value)]
-        reply = await self._nodes.keyspace.call("CONFIG", "SET", *words)
-        if isinstance(reply, ResponseError):
-            raise translated(reply, str(self._nodes.keyspace.address))
+        await self._nodes.keyspace.call("CONFIG", "SET", *words)
 
     # --- proof -----------------------------------------------------------------------------
 
@@ -325,8 +320,6 @@ class StoreAdmin:
     async def queued_events(self, tenant: TenantId) -> int:
         """How many events are in the tenant's audit queue."""
         reply = await self._nodes.keyspace.call("LLEN", audit_queue(tenant))
-        if isinstance(reply, ResponseError):
-            raise translated(reply, str(self._nodes.keyspace.address))
         return reply if isinstance(reply, int) else 0
 
     async def finish_closed(self, *, sealed_before: bool) -> tuple[TenantId, ...]:

@@ -11,10 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from redis.exceptions import ResponseError
-
 from memtenant.stores.connection import Command, NodeClient, Reply
-from memtenant.stores.refusals import translated
+from memtenant.stores.refusals import required
 
 __all__ = ["CallForm", "CommandDescription", "describe_commands"]
 
@@ -68,8 +66,7 @@ async def describe_commands(
     documents = await _documents(node, names)
     described: dict[str, CommandDescription] = {}
     for name, reply in zip(names, infos, strict=True):
-        if isinstance(reply, ResponseError):
-            raise translated(reply, str(node.address))
+        required(reply, node.address)
         if not isinstance(reply, list) or not reply or not isinstance(reply[0], list):
             continue
         info = reply[0]

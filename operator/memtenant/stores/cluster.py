@@ -19,7 +19,7 @@ from memtenant.stores.connection import Address, Argument, Command, NodeClient, 
 from memtenant.stores.inspection import info_of
 from memtenant.stores.keyspace import Part
 from memtenant.stores.nodes import on_every_node
-from memtenant.stores.refusals import translated
+from memtenant.stores.refusals import required
 from memtenant.stores.slots import slot_of
 
 __all__ = ["ClusterKeyspace", "find_cluster"]
@@ -74,8 +74,7 @@ async def _view(node: NodeClient) -> _View:
 
 
 def _map(node: NodeClient, reply: Reply) -> ClusterMap:
-    if isinstance(reply, ResponseError):
-        raise translated(reply, str(node.address))
+    required(reply, node.address)
     text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else ""
     return ClusterMap.of(parse_nodes(text, node.address))
 
@@ -109,9 +108,7 @@ class ClusterKeyspace:
     async def call(self, *command: Argument, wait: float | None = None) -> Reply:
         """As `Keyspace.call`."""
         reply = (await self.run([command], wait=wait))[0]
-        if isinstance(reply, ResponseError):
-            raise translated(reply, str(self._node_of(command).address))
-        return reply
+        return required(reply, self._node_of(command).address)
 
     def parts(self, commands: Sequence[Command]) -> list[Part]:
         """A transaction holds the keys of one slot."""

@@ -32,7 +32,7 @@ from redis.retry import Retry
 
 from memtenant.memory.wire import ErrorReply, Replies, packed
 from memtenant.stores.keyspace import Part
-from memtenant.stores.refusals import translated
+from memtenant.stores.refusals import required, translated
 from memtenant.tenancy.keys import STORE_EPOCH
 
 __all__ = [
@@ -205,9 +205,7 @@ class NodeClient:
     async def call(self, *command: Argument, wait: float | None = None) -> Reply:
         """One command; its error is raised as `StoreRefused` or `StoreUnavailable`."""
         reply = (await self.run([command], wait=wait))[0]
-        if isinstance(reply, redis.exceptions.ResponseError):
-            raise translated(reply, str(self.address))
-        return reply
+        return required(reply, self.address)
 
     @property
     def shards(self) -> tuple[NodeClient, ...]:

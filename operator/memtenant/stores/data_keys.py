@@ -17,7 +17,7 @@ from memtenant.stores.connection import Command, Reply
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.pace import Pace
-from memtenant.stores.refusals import translated
+from memtenant.stores.refusals import required_all, translated
 from memtenant.stores.scan import ScanPosition, scan_tenant_keys
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
@@ -74,9 +74,7 @@ async def replace_data_keys(
     commands: list[Command] = [("HSET", one.name, _FIELD, value) for one, value in changes]
     unchanged = [(one.name, _FIELD, one.value) for one, _ in changes]
     replies = await run_fenced(primary, term, commands, patience=0, unchanged=unchanged)
-    for reply in replies:
-        if isinstance(reply, ResponseError):
-            raise translated(reply, str(primary.address))
+    required_all(replies, primary.address)
     written = zip(changes, replies, strict=True)
     return Counter(one.tenant for (one, _), reply in written if reply is not None)
 

@@ -30,7 +30,7 @@ from memtenant.functions.fcall import fcall
 from memtenant.stores.connection import Command, EpochPlace, NodeClient, Reply, Session
 from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.owner import check_owner
-from memtenant.stores.refusals import translated
+from memtenant.stores.refusals import required_all
 from memtenant.tenancy.keys import STORE_EPOCH, STORE_OWNER
 
 __all__ = [
@@ -330,15 +330,11 @@ async def _transaction(session: Session, commands: Sequence[Command]) -> list[Re
         return None
     if isinstance(outcome, list):
         return outcome
-    for reply in replies:
-        if isinstance(reply, ResponseError):
-            raise translated(reply, str(session.address))
+    required_all(replies, session.address)
     raise StoreRefused(f"{session.address} answered EXEC in a way that is not understood")
 
 
 async def _all(session: Session, commands: Sequence[Command]) -> list[Reply]:
     replies = await session.run(commands)
-    for reply in replies:
-        if isinstance(reply, ResponseError):
-            raise translated(reply, str(session.address))
+    required_all(replies, session.address)
     return replies

@@ -8,13 +8,11 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from redis.exceptions import ResponseError
-
 from memtenant.errors import StoreRefused, StoreUnavailable
 from memtenant.stores.admin_acl import missing_permissions
 from memtenant.stores.connection import Address, NodeClient, Reply
 from memtenant.stores.nodes import Flavour, NodeFacts, Role
-from memtenant.stores.refusals import translated
+from memtenant.stores.refusals import required
 
 __all__ = ["count_keys", "info_of", "inspect_node", "replays_transactions"]
 
@@ -115,12 +113,12 @@ async def _check_permissions(node: NodeClient, *, in_cluster: bool) -> None:
 async def _vocabulary(node: NodeClient) -> tuple[frozenset[str], Mapping[str, frozenset[str]]]:
     """The node's commands, and which of them its ACL categories hold."""
     listed, categories = (
-        _texts(_required(node, reply))
+        _texts(required(reply, node.address))
         for reply in await node.run([("COMMAND", "LIST"), ("ACL", "CAT")])
     )
     held = await node.run([("ACL", "CAT", name) for name in categories])
     return _commands(listed), {
-        name: _commands(_texts(_required(node, reply)))
+        name: _commands(_texts(required(reply, node.address)))
         for name, reply in zip(categories, held, strict=True)
     }
 
@@ -157,7 +155,7 @@ def _followed(replication: Mapping[str, str]) -> Address | None:
 
 def info_of(node: NodeClient, reply: Reply) -> dict[str, str]:
     """A section of INFO. Raises where the server refused it."""
-    raw = _required(node, reply)
+    raw = required(reply, node.address)
     if not isinstance(raw, bytes):
         raise StoreUnavailable(f"{node.address} answered INFO in a way that is not understood")
     lines = raw.decode("utf-8", "replace").splitlines()
@@ -172,12 +170,6 @@ async def count_keys(nodes: Iterable[NodeClient]) -> int:
         fields = dict(part.partition("=")[::2] for part in told.split(","))
         total += int(fields.get("keys", "0"))
     return total
-
-
-def _required(node: NodeClient, reply: Reply) -> Reply:
-    if isinstance(reply, ResponseError):
-        raise translated(reply, str(node.address))
-    return reply
 
 
 def _texts(reply: Reply) -> list[str]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from redis.exceptions import ResponseError
-
 from memtenant.stores.connection import Command
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.keyspace import Keyspace
-from memtenant.stores.refusals import translated
+from memtenant.stores.refusals import required_all
 from memtenant.tenancy.keys import INSTALLATION_QUEUE, STORE_AUDITED, STORE_TOLD
 
 __all__ = ["InstallationLog", "tell"]
@@ -49,6 +47,4 @@ async def tell(
         commands.append(
             ("HDEL", STORE_TOLD, name) if mark is None else ("HSET", STORE_TOLD, name, mark)
         )
-    for reply in await run_fenced(primary, term, commands, patience=0):
-        if isinstance(reply, ResponseError):
-            raise translated(reply, str(primary.address))
+    required_all(await run_fenced(primary, term, commands, patience=0), primary.address)

@@ -31,7 +31,7 @@ from memtenant.stores.batches import batches
 from memtenant.stores.connection import Command, NodeClient, Reply
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.nodes import NodeFacts
-from memtenant.stores.refusals import translated
+from memtenant.stores.refusals import required
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
@@ -246,8 +246,7 @@ def _sample_user(
 
 async def _set(node: NodeClient, term: Term, user: AclUser) -> None:
     reply = (await run_fenced(node, term, [("ACL", "SETUSER", *setuser_args(user))]))[0]
-    if isinstance(reply, ResponseError):
-        raise translated(reply, str(node.address))
+    required(reply, node.address)
 
 
 async def _ask_everything(

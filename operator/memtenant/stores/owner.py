@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from redis.exceptions import ResponseError
-
 from memtenant.clock import rfc3339
 from memtenant.errors import StoreRefused
 from memtenant.stores.connection import NodeClient, Reply
-from memtenant.stores.refusals import translated
+from memtenant.stores.refusals import required, required_all
 from memtenant.tenancy.keys import STORE_EPOCH, STORE_OWNER
 
 __all__ = ["StoreOwner", "check_owner", "claim", "owner_of", "release"]
@@ -48,9 +46,7 @@ async def claim(primary: NodeClient, installation: str, now: datetime) -> StoreO
             ("EXEC",),
         ]
     )
-    for reply in replies:
-        if isinstance(reply, ResponseError):
-            raise translated(reply, str(primary.address))
+    required_all(replies, primary.address)
     outcome = replies[-1]
     assert isinstance(outcome, list)  # noqa: S101 - nothing is watched, so EXEC answers a list
     return check_owner(outcome[-1], installation, str(primary.address))
@@ -63,15 +59,13 @@ async def release(
     async with primary.session() as session:
         await session.run([("WATCH", STORE_OWNER)])
         reply = (await session.run([("HGETALL", STORE_OWNER)]))[0]
-        if isinstance(reply, ResponseError):
-            raise translated(reply, str(primary.address))
+        required(reply, primary.address)
         owner = _parse(reply)
         if owner is None or owner.installation != installation:
             await session.run([("UNWATCH",)])
             return False
         replies = await session.run([("MULTI",), ("DEL", STORE_OWNER, *with_it), ("EXEC",)])
-        if isinstance(replies[-1], ResponseError):
-            raise translated(replies[-1], str(primary.address))
+        required(replies[-1], primary.address)
         return replies[-1] is not None
 
 

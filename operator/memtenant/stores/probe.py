@@ -20,7 +20,7 @@ from memtenant.rules.acl_drift import Categories
 from memtenant.stores.acl import differing, get_users
 from memtenant.stores.connection import Command, NodeClient, Reply, StoreSettings
 from memtenant.stores.keyspace import Keyspace
-from memtenant.stores.refusals import shown, translated
+from memtenant.stores.refusals import required_all, shown
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
@@ -135,9 +135,7 @@ async def expectations(node: Keyspace, names: Collection[str]) -> dict[str, Expe
         user, *answers = islice(replies, 1 + len(writes))
         if user is None:
             raise NotProven(f"{node.address}: {name} is gone again from there")
-        for answer in (user, *answers):
-            if isinstance(answer, ResponseError):
-                raise translated(answer, str(node.address))
+        required_all((user, *answers), node.address)
         enabled = isinstance(user, list) and b"on" in user[user.index(b"flags") + 1]
         checks = (_Check(words, a == b"OK") for words, a in zip(writes, answers, strict=True))
         found[name] = Expectation(enabled, tuple(checks))

@@ -6,14 +6,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from redis.exceptions import ResponseError
-
 from memtenant.stores.batches import batches
 from memtenant.stores.connection import Command, Reply
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.pace import Pace
-from memtenant.stores.refusals import translated
+from memtenant.stores.refusals import required, required_all
 from memtenant.stores.scan import ScanPosition, scan_tenant_keys
 from memtenant.stores.sealed import is_kept
 from memtenant.stores.untold import CALLS, KEYS
@@ -108,9 +106,7 @@ def _counting(told: Mapping[TenantId, int]) -> list[Command]:
 
 async def _run(primary: Keyspace, term: Term, commands: Sequence[Command]) -> list[Reply]:
     replies = await run_fenced(primary, term, commands, patience=0)
-    for reply in replies:
-        if isinstance(reply, ResponseError):
-            raise translated(reply, str(primary.address))
+    required_all(replies, primary.address)
     return replies
 
 
@@ -126,8 +122,7 @@ async def latest_records(
         scripts: list[Command] = [("EVAL_RO", _LATEST, "1", key, HEADER_BYTES) for _, key in lists]
         replies = await paced.run(primary, scripts, at_once=_SCRIPTS)
         for (tenant, _), reply in zip(lists, replies, strict=True):
-            if isinstance(reply, ResponseError):
-                raise translated(reply, str(primary.address))
+            required(reply, primary.address)
             if isinstance(reply, list) and len(reply) == 2:
                 yield LatestRecord(tenant, *reply)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import TypeVar
 
 import redis.exceptions
 
 from memtenant.errors import MemtenantError, StoreRefused, StoreUnavailable
 
-__all__ = ["shown", "translated"]
+__all__ = ["required", "required_all", "shown", "translated"]
+
+Reply = TypeVar("Reply")
 
 _UNAVAILABLE = {
     "ASK": "the slot moves to another node",
@@ -22,7 +26,6 @@ _UNAVAILABLE = {
     "UNBLOCKED": "it changed its role",
 }
 
-
 _ARGUMENTS = re.compile(r",? with args beginning with.*", re.DOTALL)
 _HASH = re.compile(r"[0-9a-fA-F]{16,}")
 
@@ -31,6 +34,18 @@ def shown(error: BaseException) -> str:
     """The server's words without what it quotes of the command's arguments or of a hash."""
     first = str(error).partition("\n")[0]
     return _HASH.sub("…", _ARGUMENTS.sub("", first))
+
+
+def required(reply: Reply, node: object) -> Reply:
+    """The reply of ``node``, which names it; an error reply is raised as memtenant's own."""
+    if isinstance(reply, redis.exceptions.ResponseError):
+        raise translated(reply, str(node))
+    return reply
+
+
+def required_all(replies: Iterable[Reply], node: object) -> list[Reply]:
+    """As `required`, of each."""
+    return [required(reply, node) for reply in replies]
 
 
 def translated(error: BaseException, node: str) -> MemtenantError:

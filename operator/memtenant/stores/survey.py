@@ -15,7 +15,7 @@ from memtenant.errors import StoreUnavailable
 from memtenant.stores.connection import Command, Reply
 from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.pace import Pace
-from memtenant.stores.refusals import translated
+from memtenant.stores.refusals import required, translated
 from memtenant.stores.scan import ScanPosition, scan_tenant_keys
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
@@ -177,12 +177,10 @@ def _entries(kind: str, reply: Reply) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _text(node: Keyspace, reply: Reply) -> str:
-    if isinstance(reply, ResponseError):
-        raise translated(reply, str(node.address))
+    required(reply, node.address)
     return reply.decode("utf-8", "replace") if isinstance(reply, bytes) else "none"
 
 
 def _size(node: Keyspace, reply: Reply) -> int:
-    if isinstance(reply, ResponseError):
-        raise translated(reply, str(node.address))
+    required(reply, node.address)
     return reply if isinstance(reply, int) else 0

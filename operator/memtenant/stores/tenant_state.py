@@ -8,13 +8,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from redis.exceptions import ResponseError
-
 from memtenant.stores.batches import batches
 from memtenant.stores.connection import Command, Reply
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.keyspace import Keyspace
-from memtenant.stores.refusals import translated
+from memtenant.stores.refusals import required, required_all
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
@@ -87,9 +85,7 @@ async def remove_states(primary: Keyspace, term: Term, tenants: Collection[Tenan
 
 
 async def _fenced(primary: Keyspace, term: Term, commands: list[Command]) -> None:
-    for reply in await run_fenced(primary, term, commands, patience=0):
-        if isinstance(reply, ResponseError):
-            raise translated(reply, str(primary.address))
+    required_all(await run_fenced(primary, term, commands, patience=0), primary.address)
 
 
 def _commands(tenant: TenantId, change: StateChange) -> Iterator[Command]:
@@ -116,6 +112,5 @@ def _fields(node: Keyspace, reply: Reply) -> dict[str, str]:
 
 
 def _list(node: Keyspace, reply: Reply) -> list[Any]:
-    if isinstance(reply, ResponseError):
-        raise translated(reply, str(node.address))
+    required(reply, node.address)
     return reply if isinstance(reply, list) else []

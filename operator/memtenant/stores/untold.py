@@ -10,13 +10,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from redis.exceptions import ResponseError
-
 from memtenant.stores.batches import batches
 from memtenant.stores.connection import Command, Reply
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.keyspace import Keyspace
-from memtenant.stores.refusals import translated
+from memtenant.stores.refusals import required, required_all
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
@@ -73,15 +71,12 @@ class StoreUntold:
         replies = await run_fenced(
             self._primary, self._term(), commands, patience=0, unchanged=relied_on
         )
-        for reply in replies:
-            if isinstance(reply, ResponseError):
-                raise translated(reply, str(self._primary.address))
+        required_all(replies, self._primary.address)
         return replies[0] is not None
 
 
 def _read(node: Keyspace, reply: Reply) -> Untold | None:
-    if isinstance(reply, ResponseError):
-        raise translated(reply, str(node.address))
+    required(reply, node.address)
     words: list[bytes] = reply if isinstance(reply, list) else []
     fields = dict(zip(words[::2], words[1::2], strict=True))
     calls = fields.get(CALLS.encode())

@@ -18,7 +18,7 @@ from memtenant.stores.connection import Address, Command, NodeClient, Reply, Sto
 from memtenant.stores.inspection import count_keys, info_of, replays_transactions
 from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.pace import Pace
-from memtenant.stores.refusals import translated
+from memtenant.stores.refusals import required, translated
 from memtenant.stores.survey import Held, queued, survey
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
@@ -273,14 +273,12 @@ def _octets(reply: Reply) -> tuple[bytes | None, bytes | None]:
 
 
 def _required(node: NodeClient, reply: Reply) -> list[str]:
-    if isinstance(reply, ResponseError):
-        raise translated(reply, str(node.address))
+    required(reply, node.address)
     return [_text(one) for one in reply] if isinstance(reply, list) else []
 
 
 def _fields(node: NodeClient, reply: Reply) -> dict[object, object]:
-    if isinstance(reply, ResponseError):
-        raise translated(reply, str(node.address))
+    required(reply, node.address)
     if not isinstance(reply, list):
         raise StoreUnavailable(f"{node.address} answered ACL GETUSER in a way not understood")
     return {_text(reply[at]): reply[at + 1] for at in range(0, len(reply) - 1, 2)}
