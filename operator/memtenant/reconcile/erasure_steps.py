@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from memtenant.api.tenant import MemoryTenantSpec
-from memtenant.crypto.agent_keyring import AgentKeyring
-from memtenant.crypto.datakey import kek_version, unwrap_data_key
+from memtenant.crypto.datakey import kek_version
 from memtenant.crypto.erasure import Tombstone
-from memtenant.crypto.keyring import keyring_of
 from memtenant.crypto.keyring_record import Keyring
 from memtenant.crypto.primitives import SecretKey
 from memtenant.errors import (
     FencedOut,
-    KeyUnavailable,
     MemtenantError,
     RecordInvalid,
     RecordMalformed,
-    ResourceNotFound,
     StoreUnavailable,
 )
 from memtenant.functions.calls import Clear, Remove
@@ -28,12 +23,10 @@ from memtenant.functions.checkpoint_calls import DeleteCheckpoints
 from memtenant.jobs.link import StoreLink
 from memtenant.memory._async.erasure import erase, read_places
 from memtenant.memory.subjects import Subject
-from memtenant.reconcile.current import read_bindings, read_record, record_draft
-from memtenant.reconcile.declared import tenant_spec
-from memtenant.reconcile.policy import read_policy
+from memtenant.reconcile.current import read_record, record_draft
+from memtenant.reconcile.erasure_view import ErasureView, live_versions
 from memtenant.reconcile.world import World
-from memtenant.resources.port import Declared, EventType, ObjectKey, StoredSecret
-from memtenant.rules.desired import SHARED_PRINCIPAL
+from memtenant.resources.port import EventType, StoredSecret
 from memtenant.rules.erasure import (
     Ground,
     OperatorEvents,
@@ -43,12 +36,10 @@ from memtenant.rules.erasure import (
     outdated,
     residuals,
 )
-from memtenant.rules.keymaterial import operator_made_root
-from memtenant.rules.policy import PolicyFacts, hold_labels, matters_from
 from memtenant.rules.record import TenantRecord
-from memtenant.stores import Finding, Sought, TenantCalls, TenantState
+from memtenant.stores import Finding, Sought, TenantCalls
 from memtenant.tenancy.erasure import ErasurePhase, ErasureReceipt
-from memtenant.tenancy.identity import AgentName, TenantId
+from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.policy import Isolation
 
 __all__ = ["TenantErasures"]
@@ -75,10 +66,8 @@ class TenantErasures:
         self._link = link
         self._store = link.admin.erasure
         self._receipts: dict[str, ErasureReceipt] = {}
-        self._keys: AgentKeyring | None = None
-        self._live: frozenset[int] = frozenset()
+        self._view = ErasureView(world, link, tenant)
         self._events: OperatorEvents | None = None
-        self._owners: tuple[AgentName, ...] | None = None
 
     async def attempt(self, step: Awaitable[None]) -> bool:
         """Whether the step went well; what concerns one tenant alone does not stop the others."""
@@ -120,7 +109,7 @@ class TenantErasures:
             verdict = judge_request(one, ground, now)
             if verdict.receipt is None:
                 words = f"{verdict.complaint} was dropped from the queue of erasures"
-                await self.emit(self._declared(), EventType.WARNING, "ErasureRequestForged", words)
+                await self._tell(EventType.WARNING, "ErasureRequestForged", words)
             elif verdict.receipt.id not in self._receipts:
                 entered[verdict.receipt.id] = verdict.receipt
         marks = await self._marks(entered.values(), ground)
@@ -130,7 +119,7 @@ class TenantErasures:
             self._receipts[receipt.id] = receipt
             if receipt.refusal:
                 words = f"The erasure {receipt.id[:8]} is refused: {receipt.why}"
-                await self.emit(self._declared(), EventType.WARNING, "ErasureRefused", words)
+                await self._tell(EventType.WARNING, "ErasureRefused", words)
 
     async def _marks(
         self, entered: Collection[ErasureReceipt], ground: Ground
@@ -140,7 +129,7 @@ class TenantErasures:
             subject.named: one.id
             for one in entered
             if one.refusal
-            for subject in await self._subjects(one)
+            for subject in await self._view.subjects(one)
         }
         standing = await self._store.marks(self.tenant, list(refused))
         marks: dict[str, bytes | None] = {
@@ -152,13 +141,13 @@ class TenantErasures:
         return marks | {
             subject.named: operator_mark(one, ground, subject.named)
             for one in honoured
-            for subject in await self._subjects(one)
+            for subject in await self._view.subjects(one)
         }
 
     async def _delete_named(self, receipt: ErasureReceipt) -> None:
         calls = self._calls(receipt)
         conversations, values = 0, set[tuple[str, str]]()
-        subjects = await self._subjects(receipt)
+        subjects = await self._view.subjects(receipt)
         for subject in subjects:
             where = await read_places(calls, subject)
             await erase(calls, where, receipt.agent)
@@ -195,7 +184,7 @@ class TenantErasures:
                     continue
                 await self._store.unmark(self.tenant, subject, mark)
                 words = "A mark of an erased person that no Steward set for now was taken away"
-                await self.emit(self._declared(), EventType.WARNING, "FalseErasureMark", words)
+                await self._tell(EventType.WARNING, "FalseErasureMark", words)
         await self._drop_keys_beside(true)
 
     def _is_spent(self, mark: bytes) -> bool:
@@ -226,9 +215,9 @@ class TenantErasures:
             return
         for receipt in indexed:
             found: list[tuple[Subject, SecretKey | None]] = []
-            for subject in await self._subjects(receipt):
+            for subject in await self._view.subjects(receipt):
                 try:
-                    key = await self._data_key(subject)
+                    key = await self._view.data_key(subject)
                 except RecordInvalid:
                     # Nobody can read what is under it; what no index names cannot be told by it
                     # either.
@@ -266,7 +255,7 @@ class TenantErasures:
 
     async def _drop_keys(self, receipt: ErasureReceipt) -> None:
         receipt = replace(receipt, phase=ErasurePhase.RESCANNED, remaining=0)
-        subjects = await self._subjects(receipt)
+        subjects = await self._view.subjects(receipt)
         for subject in subjects:
             stored = await self._store.data_key(self.tenant, subject.named)
             if subject.isolation is not Isolation.MINIMAL and stored is not None:
@@ -278,11 +267,11 @@ class TenantErasures:
 
     async def _ask_to_shred(self, data_key: bytes) -> int:
         """Have every key version destroyed under which the data key may have been wrapped."""
-        stored, record = await self._record()
+        stored, record = await self._view.record()
         keyring = Keyring.from_json(record.keyring, self.tenant)
         under = _wrapped_under(data_key)
         # An agent may have made the version up: none that never was would ever be destroyed.
-        known = under if under in _live(keyring) else 0
+        known = under if under in live_versions(keyring) else 0
         through = max(keyring.active.version, known)
         await self._shred_through(through, stored, record)
         return through
@@ -302,7 +291,7 @@ class TenantErasures:
         """The files are written anew, as far as they are."""
         if self._is_gone():
             return
-        spec = self._spec()
+        spec = self._view.spec()
         for receipt in (self._receipts[one] for one in receipts):
             after = replace(
                 receipt,
@@ -311,12 +300,12 @@ class TenantErasures:
                 residuals=(*receipt.residuals, *left[:8], *residuals(receipt, spec)),
             )
             keep = self._world.timing.tombstone
-            subjects = [one.named for one in await self._subjects(after)]
+            subjects = [one.named for one in await self._view.subjects(after)]
             seconds = int(keep / timedelta(seconds=1))
             await self._store.let_go(self.tenant, after, subjects, seconds)
             self._receipts[after.id] = after
             words = f"The erasure {after.id[:8]} is done on the store"
-            await self.emit(self._declared(), EventType.NORMAL, "PersonErased", words)
+            await self._tell(EventType.NORMAL, "PersonErased", words)
 
     async def look_at_keys(self) -> None:
         """Whether the keys are destroyed that erasures wait for."""
@@ -326,7 +315,7 @@ class TenantErasures:
         stored, record = await read_record(self._world, self.tenant)
         if record is None:
             return
-        live = _live(Keyring.from_json(record.keyring, self.tenant))
+        live = live_versions(Keyring.from_json(record.keyring, self.tenant))
         forgotten = {one.key_version for one in purged} & live
         if forgotten and max(forgotten) > record.shred_through and not self._is_gone():
             # The record is of a backup, or an operator wrote it that knew nothing of erasures.
@@ -341,29 +330,14 @@ class TenantErasures:
                 await self._store.save(self.tenant, after)
                 self._receipts[after.id] = after
                 words = f"The erasure {after.id[:8]}: the keys are destroyed"
-                await self.emit(self._declared(), EventType.NORMAL, "PersonErased", words)
+                await self._tell(EventType.NORMAL, "PersonErased", words)
 
     def _is_gone(self) -> bool:
         """Whether the tenant is being deleted meanwhile: what is written now would be left."""
         return self.tenant not in self._link.tenants
 
-    # --- what decides ----------------------------------------------------------------------
-
     async def _ground(self) -> Ground:
-        state = (await self._link.admin.read_states([self.tenant]))[self.tenant]
-        spec, policy = self._spec(), self._policy(state)
-        _, record = await read_record(self._world, self.tenant)
-        reason, keeps = self._obstacle(state, policy)
-        ground = Ground(
-            tenant=self.tenant,
-            isolation=Isolation(spec.isolation.value),
-            rights=policy.rights,
-            accesses={agent.name: agent.access for agent in spec.agents_or_default()},
-            versions=dict(_versions(spec, record)),
-            installation_root=await self._world.installation_root(),
-            obstacle=reason,
-            keeps=keeps,
-        )
+        ground = await self._view.ground()
         self._events = self._events or OperatorEvents(ground, self._world.clock.now())
         return ground
 
@@ -371,102 +345,14 @@ class TenantErasures:
         assert self._events is not None  # noqa: S101 - nothing is deleted before it was judged
         return self._store.calls(receipt.agent, self._events)
 
-    def _policy(self, state: TenantState) -> PolicyFacts:
-        """The one in force, as the store remembers, whatever the tenant names now."""
-        name = state.access.get("policy") or self._spec().retention_policy_ref.name
-        return read_policy(self._world, name)
-
-    def _obstacle(self, state: TenantState, policy: PolicyFacts) -> tuple[str, str]:
-        """A hold counts from when it is declared, and until the store has forgotten it."""
-        namespace = self._world.mirror.namespace(self.tenant.namespace)
-        labels = hold_labels(
-            self.tenant, self._declared().labels, namespace.labels if namespace else {}
-        )
-        before = matters_from(state.access.get("matters", ""))
-        matters = policy.matters_of(labels, before, self._world.clock.now()).keys() | before.keys()
-        if matters:
-            return "LegalHold", f"A legal hold stands: {', '.join(sorted(matters))}"
-        if policy.content_minimum is not None or state.access.get("minimum") == "1":
-            return "RetentionMinimum", "Content is to be kept for a minimum of time"
-        return "", ""
-
-    async def _subjects(self, receipt: ErasureReceipt) -> list[Subject]:
-        """The person; under Strict isolation at each agent, also at those that are gone."""
-        isolation = Isolation(self._spec().isolation.value)
-        tag = bytes.fromhex(receipt.tag)
-        owners: tuple[AgentName, ...] = ("",)
-        if isolation is Isolation.STRICT:
-            owners = self._owners = self._owners or await self._find_owners()
-        return [Subject(self.tenant, isolation, receipt.subject, tag, owner) for owner in owners]
-
-    async def _find_owners(self) -> tuple[AgentName, ...]:
-        declared = {agent.name for agent in self._spec().agents_or_default()}
-        return tuple(sorted(declared | await self._store.owners(self.tenant)))
-
-    async def _data_key(self, subject: Subject) -> SecretKey | None:
-        """The person's own key, which tells its records; None where there is none."""
-        if subject.isolation is Isolation.MINIMAL:
-            return None
-        stored = await self._store.data_key(self.tenant, subject.named)
-        if stored is None:
-            return None
-        keyring = await self._keyring(subject.owner)
-        if kek_version(stored) not in self._live:
-            raise RecordMalformed(
-                "The data key is under a version that was destroyed, or never was"
-            )
-        return unwrap_data_key(keyring, subject.named, stored)
-
-    async def _keyring(self, owner: AgentName) -> AgentKeyring:
-        """The keys of an agent of the tenant; without one, those that all its agents have."""
-        keyring = await self._any_keyring()
-        if not keyring.parents:
-            return keyring
-        _, record = await self._record()
-        root = await self._world.installation_root()
-        return keyring_of(keyring, owner, operator_made_root(root, record.incarnation))
-
-    async def _any_keyring(self) -> AgentKeyring:
-        if self._keys is None:
-            stored, record = await self._record()
-            agents = [agent.name for agent in self._spec().agents_or_default()]
-            found = await read_bindings(
-                self._world, self.tenant, stored, record, agents, bound=True
-            )
-            keyrings = found.keyrings()
-            if not keyrings:
-                raise KeyUnavailable(f"No binding of tenant {self.tenant} is there with its keys")
-            self._live = _live(Keyring.from_json(record.keyring, self.tenant))
-            self._keys = max(keyrings, key=lambda one: one.keks[-1].version)
-        return self._keys
-
-    async def _record(self) -> tuple[StoredSecret | None, TenantRecord]:
-        stored, record = await read_record(self._world, self.tenant)
-        if record is None:
-            raise KeyUnavailable(f"The record of tenant {self.tenant} is gone: restore it")
-        return stored, record
-
-    def _spec(self) -> MemoryTenantSpec:
-        return tenant_spec(self._declared())
-
-    def _declared(self) -> Declared:
-        key = ObjectKey.tenant(self.tenant.namespace, self.tenant.name)
-        declared = self._world.mirror.get(key)
-        if declared is None:
-            raise ResourceNotFound(f"MemoryTenant {self.tenant} is gone")
-        return declared
-
-    async def emit(self, on: Declared, kind: EventType, reason: str, words: str) -> None:
+    async def _tell(self, kind: EventType, reason: str, words: str) -> None:
         """Tell it as an Event, and as what the round did."""
+        declared = self._view.declared()
         self.did.append(f"{self.tenant}: {words}")
-        await self._world.resources.emit_event(on, kind, reason, words)
+        await self._world.resources.emit_event(declared, kind, reason, words)
 
     def _now(self) -> datetime:
         return self._world.clock.now().replace(microsecond=0)
-
-
-def _live(keyring: Keyring) -> frozenset[int]:
-    return frozenset(kek.version for kek in keyring.keks)
 
 
 def _wrapped_under(data_key: bytes) -> int:
@@ -487,14 +373,3 @@ def _request_of(mark: bytes) -> str:
         return Tombstone.parse(mark).id.hex()
     except RecordMalformed:
         return ""
-
-
-def _versions(
-    spec: MemoryTenantSpec, record: TenantRecord | None
-) -> Iterator[tuple[AgentName, frozenset[int]]]:
-    minimal = spec.isolation.value == Isolation.MINIMAL.value
-    for agent in spec.agents_or_default():
-        name = SHARED_PRINCIPAL if minimal else agent.name
-        principal = record.principals.get(name) if record else None
-        slots = principal.slots.values() if principal else ()
-        yield agent.name, frozenset(credential.version for credential in slots)
