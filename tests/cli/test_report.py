@@ -180,7 +180,7 @@ def _without_an_archive(program: Program) -> None:
     write_report(report(), good)
     ended = program("report", "verify", good)
     assert (ended.code, "archive is no folder" in ended.err) == (3, True), ended.said
-    for option in ("--key", "--trusted-checkpoint"):
+    for option in ("--public-key", "--trusted-checkpoint"):
         ended = program("report", "verify", good, option, "nowhere")
         assert (ended.code, "nowhere cannot be read: No such" in ended.err) == (3, True), ended.said
     (good / MANIFEST).write_bytes(b"{")

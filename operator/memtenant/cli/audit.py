@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -26,25 +25,32 @@ from memtenant.archive import (
     SealedGap,
     is_sealed_now,
     note_read,
-    parse_proof,
     prove,
     prove_consistency,
 )
 from memtenant.archive import verify as verify_archive
 from memtenant.archive.export import as_data, as_ocsf
-from memtenant.audit.checkpoint import MAX_NOTE_BYTES, SignedCheckpoint
 from memtenant.audit.leaf import is_log_id
 from memtenant.cli import audit_output, output
 from memtenant.cli.exits import AuditCode
 from memtenant.cli.options import State
+from memtenant.cli.sealedlog import (
+    Archive,
+    PublicKey,
+    Trusted,
+    moment,
+    open_archive,
+    read_checkpoint,
+    read_key,
+    read_proof,
+    write,
+    writing,
+)
 from memtenant.cli.workspace import DEFAULT_STATE
-from memtenant.crypto.signing import VerifyingKey
 from memtenant.errors import (
     ArchiveUnavailable,
-    CheckpointInvalid,
     KeyInvalid,
     MemtenantError,
-    ProofInvalid,
     UsageError,
 )
 
@@ -56,8 +62,6 @@ audit = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-_LARGEST_PROOF = 1024 * 1024
-
 
 class _Form(StrEnum):
     """How a result is printed."""
@@ -66,37 +70,17 @@ class _Form(StrEnum):
     JSON = "json"
 
 
-_Archive = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="The archive; else that of --state.", show_default=False),
-]
 _Output = Annotated[_Form, typer.Option("--output", "-o", help="table for people, or json.")]
 _Since = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Sealed from then on: 2026-11, 2026-11-28 or 2026-11-28T09:30:00Z.",
+        help="Sealed from then on: 30d ago, 2026-11, 2026-11-28 or 2026-11-28T09:30:00Z.",
         show_default=False,
     ),
 ]
 _Until = Annotated[
     str | None, typer.Option(metavar="TIME", help="Sealed before then.", show_default=False)
-]
-_PublicKey = Annotated[
-    str | None,
-    typer.Option(
-        metavar="KEY",
-        help="The log's public key, or a file that has it; else the one in the archive.",
-        show_default=False,
-    ),
-]
-_Trusted = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="A checkpoint that you kept elsewhere: the log must go on from it.",
-        show_default=False,
-    ),
 ]
 _LogId = Annotated[
     str, typer.Argument(metavar="LOG", help="A tenant's id (support.acme), or installation.")
@@ -145,9 +129,9 @@ def verify(
         list[str] | None,
         typer.Option(metavar="LOG", help="Only these logs; may be repeated.", show_default=False),
     ] = None,
-    trusted_checkpoint: _Trusted = None,
-    public_key: _PublicKey = None,
-    archive: _Archive = None,
+    trusted_checkpoint: Trusted = None,
+    public_key: PublicKey = None,
+    archive: Archive = None,
     state: State = DEFAULT_STATE,
     form: _Output = _Form.TABLE,
 ) -> AuditCode:
@@ -157,13 +141,13 @@ def verify(
 
         memtenant audit verify --trusted-checkpoint kept.checkpoint
     """
-    reader = _reader(archive, state)
+    reader = open_archive(archive, state)
     _note(reader, archive, "verify", logs=log)
-    trusted = None if trusted_checkpoint is None else _checkpoint(trusted_checkpoint)
+    trusted = None if trusted_checkpoint is None else read_checkpoint(trusted_checkpoint)
     with output.progress("verifying") as told:
         found = verify_archive(
             reader,
-            public_key=_key(public_key),
+            public_key=read_key(public_key),
             trusted=trusted,
             log_ids=None if log is None else [_known(reader, one) for one in log],
             progress=told,
@@ -181,7 +165,7 @@ def events(
     log: _Logs = None,
     since: _Since = None,
     until: _Until = None,
-    archive: _Archive = None,
+    archive: Archive = None,
     state: State = DEFAULT_STATE,
     form: _Output = _Form.TABLE,
 ) -> AuditCode:
@@ -191,7 +175,7 @@ def events(
 
         memtenant audit events support.acme --since 2026-11
     """
-    reader = _reader(archive, state)
+    reader = open_archive(archive, state)
     found = _sealed(reader, log, since, until)
     _note(reader, archive, "events", logs=log, since=since, until=until)
     if form is _Form.JSON:
@@ -209,7 +193,7 @@ def export(
     since: _Since = None,
     until: _Until = None,
     out: _Out = None,
-    archive: _Archive = None,
+    archive: Archive = None,
     state: State = DEFAULT_STATE,
 ) -> AuditCode:
     """Write what was sealed in a period for a collector of security events: OCSF 6005 (Datastore
@@ -217,7 +201,7 @@ def export(
 
         memtenant audit export --since 2026-11 --until 2026-12 --out november.jsonl
     """
-    reader = _reader(archive, state)
+    reader = open_archive(archive, state)
     found = _sealed(reader, log, since, until)
     _note(reader, archive, "export", logs=log, since=since, until=until)
     lines = (json.dumps(as_ocsf(one), separators=(",", ":")) for one in found)
@@ -225,7 +209,7 @@ def export(
         for line in lines:
             output.raw(line)
         return AuditCode.GOOD
-    with _writing(out), out.open("w", encoding="utf-8") as file, output.progress("exporting"):
+    with writing(out), out.open("w", encoding="utf-8") as file, output.progress("exporting"):
         file.writelines(f"{line}\n" for line in lines)
     return AuditCode.GOOD
 
@@ -236,17 +220,17 @@ def prove_leaf(
     log: _LogId,
     leaf: Annotated[int, typer.Argument(min=0, help="Its number, as `events` shows it.")],
     out: _Out = None,
-    archive: _Archive = None,
+    archive: Archive = None,
     state: State = DEFAULT_STATE,
 ) -> AuditCode:
     """Make a proof that an event is in the log: it is checked without the archive.
 
     memtenant audit prove support.acme 41 --out event.proof
     """
-    reader = _reader(archive, state)
+    reader = open_archive(archive, state)
     _note(reader, archive, "prove", logs=[log])
     proof = prove(reader, _known(reader, log), leaf)
-    _write(proof.to_json(), out)
+    _give(proof.to_json(), out)
     return AuditCode.GOOD
 
 
@@ -254,8 +238,8 @@ def prove_leaf(
 @_judged
 def verify_proof(
     file: Annotated[Path, typer.Argument(help="What `prove` or `consistency` wrote.")],
-    public_key: _PublicKey = None,
-    trusted_checkpoint: _Trusted = None,
+    public_key: PublicKey = None,
+    trusted_checkpoint: Trusted = None,
     form: _Output = _Form.TABLE,
 ) -> AuditCode:
     """Check a proof. Needs nothing but the log's public key, or a checkpoint that you kept.
@@ -264,11 +248,11 @@ def verify_proof(
 
         memtenant audit verify-proof event.proof --public-key log.key
     """
-    key = _key(public_key)
+    key = read_key(public_key)
     if key is None:
         raise UsageError("--public-key: whose signature is good? Give the log's public key")
-    trusted = None if trusted_checkpoint is None else _checkpoint(trusted_checkpoint)
-    proof = _proof(file)
+    trusted = None if trusted_checkpoint is None else read_checkpoint(trusted_checkpoint)
+    proof = read_proof(file)
     problem = proof.problem(key)
     anchored = trusted is None or trusted.checkpoint in _checkpoints_of(proof)
     if trusted is not None and not trusted.is_signed_by(key):
@@ -290,26 +274,27 @@ def consistency(
         Path | None, typer.Argument(help="A later one; the last, if left out.", show_default=False)
     ] = None,
     out: _Out = None,
-    public_key: _PublicKey = None,
-    archive: _Archive = None,
+    public_key: PublicKey = None,
+    archive: Archive = None,
     state: State = DEFAULT_STATE,
 ) -> AuditCode:
     """Say whether the log of one checkpoint went on as that of another, and make the proof.
 
     memtenant audit consistency kept.checkpoint --out consistency.proof
     """
-    reader = _reader(archive, state)
+    reader = open_archive(archive, state)
     _note(reader, archive, "consistency")
-    key = _key(public_key) or reader.key()
+    key = read_key(public_key) or reader.key()
     if key is None:
         raise UsageError("--public-key: the archive has none: give the log's public key")
-    proof = prove_consistency(reader, _checkpoint(old), None if new is None else _checkpoint(new))
+    later = None if new is None else read_checkpoint(new)
+    proof = prove_consistency(reader, read_checkpoint(old), later)
     problem = proof.problem(key)
     audit_output.show_proof(proof, problem, is_anchored=True)
     if problem:
         return AuditCode.TAMPERED
     if out is not None:
-        _write(proof.to_json(), out)
+        _give(proof.to_json(), out)
     return AuditCode.GOOD
 
 
@@ -318,7 +303,7 @@ def consistency(
 def checkpoint(
     key: Annotated[bool, typer.Option("--key", help="Print the log's public key instead.")] = False,
     out: _Out = None,
-    archive: _Archive = None,
+    archive: Archive = None,
     state: State = DEFAULT_STATE,
     form: _Output = _Form.TABLE,
 ) -> AuditCode:
@@ -327,12 +312,12 @@ def checkpoint(
 
         memtenant audit checkpoint --out kept.checkpoint
     """
-    reader = _reader(archive, state)
+    reader = open_archive(archive, state)
     if key:
         public = reader.key()
         if public is None:
             raise UsageError("The archive has no public key yet: nothing was sealed")
-        _write(f"{public}\n".encode(), out)
+        _give(f"{public}\n".encode(), out)
         return AuditCode.GOOD
     latest = reader.latest()
     if latest is None:
@@ -341,14 +326,8 @@ def checkpoint(
     if form is _Form.JSON:
         output.raw(json.dumps(audit_output.checkpoint_as_data(latest), indent=2))
     else:
-        _write(latest.note, out)
+        _give(latest.note, out)
     return AuditCode.GOOD
-
-
-def _reader(archive: Path | None, state: Path) -> ArchiveReader:
-    if archive is not None:
-        return ArchiveReader.named(archive)
-    return ArchiveReader.open(state / "archive")
 
 
 def _note(
@@ -372,7 +351,9 @@ def _note(
 def _sealed(
     reader: ArchiveReader, logs: list[str] | None, since: str | None, until: str | None
 ) -> Iterator[SealedEntry | SealedGap]:
-    begin, end = _moment("--since", since), _moment("--until", until)
+    now = datetime.now(UTC)
+    begin = moment("--since", since, now) if since else None
+    end = moment("--until", until, now) if until else None
     if begin is not None and end is not None and begin >= end:
         raise UsageError("--since is not before --until")
     chosen = [_known(reader, one) for one in logs] if logs else reader.logs()
@@ -388,68 +369,14 @@ def _known(reader: ArchiveReader, log_id: str) -> str:
     return name
 
 
-def _moment(option: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(f"{text}-01" if len(text) == len("2026-11") else text)
-    except ValueError:
-        raise UsageError(
-            f"{option}: {text!r} is no time: write 2026-11, 2026-11-28 or 2026-11-28T09:30:00Z"
-        ) from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-
-
-def _key(given: str | None) -> VerifyingKey | None:
-    if given is None:
-        return None
-    if given.count("+") >= 2:
-        return VerifyingKey.parse(given)
-    try:
-        return VerifyingKey.parse(_bytes(Path(given), 4096).decode("ascii", "replace"))
-    except KeyInvalid as error:
-        raise UsageError(f"{given} holds no public key of a log: {error}") from None
-
-
-def _proof(file: Path) -> InclusionProof | ConsistencyProof:
-    try:
-        return parse_proof(_bytes(file, _LARGEST_PROOF))
-    except ProofInvalid as error:
-        raise ProofInvalid(f"{file}: {error}") from None
-
-
-def _checkpoint(file: Path) -> SignedCheckpoint:
-    try:
-        return SignedCheckpoint.parse(_bytes(file, MAX_NOTE_BYTES))
-    except CheckpointInvalid as error:
-        raise UsageError(f"{file}: {error}") from None
-
-
 def _checkpoints_of(proof: InclusionProof | ConsistencyProof) -> list[object]:
     if isinstance(proof, InclusionProof):
         return [proof.checkpoint.checkpoint]
     return [proof.old.checkpoint, proof.new.checkpoint]
 
 
-def _bytes(file: Path, most: int) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            return opened.read(most + 1)
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
-
-
-def _write(data: bytes, out: Path | None) -> None:
+def _give(data: bytes, out: Path | None) -> None:
     if out is None:
         output.raw(data.decode())
-        return
-    with _writing(out):
-        out.write_bytes(data if data.endswith(b"\n") else data + b"\n")
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"{out} cannot be written: {error.strerror}") from error
+    else:
+        write(data, out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,6 @@ import typer
 
 from memtenant.archive import ArchiveReader
 from memtenant.archive.verify import Result
-from memtenant.audit.checkpoint import SignedCheckpoint
 from memtenant.cli import output, workspace
 from memtenant.cli.exits import ExitCode
 from memtenant.cli.inputs import Given
@@ -21,14 +19,18 @@ from memtenant.cli.options import Output, State
 from memtenant.cli.output import Format
 from memtenant.cli.report_output import show_difference, show_report
 from memtenant.cli.reportjob import report_in_cluster
+from memtenant.cli.sealedlog import (
+    Archive,
+    PublicKey,
+    Trusted,
+    moment,
+    read_checkpoint,
+    read_key,
+)
 from memtenant.cli.workspace import DEFAULT_STATE
-from memtenant.clock import system_clock, utc_from_rfc3339
+from memtenant.clock import system_clock
 from memtenant.crypto.primitives import SecretKey
-from memtenant.crypto.signing import VerifyingKey
 from memtenant.errors import (
-    CheckpointInvalid,
-    InvalidResource,
-    KeyInvalid,
     MemtenantError,
     ResourceNotFound,
     UsageError,
@@ -45,7 +47,6 @@ from memtenant.resources.folder import FolderResources
 from memtenant.resources.port import Kind
 from memtenant.resources.reportobjects import reports_in_folder
 from memtenant.rules.systemusers import SystemRole, SystemSecret
-from memtenant.tenancy.period import Period
 
 __all__ = ["report"]
 
@@ -77,12 +78,6 @@ _FAILING = {
     FailOn.WARN: frozenset({Status.FAIL, Status.ERROR, Status.WARN}),
 }
 
-_Archive = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR", envvar="MEMTENANT_ARCHIVE", help="The archive; else that of --state."
-    ),
-]
 _Folder = Annotated[
     Path, typer.Argument(metavar="REPORT", help="A report's folder, or its report.json.")
 ]
@@ -103,10 +98,12 @@ def run(
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="WHEN", help="Events from then on: 30d, or 2026-01-31T09:30:00Z."),
+        typer.Option(
+            metavar="TIME", help="Events from then on: 30d ago, 2026-11, or 2026-11-28T09:30:00Z."
+        ),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Events up to then.")] = None,
-    archive: _Archive = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Events up to then.")] = None,
+    archive: Archive = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -115,10 +112,7 @@ def run(
             help="Where reports are kept, as POLICY/RUN; else reports/ of --state.",
         ),
     ] = None,
-    key: Annotated[
-        Path | None,
-        typer.Option("--key", metavar="FILE", help="The log's public key; else --state's."),
-    ] = None,
+    public_key: PublicKey = None,
     decrypt: Annotated[
         bool,
         typer.Option(
@@ -164,8 +158,8 @@ def run(
     now = system_clock.now()
     span = None
     if since is not None or until is not None:
-        end = _moment(until, now) if until else now
-        span = Span(_moment(since or "30d", now), end)
+        end = moment("--until", until, now) if until else now
+        span = Span(moment("--since", since or "30d", now), end)
         if span.since >= span.until:
             raise UsageError("--since is not before --until")
     if archive is not None:
@@ -177,7 +171,7 @@ def run(
             span,
             archive or state / "archive",
             out or state / "reports",
-            key,
+            public_key,
             decrypt,
         )
     )
@@ -201,7 +195,7 @@ async def _run(
     span: Span | None,
     archive: Path,
     out: Path,
-    key: Path | None,
+    public_key: str | None,
     decrypt: bool,
 ) -> Made:
     with FolderResources.open(state) as resources:
@@ -211,7 +205,7 @@ async def _run(
             resources,
             archive=archive,
             signer=state / "audit",
-            key=_public_key(key) if key else None,
+            key=read_key(public_key),
             decrypt=decrypt,
         )
         stored = await resources.get_secret(resources.home, SystemRole.REPORTER.secret_name)
@@ -272,15 +266,9 @@ def diff(
 @report.command()
 def verify(
     folder: _Folder,
-    archive: _Archive = None,
-    key: Annotated[
-        Path | None,
-        typer.Option("--key", metavar="FILE", help="The log's public key, from elsewhere."),
-    ] = None,
-    trusted: Annotated[
-        Path | None,
-        typer.Option("--trusted-checkpoint", metavar="FILE", help="A checkpoint that you kept."),
-    ] = None,
+    archive: Archive = None,
+    public_key: PublicKey = None,
+    trusted_checkpoint: Trusted = None,
     state: State = DEFAULT_STATE,
     form: Output = Format.TABLE,
 ) -> None:
@@ -294,12 +282,12 @@ def verify(
     """
     try:
         found = _folder_of(folder)
-        public_key = _public_key(key) if key else None
-        held = _checkpoint(trusted) if trusted else None
+        key = read_key(public_key)
+        trusted = None if trusted_checkpoint is None else read_checkpoint(trusted_checkpoint)
         log = archive or state / "archive"
         if archive is not None:
             ArchiveReader.named(archive)
-        proof = prove(found, log, public_key=public_key, trusted=held)
+        proof = prove(found, log, public_key=key, trusted=trusted)
     except MemtenantError as error:
         output.fail(str(error))
         raise typer.Exit(_USAGE) from None
@@ -336,35 +324,3 @@ def _folder_of(named: Path) -> Path:
             f"{found} is no folder of a report: it has no {', no '.join(_FILES)}"
         )
     return found
-
-
-def _moment(text: str, now: datetime) -> datetime:
-    """A time, or how long ago."""
-    try:
-        return Period.parse(text).before(now)
-    except InvalidResource:
-        pass
-    try:
-        return utc_from_rfc3339(text)
-    except ValueError:
-        raise UsageError(
-            f"{text!r} is no time: write how long ago, as 30d, or 2026-01-31T09:30:00Z"
-        ) from None
-
-
-def _public_key(file: Path) -> VerifyingKey:
-    try:
-        return VerifyingKey.parse(file.read_bytes().decode("ascii", "replace"))
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror or error}") from None
-    except KeyInvalid as error:
-        raise UsageError(f"{file} holds no public key of a log: {error}") from None
-
-
-def _checkpoint(file: Path) -> SignedCheckpoint:
-    try:
-        return SignedCheckpoint.parse(file.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror or error}") from None
-    except CheckpointInvalid as error:
-        raise UsageError(f"{file} holds no checkpoint: {error}") from None
