@@ -40,21 +40,15 @@ from memtenant.memory._async.audited import AuditedStore
 from memtenant.memory._async.link import sleep
 from memtenant.memory._async.masks import Masks
 from memtenant.memory.auditing import Intent, Turn
+from memtenant.memory.checkpoint_keys import CheckpointKeys, namespace_alias
+from memtenant.memory.checkpoint_opening import known_of, opened_checkpoint, opened_head
+from memtenant.memory.checkpoint_sealing import Known, remember, sealed_parts, sealed_writes
 from memtenant.memory.checkpoints import (
     Checkpoint,
     CheckpointHead,
-    CheckpointKeys,
-    Known,
     PendingWrite,
     StoredCheckpoint,
     check_name,
-    known_of,
-    namespace_alias,
-    opened_checkpoint,
-    opened_head,
-    remember,
-    sealed_parts,
-    sealed_writes,
 )
 from memtenant.memory.datakeys import DataKey, DataKeys
 from memtenant.memory.options import full_jitter
