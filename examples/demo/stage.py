@@ -23,22 +23,32 @@ from tests.support.servers import Server
 from memtenant.rules.record import record_name
 from memtenant.tenancy.identity import TenantId
 
-CHART = Path(__file__).resolve().parents[2] / "charts" / "memtenant"
+HERE = Path(__file__).resolve().parent
+MANIFESTS = HERE / "manifests"
+EXAMPLE = HERE.parent / "agent"
+CHART = HERE.parents[1] / "charts" / "memtenant"
+RELEASE = "memtenant"
 HOME = "memtenant-system"
 TEAMS = ("support", "legal", "helpdesk")
+INSTANCES = "memtenant.dev/component=tenant-instance"
+NOTE, NEIGHBOURS_NOTE = "mt:{support.acme}:r:note", "mt:{support.globex}:r:note"
 
 # In production these are longer; here nobody wants to wait for a minute.
 _FAST = {"measureInterval": "2s", "repairInterval": "2s", "kubeletLag": "1s"}
 
 
 class Stage:
-    """The cluster, its node and the store."""
+    """The cluster, its node and the store; a part of the story is told on it."""
 
     def __init__(self, story: Story, cluster: Cluster, kubelet: Kubelet, store: Server) -> None:
         self.story = story
         self.cluster = cluster
         self.kubelet = kubelet
         self.store = store
+
+    def tell(self) -> None:
+        """The chapters of a part, in their order."""
+        raise NotImplementedError
 
     def kubectl(self, *arguments: str, shown: str = "") -> None:
         """Run kubectl as the platform admin, and show the command and what it prints."""
