@@ -1,4 +1,5 @@
-"""The one tree of exceptions that memtenant raises on purpose.
+"""The one tree of exceptions that memtenant raises on purpose, in one file: what is caught by a
+name must not be found in two places, and whoever adds one sees those that there are.
 
 A message says what happened, to what, and what to do about it. No message carries a secret, a raw
 user or session id, or a byte of a key.

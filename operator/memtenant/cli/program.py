@@ -32,6 +32,7 @@ def version() -> None:
 
 
 def completion(
+    context: typer.Context,
     shell: Annotated[Shell, typer.Argument(help="The shell to complete in.")],
 ) -> None:
     """Print the completion script of a shell.
@@ -42,12 +43,11 @@ def completion(
 
     fish:  `memtenant completion fish > ~/.config/fish/completions/memtenant.fish`
     """
-    from memtenant.cli.app import app  # the program completes itself
-
     completion_init()
     os.environ[COMPLETE_ENV] = f"source_{shell.value}"
     try:
-        app([], prog_name="memtenant", complete_var=COMPLETE_ENV)
+        whole = context.find_root().command
+        whole.main([], prog_name="memtenant", complete_var=COMPLETE_ENV)
     except SystemExit as ended:
         raise typer.Exit(int(ended.code or 0)) from None
     finally:
