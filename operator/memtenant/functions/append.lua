@@ -5,10 +5,6 @@
 --       then for each record: tokens mark record
 -- flags n: the data key is new; i: write the index entry also where the conversation exists
 
--- The locals of this file end with it, as those of expiry do.
-
-local append
-
 do
 
 local APPEND_FIXED = 10
@@ -59,7 +55,7 @@ local function read_records(call, args)
   return records, any_mark
 end
 
-function append(keys, args)
+local function append(keys, args)
   exactly(keys, 8, 'MT_KEYS')
   at_least(args, APPEND_FIXED + 3, 'MT_ARGUMENTS')
   local size = (#args - APPEND_FIXED) / 3
@@ -191,5 +187,7 @@ function append(keys, args)
   return {'ok', epoch, before + 1, sequence, call.now,
     share(call.used, call.memory_limit), share(call.conversations, call.conversations_limit)}
 end
+
+offer('append', append, {})
 
 end

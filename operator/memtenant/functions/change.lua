@@ -63,6 +63,8 @@ local function must_keep_books(call)
   must(call, 'HSET', call.usage_key, 'bytes', '')
 end
 
+do
+
 -- The last entry that is alive: its distance from the end (1 is the last), itself; or nil.
 local function last_alive(call)
   local index = call.length
@@ -240,4 +242,11 @@ local function update(keys, args)
   write_usage(call, bytes - call.freed, 0, 0, 1)
   write_event(call, 'O', sequence)
   return {'ok', call.epoch, head.epoch, sequence, call.now}
+end
+
+offer('update', update, {})
+-- Removing works on a full server too.
+offer('pop', pop, {'allow-oom'})
+offer('remove', remove, {'allow-oom'})
+
 end

@@ -6,6 +6,8 @@
 -- ARGV  mark expected-epoch agent event
 -- reply ok epoch-before epoch removed now | duplicate … | conflict epoch last now
 
+do
+
 local function empty(keys, args, deletes)
   local call = open_change(keys, args, 4, 8)
   exactly(args, 4, 'MT_ARGUMENTS')
@@ -62,4 +64,10 @@ end
 
 local function delete(keys, args)
   return empty(keys, args, true)
+end
+
+-- Removing works on a full server too.
+offer('clear', clear, {'allow-oom'})
+offer('delete', delete, {'allow-oom'})
+
 end

@@ -8,14 +8,25 @@
 --       (update: data-key, then subject indexes)
 
 local REVISION = '#'
+local MAX_FIELDS = 4096            -- of a context, deleted ones included
+local FIELD_OVERHEAD = 160         -- bytes of a field in the two hashes and its change
+
+-- A deleted context has nothing but its revision left: it is made by removing the rest, which is
+-- allowed over quota too.
+local function load_context(call)
+  call.revision = peek(reading('versions', 'HGET', call.versions, REVISION)) or 0
+  call.size = reading('versions', 'HLEN', call.versions)
+  call.deleted = call.revision > 0 and call.size == 1
+end
+
+do
+
 local FIELD = '^[%w_-]+$'
 local MAX_FIELD = 64
-local MAX_FIELDS = 4096            -- of a context, deleted ones included
 local MAX_CHANGES = 256            -- fields of one update
 local MAX_SUBJECTS = 64
 local LOG_LENGTH = 1000
 local INDEX_LOOK_BACK = 256       -- entries of a subject's index
-local FIELD_OVERHEAD = 160         -- bytes of a field in the two hashes and its change
 local UPDATE_FIXED = 7
 -- After the header: mark, operation, length and text of the agent; then the field.
 local CHANGE_FORMAT = '>c16c1B'
@@ -26,14 +37,6 @@ local function field_name(args, place)
     refuse('MT_ARGUMENT ' .. place)
   end
   return field
-end
-
--- A deleted context has nothing but its revision left: it is made by removing the rest, which is
--- allowed over quota too.
-local function load_context(call)
-  call.revision = peek(reading('versions', 'HGET', call.versions, REVISION)) or 0
-  call.size = reading('versions', 'HLEN', call.versions)
-  call.deleted = call.revision > 0 and call.size == 1
 end
 
 local function change_entry(call, version, agent, mark, operation, field)
@@ -349,4 +352,11 @@ local function context_changes(keys, args, audited)
   end
   finish_reading(call, call.revision)
   return {status, call.revision, call.now, log}
+end
+
+offer('context_update', context_update, {})
+offer('context_delete', context_delete, {'allow-oom'})
+offer_reading('context_read', context_read)
+offer_reading('context_changes', context_changes)
+
 end

@@ -17,11 +17,6 @@
 -- What goes of a tenant that is audited is counted in o:untold in the same step. The operator tells
 -- the count and takes it away in one transaction, so that every removal is told once, wherever it
 -- is cut off. Who may not count there, as no agent may, removes nothing of such a tenant.
---
--- The library is one chunk of Lua, which may have 200 local variables: those that only this file
--- needs end with it.
-
-local expire, expiring, context_expire, context_expiring, passed
 
 do
 
@@ -327,7 +322,7 @@ end
 -- KEYS  list head limits usage conversations queue summaries checkpoints
 -- ARGV  part (l messages, s summaries, g what a graph keeps: as a whole) start limit
 --       cutoff-content cutoff-derived ('': of o:limits)
-function expiring(keys, args)
+local function expiring(keys, args)
   local call, found = load_expiring(keys, args, 5)
   return expiry_reply(call, found, false)
 end
@@ -391,7 +386,7 @@ local function expire_graph(call, found)
 end
 
 -- ARGV  part start limit
-function expire(keys, args)
+local function expire(keys, args)
   local call, found, part = load_expiring(keys, args, 3)
   load_books(call)
   if call.cutoff == 0 then
@@ -562,7 +557,7 @@ end
 
 -- KEYS  values versions changes limits usage conversations queue
 -- ARGV  after ('': from the first value) cutoff ('': of o:limits)
-function context_expiring(keys, args)
+local function context_expiring(keys, args)
   return context_expiry_reply(load_expiring_context(keys, args, 2))
 end
 
@@ -573,7 +568,7 @@ local function hdel(key, names)
 end
 
 -- ARGV  after. The revision stays, as after a deletion: no version ever comes back.
-function context_expire(keys, args)
+local function context_expire(keys, args)
   local call, found = load_expiring_context(keys, args, 1)
   load_books(call)
   if call.cutoff == 0 then
@@ -617,7 +612,7 @@ end
 -- ARGV  the passes. Works on a full server, which refuses a SET. Of a tenant that was purged while
 --       the pass went on nothing is written: nobody would take it away.
 -- reply ok
-function passed(keys, args)
+local function passed(keys, args)
   exactly(keys, 1, 'MT_KEYS')
   exactly(args, 1, 'MT_ARGUMENTS')
   local prefix = named(keys, '^(mt:{[%w.-]+}:)o:passes$')
@@ -633,5 +628,12 @@ function passed(keys, args)
   end
   return {'ok'}
 end
+
+offer('expire', expire, {'allow-oom'})
+offer('expiring', expiring, {'no-writes'})
+offer('context_expire', context_expire, {'allow-oom'})
+offer('context_expiring', context_expiring, {'no-writes'})
+-- The operator's alone: no agent reaches its key.
+offer('passed', passed, {'allow-oom'})
 
 end

@@ -2,6 +2,8 @@
 -- c:<context>, in the order in which they began. compact: entries that lead to nothing any more
 -- go. event: for what happened at the agent.
 
+do
+
 local INDEX = '^(mt:{[%w.-]+}:)i:[%w_-]+$'
 local MAX_COMPACT = 64             -- entries that one call compacts
 
@@ -105,4 +107,10 @@ local function leave_event(keys, args)
   open_audit(call, event)
   finish_reading(call, 0)
   return {'ok', call.now}
+end
+
+offer_reading('index', read_index)
+offer('compact', compact, {'allow-oom'})
+offer('event', leave_event, {'allow-oom'})
+
 end

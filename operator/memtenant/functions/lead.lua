@@ -6,6 +6,8 @@
 --
 -- No agent reaches the key. The operator calls this in the transaction that compares the terms.
 
+do
+
 local function lead(keys, args)
   exactly(keys, 1, 'MT_KEYS')
   exactly(args, 1, 'MT_ARGUMENTS')
@@ -19,4 +21,8 @@ local function lead(keys, args)
   end
   redis.call('SET', key, term)
   return {'ok'}
+end
+
+offer('lead', lead, {'allow-oom'})
+
 end

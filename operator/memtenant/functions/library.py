@@ -23,6 +23,7 @@ _PARTS = (
     "values",
     "names",
     "limits",
+    "offer",
     "head",
     "append",
     "read",
@@ -35,7 +36,6 @@ _PARTS = (
     "expiry",
     "usage",
     "lead",
-    "register",
 )
 
 

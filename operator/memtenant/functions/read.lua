@@ -49,6 +49,16 @@ local function entries_reply(call, status, more, entries)
     more and 1 or 0, entries}
 end
 
+local function reversed(list)
+  local result, count = {}, #list
+  for index = 1, count do
+    result[index] = list[count - index + 1]
+  end
+  return result
+end
+
+do
+
 -- Entries from an index on, as long as wanted says so, within the bounds of one reply.
 local function forward(call, start, final, limit, bytes)
   local entries, size, index = {}, 0, start
@@ -104,14 +114,6 @@ local function read_delta(keys, args, audited)
   return entries_reply(call, 'ok', more, entries)
 end
 
-local function reversed(list)
-  local result, count = {}, #list
-  for index = 1, count do
-    result[index] = list[count - index + 1]
-  end
-  return result
-end
-
 local function read_tail(keys, args, audited)
   local call = conversation_reading(keys, args, audited, 4)
   local before = integer(args, 1, 0, 1e12)
@@ -143,4 +145,10 @@ local function read_tail(keys, args, audited)
     index = start
   end
   return entries_reply(call, 'ok', false, reversed(entries))
+end
+
+offer_reading('read', read_range)
+offer_reading('delta', read_delta)
+offer_reading('tail', read_tail)
+
 end

@@ -3,6 +3,8 @@
 --
 -- KEYS  list head limits usage conversations queue summaries (summarise: data-key)
 
+do
+
 local MAX_LEASE = 600000           -- ms
 local LEASE_FORMAT = '>c16I6'
 local LEASE_BYTES = 22
@@ -150,4 +152,10 @@ local function read_summaries(keys, args, audited)
     end
   end
   return entries_reply(call, 'ok', false, entries)
+end
+
+offer('lease', lease, {})
+offer('summarise', summarise, {})
+offer_reading('summaries', read_summaries)
+
 end

@@ -3,6 +3,8 @@
 -- KEYS  usage conversations limits
 -- reply ok now memory conversations writes-per-second held {field value …} (limits: -1 is none)
 
+do
+
 local function usage(keys, args)
   exactly(keys, 3, 'MT_KEYS')
   exactly(args, 0, 'MT_ARGUMENTS')
@@ -19,4 +21,8 @@ local function usage(keys, args)
   local counters = reading('usage', 'HGETALL', call.usage_key)
   return {'ok', call.now, call.memory_limit or -1, call.conversations_limit or -1,
     call.rate_limit or -1, held and 1 or 0, counters}
+end
+
+offer('usage', usage, {'no-writes'})
+
 end

@@ -25,7 +25,7 @@ local TAGGED_HEADER = 23
 local HEADER_FORMAT = '>BI5I6I3'
 local PLAIN, TAGGED, TOMBSTONE = 0x10, 0x11, 0x12
 
--- Ends the call. The register turns it into an error reply; nothing was written when it is raised.
+-- Ends the call. `offer` turns it into an error reply; nothing was written when it is raised.
 local function refuse(text)
   error({refusal = text})
 end
