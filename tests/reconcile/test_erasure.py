@@ -31,6 +31,7 @@ from memtenant.reconcile.world import World
 from memtenant.resources.port import ObjectKey
 from memtenant.rules.record import TenantRecord
 from memtenant.stores import Pace
+from memtenant.stores.connection import Address
 from memtenant.stores.erasure import StoreErasure
 from memtenant.stores.fence import Term
 from memtenant.tenancy import keys
@@ -640,6 +641,8 @@ async def test_a_tenant_that_comes_while_the_queues_are_asked_ends_no_round() ->
     roster = dict.fromkeys(TenantId("support", f"t{number}") for number in range(5000))
 
     class Growing:
+        address = Address("127.0.0.1", 1)
+
         async def run(self, commands: list[Any]) -> list[int]:
             roster[TenantId("late", f"t{len(roster)}")] = None
             return [0] * len(commands)
