@@ -9,6 +9,7 @@ import pytest
 from memtenant.api.conditions import ConditionType
 from memtenant.api.fields import DeletionPolicy
 from memtenant.api.tenant import AccessMode
+from memtenant.functions.library import libraries
 from memtenant.reports.checks import CHECKS
 from memtenant.rules.controls import MANUAL
 from memtenant.rules.frameworks import built_in_frameworks
@@ -55,8 +56,7 @@ def test_access_modes_phases_and_deletion_policies_are_explained() -> None:
 
 
 def test_every_function_of_the_library_has_its_line() -> None:
-    register = (ROOT / "operator/memtenant/functions/register.lua").read_text()
-    offered = re.findall(r"^offer(?:_reading)?\('(\w+)'", register, re.MULTILINE)
+    offered = re.findall(r"^offer(?:_reading)?\('(\w+)'", libraries()[0].code, re.MULTILINE)
     rows = re.findall(r"^\| (`.*?`) [(|]", (DOCS / "functions.md").read_text(), re.MULTILINE)
     listed = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
 

@@ -26,7 +26,7 @@ from memtenant.memory.subjects import Subject
 from memtenant.reconcile.current import read_record, record_draft
 from memtenant.reconcile.erasure_view import ErasureView, live_versions
 from memtenant.reconcile.world import World
-from memtenant.resources.port import EventType, StoredSecret
+from memtenant.resources.port import Declared, EventType, StoredSecret
 from memtenant.rules.erasure import (
     Ground,
     OperatorEvents,
@@ -109,7 +109,9 @@ class TenantErasures:
             verdict = judge_request(one, ground, now)
             if verdict.receipt is None:
                 words = f"{verdict.complaint} was dropped from the queue of erasures"
-                await self._tell(EventType.WARNING, "ErasureRequestForged", words)
+                await self.emit(
+                    self._view.declared(), EventType.WARNING, "ErasureRequestForged", words
+                )
             elif verdict.receipt.id not in self._receipts:
                 entered[verdict.receipt.id] = verdict.receipt
         marks = await self._marks(entered.values(), ground)
@@ -119,7 +121,7 @@ class TenantErasures:
             self._receipts[receipt.id] = receipt
             if receipt.refusal:
                 words = f"The erasure {receipt.id[:8]} is refused: {receipt.why}"
-                await self._tell(EventType.WARNING, "ErasureRefused", words)
+                await self.emit(self._view.declared(), EventType.WARNING, "ErasureRefused", words)
 
     async def _marks(
         self, entered: Collection[ErasureReceipt], ground: Ground
@@ -184,7 +186,7 @@ class TenantErasures:
                     continue
                 await self._store.unmark(self.tenant, subject, mark)
                 words = "A mark of an erased person that no Steward set for now was taken away"
-                await self._tell(EventType.WARNING, "FalseErasureMark", words)
+                await self.emit(self._view.declared(), EventType.WARNING, "FalseErasureMark", words)
         await self._drop_keys_beside(true)
 
     def _is_spent(self, mark: bytes) -> bool:
@@ -305,7 +307,7 @@ class TenantErasures:
             await self._store.let_go(self.tenant, after, subjects, seconds)
             self._receipts[after.id] = after
             words = f"The erasure {after.id[:8]} is done on the store"
-            await self._tell(EventType.NORMAL, "PersonErased", words)
+            await self.emit(self._view.declared(), EventType.NORMAL, "PersonErased", words)
 
     async def look_at_keys(self) -> None:
         """Whether the keys are destroyed that erasures wait for."""
@@ -330,7 +332,7 @@ class TenantErasures:
                 await self._store.save(self.tenant, after)
                 self._receipts[after.id] = after
                 words = f"The erasure {after.id[:8]}: the keys are destroyed"
-                await self._tell(EventType.NORMAL, "PersonErased", words)
+                await self.emit(self._view.declared(), EventType.NORMAL, "PersonErased", words)
 
     def _is_gone(self) -> bool:
         """Whether the tenant is being deleted meanwhile: what is written now would be left."""
@@ -345,11 +347,10 @@ class TenantErasures:
         assert self._events is not None  # noqa: S101 - nothing is deleted before it was judged
         return self._store.calls(receipt.agent, self._events)
 
-    async def _tell(self, kind: EventType, reason: str, words: str) -> None:
+    async def emit(self, on: Declared, kind: EventType, reason: str, words: str) -> None:
         """Tell it as an Event, and as what the round did."""
-        declared = self._view.declared()
         self.did.append(f"{self.tenant}: {words}")
-        await self._world.resources.emit_event(declared, kind, reason, words)
+        await self._world.resources.emit_event(on, kind, reason, words)
 
     def _now(self) -> datetime:
         return self._world.clock.now().replace(microsecond=0)
