@@ -70,7 +70,7 @@ async def test_one_scan_wraps_the_data_keys_of_all_tenants_whose_key_turned(
             found = await rewrap(link, system_clock)
             scans = admin.info("commandstats")["cmdstat_scan"]["calls"]
         assert (found.affected, found.rewrapped) == ((GLOBEX, ACME), 2 * COUNT)
-        assert scans <= 2 * COUNT // 25 + 5
+        assert scans <= 2 * COUNT // 50 + 5
         assert (versions(redis_server, ACME), versions(redis_server, GLOBEX)) == ({2}, {2})
         scan = link.key_scans[ACME]
         assert (scan.total, scan.old, scan.remaining, scan.clean) == (COUNT, COUNT, 0, False)

@@ -25,7 +25,7 @@ from memtenant.tenancy.identity import TenantId
 __all__ = ["StoredDataKey", "data_keys", "replace_data_keys"]
 
 _FIELD = "dek"
-_AT_ONCE = 100
+_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from memtenant.stores.pace import PacedPass
 
 __all__ = ["ScanPosition", "scan_tenant_keys"]
 
-_SCAN_COUNT = 25
-"""Keys that one SCAN looks at: 30 µs of the server in a pass, where other work stood in its caches
-meanwhile; 190 with 100 (measured)."""
+_SCAN_COUNT = 50
+"""Keys that one SCAN looks at. In a pass, where other work stood in the server's caches meanwhile,
+25 take it 33 µs and 100 190 (measured)."""
 
 # Keys outside memtenant are filtered by the server; `{` is no glob character.
 _PATTERN = "mt:{*"

@@ -19,7 +19,7 @@ from memtenant.tenancy.identity import TenantId
 
 __all__ = ["UsageScan", "UsageSums", "measure"]
 
-_AT_ONCE = 25
+_AT_ONCE = 50
 """Keys of which one piece asks."""
 
 
