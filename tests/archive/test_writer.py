@@ -11,7 +11,9 @@ from typing import NoReturn
 import pytest
 
 from memtenant.archive import ArchiveFolder, FolderSigner, Result, SignedHead, verify
+from memtenant.archive.segments import Head
 from memtenant.audit.leaf import Verdict
+from memtenant.audit.merkle import Frontier
 from memtenant.errors import (
     ArchiveBusy,
     ArchiveInconsistent,
@@ -379,3 +381,24 @@ def test_a_log_that_is_new_begins_no_earlier_than_the_last_seal(sealer: Sealer) 
     sealer.writer.take(NEIGHBOUR, Agent(log_id=NEIGHBOUR).some(1), neighbours_keys, behind)
     (leaf,) = sealer.reader.leaves(NEIGHBOUR)
     assert (leaf.sealed_at, sealer.reader.months(NEIGHBOUR)) == (sealer.now, ["2026-01"])
+
+
+def test_a_head_of_a_month_to_come_takes_no_leaves(sealer: Sealer) -> None:
+    """It fits, and no tree has heads."""
+    agent = Agent()
+    sealer.take(agent.some(2))
+    sealer.seal(days=1)
+    for log, head in (
+        (LOG, Head(sealer.writer._log(LOG).tail.frontier)),
+        (NEIGHBOUR, Head(Frontier())),
+    ):
+        (sealer.root / "logs" / log).mkdir(exist_ok=True)
+        (sealer.root / "logs" / log / "2099-12.head").write_bytes(head.to_json())
+    assert verify(sealer.reader, trusted=sealer.reader.latest()).result is Result.GOOD
+    sealer.reopen()
+    sealer.take(agent.some(1))
+    sealer.take(Agent(log_id=NEIGHBOUR).some(1), NEIGHBOUR)
+    sealer.seal()
+    assert sealer.reader.months(LOG) == ["2026-01", "2026-02"]
+    assert sealer.reader.months(NEIGHBOUR) == ["2026-02"]
+    assert verify(sealer.reader, trusted=sealer.reader.latest()).result is Result.GOOD

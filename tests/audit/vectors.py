@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,16 +16,20 @@ from memtenant.archive import (
     prove,
     prove_consistency,
 )
+from memtenant.archive.reads import SEALER
 from memtenant.audit import (
     OPERATOR,
     Deed,
+    Entry,
     Event,
     Failure,
     Operation,
+    Outcome,
     Reference,
     Voice,
     sequences_to_bytes,
 )
+from memtenant.audit.deed import Turn
 from memtenant.crypto.audit_keys import INSTALLATION_LOG, audit_mac_key
 from memtenant.crypto.primitives import SecretKey
 from memtenant.crypto.record import Place
@@ -39,6 +44,12 @@ _END = "\n```\n"
 
 ORIGIN = "memtenant.dev/0d9a4a3c-6f0e-4c1c-8a55-5d7e7b1e0c11"
 SPEC_SEEN = {"kind": "RetentionPolicy", "name": "gdpr", "generation": 4, "uid": "7c9e", "by": "ada"}
+
+LOSSES_SEEN = datetime(2026, 1, 31, 23, 59, tzinfo=UTC)
+LOSSES = (
+    Deed(Operation.NOT_DRAINED, {"since": 1769900000000, "until": 1769900300000}),
+    Deed(Operation.EVENTS_DROPPED, {"counted": 7, "was": 0}),
+)
 
 OPERATIONS = {
     "APPEND": 0x01,
@@ -128,6 +139,17 @@ def build() -> dict[str, str]:
         )
         return made.to_bytes(audit_key).hex()
 
+    sealer_key = audit_mac_key(root, "support.acme", SEALER, 0)
+    seconds = int(LOSSES_SEEN.timestamp())
+    losses = [
+        Entry(
+            deed.event(Turn(seconds.to_bytes(4, "big") + bytes(4), counter), sealer_key, SEALER),
+            Outcome.DONE,
+            seconds * 1000,
+            0,
+        ).to_bytes()
+        for counter, deed in enumerate(LOSSES, start=1)
+    ]
     append = event(Operation.APPEND, here, count=2)
     entry = append + "4f" + "019c136349c0" + "0000000002"
     later = event(Operation.POP, here, counter=12) + "4f" + "019c136349d0" + "0000000003"
@@ -153,12 +175,22 @@ def build() -> dict[str, str]:
         .entries[0]
         .hex(),
         "list, of a user": event(Operation.LIST, Reference.of(data_key, None)),
-        **_sealed(bytes.fromhex(entry), bytes.fromhex(later), audit_key),
+        "auditKey of the sealer": sealer_key.secret.hex(),
+        "entry of the sealer: nobody drained the queue": losses[0].hex(),
+        "entry of the sealer: events were dropped": losses[1].hex(),
+        **_sealed(bytes.fromhex(entry), bytes.fromhex(later), audit_key, losses, sealer_key),
     }
 
 
-def _sealed(entry: bytes, later: bytes, audit_key: SecretKey) -> dict[str, str]:
-    """An archive of two windows: the entry; a later one after a gap, and what is no event."""
+def _sealed(
+    entry: bytes,
+    later: bytes,
+    audit_key: SecretKey,
+    losses: Sequence[bytes],
+    sealer_key: SecretKey,
+) -> dict[str, str]:
+    """An archive of three windows: the entry; a later one after a gap, and what is no event; in the
+    next month what the sealer tells."""
     key = SigningKey(ORIGIN, bytes(range(32)))
     with TemporaryDirectory() as folder:
         root = Path(folder)
@@ -168,6 +200,9 @@ def _sealed(entry: bytes, later: bytes, audit_key: SecretKey) -> dict[str, str]:
                 moment = datetime(2026, 1, 31, 9, 30, number, tzinfo=UTC)
                 writer.take("support.acme", entries, lambda _agent, _version: audit_key, moment)
                 writer.seal(moment)
+            moment = datetime(2026, 2, 1, tzinfo=UTC)
+            writer.take("support.acme", losses, lambda _agent, _version: sealer_key, moment)
+            writer.seal(moment)
         reader = ArchiveReader.open(root / "archive")
         first = next(iter(reader.checkpoints()))
         files = [one for one in sorted((root / "archive").rglob("*")) if one.is_file()]

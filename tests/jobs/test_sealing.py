@@ -33,7 +33,7 @@ from memtenant.archive.segments import months as archive_months
 from memtenant.archive.tree import TREE_FOLDER
 from memtenant.audit.leaf import Verdict
 from memtenant.clock import Clock
-from memtenant.crypto.audit_keys import INSTALLATION_LOG
+from memtenant.crypto.audit_keys import INSTALLATION_LOG, audit_mac_key
 from memtenant.errors import (
     ArchiveBusy,
     ArchiveUnavailable,
@@ -54,7 +54,8 @@ from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.period import Period
 from memtenant.tenancy.sentinel import SentinelAccess
 from memtenant.tenancy.storesfile import Endpoint, StoreAccess, StoresFile
-from tests.archive.making import LOG, Agent
+from tests.archive.making import LOG, ROOT, Agent
+from tests.audit.auditor import audit
 from tests.conftest import StartServer
 from tests.jobs.sealers import (
     ACME,
@@ -81,6 +82,15 @@ def sealed_daily(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def now_opened() -> int:
     return int(time.time()) - 5
+
+
+def an_auditor_finds(folder: Path) -> tuple[int, list[str]]:
+    """Who has docs/audit-format.md, the oldest checkpoint that there is, and the audit keys."""
+    root = folder / "archive"
+    held = next(iter(ArchiveReader.open(root).checkpoints())).note
+    public = (root / "checkpoints/key").read_text()
+    found = audit(root, public, held, lambda *whose: audit_mac_key(ROOT, *whose).secret)
+    return found.verdict, [*found.touched, *found.contradicted]
 
 
 def fields(admin: "redis.Redis", key: str) -> dict[str, str]:
@@ -165,6 +175,7 @@ async def test_what_was_dropped_is_told_once_in_the_log_with_its_time(
         async with sealer(tmp_path, stores) as sealing:
             await sealing.step()
     assert [(one["was"], one["counted"]) for one in losses(tmp_path)] == [(0, 4), (4, 6), (6, 1)]
+    assert an_auditor_finds(tmp_path) == (0, [])
 
 
 async def test_that_nobody_drained_is_told_whatever_the_store_counted(
@@ -189,6 +200,7 @@ async def test_that_nobody_drained_is_told_whatever_the_store_counted(
     assert (lapse["operation"], lapse["since"]) == ("NOT_DRAINED", now - 30_000)
     assert int(str(lapse["until"])) >= now
     assert ArchiveReader.open(tmp_path / "archive").logs() == [LOG]
+    assert an_auditor_finds(tmp_path) == (0, [])
 
 
 async def test_a_lapse_that_the_log_did_not_take_is_not_ended_by_a_heartbeat(
@@ -291,6 +303,7 @@ async def test_months_that_are_older_than_they_are_kept_go(valkey: Server, tmp_p
     found = verify(reader)
     assert not [one for one in found.findings if one.tampered]
     assert [one.first for one in found.logs if one.log_id == LOG] == [2]
+    assert an_auditor_finds(tmp_path) == (0, [])
 
 
 @SEALED_DAILY

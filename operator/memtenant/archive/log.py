@@ -17,6 +17,7 @@ from memtenant.archive.segments import (
     Tail,
     blocks,
     follow,
+    head_name,
     month_of,
     months,
     read_head,
@@ -135,19 +136,20 @@ class Log:
         Raises `ArchiveInconsistent` where it is not the log whose root was sealed.
         """
         try:
-            log = cls._open(archive, log_id, sealed)
+            log = cls._open(archive, log_id, sealed, leaps)
         except ArchiveInconsistent:
             if archive.size(state_name(log_id)) is None:
                 raise
             # What was remembered may be what is wrong.
             archive.remove(state_name(log_id))
-            log = cls._open(archive, log_id, sealed)
+            log = cls._open(archive, log_id, sealed, leaps)
         log.leaps, log.writers.earliest = leaps, leaps.earliest
         return log
 
     @classmethod
-    def _open(cls, archive: Archive, log_id: str, sealed: LogRoot | None) -> Log:
-        folder, known = log_folder(log_id), months(archive, log_folder(log_id))
+    def _open(cls, archive: Archive, log_id: str, sealed: LogRoot | None, leaps: Leaps) -> Log:
+        folder = log_folder(log_id)
+        known = _begun(archive, folder, month_of(leaps.last))
         covered = sealed.size if sealed is not None else 0
         log = cls._begin(archive, log_id, known, covered)
         if sealed is not None and log.tail.size == covered:
@@ -341,6 +343,18 @@ class Log:
                 "leaves have another root. `memtenant audit verify` says where it was changed; "
                 "restore it from a backup: nothing is written on top of it"
             )
+
+
+def _begun(archive: Archive, folder: str, until: str) -> list[str]:
+    """The months that there are. A head without leaves, of a month that is later than the last
+    seal, is taken away: of a write that did not come to its end, or somebody put it there, so that
+    leaves would go into a month to come."""
+    known = months(archive, folder)
+    while known and known[-1] > until and not archive.size(segment_name(folder, known[-1])):
+        if len(known) == 1 and read_head(archive, folder, known[0]).first:
+            break
+        archive.remove(head_name(folder, known.pop()))
+    return known
 
 
 @dataclass(frozen=True, slots=True)

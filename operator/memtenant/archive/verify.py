@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from memtenant.archive.cursor import Cursor, Finding, described
+from memtenant.archive.cursor import Cursor, Finding
 from memtenant.archive.log import log_folder
 from memtenant.archive.notes import Notes, PlacedNote
 from memtenant.archive.reader import ArchiveReader
-from memtenant.archive.segments import month_of, months, segment_name
+from memtenant.archive.segments import months, segment_name
 from memtenant.archive.tree import KEY_FILE, TREE_FOLDER, notes_name
+from memtenant.archive.windows import Window, windows
 from memtenant.audit.checkpoint import Checkpoint, SignedCheckpoint
 from memtenant.audit.leaf import (
     NO_CHECKPOINT,
@@ -27,14 +28,10 @@ from memtenant.audit.leaf import (
     Keeping,
     LogRoot,
     Pruning,
-    Seal,
     TreeLeaf,
-    parse_tree_leaf,
 )
-from memtenant.audit.merkle import leaf_hashes
-from memtenant.audit.segment import FRAME_BYTES
 from memtenant.crypto.signing import VerifyingKey
-from memtenant.errors import ArchiveMalformed, KeyInvalid
+from memtenant.errors import KeyInvalid
 
 __all__ = ["Result", "Verification", "VerifiedLog", "verify"]
 
@@ -99,24 +96,6 @@ def verify(
     that it is the right one. log_ids: only these logs; the tree always whole.
     """
     return _Run(reader, log_ids, progress).verify(public_key, trusted)
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """The leaves of a window, and the tree with them. at: where the seal is. months: in whose files
-    they stand."""
-
-    leaves: list[TreeLeaf]
-    seal: Seal
-    first: int
-    tree: Checkpoint
-    at: Finding
-    months: set[str]
-
-    @property
-    def month(self) -> str:
-        """In which it was sealed."""
-        return month_of(self.seal.time)
 
 
 class _Run:
@@ -220,7 +199,7 @@ class _Run:
             self._pass(anchor, begin, Finding(tree.file, "", 0, tree.first))
             anchor = None
         size = tree.first
-        for window in _windows(tree, last):
+        for window in windows(tree, last):
             size = window.tree.size
             note = self._note(notes, window.tree)
             if not self._is_signed_so(window, note, last, key):
@@ -234,14 +213,16 @@ class _Run:
                 anchor = None
             for leaf in window.leaves:
                 self._leaf(leaf, window)
-        self._findings += [
-            note.finding("no window ended with this checkpoint") for note in notes if note.signed
-        ]
         if tree.finding is not None:
             self._findings.append(tree.finding)
         elif size < last.size:
             what = f"the tree ends before the last checkpoint, which is of {last.size} leaves"
             self._findings.append(Finding(tree.file, what, tree.offset, tree.size))
+        else:
+            more = (
+                one.finding("no window ended with this checkpoint") for one in notes if one.signed
+            )
+            self._findings += more
         if tree.first > self._pruned.get(TREE, 0):
             self._findings.append(Finding(TREE_FOLDER, f"leaves before {tree.first} are missing"))
 
@@ -258,7 +239,7 @@ class _Run:
 
     def _is_signed_so(
         self,
-        window: _Window,
+        window: Window,
         note: PlacedNote | None,
         last: Checkpoint,
         key: VerifyingKey | None,
@@ -277,10 +258,10 @@ class _Run:
         self._findings.append(note.finding("it was changed: it is not signed"))
         return tree.size != last.size or self._ends_so(window, last)
 
-    def _ends_so(self, window: _Window, last: Checkpoint) -> bool:
+    def _ends_so(self, window: Window, last: Checkpoint) -> bool:
         return window.tree == last or self._changed(window)
 
-    def _changed(self, window: _Window) -> bool:
+    def _changed(self, window: Window) -> bool:
         what = (
             f"the tree is not what was signed: a leaf from {window.first} to {window.at.leaf} was "
             f"changed (window {window.seal.window})"
@@ -289,7 +270,7 @@ class _Run:
         self._findings.append(Finding(at.file, what, at.offset, at.leaf, at.event))
         return False
 
-    def _chain(self, window: _Window, before: _Before | None, *, is_first: bool) -> None:
+    def _chain(self, window: Window, before: _Before | None, *, is_first: bool) -> None:
         """Each seal names the checkpoint before it; windows have no gap."""
         seal, at = window.seal, window.at
         if before is None:
@@ -307,7 +288,7 @@ class _Run:
         elif note.signed is None or note.signed.digest != seal.before:
             self._findings.append(note.finding("it was changed: the next seal names another"))
 
-    def _place(self, window: _Window, note: PlacedNote | None) -> None:
+    def _place(self, window: Window, note: PlacedNote | None) -> None:
         """A window and its checkpoint stand in the files of its month, with which they go."""
         if window.months != {window.month}:
             what = f"a window of {window.month} stands here: it was moved to another month"
@@ -327,7 +308,7 @@ class _Run:
         )
         self._findings.append(Finding(at.file, what, at.offset, at.leaf))
 
-    def _leaf(self, leaf: TreeLeaf, window: _Window) -> None:
+    def _leaf(self, leaf: TreeLeaf, window: Window) -> None:
         if isinstance(leaf, Keeping):
             self._kept[leaf.log_id] = leaf.months
         elif isinstance(leaf, Pruning):
@@ -402,34 +383,3 @@ class _Run:
 class _Before:
     window: int
     note: PlacedNote | None
-
-
-def _windows(tree: Cursor, last: Checkpoint) -> Iterator[_Window]:
-    """The tree, seal by seal."""
-    frontier, raws, first = tree.frontier.copy(), [], tree.first
-    leaves: list[TreeLeaf] = []
-    in_months: set[str] = set()
-    while tree.size < last.size:
-        index = tree.size
-        block = tree.leaves(last.size)
-        if not block:
-            return
-        offset = tree.offset - sum(map(len, block)) - FRAME_BYTES * len(block)
-        for raw in block:
-            try:
-                leaf = parse_tree_leaf(raw)
-            except ArchiveMalformed as error:
-                tree.finding = Finding(tree.file, str(error), offset, index)
-                return
-            raws.append(raw)
-            in_months.add(tree.month)
-            if isinstance(leaf, Seal):
-                frontier.extend(leaf_hashes(raws))
-                at = Finding(tree.file, "", offset, index, described(raw))
-                grown = Checkpoint(last.origin, frontier.size, frontier.root())
-                yield _Window(leaves, leaf, first, grown, at, in_months)
-                raws, leaves, first, in_months = [], [], frontier.size, set()
-            else:
-                leaves.append(leaf)
-            offset += FRAME_BYTES + len(raw)
-            index += 1
