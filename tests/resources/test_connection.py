@@ -198,6 +198,31 @@ async def test_without_a_configuration_it_says_what_to_give(tmp_path: Path) -> N
             pass
 
 
+_WHOLE = """
+current-context: it
+contexts: [{name: it, context: {cluster: it, user: it}}]
+users: [{name: it, user: {}}]
+clusters: [{name: it, cluster: {server: "%s"}}]
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "a: [1", "\t: x", "words", "[]", "contexts: 3\ncurrent-context: it"),
+        *(_WHOLE % server for server in ("", "127.0.0.1", "ftp://it", "https://[::")),
+        _WHOLE % 'https://it", certificate-authority-data: "aGFsbG8=',
+    ],
+)
+async def test_a_file_that_is_no_configuration_is_told_in_one_line(
+    tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "it").write_text(text)
+    with pytest.raises(UsageError, match=r"^no usable Kubernetes configuration: [^\n]*$"):
+        async with Connection.open(kubeconfig=tmp_path / "it"):
+            pass
+
+
 async def test_without_the_permission_a_secret_is_out_of_reach(
     in_cluster: InCluster, crds: Cluster, namespace: str
 ) -> None:

@@ -32,6 +32,7 @@ from kubernetes.aio.config.incluster_config import (
     SERVICE_TOKEN_FILENAME,
     InClusterConfigLoader,
 )
+from yaml import YAMLError
 from yarl import URL
 
 from memtenant.errors import (
@@ -54,6 +55,12 @@ MERGE_PATCH = "application/merge-patch+json"
 _JSON = "application/json"
 _LONGEST_QUOTE = 400
 _log = logging.getLogger(__name__)
+
+# What `kubernetes.aio` lets through of a file of another form: it checks little of one.
+_UNUSABLE = (
+    *(ConfigException, OSError, YAMLError),
+    *(AttributeError, LookupError, TypeError, ValueError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +147,14 @@ class Connection:
         configuration = Configuration()
         try:
             await loader.load(configuration)
-        except (ConfigException, OSError) as error:
+            _require_url(str(configuration.host))
+            ssl_context = RESTClientObject(configuration).ssl_context
+        except _UNUSABLE as error:
             raise UsageError(
-                f"no usable Kubernetes configuration: {error}. Give a kubeconfig, set KUBECONFIG, "
-                "or run in a pod with a ServiceAccount token"
+                f"no usable Kubernetes configuration: {_in_one_line(error)}. Give a kubeconfig, "
+                "set KUBECONFIG, or run in a pod with a ServiceAccount token"
             ) from error
-        connector = aiohttp.TCPConnector(
-            limit=limits.concurrency, ssl=RESTClientObject(configuration).ssl_context
-        )
+        connector = aiohttp.TCPConnector(limit=limits.concurrency, ssl=ssl_context)
         async with aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(
@@ -232,7 +239,7 @@ class Connection:
         async with self._renewing:
             try:
                 await self._loader.load(self._configuration)
-            except (ConfigException, OSError) as error:
+            except _UNUSABLE as error:
                 _log.warning("credentials could not be read again: %s", type(error).__name__)
 
     def _delay(self, attempt: int) -> float:
@@ -248,6 +255,20 @@ def _proxy_from_environment(url: str) -> str | None:
     if server.host is None or proxy_bypass(server.host):
         return None
     return getproxies().get(server.scheme)
+
+
+def _require_url(server: str) -> None:
+    if URL(server).scheme not in ("http", "https"):
+        raise ConfigException(f"the server {server!r} is no URL: it should be https://HOST:PORT")
+
+
+def _in_one_line(error: BaseException) -> str:
+    words = " ".join(str(error).split())
+    return (
+        words
+        if isinstance(error, ConfigException | OSError)
+        else (f"it is not of the form of one ({type(error).__name__}: {words})")
+    )
 
 
 def path(*segments: str) -> str:
