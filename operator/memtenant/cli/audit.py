@@ -75,7 +75,7 @@ _Since = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Sealed from then on: 30d ago, 2026-11, 2026-11-28 or 2026-11-28T09:30:00Z.",
+        help="Sealed from then on: 2026-11-28T09:30:00Z, 2026-11, or 30d (so long ago).",
         show_default=False,
     ),
 ]
@@ -137,9 +137,10 @@ def verify(
 ) -> AuditCode:
     """Say whether the log is what was signed, and if not, where it was changed.
 
-    0 good, 1 tampered, 2 incomplete or not anchored by --trusted-checkpoint, 3 wrong usage.
+    Example: `memtenant audit verify --trusted-checkpoint kept.checkpoint`
 
-        memtenant audit verify --trusted-checkpoint kept.checkpoint
+    Exit code: 0 good, 1 tampered, 2 incomplete or not anchored by --trusted-checkpoint, 3 wrong
+    usage.
     """
     reader = open_archive(archive, state)
     _note(reader, archive, "verify", logs=log)
@@ -173,7 +174,7 @@ def events(
 
     JSON is one object a line.
 
-        memtenant audit events support.acme --since 2026-11
+    Example: `memtenant audit events support.acme --since 2026-11`
     """
     reader = open_archive(archive, state)
     found = _sealed(reader, log, since, until)
@@ -199,7 +200,7 @@ def export(
     """Write what was sealed in a period for a collector of security events: OCSF 6005 (Datastore
     Activity), one JSON object a line. Nothing is verified.
 
-        memtenant audit export --since 2026-11 --until 2026-12 --out november.jsonl
+    Example: `memtenant audit export --since 2026-11 --until 2026-12 --out november.jsonl`
     """
     reader = open_archive(archive, state)
     found = _sealed(reader, log, since, until)
@@ -225,7 +226,7 @@ def prove_leaf(
 ) -> AuditCode:
     """Make a proof that an event is in the log: it is checked without the archive.
 
-    memtenant audit prove support.acme 41 --out event.proof
+    Example: `memtenant audit prove support.acme 41 --out event.proof`
     """
     reader = open_archive(archive, state)
     _note(reader, archive, "prove", logs=[log])
@@ -246,7 +247,7 @@ def verify_proof(
 
     With --trusted-checkpoint, the proof must be under that very checkpoint.
 
-        memtenant audit verify-proof event.proof --public-key log.key
+    Example: `memtenant audit verify-proof event.proof --public-key log.key`
     """
     key = read_key(public_key)
     if key is None:
@@ -280,7 +281,7 @@ def consistency(
 ) -> AuditCode:
     """Say whether the log of one checkpoint went on as that of another, and make the proof.
 
-    memtenant audit consistency kept.checkpoint --out consistency.proof
+    Example: `memtenant audit consistency kept.checkpoint --out consistency.proof`
     """
     reader = open_archive(archive, state)
     _note(reader, archive, "consistency")
@@ -310,7 +311,7 @@ def checkpoint(
     """Print the last checkpoint. Keep it where nobody who can change the archive can change it:
     later it is the --trusted-checkpoint of `verify`.
 
-        memtenant audit checkpoint --out kept.checkpoint
+    Example: `memtenant audit checkpoint --out kept.checkpoint`
     """
     reader = open_archive(archive, state)
     if key:

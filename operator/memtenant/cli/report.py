@@ -99,7 +99,8 @@ def run(
     since: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="Events from then on: 30d ago, 2026-11, or 2026-11-28T09:30:00Z."
+            metavar="TIME",
+            help="Events from then on: 2026-11-28T09:30:00Z, 2026-11, or 30d (so long ago).",
         ),
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Events up to then.")] = None,
