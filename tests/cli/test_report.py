@@ -207,3 +207,15 @@ def test_the_instance_of_a_strict_tenant_is_read_too(program: Program) -> None:
         admin.execute_command("ACL", "SETUSER", "mt.support.acme.billing.a", "+keys")
     _, document, _ = run(program)
     assert document["stores"][0]["usersThatDiffer"] == 1
+
+
+def test_a_report_that_lacks_evidence_ends_otherwise_than_one_that_has_all(
+    program: Program,
+) -> None:
+    at_work(program)
+    assert run(program)[0] == 0
+    (head,) = (program.state / "archive" / "logs" / str(TENANT)).glob("*.head")
+    head.write_bytes(b"damaged")
+    for asked, code in (((), 2), (("--fail-on", "error"), 1), (("--fail-on", "never"), 0)):
+        ended, document, _ = run(program, *asked)
+        assert (ended, document["summary"]["byStatus"]["Error"] > 0) == (code, True)

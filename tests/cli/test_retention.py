@@ -141,7 +141,7 @@ def test_preview_counts_what_apply_then_removes(program: Program) -> None:
     assert "sales.globex" in shown
     shorter = program.write("shorter.yaml", tenant(retention={"content": "5d"}))
     applied = program.do("apply", "-f", shorter)
-    assert "Removed 5 records of 1 tenants" in applied.out
+    assert "(tenants: 1, records: 5)" in applied.out
     assert going(0)["messages"] == 0
     with program.connect() as agent:
         assert agent.exists(old.list, context.values) == 0

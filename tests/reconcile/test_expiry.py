@@ -131,7 +131,7 @@ async def test_what_nobody_reads_or_appends_to_goes_by_itself(
         usage = await tenant.usage()
         assert (usage.messages, usage.conversations) == (1, 1)
     (did,) = happened[ObjectKey.store("shared")].did
-    assert did.startswith("Removed 1 records of 1 tenants")
+    assert "(tenants: 1, records: 1)" in did
     events = (tmp_path / "state" / "events.log").read_text()
     assert '"Expired"' in events
     assert not (await ground.settle())[ObjectKey.store("shared")].did
@@ -146,7 +146,9 @@ async def test_whose_records_bore_a_time_that_they_cannot_have_is_told(
         await tenant.conversation("s", user="u").append(Message.human("for ever"))
     make_old(ground, hours=-48)
     (did,) = (await ground.settle())[ObjectKey.store("shared")].did
-    assert did.startswith("1 records bore a time that they cannot have")
+    assert did.startswith(
+        "Records that bore a time which they cannot have, and were dated back: 1."
+    )
     assert did.endswith("They are in support.acme")
     assert records(ground) == 1
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from memtenant import Message
 from memtenant.clock import rfc3339
+from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.functions.passes import Passes
 from memtenant.tenancy import keys
 from tests.reports.conftest import ACME, Scene
@@ -196,7 +197,10 @@ async def an_edited_record(scene: Scene) -> None:
 
 async def a_pruned_year(scene: Scene) -> None:
     await scene.agent().conversation("s", user="ada").append(Message.human("later"))
-    await scene.seal(prune=[str(ACME)])
+    audit = {"mode": "Required", "reads": "Required"}
+    scene.ground.policy(frameworks=list(scene.frameworks), audit=audit, legalBasis="another")
+    await scene.ground.settle()
+    await scene.seal(prune=[str(ACME), INSTALLATION_LOG])
 
 
 async def earlier_reports_are_gone_and_changed(scene: Scene) -> None:
@@ -263,7 +267,9 @@ BREAKS = (
     Break("ChangesRecorded", "generation 2", a_changed_spec, "key"),
     Break("ChangesRecorded", "MemoryStore/shared: generation", a_changed_store, "key"),
     Break("RecordsAuthentic", "do not open (RecordTampered): 1/", an_edited_record, "decrypt"),
-    Break("LogKept", "have to be kept", a_pruned_year, "kept"),
+    Break("LogKept", "support.acme: the log begins at", a_pruned_year, "kept"),
+    Break("LogKept", "installation: the log begins at", a_pruned_year, "kept"),
+    Break("RevisionsKept", "what the policy said before was removed", a_pruned_year, "kept"),
     Break("ReportsKept", "they were removed", earlier_reports_are_gone_and_changed, "reports"),
     Break("ReportsKept", "is not the file", earlier_reports_are_gone_and_changed, "reports"),
     Break("PeriodJustified", "state spec.legalBasis", nothing, "declared"),
@@ -324,6 +330,7 @@ UNSEEN: Mapping[str, tuple[Act, ...]] = {
     "PersonalDataMasked": (the_reporters_user,),
     "RecordsAuthentic": (the_reporters_user,),
     "ReportsKept": (the_archive, the_tree),
+    "RevisionsKept": (the_archive, the_tree),
     "SealerLive": (the_archive, the_reporters_user, the_tree),
     "TransportEncrypted": (the_reporters_user,),
     "UniqueUsers": (the_reporters_user,),

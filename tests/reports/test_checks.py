@@ -70,6 +70,12 @@ async def at_work(scene: Scene, policy: dict[str, Any] | None = None) -> None:
     await scene.seal()
 
 
+def declare(scene: Scene, **policy: Any) -> None:
+    """Another generation of the policy."""
+    audit = {"mode": "Required", "reads": "Required"}
+    scene.ground.policy(**{"frameworks": list(scene.frameworks), "audit": audit, **policy})
+
+
 @pytest.fixture
 def closed(scene: Scene) -> Iterator[Scene]:
     """The scene, whose server lets nobody in without a password afterwards."""
@@ -150,6 +156,12 @@ async def test_a_cut_off_that_passes_the_minimum_takes_too_much(scene: Scene) ->
     assert result.judgement.status is Status.FAIL
     assert "minimum of 1y (RetentionPolicy spec.retention.content.min): 2 (1 to 2" in words(result)
     assert ", expired at " in words(result)
+    # Whoever changes the policy afterwards, and leaves the minimum, does not excuse it.
+    declare(scene, **POLICIES["minimum"] | {"legalBasis": "another"})
+    await scene.ground.settle()
+    await scene.seal()
+    result = await scene.judged("NothingRemovedUnderMinimum")
+    assert (result.judgement.status, result.judgement.total) == (Status.FAIL, 1)
 
 
 async def test_since_when_a_minimum_stands_is_the_logs_to_say(scene: Scene) -> None:
@@ -563,3 +575,124 @@ async def test_a_hold_that_no_user_feels_is_a_difference(scene: Scene) -> None:
     result = await scene.judged("LeastPrivilege")
     assert result.judgement.status is Status.FAIL
     assert "mt.support.acme.default" in words(result)
+
+
+async def test_what_had_expired_before_its_period_was_lengthened_is_not_missed(
+    scene: Scene,
+) -> None:
+    """An agent's append trims what is past the cut-off, and no event tells of that."""
+    short = {"legalBasis": "contract", "retention": {"content": {"default": "1d"}}}
+    scene.frameworks = ("SOX",)
+    await scene.declare(policy=short, agents=[{"name": "default", "access": "Steward"}])
+    chat = scene.agent().conversation("s", user="ada")
+    await chat.extend([Message.human("hello"), Message.ai("hi")])
+    scene.ahead = timedelta(hours=36)
+    with scene.server.admin() as admin:
+        cut_off = int((scene.now() - timedelta(days=1)).timestamp() * 1000)
+        admin.hset(keys.limits(ACME), "cutoff_content", cut_off)
+        await chat.append(Message.human("trims"))
+    declare(scene, legalBasis="contract", retention={"content": {"default": "8d"}})
+    await scene.ground.settle(ahead=scene.ahead)
+    await scene.seal()
+    scene.ahead += timedelta(minutes=1)
+    (tenant,) = (await scene.evidence()).tenants
+    assert isinstance(tenant.events, TenantEvents)
+    assert isinstance(tenant.events.coverage, Coverage)
+    assert (tenant.events.coverage.explained, tenant.events.coverage.vanished) == (2, 0)
+    # What is gone and had not expired by any rule is missed.
+    await a_record_that_was_taken(scene)
+    later = scene.agent().conversation("t", user="ada")
+    await later.extend([Message.human("one"), Message.ai("two")])
+    await scene.seal()
+    await a_record_that_was_taken(scene)
+    assert "that are gone" in words(await scene.judged("AuditCovers"))
+
+
+async def test_of_the_time_before_a_framework_was_added_a_report_says_neither_pass_nor_fail(
+    scene: Scene,
+) -> None:
+    """What the log and the reports were let go of then, they were let go of by right."""
+    scene.ahead = -timedelta(days=60)
+    scene.frameworks = ("GDPR",)
+    await scene.declare(policy={"retention": {"evidence": {"default": "30d"}}})
+    await scene.agent().conversation("s", user="ada").append(Message.human("hello"))
+    await scene.keep()
+    await scene.seal()
+    scene.ahead = timedelta()
+    loose = {"retention": {"evidence": {"default": "30d"}}, "legalBasis": "contract"}
+    declare(scene, **loose)
+    await scene.ground.settle()
+    removed = (await scene.keep()).pruned
+    assert len(removed) == 1
+    await scene.agent().conversation("s", user="ada").append(Message.human("later"))
+    await scene.seal()
+    declare(scene, frameworks=ALL, legalBasis="contract")
+    await scene.ground.settle()
+    await scene.seal()
+    result = await scene.judged("ReportsKept")
+    assert result.judgement.status is Status.WARN
+    assert f"the period of evidence was shorter: 1 ({removed[0]})" in words(result)
+
+    await scene.seal(prune=[str(ACME), INSTALLATION_LOG])
+    for check, status, says in (
+        ("LogKept", Status.WARN, "By the rule that was in force then, it might go"),
+        ("RevisionsKept", Status.WARN, "what the policy said before was removed"),
+        ("ChangesRecorded", Status.ERROR, "whether generation 1 was told then, nothing says"),
+    ):
+        result = await scene.judged(check)
+        assert (result.judgement.status, says in words(result)) == (status, True), words(result)
+
+
+async def test_an_audit_that_was_off_for_a_while_was_not_on_in_the_period(scene: Scene) -> None:
+    scene.frameworks = ("GDPR",)
+    await scene.declare()
+    for audit in (
+        {"mode": "Optional"},
+        {"mode": "Required", "reads": "Optional"},
+        {"mode": "Required", "reads": "Required"},
+    ):
+        declare(scene, audit=audit)
+        await scene.ground.settle()
+        await scene.seal()
+    scene.beat("acme")
+    check, evidence = CHECKS["Audited"], await scene.evidence()
+    for reads, says in (
+        (True, {"the audit was off: from 20", "reads left no event: from 20"}),
+        (False, {"the audit was off: from 20"}),
+    ):
+        judged = check(evidence, Parameters({"reads": reads}))
+        told = [one.words for one in judged.findings]
+        assert (judged.status, len(told)) == (Status.FAIL, len(says)), told
+        assert all(any(one.startswith(part) for one in told) for part in says), told
+
+
+async def test_what_was_done_before_a_tenants_audit_began_nothing_tells(scene: Scene) -> None:
+    scene.frameworks = ("GDPR",)
+    await scene.declare(policy={"audit": {"mode": "Optional"}})
+    declare(scene)
+    await scene.ground.settle()
+    await scene.seal()
+    scene.beat("acme")
+    judged = CHECKS["Audited"](await scene.evidence(), Parameters({"reads": True}))
+    assert (judged.status, judged.total) == (Status.WARN, 1), judged.findings
+    assert "its audit began at" in judged.findings[0].words
+
+
+async def test_a_policy_that_is_too_long_for_an_event_is_told_by_its_digest(scene: Scene) -> None:
+    scene.frameworks = ("HIPAA",)
+    await scene.declare(policy={"legalBasis": "contract"})
+    many = [
+        {
+            "matter": f"M-{n}",
+            "since": "2026-01-01T00:00:00Z",
+            "tenantSelector": {"matchLabels": {"a": "b"}},
+        }
+        for n in range(60)
+    ]
+    declare(scene, legalBasis="contract", legalHolds=many)
+    await scene.ground.settle()
+    await scene.seal()
+    result = await scene.judged("RevisionsKept")
+    assert result.judgement.status is Status.WARN, words(result)
+    assert "of generation 2 of" in words(result)
+    assert "2 generations that were in force, 1 word by word" in result.judgement.looked

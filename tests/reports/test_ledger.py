@@ -1,5 +1,6 @@
 """Records against events: what explains that a record is gone, and what does not."""
 
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -10,9 +11,12 @@ from memtenant.audit import Deed, Entry, Event, Operation, Outcome, sequences_to
 from memtenant.audit.deed import Turn
 from memtenant.audit.leaf import Verdict
 from memtenant.crypto.primitives import SecretKey
-from memtenant.reports.evidence import Coverage, Period, TenantEvents
+from memtenant.reports.absent import Part
+from memtenant.reports.evidence import Coverage, Missing, Period, TenantEvents
 from memtenant.reports.floor import Floor
+from memtenant.reports.lapses import Lapses
 from memtenant.reports.ledger import EventLedger
+from memtenant.reports.parts import read_in_parts
 from memtenant.reports.places import place_of
 from memtenant.reports.records import RUN
 
@@ -44,8 +48,12 @@ def ledger(*live: tuple[int, int], **options: object) -> EventLedger:
     return EventLedger(period, runs, **options)  # type: ignore[arg-type]
 
 
+def result(of: EventLedger) -> TenantEvents:
+    return of.result(of.ended(MS + 10))
+
+
 def found(of: EventLedger) -> Coverage:
-    coverage = of.result().coverage
+    coverage = result(of).coverage
     assert isinstance(coverage, Coverage)
     return coverage
 
@@ -81,7 +89,7 @@ def test_a_refused_append_tells_no_record() -> None:
     told = ledger((1, 1))
     told.add(sealed(event(Operation.APPEND), outcome=Outcome.REFUSED))
     assert found(told).uncovered == 1
-    assert told.result().refused == 1
+    assert result(told).refused == 1
 
 
 def deprovisioned(policy: str) -> SealedEntry:
@@ -130,7 +138,8 @@ def test_what_has_expired_needs_no_event() -> None:
 def test_what_had_expired_when_a_hold_began_or_the_operator_removed_it_is_explained() -> None:
     hold = Deed(Operation.HOLD_SET, {"matter": "SEC-1"}).event(Turn(CALLS, 1), KEY)
     for before, vanished in ((MS, 5), (MS + 1, 0)):
-        held = ledger(cut_off=lambda at, before=before: before if at == MS + 2 else 0)
+        cut_off = Lapses(today=lambda at, before=before: before if at == MS + 2 else 0)  # type: ignore[misc]
+        held = ledger(lapses=cut_off)
         appended(held)
         held.add(sealed(hold, at=MS + 2))
         assert found(held).vanished == vanished
@@ -153,7 +162,7 @@ def test_removals_count_from_the_begin_of_a_hold_and_from_its_declaration() -> N
         told = ledger(held_since=NOW - timedelta(days=7))
         for one in entries:
             told.add(one)
-        return told.result()
+        return result(told)
 
     removal = sealed(event(Operation.CLEAR), 5)
     declared = Deed(Operation.HOLD_SET, {"matter": "SEC-1"}).event(Turn(CALLS, 1), KEY)
@@ -171,7 +180,7 @@ def test_the_latest_generation_of_each_object_and_who_named_nobody() -> None:
         detail = {"kind": "RetentionPolicy", "name": "gdpr", "generation": number, "by": by}
         detail["uid"] = uid
         told.add(sealed(Deed(Operation.SPEC_SEEN, detail).event(Turn(CALLS, number), KEY)))
-    events = told.result()
+    events = result(told)
     seen, again = ("RetentionPolicy/gdpr", "u"), ("RetentionPolicy/gdpr", "again")
     assert (events.specs, events.unnamed) == ({seen: 2, again: 1}, 1)
 
@@ -182,7 +191,7 @@ def test_what_is_wrong_in_the_log_counts_in_the_period_in_which_it_was_sealed() 
         told.add(SealedGap(WHERE, at, LANE, 3, 5, "triage"))
         for verdict in (Verdict.BAD_MAC, Verdict.MALFORMED, Verdict.FORGED):
             told.add(SealedEntry(WHERE, at, verdict, b"whatever"))
-    events = told.result()
+    events = result(told)
     assert (events.gaps, events.bad, events.forged) == (3, 2, 1)
 
 
@@ -193,7 +202,7 @@ def test_an_event_of_no_known_operation_is_one_that_is_wrong() -> None:
     raw[1] = 0xFE
     told.add(sealed(bytes(raw)))
     appended(told, 5)
-    assert (told.result().bad, found(told).covered) == (1, 5)
+    assert (result(told).bad, found(told).covered) == (1, 5)
 
 
 def early(
@@ -205,7 +214,7 @@ def early(
     appended(told)
     for one in leaves:
         told.add(one)
-    events = told.result()
+    events = result(told)
     return events.early_total, "; ".join(events.early)
 
 
@@ -250,3 +259,88 @@ def test_what_is_there_is_not_early_and_another_policy_judged_for_itself() -> No
     ]
     assert early(named[0], expired(), named[1]) == (0, "")
     assert early(named[0], named[1], expired(MS + 10))[0] == 5
+
+
+def lapses(cut_off: int, **options: object) -> Lapses:
+    """The rule of the policy ``short`` ended at a time and had this cut-off then."""
+    then = {"short": cut_off}
+    return Lapses(
+        then=lambda under, _choice, at: then.get(under) if at == MS + 5 else 0,
+        changes=deque([MS + 5]),
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def named(policy: str, at: int, **retention: str) -> SealedEntry:
+    detail = {"kind": "MemoryTenant", "name": "acme", "uid": "u", "generation": 1}
+    told = {**detail, "policy": policy, "retention": retention}
+    return sealed(Deed(Operation.SPEC_SEEN, told).event(Turn(CALLS, 1), KEY), at=at)
+
+
+def hold(operation: Operation, at: int) -> SealedEntry:
+    return sealed(Deed(operation, {"matter": "SEC-1"}).event(Turn(CALLS, 2), KEY), at=at)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "vanished"),
+    [
+        ((), 0),  # the log tells of no other policy than today's
+        ((named("short", MS - 9),), 0),
+        ((named("other", MS - 9),), 5),
+        ((named("other", MS - 9), named("short", MS + 2)), 0),
+        ((named("short", MS - 9), named("other", MS + 5)), 0),
+        ((named("short", MS - 9), named("other", MS + 4)), 5),
+        ((named("short", MS - 9), hold(Operation.HOLD_SET, MS + 2)), 5),
+        (
+            (
+                named("short", MS - 9),
+                hold(Operation.HOLD_SET, MS + 2),
+                hold(Operation.HOLD_RELEASED, MS + 3),
+            ),
+            0,
+        ),
+    ],
+)
+def test_the_rule_that_was_in_force_decides_what_had_expired(
+    leaves: tuple[SealedEntry, ...], vanished: int
+) -> None:
+    told = ledger(lapses=lapses(MS + 1, now=("short", {})))
+    appended(told)
+    for one in leaves:
+        told.add(one)
+    assert (found(told).vanished, found(told).explained) == (vanished, 5 - vanished)
+    # What came after its cut-off is missed whatever the rule.
+    told = ledger(lapses=lapses(MS, now=("short", {})))
+    appended(told)
+    for one in leaves:
+        told.add(one)
+    assert found(told).vanished == 5
+
+
+def test_more_than_is_followed_at_a_time_is_followed_in_parts() -> None:
+    def place(number: int) -> bytes:
+        return number.to_bytes(16, "big")
+
+    leaves = [
+        sealed(event(Operation.APPEND, counter=at + 1, count=3, place=place(at)), 3)
+        for at in range(0, 300, 3)
+    ]
+    leaves += [sealed(event(Operation.CLEAR, place=place(at)), 3) for at in range(0, 150, 3)]
+    leaves += [sealed(event(Operation.POP, place=place(at)), 2) for at in range(150, 180, 3)]
+    queue = [sealed(event(Operation.DELETE, place=place(180)), 3).raw]
+
+    def read(most: int) -> TenantEvents:
+        def make(part: Part) -> EventLedger:
+            floor = Floor(lambda _at: MS, MS - 1, MS + 9)
+            return ledger(part=part, most=most, floor=floor)
+
+        return read_in_parts(make, lambda: leaves, queue, MS + 10)
+
+    whole, parts, too_much = read(1000), read(40), read(1)
+    assert isinstance(whole.coverage, Coverage)
+    assert (whole.coverage.explained, whole.coverage.vanished) == (150 + 10 + 3, 137)
+    assert whole.early_total == 300
+    assert parts.coverage == whole.coverage
+    assert (parts.early_total, parts.total) == (whole.early_total, whole.total)
+    assert "more messages are gone than could be followed" in str(too_much.coverage)
+    assert isinstance(too_much.coverage, Missing)

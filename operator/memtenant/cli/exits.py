@@ -18,7 +18,7 @@ class ExitCode(IntEnum):
 
     CHANGES = 2
     """Of ``plan``: something would change (as Terraform's ``-detailed-exitcode``); of ``report
-    diff``: a control turned."""
+    diff``: a control turned; of ``report run``: evidence of a control is missing."""
 
     UNSETTLED = 3
     """What was asked is written, but something is not Ready or not gone yet; its reason is shown.

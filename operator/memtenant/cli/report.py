@@ -123,9 +123,12 @@ def run(
         ),
     ] = False,
     fail_on: Annotated[
-        FailOn,
-        typer.Option("--fail-on", help="End with 1 where a control has this status or worse."),
-    ] = FailOn.NEVER,
+        FailOn | None,
+        typer.Option(
+            "--fail-on",
+            help="End with 1 where a control has this status or worse; never: always with 0.",
+        ),
+    ] = None,
     state: State = DEFAULT_STATE,
     form: Output = Format.TABLE,
     in_cluster: Annotated[
@@ -147,7 +150,8 @@ def run(
 
         memtenant report run --decrypt --fail-on error -o json
 
-    Exit code: 1 where --fail-on says so, or nothing could be judged.
+    Exit code: 1 where --fail-on says so, or nothing could be judged; else 2 where evidence of a
+    control is missing.
     """
     if in_cluster:
         if policy is None or archive is None or out is None:
@@ -186,8 +190,17 @@ def run(
             output.line(f"{made.folder / PAGE}")
     if not made.in_log:
         output.warn("the audit log does not know of this report: no store takes its event")
-    failing = {one.judgement.status for one in made.report.results()} & _FAILING[fail_on]
-    raise typer.Exit(ExitCode.FAILED if failing else ExitCode.DONE)
+    raise typer.Exit(_exit_code({one.judgement.status for one in made.report.results()}, fail_on))
+
+
+def _exit_code(found: set[Status], fail_on: FailOn | None) -> int:
+    """A report that lacks evidence is incomplete, as a log is for ``audit verify``; ``never`` is
+    for those who look into the report anyway."""
+    if fail_on is not None and found & _FAILING[fail_on]:
+        return ExitCode.FAILED
+    if Status.ERROR in found and fail_on is not FailOn.NEVER:
+        return Result.INCOMPLETE
+    return ExitCode.DONE
 
 
 async def _run(

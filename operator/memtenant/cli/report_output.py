@@ -24,7 +24,7 @@ def show_report(report: Report) -> None:
     """The controls, what is not as it should be, and what to do."""
     output.line(
         f"{report.policy}, generation {report.generation}, {rfc3339(report.made)}, "
-        f"{len(report.tenants)} tenants",
+        f"tenants: {len(report.tenants)}",
         style="bold",
     )
     for framework in report.frameworks:

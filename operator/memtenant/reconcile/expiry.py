@@ -41,26 +41,26 @@ async def tell_removal(world: World, link: StoreLink, removal: Removal) -> tuple
 
 def _removed(total: Tally, tenants: int) -> str:
     return (
-        f"Removed {total.records} records of {tenants} tenants that had passed their period: "
-        f"{total.messages} messages, {total.summaries} summaries, {total.values} values of "
-        f"contexts, {total.checkpoints} of graphs; {total.conversations} conversations and "
-        f"{total.contexts} contexts are gone"
+        f"Removed what had passed its period (tenants: {tenants}, records: {total.records}). "
+        f"Messages: {total.messages}, summaries: {total.summaries}, values of contexts: "
+        f"{total.values}, of graphs: {total.checkpoints}. Conversations that are gone: "
+        f"{total.conversations}, contexts: {total.contexts}"
     )
 
 
 def _redated(removal: Removal) -> str:
     whose = _shown(tenant for tenant, one in removal.by_tenant.items() if one.redated)
     return (
-        f"{removal.total.redated} records bore a time that they cannot have and were dated back: "
-        f"somebody dated them around memtenant. They are in {whose}"
+        "Records that bore a time which they cannot have, and were dated back: "
+        f"{removal.total.redated}. Somebody dated them around memtenant. They are in {whose}"
     )
 
 
 def _undated(link: StoreLink, removal: Removal) -> str:
     whose = _shown(tenant for tenant, left in link.expiry.left.items() if left.undated)
     return (
-        f"{removal.undated} entries tell no time and never expire: somebody wrote them around "
-        f"memtenant. They are in {whose}; remove them"
+        f"Entries that tell no time and never expire: {removal.undated}. Somebody wrote them "
+        f"around memtenant. They are in {whose}; remove them"
     )
 
 

@@ -7,10 +7,11 @@ which none is.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from memtenant.audit import Deed, Operation
+from memtenant.audit import MAX_DETAIL_BYTES, Deed, Operation
 from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.world import World
@@ -18,6 +19,7 @@ from memtenant.resources.port import Declared, Kind, ObjectKey
 from memtenant.rules.audit import closing_entry
 from memtenant.rules.told import TOLD, Actors, Told, deeds
 from memtenant.stores import StateChange, TenantState, Untold
+from memtenant.tenancy.document import canonical_json
 from memtenant.tenancy.identity import TenantId
 
 __all__ = [
@@ -148,10 +150,21 @@ async def tell_declared(world: World, link: StoreLink, declared: Declared) -> bo
         }
         actor = _actor(world, declared)
         by = {"by": actor[:256]} if actor else {}
-        deed = Deed(Operation.SPEC_SEEN, {**detail, **by})
+        deed = Deed(Operation.SPEC_SEEN, {**detail, **by, **_worded(declared, {**detail, **by})})
         await _tell_installation(world, link, deed, {_name(key): mark})
     world.told_specs[link.name, key] = mark
     return True
+
+
+def _worded(declared: Declared, detail: Mapping[str, object]) -> dict[str, object]:
+    """What a policy says, word by word, or where that is too long for an event its SHA-256: by it a
+    manifest can be held against the log."""
+    if declared.key.kind is not Kind.POLICY:
+        return {}
+    spec = dict(declared.spec)
+    if len(canonical_json({**detail, "spec": spec})) <= MAX_DETAIL_BYTES:
+        return {"spec": spec}
+    return {"specSha256": hashlib.sha256(canonical_json(spec)).hexdigest()}
 
 
 async def tell_policies(world: World, link: StoreLink) -> None:

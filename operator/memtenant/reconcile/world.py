@@ -311,8 +311,8 @@ class World:
             if root is not None:
                 return root
             raise KeyUnavailable(
-                f"Secret {home}/{ROOT_SECRET} is gone, and {records} tenants' keys are under "
-                "it: restore it from a backup. No new one is made in its place",
+                f"Secret {home}/{ROOT_SECRET} is gone, and keys of tenants are under it "
+                f"({records}): restore it from a backup. No new one is made in its place",
                 reason="RootKeyLost",
             )
         draft = SecretDraft(

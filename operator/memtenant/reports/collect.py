@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -17,6 +18,7 @@ from memtenant.api.fields import Isolation
 from memtenant.api.tenant import EncryptionMode
 from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.errors import MemtenantError, ResourceNotFound
+from memtenant.reports.absent import Fate, Part
 from memtenant.reports.access_view import look_at_store
 from memtenant.reports.bookkeeping import whole
 from memtenant.reports.erasures import erased_persons, erased_tags, left_of_erased
@@ -32,8 +34,11 @@ from memtenant.reports.evidence import (
     moment,
 )
 from memtenant.reports.floor import Floor
+from memtenant.reports.lapses import lapses_of
 from memtenant.reports.ledger import EventLedger
+from memtenant.reports.parts import read_in_parts
 from memtenant.reports.records import Expectation, TenantRecords
+from memtenant.reports.revisions import Revisions, stands_since
 from memtenant.reports.samples import open_sample, sample_size
 from memtenant.reports.scope import (
     begun,
@@ -108,8 +113,10 @@ async def collect(
     logins = {one.name: one for one in await sources.stores()}
     log = sources.log()
     installation = _installation(log, period, policy)
-    since = _in_force_since(log, installation, object_)
-    looking = _Looking(sources, declared, facts, log, period, now, since, pace, progress)
+    since = _minimum_since(log, installation, object_, facts)
+    looking = _Looking(
+        *(sources, declared, facts, log, installation, period, now, since, pace, progress)
+    )
     servers = {one.server for one in found.facts.values()} | stores_without_tenants(declared)
     for name in sorted(servers):
         on_it = {one: two for one, two in found.facts.items() if two.server == name}
@@ -159,9 +166,10 @@ class _Looking:
     declared: Declarations
     policy: PolicyFacts
     log: Log | Missing
+    installation: TenantEvents | Missing
     period: Period
     now: datetime
-    in_force_since: datetime | None
+    minimum_since: datetime | None
     pace: Pace | None
     progress: Progress
 
@@ -348,33 +356,31 @@ async def _events(
 ) -> TenantEvents | Missing:
     if isinstance(looking.log, Missing):
         return looking.log
-
-    def cut_off(at: datetime) -> int:
-        cuts = expiry(facts.tenant, facts.resolution, at, held=False).fields
-        return int(cuts.get(CUTOFF_FIELDS[RecordClass.CONTENT], "0"))
-
     told = whole(records.limits.get(CUTOFF_FIELDS[RecordClass.CONTENT], "")) or 0
-    ledger = EventLedger(
-        period=looking.period,
-        runs=bytes(records.runs),
-        # The store may say less than the policy, and never more.
-        expired_before=min(told, cut_off(looking.now)),
-        cut_off=lambda at: cut_off(moment(at)),
-        held_since=min(facts.matters.values(), default=None),
-        asked_before=round((looking.now - _TRACE).timestamp() * 1000),
-        floor=_floor(looking, facts),
-    )
+    now = _milliseconds(looking.now)
+    revisions = _revisions(looking.installation)
+
+    def ledger(part: Part) -> EventLedger:
+        lapses = lapses_of(facts, looking.policy.name, revisions)
+        return EventLedger(
+            period=looking.period,
+            runs=bytes(records.runs),
+            # The store may say less than the policy, and never more.
+            expired_before=min(told, lapses.today(now)),
+            lapses=lapses,
+            held_since=min(facts.matters.values(), default=None),
+            asked_before=_milliseconds(looking.now - _TRACE),
+            floor=_floor(looking, facts),
+            part=part,
+        )
+
     queue = [
         entry async for page in witness.queued(keys.audit_queue(facts.tenant)) for entry in page
     ]
     try:
-        for leaf in looking.log.leaves(str(facts.tenant)):
-            ledger.add(leaf)
+        return read_in_parts(ledger, partial(looking.log.leaves, str(facts.tenant)), queue, now)
     except MemtenantError as error:
         return Missing(f"log of {facts.tenant}", str(error))
-    for entry in queue:
-        ledger.waiting(entry)
-    return ledger.result()
 
 
 def _floor(looking: _Looking, facts: TenantFacts) -> Floor | None:
@@ -386,25 +392,38 @@ def _floor(looking: _Looking, facts: TenantFacts) -> Floor | None:
         cut = cut_offs(facts.resolution, moment(at))[RecordClass.CONTENT]
         return _milliseconds(cut.keep_from or moment(at))
 
-    since = looking.in_force_since
+    since = looking.minimum_since
     return Floor(
         keep_from, None if since is None else _milliseconds(since), _milliseconds(looking.now)
     )
 
 
-def _in_force_since(
-    log: Log | Missing, installation: TenantEvents | Missing, policy: Declared
+def _minimum_since(
+    log: Log | Missing,
+    installation: TenantEvents | Missing,
+    policy: Declared,
+    facts: PolicyFacts,
 ) -> datetime | None:
-    """When the operator first acted upon the policy as it is; where that was pruned, the begin of
-    what is kept."""
+    """Since when content is under a minimum that is no shorter than now; where that was pruned, the
+    begin of what is kept."""
     if isinstance(log, Missing) or isinstance(installation, Missing):
         return None
+    minimum = facts.content_minimum
+
+    def as_long(before: PolicyFacts) -> bool:
+        known = before.content_minimum
+        return minimum is not None and known is not None and known >= minimum
+
+    revisions = installation.revisions.get(policy.key.name, ())
     name = f"{policy.key.kind.value}/{policy.key.name}", policy.uid
     if name in installation.specs:
-        current = installation.specs[name] == policy.generation
-        return installation.acted[name] if current else None
+        return stands_since(revisions, policy.uid, policy.generation, as_long)
     first = next(iter(log.leaves(INSTALLATION_LOG)), None)
     return first.sealed_at if first is not None and first.place.index else None
+
+
+def _revisions(installation: TenantEvents | Missing) -> Revisions:
+    return {} if isinstance(installation, Missing) else installation.revisions
 
 
 def _milliseconds(when: datetime) -> int:
@@ -420,7 +439,7 @@ def _installation(log: Log | Missing, period: Period, policy: str) -> TenantEven
             ledger.add(leaf)
     except MemtenantError as error:
         return Missing("log of the installation", str(error))
-    return ledger.result()
+    return ledger.result(Fate())
 
 
 def _together(found: _Found) -> Iterable[TenantEvidence]:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from memtenant.api.conditions import ConditionStatus, ConditionType, find
 from memtenant.api.fields import Isolation
 from memtenant.api.tenant import MemoryTenantSpec, MemoryTenantStatus
+from memtenant.reports.revisions import Revisions, Under
 from memtenant.rules.policy import PolicyFacts
 from memtenant.rules.quota import QuotaState, Usage
 from memtenant.rules.retention import Resolution
@@ -212,7 +213,8 @@ class ReportFiles:
 
     wanted: since when they are kept, by the period of evidence; since: since when the log tells of
     them, which is later where its own period is shorter. due: how many it tells. lost: those of
-    them whose files are gone or changed, in words, by run. untold: whole ones that no leaf names,
+    them whose files are gone or changed, in words, by run; lapsed: whose files are gone, and were
+    to go by a period that was in force before. untold: whole ones that no leaf names,
     though the log was sealed since; waiting: those whose leaf may still be on its way.
     """
 
@@ -222,6 +224,7 @@ class ReportFiles:
     wanted: datetime
     due: int = 0
     lost: Mapping[str, str] = field(default_factory=dict)
+    lapsed: tuple[str, ...] = ()
     untold: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
 
@@ -236,7 +239,10 @@ class TenantEvents:
     destroyed: removals at or after the begin of a hold, in words. released: holds that ended or
     were overridden. specs: the latest generation that was seen of each object, by name and
     uid, by the operator's word; acted: when it was seen first; unnamed: how many of these changes
-    name no person.
+    name no person. revisions: of each policy, in all of the log that is kept; only the
+    installation's has them. unaudited, unread: times in which no event was left of anything, or of
+    reads, in words; audited_since: when the audit of a tenant began that was there before.
+    policies: those that the tenant was under.
     erasures_asked: persons whom agents asked to forget, in all of the log that is kept.
     forgotten_alive: persons whom agents asked to forget, and of whom records live that were told
     before that; forgotten_records: how many, and forgotten_places where the first ones are.
@@ -262,7 +268,12 @@ class TenantEvents:
     released: tuple[str, ...] = ()
     specs: Mapping[tuple[str, str], int] = field(default_factory=dict)
     acted: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
+    revisions: Revisions = field(default_factory=dict)
     unnamed: int = 0
+    unaudited: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    audited_since: datetime | None = None
+    policies: Under = ()
     erasures_asked: int = 0
     forgotten_alive: int = 0
     forgotten_records: int = 0

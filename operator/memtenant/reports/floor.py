@@ -55,6 +55,10 @@ class Floor:
         if told >= self.keep_from(self.now) and not excused:
             self._count(f"{what}, and no event says why", many)
 
+    def result(self) -> tuple[int, tuple[str, ...]]:
+        """How many were early, and some of them in words."""
+        return self.total, tuple(self.examples)
+
     def _count(self, words: str, many: int) -> None:
         self.total += many
         if len(self.examples) < _EXAMPLES:

@@ -23,6 +23,7 @@ from memtenant.reports.artefacts import (
 )
 from memtenant.reports.evidence import Evidence, LogEvidence, Missing, ReportFiles, ToldReport
 from memtenant.reports.report import Report
+from memtenant.reports.revisions import rightly_gone
 from memtenant.resources.port import Declared
 from memtenant.resources.reportobjects import ReportObjects
 from memtenant.rules.frameworks import RecordClass
@@ -121,6 +122,14 @@ def kept_files(folder: Path, evidence: Evidence) -> ReportFiles | Missing:
         for one in due
         if (words := _lost(one, digests.get(one.run), folder))
     }
+    before = rightly_gone(told.revisions.get(evidence.policy.name, ()), _let_go)
+    lapsed = tuple(
+        one.run
+        for one in due
+        if before is not None
+        and one.at < before + _ABANDONED
+        and not {one.run} & (digests.keys() | changed.keys())
+    )
     known = {(one.run, one.manifest) for one in told.reports}
     unknown = [
         run
@@ -133,17 +142,25 @@ def kept_files(folder: Path, evidence: Evidence) -> ReportFiles | Missing:
         since=since,
         wanted=wanted,
         due=len(due),
-        lost=lost,
+        lost={run: words for run, words in lost.items() if run not in lapsed},
+        lapsed=lapsed,
         untold=tuple(run for run in unknown if _should_be_told(run, since, log)),
         waiting=tuple(run for run in unknown if _is_on_its_way(run, log)),
     )
 
 
+def _let_go(policy: PolicyFacts, at: datetime) -> datetime | None:
+    """From before which a policy let files go at that time; None where a hold kept all."""
+    if any(hold.since <= at for hold in policy.spec.legal_holds):
+        return None
+    return cut_offs(policy.resolution, at)[RecordClass.EVIDENCE].expire_before
+
+
 def _lost(told: ToldReport, digest: str | None, folder: Path) -> str:
     if digest is None:
         return (
-            f"its files are not in {folder}: they were removed (memtenant does so when the period "
-            "of evidence is over: was it shorter then?), or are kept in another folder"
+            f"its files are not in {folder}: they were removed before the period of evidence was "
+            "over, or are kept in another folder"
         )
     if digest != told.manifest:
         return f"its files in {folder} are not those of which the log was told"
@@ -191,9 +208,9 @@ def prune_files(folder: Path, policy: PolicyFacts, now: datetime) -> tuple[str, 
     a minimum, and nothing at all while a legal hold stands. What has no manifest that can be read
     is left: nothing tells its age.
     """
-    if any(hold.since <= now for hold in policy.spec.legal_holds):
+    cut = _let_go(policy, now)
+    if cut is None:
         return ()
-    cut = cut_offs(policy.resolution, now)[RecordClass.EVIDENCE].expire_before
     gone = []
     for run in sorted(_runs(folder)):
         made = _made(run)

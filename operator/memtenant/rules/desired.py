@@ -319,6 +319,7 @@ def _told(
         },
         keys=tuple(kek.version for kek in situation.keys.opened.keyring.keks),
         matters=tuple(sorted(situation.matters)),
+        retention={one.value: str(period) for one, period in chosen_by(situation.spec).items()},
     )
 
 

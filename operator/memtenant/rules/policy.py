@@ -43,6 +43,7 @@ __all__ = [
     "PolicyFacts",
     "chosen_by",
     "chosen_from",
+    "chosen_of",
     "chosen_to",
     "hold_labels",
     "matters_from",
@@ -210,8 +211,18 @@ def chosen_to(chosen: Mapping[RecordClass, Period]) -> str:
 def chosen_from(text: str) -> dict[RecordClass, Period] | None:
     """What `chosen_to` wrote; None where it was never written or cannot be read."""
     try:
-        return {RecordClass(name): Period.parse(one) for name, one in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError, InvalidResource):
+        return chosen_of(json.loads(text))
+    except ValueError:
+        return None
+
+
+def chosen_of(found: object) -> dict[RecordClass, Period] | None:
+    """The periods by class, as a JSON object has them; None where it has none that can be read."""
+    if not isinstance(found, dict):
+        return None
+    try:
+        return {RecordClass(name): Period.parse(one) for name, one in found.items()}
+    except (ValueError, TypeError, InvalidResource):
         return None
 
 

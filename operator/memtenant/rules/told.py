@@ -35,8 +35,9 @@ class Actors:
 @dataclass(frozen=True, slots=True)
 class Told:
     """Facts about a tenant. ``namespace`` is its uid; ``versions`` are the newest credential of
-    each principal, ``keys`` the live versions of its key; ``refused``: the generation was not
-    accepted; ``ended`` is the deletion policy of a tenant that is gone."""
+    each principal, ``keys`` the live versions of its key, ``retention`` the periods that it chose;
+    ``refused``: the generation was not accepted; ``ended`` is the deletion policy of a tenant that
+    is gone."""
 
     uid: str
     namespace: str
@@ -49,6 +50,7 @@ class Told:
     versions: Mapping[str, int] = field(default_factory=dict)
     keys: tuple[int, ...] = ()
     matters: tuple[str, ...] = ()
+    retention: Mapping[str, str] = field(default_factory=dict)
     refused: bool = False
     ended: str = ""
 
@@ -64,7 +66,11 @@ class Told:
             known = {one.name: found[one.name] for one in fields(cls) if one.name in found}
             told = cls(**known)
             return replace(
-                told, keys=tuple(told.keys), matters=tuple(told.matters), agents=dict(told.agents)
+                told,
+                keys=tuple(told.keys),
+                matters=tuple(told.matters),
+                agents=dict(told.agents),
+                retention=dict(told.retention),
             )
         except (TypeError, ValueError):
             return None
@@ -131,8 +137,8 @@ def _access(before: Told, after: Told) -> Iterator[Deed]:
 
 
 def _provisioned(after: Told, actors: Actors) -> Deed:
-    detail = {"uid": after.uid, "generation": after.generation, "policy": after.policy}
-    return Deed(Operation.PROVISIONED, detail | _by(actors.tenant))
+    detail = {"uid": after.uid, "generation": after.generation}
+    return Deed(Operation.PROVISIONED, detail | _under(after) | _by(actors.tenant))
 
 
 def _spec_seen(tenant: TenantId, after: Told, actors: Actors) -> Deed:
@@ -142,19 +148,23 @@ def _spec_seen(tenant: TenantId, after: Told, actors: Actors) -> Deed:
         "name": tenant.name,
         "uid": after.uid,
         "generation": after.generation,
-        "policy": after.policy,
     }
     refused = {"refused": True} if after.refused else {}
-    return Deed(Operation.SPEC_SEEN, detail | refused | _by(actors.tenant))
+    return Deed(Operation.SPEC_SEEN, detail | _under(after) | refused | _by(actors.tenant))
 
 
 def _started(after: Told) -> Deed:
     detail = {"reads": after.reads, "onFailure": after.on_failure, "access": after.mode}
-    return Deed(Operation.AUDIT_STARTED, detail)
+    return Deed(Operation.AUDIT_STARTED, detail | _under(after))
 
 
 def _stopped(actors: Actors) -> Deed:
     return Deed(Operation.AUDIT_STOPPED, _by(actors.policy or actors.tenant))
+
+
+def _under(after: Told) -> dict[str, object]:
+    """What says how long content is kept: with the policy's own event."""
+    return {"policy": after.policy, "retention": dict(after.retention)}
 
 
 def _by(actor: str) -> dict[str, object]:

@@ -17,9 +17,7 @@ from memtenant.reports.checks.audit import (
     audit_covers,
     audited,
     changes_recorded,
-    log_kept,
     log_verifies,
-    reports_kept,
     sealer_live,
 )
 from memtenant.reports.checks.content import (
@@ -36,6 +34,7 @@ from memtenant.reports.checks.keeping import (
     nothing_removed_under_minimum,
     period_justified,
 )
+from memtenant.reports.checks.kept import log_kept, reports_kept, revisions_kept
 from memtenant.reports.checks.keys import keys_rotated, log_key_separate
 
 __all__ = ["CHECKS", "PARAMETERS", "Check", "Finding", "Judgement", "Status"]
@@ -62,6 +61,7 @@ CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
         "PersonalDataMasked": personal_data_masked,
         "RecordsAuthentic": records_authentic,
         "ReportsKept": reports_kept,
+        "RevisionsKept": revisions_kept,
         "SealerLive": sealer_live,
         "TransportEncrypted": transport_encrypted,
         "UniqueUsers": unique_users,

@@ -1,24 +1,22 @@
-"""The audit: that it is on, alive, complete, unbroken, and kept long enough."""
+"""The audit: that it is on, alive, complete and unbroken."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from memtenant.clock import rfc3339
+from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.reports.bookkeeping import whole
 from memtenant.reports.checks.judging import Judge, Judgement
 from memtenant.reports.evidence import Evidence, Missing, TenantEvents
 from memtenant.rules.controls import Parameters
-from memtenant.rules.frameworks import RecordClass
 
 __all__ = [
     "audit_covers",
     "audited",
     "changes_recorded",
-    "log_kept",
     "log_verifies",
-    "reports_kept",
     "sealer_live",
 ]
 
@@ -41,6 +39,7 @@ def audited(evidence: Evidence, parameters: Parameters) -> Judgement:
         elif parameters.flag("reads") and records.limits.get("audit_reads") != "1":
             judge.fail(name, "reads leave no event")
         _none_dropped(judge, name, records.dropped, sealed[name])
+        _never_off(judge, name, sealed[name], reads=parameters.flag("reads"))
     return judge.judgement("what each store is told to audit, and what it dropped")
 
 
@@ -65,6 +64,22 @@ def _none_dropped(judge: Judge, name: str, untold: int, sealed: TenantEvents | M
             name,
             "nobody drained its queue, and what its agents did then left no event (by the store's "
             f"count, nothing): {', '.join(sealed.not_drained)}",
+        )
+
+
+def _never_off(judge: Judge, name: str, sealed: TenantEvents | Missing, *, reads: bool) -> None:
+    """What is audited now may not have been in all of the period."""
+    if isinstance(sealed, Missing):
+        return  # told already
+    if sealed.unaudited:
+        judge.fail(name, f"the audit was off: {', '.join(sealed.unaudited)}")
+    if reads and sealed.unread:
+        judge.fail(name, f"reads left no event: {', '.join(sealed.unread)}")
+    if sealed.audited_since is not None:
+        judge.warn(
+            name,
+            f"its audit began at {rfc3339(sealed.audited_since)}: what was done before, nothing "
+            "tells",
         )
 
 
@@ -172,66 +187,6 @@ def log_verifies(evidence: Evidence, _parameters: Parameters) -> Judgement:
     return judge.judgement(f"the tree of {log.size} leaves, {held}", of="logs")
 
 
-def log_kept(evidence: Evidence, parameters: Parameters) -> Judgement:
-    """What the rules ask to be kept of the log is there, and the periods in force keep it."""
-    judge = Judge(evidence)
-    at_hand, log = parameters.period("at_hand"), evidence.log
-    if isinstance(log, Missing):
-        judge.missing("log", log)
-    for facts, events in judge.tenants(lambda one: one.events):
-        name = str(facts.tenant)
-        for record_class in (RecordClass.AUDIT, RecordClass.EVIDENCE):
-            kept = facts.resolution.of(record_class)
-            if kept.floor is not None and kept.effective.period < kept.floor.period:
-                judge.fail(
-                    name,
-                    f"{record_class} is kept {kept.effective.period}, under {kept.floor.reason}",
-                )
-            if at_hand is not None and kept.effective.period < at_hand:
-                judge.fail(name, f"{record_class} is kept {kept.effective.period}: under {at_hand}")
-        if not events.total:
-            judge.missing(name, Missing("log", "it has no event of this tenant"))
-            continue
-        first = None if isinstance(log, Missing) else log.begin_of(name)
-        floor = facts.resolution.audit.floor
-        if first is not None and floor is not None and floor.period.before(evidence.now) < first:
-            judge.fail(
-                name,
-                f"the log begins at {rfc3339(first)}, what came before was removed, and "
-                f"{floor.period} have to be kept ({floor.reason})",
-            )
-    return judge.judgement("the first event that is kept of each, and the periods in force")
-
-
-def reports_kept(evidence: Evidence, _parameters: Parameters) -> Judgement:
-    """The files of every earlier report of which the log was told are there, as they were."""
-    judge, found = Judge(evidence), evidence.reports
-    if isinstance(found, Missing):
-        judge.expect(1)
-        judge.missing("reports", found)
-        return judge.judgement("earlier reports", of="reports")
-    judge.expect(found.due)
-    for _ in range(found.due - len(found.lost)):
-        judge.saw(found.at)
-    for run, words in sorted(found.lost.items()):
-        judge.fail(f"report {run}", words)
-    if found.since > found.wanted:
-        judge.warn(
-            "reports",
-            f"of those from {rfc3339(found.wanted)} to {rfc3339(found.since)} nothing is known: "
-            "what the log was told of them went at the end of its own period "
-            "(spec.retention.audit)",
-        )
-    if not found.due:
-        for run in found.waiting:
-            judge.skip(f"report {run}", "the log is told of it with one of the next seals")
-    for run in found.untold:
-        judge.warn(f"report {run}", "no leaf of the log names it: nothing proves it")
-    return judge.judgement(
-        f"files since {rfc3339(found.since)} against what the log was told", of="reports"
-    )
-
-
 def changes_recorded(evidence: Evidence, _parameters: Parameters) -> Judgement:
     """The generation in force of the policy, of its stores and of each tenant has its event."""
     judge = Judge(evidence)
@@ -246,8 +201,11 @@ def changes_recorded(evidence: Evidence, _parameters: Parameters) -> Judgement:
             (f"MemoryStore/{name}", uid): one for (name, uid), one in evidence.generations.items()
         }
         # One that was deleted and made again begins anew: by its uid it is another.
+        begin = _begin(evidence, INSTALLATION_LOG)
         for (name, uid), generation in (policy | stores).items():
-            if (name, uid) not in log.specs:
+            if (name, uid) not in log.specs and begin is not None:
+                judge.missing(name, _older_than_log(generation, begin))
+            elif (name, uid) not in log.specs:
                 judge.fail(name, f"no change of it is in the log (uid {uid})")
             elif log.specs[name, uid] < generation:
                 judge.fail(name, f"generation {generation} of it is not in the log")
@@ -258,7 +216,10 @@ def changes_recorded(evidence: Evidence, _parameters: Parameters) -> Judgement:
             )
     for facts, events in judge.declared(lambda one: one.events):
         seen = max((many for (_, uid), many in events.specs.items() if uid == facts.uid), default=0)
-        if not events.specs and events.total:
+        begin = _begin(evidence, str(facts.tenant))
+        if not seen and begin is not None:
+            judge.missing(str(facts.tenant), _older_than_log(facts.generation, begin))
+        elif not events.specs and events.total:
             judge.warn(
                 str(facts.tenant),
                 f"generation {facts.generation} of its spec is older than its audit",
@@ -272,3 +233,15 @@ def changes_recorded(evidence: Evidence, _parameters: Parameters) -> Judgement:
                 str(facts.tenant), f"changes of its spec that name no person: {events.unnamed}"
             )
     return judge.judgement("generations against the log", of="logs")
+
+
+def _begin(evidence: Evidence, log_id: str) -> datetime | None:
+    return None if isinstance(evidence.log, Missing) else evidence.log.begin_of(log_id)
+
+
+def _older_than_log(generation: int, begin: datetime) -> Missing:
+    why = (
+        f"the log begins at {rfc3339(begin)}, and what came before was removed: whether generation "
+        f"{generation} was told then, nothing says. The next change of it is"
+    )
+    return Missing("log", why)
