@@ -15,7 +15,7 @@ from memtenant.clock import Clock
 from memtenant.crypto.audit_keys import INSTALLATION_LOG, audit_mac_key
 from memtenant.crypto.primitives import SecretKey
 from memtenant.memory.source import BindingSource
-from memtenant.reports.collect import collect
+from memtenant.reports.collect import Progress, collect
 from memtenant.reports.evidence import Evidence, Missing, Period
 from memtenant.reports.folder import FolderSources
 from memtenant.reports.history import kept_files
@@ -118,7 +118,9 @@ class Scene:
             clock=Clock(now=self.now),
         )
 
-    async def evidence(self, **parts: object) -> Evidence:
+    async def evidence(
+        self, progress: Progress = lambda _done, _due: None, **parts: object
+    ) -> Evidence:
         """What a run finds now; ``parts`` take the place of what it found."""
         now = self.now()
         found = await collect(
@@ -127,6 +129,7 @@ class Scene:
             Period(now - timedelta(days=30), now + timedelta(seconds=1)),
             now=now,
             pace=Pace(duty=1.0),
+            progress=progress,
         )
         kept = kept_files(self.folder / "reports" / "standard", found)
         return replace(replace(found, reports=kept), **parts)  # type: ignore[arg-type]

@@ -88,25 +88,32 @@ def verify(
     public_key: VerifyingKey | None = None,
     trusted: SignedCheckpoint | None = None,
     log_ids: Collection[str] | None = None,
+    but: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Verification:
     """Verify an archive, also while it is written: up to the checkpoint that was last at the start.
 
     public_key: where none is given, the one that lies in the archive; then only ``trusted`` says
-    that it is the right one. log_ids: only these logs; the tree always whole.
+    that it is the right one. log_ids: only these logs, and none of ``but``; the tree always
+    whole.
     """
-    return _Run(reader, log_ids, progress).verify(public_key, trusted)
+    return _Run(reader, log_ids, but, progress).verify(public_key, trusted)
 
 
 class _Run:
     """One verification."""
 
     def __init__(
-        self, reader: ArchiveReader, log_ids: Collection[str] | None, progress: Progress | None
+        self,
+        reader: ArchiveReader,
+        log_ids: Collection[str] | None,
+        but: Collection[str],
+        progress: Progress | None,
     ) -> None:
         self._reader = reader
         self._archive = reader.archive
         self._log_ids = log_ids
+        self._but = but
         self._progress = progress
         self._done = self._due = 0
         self._findings: list[Finding] = []
@@ -371,7 +378,7 @@ class _Run:
         )
 
     def _wants(self, log_id: str) -> bool:
-        return self._log_ids is None or log_id in self._log_ids
+        return log_id not in self._but and (self._log_ids is None or log_id in self._log_ids)
 
     def _read(self, count: int) -> None:
         if self._progress is not None:

@@ -20,7 +20,7 @@ _EXAMPLES: Final = 5
 
 @dataclass(slots=True)
 class Changes:
-    """Those of one log. ``specs``, ``acted``, ``unnamed``, ``released`` and so on are those of
+    """Those of one log. ``was_new``: the log has the tenant's first day. The others are those of
     `memtenant.reports.evidence.TenantEvents`."""
 
     period: Period
@@ -33,6 +33,7 @@ class Changes:
     unaudited: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     audited_since: datetime | None = None
+    was_new: bool = False
     _started: bool = False
     _stopped_at: int = 0
     _unread_at: int = 0
@@ -67,8 +68,9 @@ class Changes:
             by = f" by {detail['by']}" if detail.get("by") else ""
             self.released.append(f"{what} at {rfc3339(when)}{by}")
 
-    def provisioned(self) -> None:
+    def provisioned(self, *, is_whole: bool) -> None:
         """The tenant is new: before, there was nothing to audit."""
+        self.was_new = self.was_new or (is_whole and not self._started)
         self._started = True
 
     def audit_started(self, detail: Mapping[str, object], at: int, *, is_whole: bool) -> None:
@@ -87,6 +89,11 @@ class Changes:
     def audit_stopped(self, at: int) -> None:
         """The audit ended."""
         self._stopped_at = at
+
+    def ended(self, now: int) -> None:
+        """All of it was read, by this time."""
+        if self._stopped_at:
+            self._note(self.unaudited, self._stopped_at, now)
 
     def _note(self, spans: list[str], since: int, until: int) -> None:
         first, last = moment(since), moment(until)

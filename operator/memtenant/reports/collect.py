@@ -11,18 +11,21 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
+from time import monotonic
 from types import MappingProxyType
 from typing import Final
 
 from memtenant.api.fields import Isolation
 from memtenant.api.tenant import EncryptionMode
+from memtenant.clock import rfc3339
 from memtenant.crypto.audit_keys import INSTALLATION_LOG
-from memtenant.errors import MemtenantError, ResourceNotFound
+from memtenant.errors import MemtenantError, ResourceNotFound, StoreUnavailable
 from memtenant.reports.absent import Fate, Part
 from memtenant.reports.access_view import look_at_store
 from memtenant.reports.bookkeeping import whole
 from memtenant.reports.erasures import erased_persons, erased_tags, left_of_erased
 from memtenant.reports.evidence import (
+    CLOCKS_APART,
     Evidence,
     Missing,
     Period,
@@ -122,10 +125,9 @@ async def collect(
         on_it = {one: two for one, two in found.facts.items() if two.server == name}
         known = _known_nodes(declared, name, nodes_before)
         await _store(looking, logins.get(name), name, on_it, known, found)
-    wanted = {str(one) for one in found.facts}
-    verified = (
-        log if isinstance(log, Missing) else log.verify({INSTALLATION_LOG, *wanted}, trusted, now)
-    )
+    # Those of tenants that are gone are in every report: no policy has them.
+    others = {str(one) for one in looking.everybody - found.facts.keys()}
+    verified = log if isinstance(log, Missing) else log.verify(others, trusted, now)
     return Evidence(
         now=now,
         period=period,
@@ -172,6 +174,16 @@ class _Looking:
     minimum_since: datetime | None
     pace: Pace | None
     progress: Progress
+    began: float = field(default_factory=monotonic)
+
+    def compare_clocks(self, store: str, time: datetime) -> None:
+        """By a clock that is behind, what is over its period looks as if it were not."""
+        here = self.now + timedelta(seconds=monotonic() - self.began)
+        if time > here + CLOCKS_APART:
+            raise StoreUnavailable(
+                f"the clock of store {store} is at {rfc3339(time)} and this one at "
+                f"{rfc3339(here)}: nothing can be said of ages. Set the one that is wrong"
+            )
 
     @property
     def everybody(self) -> frozenset[TenantId]:
@@ -253,6 +265,8 @@ class _Pass:
         for facts in tenants.values():
             await self._take(facts)
         looking = self._looking
+        before = await self._witness.standing()
+        looking.compare_clocks(self._store, before.time)
         due = await self._witness.count_keys()
         pages = self._witness.contents(
             self._wants, lambda done: looking.progress(done, max(done, due))
@@ -261,6 +275,11 @@ class _Pass:
             if page.tenant not in self.counted and not await self._is_ours(page):
                 continue
             self.counted[page.tenant].add(page)
+        if (await self._witness.standing()).servers != before.servers:
+            raise StoreUnavailable(
+                f"store {self._store} was led by another server, or began anew, while it was read: "
+                "what was seen is not all of it. Run the report again"
+            )
         for tenant in [one for one, facts in self.facts.items() if facts.gone]:
             if self.counted[tenant].is_empty:
                 del self.counted[tenant], self.facts[tenant]
@@ -374,9 +393,8 @@ async def _events(
             part=part,
         )
 
-    queue = [
-        entry async for page in witness.queued(keys.audit_queue(facts.tenant)) for entry in page
-    ]
+    pages = [page async for page in witness.queued(keys.audit_queue(facts.tenant))]
+    queue = list(dict.fromkeys(entry for page in reversed(pages) for entry in page))
     try:
         return read_in_parts(ledger, partial(looking.log.leaves, str(facts.tenant)), queue, now)
     except MemtenantError as error:

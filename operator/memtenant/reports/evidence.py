@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from memtenant.api.conditions import ConditionStatus, ConditionType, find
 from memtenant.api.fields import Isolation
@@ -20,6 +21,7 @@ from memtenant.rules.retention import Resolution
 from memtenant.tenancy.identity import TenantId
 
 __all__ = [
+    "CLOCKS_APART",
     "Coverage",
     "Erasure",
     "Evidence",
@@ -38,6 +40,10 @@ __all__ = [
     "UserDrift",
     "moment",
 ]
+
+
+CLOCKS_APART: Final = timedelta(minutes=10)
+"""So much clocks may differ. By one that is further behind, things look younger than they are."""
 
 
 def moment(milliseconds: int) -> datetime:

@@ -85,15 +85,15 @@ async def newest_report(folder: Path, objects: ReportObjects, policy: str) -> Ea
     return Earlier(None, tuple(doubts))
 
 
-def told_until(folder: Path) -> datetime | None:
+def told_until(folder: Path, now: datetime) -> datetime | None:
     """Where the periods of a policy's reports have come to without a gap. One that somebody chose
-    is beside them."""
+    is beside them, and so is one that was made by a clock which was ahead."""
     for run in sorted(_runs(folder), reverse=True):
         try:
             report, _ = read_report(run)
         except ReportInvalid:
             continue  # from the one before it on, nothing is left out
-        if not report.period.chosen:
+        if not report.period.chosen and report.made <= now:
             # One that was to end later told nothing of what came after it.
             return min(report.period.until, report.made)
     return None

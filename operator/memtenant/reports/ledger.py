@@ -142,19 +142,23 @@ class EventLedger:
     def ended(self, now: int) -> Fate:
         """All of it was read, by this time: what became of the messages that are not there."""
         self.lapses.ended(now)
+        self._changes.ended(now)
         self._absent.expired(self.lapses.before)
         return self._absent.fate()
 
     def result(self, fate: Fate) -> TenantEvents:
         """What all of it comes to; ``fate`` is that of all parts."""
+        changes = self._changes
         forgotten, records, places = self._living.owed()
         coverage: Coverage | Missing = Missing("coverage", "the tenant's records were not read")
         if fate.lost:
             why = f"more messages are gone than could be followed in the log, by {fate.lost}"
             coverage = Missing("coverage", why)
         elif self.runs is not None:
-            coverage = self._living.coverage(self._first, fate)
-        floor, changes = self.floor, self._changes
+            # Of who was audited from the first day on, no record is older than the log.
+            begin = 0 if changes.was_new else self._first
+            coverage = self._living.coverage(begin, fate)
+        floor = self.floor
         return TenantEvents(
             by_operation=dict(self._by_operation),
             by_agent=dict(self._by_agent),
@@ -240,7 +244,7 @@ class EventLedger:
                 self._named(entry, detail)
                 changes.spec(detail, entry.time)
                 if event.operation is Operation.PROVISIONED:
-                    changes.provisioned()
+                    changes.provisioned(is_whole=not self._begins)
             case Operation.AUDIT_STARTED:
                 self._named(entry, detail)
                 changes.audit_started(detail, entry.time, is_whole=not self._begins)

@@ -117,7 +117,7 @@ class Living:
         return place_of(runs[0].place) if runs else f"place {place.hex()}"
 
     def coverage(self, begin: int, fate: Fate) -> Coverage:
-        """What all of it comes to. ``begin``: the time of the first event."""
+        """What all of it comes to. ``begin``: records may be from before, when nothing was told."""
         records = covered = waiting = before = 0
         places: dict[str, None] = {}
         for writer, runs in self._live.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -27,8 +27,8 @@ class ArchiveLog:
         self._reader = reader
         self._key = key
 
-    def verify(self, log_ids: Iterable[str], trusted: str, now: datetime) -> LogEvidence | Missing:
-        """Whether the tree and these logs are what was signed."""
+    def verify(self, but: Collection[str], trusted: str, now: datetime) -> LogEvidence | Missing:
+        """Whether the tree and all logs but these are what was signed."""
         try:
             held = SignedCheckpoint.parse(trusted.encode()) if trusted else None
         except CheckpointInvalid:
@@ -38,7 +38,7 @@ class ArchiveLog:
                 self._reader,
                 public_key=self._key,
                 trusted=held,
-                log_ids=list(log_ids),
+                but=but,
             )
             return LogEvidence(
                 at=now,

@@ -11,7 +11,7 @@ import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from memtenant.crypto.datakey import kek_version
@@ -33,7 +33,7 @@ from memtenant.reports.bookkeeping import (
     whole,
 )
 from memtenant.reports.erasures import ErasureTally
-from memtenant.reports.evidence import RecordEvidence, moment
+from memtenant.reports.evidence import CLOCKS_APART, RecordEvidence, moment
 from memtenant.reports.places import alias_bytes, is_ours, shown_key
 from memtenant.reports.samples import Sample
 from memtenant.reports.texts import TextSearch
@@ -55,7 +55,6 @@ _MAGIC, _FORMATS = 0xFA, {0x10: False, 0x11: True}
 _LEAST: Final = {False: 46, True: 58}
 _HEAD_FIELD: Final = re.compile(rb"state|writers|m[0-8]|meta|tag|lease|saved")
 _EXAMPLES: Final = 5
-_CLOCKS_APART: Final = timedelta(minutes=10)
 _CONTENT, _DERIVED = "content", "derived"
 
 
@@ -292,7 +291,7 @@ class TenantRecords:
     def _time(self, page: Held, claimed: int, closes_at: int | None) -> int:
         """When an entry is of: at the latest now, and when its writer could still write it. Under a
         hold or minimum agents move no dates."""
-        now = round((self.now + _CLOCKS_APART).timestamp() * 1000)
+        now = round((self.now + CLOCKS_APART).timestamp() * 1000)
         latest = now
         if closes_at is not None and claimed > closes_at and not self.expected.keeps_dates:
             latest = min(now, self.expected.passes.ended(closes_at) or now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -46,9 +46,9 @@ class Declarations:
 class Log(Protocol):
     """The sealed log, read and not written."""
 
-    def verify(self, log_ids: Iterable[str], trusted: str, now: datetime) -> LogEvidence | Missing:
-        """Whether these logs and the tree verify; ``trusted`` is a checkpoint that was held before
-        (a note), or empty. `Missing` where they cannot be read."""
+    def verify(self, but: Collection[str], trusted: str, now: datetime) -> LogEvidence | Missing:
+        """Whether the tree verifies, and all logs but these; ``trusted`` is a checkpoint that was
+        held before (a note), or empty. `Missing` where they cannot be read."""
         ...
 
     def leaves(self, log_id: str) -> Iterator[SealedEntry | SealedGap]:

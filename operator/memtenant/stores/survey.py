@@ -91,17 +91,18 @@ async def survey(
 
 
 async def queued(node: Keyspace, key: str) -> AsyncIterator[list[bytes]]:
-    """What stands in a queue, page by page, the oldest first. What is drained meanwhile is with
-    whoever drained it."""
-    start = 0
+    """What stands in a queue, page by page, each in its order, and the newest first: counted from
+    the end, nothing moves when the oldest are drained, and they are with whoever drained them. What
+    is added meanwhile has some told twice."""
+    end = -1
     while True:
-        reply = await node.call("LRANGE", key, start, start + _PAGE_ENTRIES - 1)
+        reply = await node.call("LRANGE", key, end - _PAGE_ENTRIES + 1, end)
         page = [one for one in reply if isinstance(one, bytes)] if isinstance(reply, list) else []
         if page:
             yield page
         if len(page) < _PAGE_ENTRIES:
             return
-        start += len(page)
+        end -= len(page)
 
 
 async def _whole(

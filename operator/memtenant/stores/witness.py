@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from redis.exceptions import ResponseError
 
@@ -23,7 +24,7 @@ from memtenant.stores.survey import Held, queued, survey
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
-__all__ = ["NodeView", "StoreWitness", "SubjectView"]
+__all__ = ["NodeView", "Standing", "StoreWitness", "SubjectView"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,14 @@ class SubjectView:
     data_key: bytes | None = field(repr=False)
     mark: bytes | None
     indexed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """``time`` by the clock of the server that is furthest on; ``servers`` says which they are."""
+
+    time: datetime
+    servers: tuple[object, ...] = field(repr=False)
 
 
 class StoreWitness:
@@ -144,6 +153,30 @@ class StoreWitness:
             else:
                 found.append(node)
         return found, silent
+
+    async def standing(self) -> Standing:
+        """Who has the keys, and since when: what was read in between is whole only where that stays
+        the same. Raises `StoreUnavailable` where keys are on the move."""
+        if self._settings.cluster:
+            found = await find_cluster(self._client, self._settings.cluster)
+            if found.moving:
+                raise StoreUnavailable(
+                    f"slots of the Cluster of {self.address} are on the move: run the report again "
+                    "when they have arrived"
+                )
+            shards: tuple[object, ...] = tuple((one.primary, one.slots) for one in found.shards)
+        else:
+            shards = ()
+        servers, times = [], []
+        for node in (await self._keys()).shards:
+            replies = await node.run([("INFO", "server"), ("INFO", "replication"), ("TIME",)])
+            server, replication = (info_of(node, one) for one in replies[:2])
+            servers.append(
+                (server.get("run_id"), replication.get("role"), replication.get("master_replid"))
+            )
+            seconds = replies[2][0] if isinstance(replies[2], list) else b"0"
+            times.append(datetime.fromtimestamp(int(seconds), UTC))
+        return Standing(max(times), (*shards, *servers))
 
     async def contents(
         self,

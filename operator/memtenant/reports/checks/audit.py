@@ -9,7 +9,7 @@ from memtenant.clock import rfc3339
 from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.reports.bookkeeping import whole
 from memtenant.reports.checks.judging import Judge, Judgement
-from memtenant.reports.evidence import Evidence, Missing, TenantEvents
+from memtenant.reports.evidence import CLOCKS_APART, Evidence, Missing, TenantEvents, moment
 from memtenant.rules.controls import Parameters
 
 __all__ = [
@@ -92,6 +92,8 @@ def sealer_live(evidence: Evidence, _parameters: Parameters) -> Judgement:
         judge.missing("log", log)
     elif log.sealed_at is None:
         judge.fail("log", "it was never sealed")
+    elif log.sealed_at > evidence.now + CLOCKS_APART:
+        judge.missing("log", _to_come("the last seal", log.sealed_at))
     else:
         judge.saw(log.at)
         late = evidence.now - log.sealed_at
@@ -110,9 +112,15 @@ def sealer_live(evidence: Evidence, _parameters: Parameters) -> Judgement:
         age = None if beat is None else evidence.now.timestamp() - beat / 1000
         if age is None:
             judge.fail(str(facts.tenant), "no sealer has ever drained its queue")
+        elif age < -CLOCKS_APART.total_seconds():
+            judge.missing(str(facts.tenant), _to_come("the last drain", moment(beat or 0)))
         elif age > max(_PATIENCE, 3 * _window(evidence)).total_seconds():
             judge.fail(str(facts.tenant), f"its queue was last drained {int(age)} s ago")
     return judge.judgement("the last seal and the drain of each queue", of="log and tenants")
+
+
+def _to_come(what: str, at: datetime) -> Missing:
+    return Missing("clock", f"{what} is of {rfc3339(at)}, which is still to come by this clock")
 
 
 def _window(evidence: Evidence) -> timedelta:

@@ -11,6 +11,7 @@ from memtenant.reports.evidence import (
     Evidence,
     Missing,
     RecordEvidence,
+    TenantEvents,
     TenantEvidence,
     TenantFacts,
 )
@@ -107,6 +108,7 @@ def nothing_deleted_under_hold(evidence: Evidence, _parameters: Parameters) -> J
         if not events.total:
             judge.missing(name, Missing("log", "it has no event of this tenant"))
             continue
+        _was_audited(judge, name, events)
         matters = ", ".join(sorted(facts.matters))
         if events.destroyed_total:
             judge.fail(
@@ -138,6 +140,7 @@ def nothing_removed_under_minimum(evidence: Evidence, _parameters: Parameters) -
         if floor is None:
             continue
         kept += 1
+        _was_audited(judge, name, events)
         if not events.total:
             judge.missing(name, Missing("log", "it has no event of this tenant"))
         elif isinstance(events.coverage, Missing):
@@ -163,6 +166,13 @@ def nothing_removed_under_minimum(evidence: Evidence, _parameters: Parameters) -
     if evidence.tenants and not kept:
         judge.skip(evidence.policy.name, "no minimum of content stands")
     return judge.judgement(f"sealed events and live messages, {kept} under a minimum{since}")
+
+
+def _was_audited(judge: Judge, name: str, events: TenantEvents) -> None:
+    """What was stored while nothing was told may be gone, and nothing says so."""
+    if events.unaudited:
+        why = f"the audit was off: {', '.join(events.unaudited)}"
+        judge.missing(name, Missing("log", why))
 
 
 def erasures_completed(evidence: Evidence, parameters: Parameters) -> Judgement:

@@ -1,0 +1,137 @@
+"""What a report takes for granted from nobody: clocks, whole scans, times without an audit."""
+
+import shutil
+from datetime import timedelta
+
+from memtenant.reports.checks import CHECKS, Status
+from memtenant.reports.evidence import Missing
+from memtenant.resources.port import ObjectKey
+from memtenant.rules.controls import Parameters
+from memtenant.stores.witness import StoreWitness
+from memtenant.tenancy import keys
+from tests.reports.breaking import POLICIES, content, held
+from tests.reports.conftest import ACME, Scene, words
+from tests.reports.test_checks import at_work, declare
+
+
+async def test_a_record_that_bears_a_time_before_the_tenants_first_day_has_no_event(
+    scene: Scene,
+) -> None:
+    """The log is there from that day on: what was dated before was written around it."""
+    await at_work(scene)
+    with scene.server.admin() as admin:
+        entry = bytes(admin.lindex(content(admin), 0))
+        month = 30 * 86_400
+        time = int.from_bytes(entry[6:12], "big") - month * 1000
+        writer = int.from_bytes(entry[33:37], "big") - month
+        dated = entry[:6] + time.to_bytes(6, "big") + entry[12:33]
+        admin.rpush(content(admin), dated + writer.to_bytes(4, "big") + entry[37:])
+    result = await scene.judged("AuditCovers")
+    assert result.judgement.status is Status.FAIL
+    assert "records without an event: 1/" in words(result)
+
+
+async def test_a_run_whose_clock_is_behind_says_nothing_of_ages(scene: Scene) -> None:
+    await at_work(scene)
+    scene.ahead = -timedelta(days=300)
+    for check, says in (
+        ("KeptWithinPeriod", "nothing can be said of ages"),
+        ("KeysRotated", "nothing can be said of ages"),
+        ("CredentialsRotated", "still to come by this clock"),
+        ("SealerLive", "the last seal is of"),
+    ):
+        result = await scene.judged(check)
+        assert (result.judgement.status, says in words(result)) == (Status.ERROR, True), check
+
+
+async def test_a_drain_that_is_still_to_come_is_none(scene: Scene) -> None:
+    await at_work(scene)
+    with scene.server.admin() as admin:
+        beat = int((scene.now() + timedelta(days=300)).timestamp() * 1000)
+        admin.hset(keys.limits(ACME), "audit_heartbeat", beat)
+    result = await scene.judged("SealerLive")
+    assert result.judgement.status is Status.ERROR
+    assert "the last drain is of" in words(result)
+
+
+async def test_a_report_that_a_clock_ahead_made_leaves_no_time_out(scene: Scene) -> None:
+    await at_work(scene)
+    first = await scene.keep()
+    scene.ahead = timedelta(days=300)
+    await scene.keep()
+    scene.ahead = timedelta(seconds=2)
+    last = (await scene.keep()).report
+    assert last.period.since == first.report.period.until
+
+
+async def test_the_log_of_a_tenant_that_is_gone_is_looked_at_too(scene: Scene) -> None:
+    """No policy has it, so each report does."""
+    scene.frameworks = ("SOX",)
+    await scene.declare("acme", "gone", deletionPolicy="Delete")
+    await scene.seal("acme", "gone")
+    scene.ground.resources.delete(ObjectKey.tenant("support", "gone"))
+    await scene.ground.settle()
+    await scene.seal("acme", "gone")
+    assert (await scene.judged("LogVerifies")).judgement.status is Status.PASS
+    shutil.rmtree(scene.archive / "logs" / "support.gone")
+    result = await scene.judged("LogVerifies")
+    assert result.judgement.status is Status.FAIL
+    assert "support.gone" in words(result)
+
+
+async def test_what_went_while_nothing_was_audited_is_not_known(scene: Scene) -> None:
+    scene.frameworks = ("GDPR",)
+    loose = {"legalBasis": "contract", **POLICIES["minimum"], **held()}
+    await scene.declare(policy=loose)
+    await scene.seal()
+    declare(scene, **loose, audit={"mode": "Optional"})
+    await scene.ground.settle()
+    await scene.seal()
+    for back in (False, True):
+        if back:
+            declare(scene, **loose)
+            await scene.ground.settle()
+            await scene.seal()
+        evidence = await scene.evidence()
+        for name in ("NothingRemovedUnderMinimum", "NothingDeletedUnderHold"):
+            judged = CHECKS[name](evidence, Parameters())
+            assert judged.status is Status.ERROR, name
+            assert any("the audit was off" in one.words for one in judged.findings), name
+
+
+async def test_what_was_read_while_another_server_led_is_not_all_of_it(scene: Scene) -> None:
+    """As after a failover and back: the keys are those of another history."""
+    await at_work(scene)
+    turned = False
+
+    def turn(_done: int, _due: int) -> None:
+        nonlocal turned
+        if not turned:
+            turned = True
+            with scene.server.admin() as admin:
+                admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+                admin.execute_command("REPLICAOF", "NO", "ONE")
+
+    evidence = await scene.evidence(turn)
+    (tenant,) = evidence.tenants
+    assert isinstance(tenant.records, Missing)
+    assert "while it was read" in tenant.records.why
+
+
+async def test_what_is_drained_while_a_queue_is_read_hides_nothing_else(scene: Scene) -> None:
+    await scene.declare()
+    (login,) = await scene.sources().stores()
+    assert not isinstance(login.settings, Missing)
+    witness = StoreWitness(login.settings)
+    name, read = keys.audit_queue(ACME), []
+    with scene.server.admin() as admin:
+        admin.delete(name)
+        admin.rpush(name, *(f"{number:04}" for number in range(2500)))
+        async for page in witness.queued(name):
+            read[:0] = page
+            admin.ltrim(name, 700, -1)
+            admin.rpush(name, *(f"later {number}" for number in range(10)))
+    await witness.close()
+    assert {f"{number:04}".encode() for number in range(1400, 2500)} <= set(read)
+    numbered = [one for one in dict.fromkeys(read) if not one.startswith(b"later")]
+    assert numbered == sorted(numbered)
