@@ -4,6 +4,7 @@ A test's tier follows from what it asks for: `e2e` if it needs operators on an A
 if it needs the API server, `redis` if it needs a real server, otherwise `unit`.
 """
 
+import gc
 import secrets
 import sys
 from collections.abc import Callable, Iterator
@@ -38,12 +39,21 @@ StartServer = Callable[..., Server]
 Found = TypeVar("Found")
 
 
+# What is collected stays to the end: whoever looks for garbage need not look there.
+gc.disable()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     tiers.register_markers(config)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     tiers.mark(items)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

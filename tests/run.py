@@ -12,6 +12,7 @@ then is told as unsteady. It has failed all the same. The unit tier gets no seco
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,9 @@ from tests.support.tiers import Tier, everything_required
 
 _BUILD = [sys.executable, "-u", "-m", "tests.support.controlplane", "build", "--background-nice"]
 _TESTS_FAILED, _NOTHING_COLLECTED = 1, 5  # pytest's exit codes
+_ENVIRONMENT = {name: os.environ[name] for name in os.environ if name != "PYTHONDONTWRITEBYTECODE"}
+"""Of the tiers: hundreds of processes would each compile memtenant and the tests anew."""
+
 _FEW = 5
 """Of how many failures a second run is worth it: where more fail, it is not the machine."""
 
@@ -150,10 +154,10 @@ class TierRun:
         self._began = time.monotonic()
         if self._log is None:
             _say(f"\n== {tier.value} tier")
-            self._process = subprocess.Popen(self._command)
+            self._process = subprocess.Popen(self._command, env=_ENVIRONMENT)
         else:
             _say(f"== {tier.value} tier: running beside the others")
-            self._process = processes.spawn(self._command, log=self._log)
+            self._process = processes.spawn(self._command, log=self._log, env=_ENVIRONMENT)
         self._result, self._code = Result(), 0
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
@@ -173,10 +177,11 @@ class TierRun:
         failed = self._result.failed
         _say(f"\n== {self.tier.value} tier: what failed, once more and alone")
         self._report.unlink()
-        code = subprocess.call([*self._command, "--last-failed", "--last-failed-no-failures=none"])
-        again = _read(self._report)
-        looked_at = code in {0, _TESTS_FAILED} and again.failed + again.passed == failed
-        return again.passed if looked_at else 0
+        again = [*self._command, "--last-failed", "--last-failed-no-failures=none"]
+        code = subprocess.call(again, env=_ENVIRONMENT)
+        result = _read(self._report)
+        looked_at = code in {0, _TESTS_FAILED} and result.failed + result.passed == failed
+        return result.passed if looked_at else 0
 
     def _watch(self) -> None:
         self._code = code = self._process.wait()

@@ -1,6 +1,8 @@
 """The chart as Helm renders it, without a cluster."""
 
+import functools
 import json
+import pickle
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +22,9 @@ RELEASE = "memtenant"
 
 Object = dict[str, Any]
 
+_PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's, where it is: the CRDs are 160 kB."""
+
 
 def try_helm(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     """Run Helm and return whatever came of it."""
@@ -30,16 +35,24 @@ def try_helm(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
 
 
-def template(*arguments: str | Path) -> str:
+def template(*arguments: str | Path, release: str = RELEASE) -> str:
     """What `helm template` prints."""
-    answer = try_helm("template", RELEASE, CHART, "-n", HOME, *arguments)
+    answer = try_helm("template", release, CHART, "-n", HOME, *arguments)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
 
 
-def objects(*arguments: str | Path) -> list[Object]:
-    """Every object of the chart with these arguments of `helm template`."""
-    return [found for found in yaml.safe_load_all(template(*arguments)) if found]
+def objects(*arguments: str | Path, release: str = RELEASE) -> list[Object]:
+    """Every object of the chart with these arguments of `helm template`. The chart is rendered and
+    read once for all who ask the same; what they get is their own."""
+    found: list[Object] = pickle.loads(_objects(arguments, release))  # noqa: S301 - made here
+    return found
+
+
+@functools.cache
+def _objects(arguments: tuple[str | Path, ...], release: str) -> bytes:
+    read = yaml.load_all(template(*arguments, release=release), _PARSER)
+    return pickle.dumps([found for found in read if found])
 
 
 def one(found: Iterable[Object], kind: str, name: str = RELEASE) -> Object:

@@ -163,14 +163,15 @@ async def test_agents_go_on_whatever_happens_to_the_nodes(nodes: Nodes, on_clust
 
 def kill_and_bring_back(nodes: Nodes, server: Server) -> None:
     (replica,) = nodes.replicas_of(server)
-    server.kill9()
 
     def promoted() -> bool:
         with replica.admin() as admin:
             return bool(admin.info("replication")["role"] == "master")
 
-    processes.wait_until(promoted, what="a promoted replica", timeout=60)
-    nodes.settle()
+    with nodes.hurried():
+        server.kill9()
+        processes.wait_until(promoted, what="a promoted replica", timeout=60)
+        nodes.settle()
     server.start()
     server.wait_for_sync()
     nodes.settle()

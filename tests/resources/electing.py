@@ -11,7 +11,7 @@ from memtenant.resources.connection import Connection, Limits
 from memtenant.resources.lease import Elector, LeadershipLost, LeaseTimes
 
 NAME = "memtenant-operator"
-TIMES = LeaseTimes(duration=4.0, renew_deadline=2.5, retry=0.3)
+TIMES = LeaseTimes(duration=3.0, renew_deadline=2.0, retry=0.3)
 LIMITS = Limits(concurrency=2, attempts=1, request_timeout=1.0, connect_timeout=1.0)
 
 

@@ -263,9 +263,10 @@ async def test_a_server_that_is_no_cluster_is_refused(start_server: StartServer)
 
 async def test_a_cluster_that_lacks_slots_is_down(nodes: Nodes) -> None:
     """Last in this module: a shard is gone afterwards."""
-    nodes.servers[1].kill9()
-    with pytest.raises(StoreUnavailable) as failure:
-        await until_it_fails(nodes.servers[0])
+    with nodes.hurried():
+        nodes.servers[1].kill9()
+        with pytest.raises(StoreUnavailable) as failure:
+            await until_it_fails(nodes.servers[0])
     assert failure.value.reason in ("ClusterDown", "StoreUnavailable")
 
 

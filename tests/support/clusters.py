@@ -18,6 +18,9 @@ from tests.support.certificates import Authority
 from tests.support.servers import Flavour, Options, Server
 
 _SLOTS = 16_384
+_PATIENT, _HURRIED = "20000", "1500"
+"""Milliseconds without a word after which a node takes another for dead, and a half of which it
+lets pass before it asks. A busy machine is silent for a second or two."""
 
 
 @dataclass(slots=True)
@@ -30,6 +33,7 @@ class Nodes:
     by_name: bool = False
     parent: Path | None = None
     servers: list[Server] = field(default_factory=list)
+    _is_hurried: bool = False
     _stack: ExitStack = field(default_factory=ExitStack)
 
     @property
@@ -42,7 +46,7 @@ class Nodes:
         config = {
             "cluster-enabled": "yes",
             "cluster-config-file": "nodes.conf",
-            "cluster-node-timeout": "1500",
+            "cluster-node-timeout": _PATIENT,
             "cluster-port": str(processes.free_port()),
             "cluster-replica-validity-factor": "0",
             "repl-ping-replica-period": "1",
@@ -56,7 +60,20 @@ class Nodes:
         server = servers.start(self.flavour, options, admin_password=self.admin_password)
         self._stack.callback(servers.discard, server)
         self.servers.append(server)
+        if self._is_hurried:
+            self._take_for_dead_after(_HURRIED)
         return server
+
+    @contextlib.contextmanager
+    def hurried(self) -> Iterator[None]:
+        """Within it the nodes talk often, and what is down is soon replaced."""
+        self._is_hurried = True
+        self._take_for_dead_after(_HURRIED)
+        try:
+            yield
+        finally:
+            self._is_hurried = False
+            self._take_for_dead_after(_PATIENT)
 
     def add(self, *, replica_of: Server | None = None) -> Server:
         """One more node of the Cluster, without slots, or as a replica."""
@@ -185,6 +202,11 @@ class Nodes:
         """End all of them."""
         self._stack.close()
 
+    def _take_for_dead_after(self, milliseconds: str) -> None:
+        for one in self.servers:
+            if one.alive:
+                self.run(one, "CONFIG", "SET", "cluster-node-timeout", milliseconds)
+
     def _raw(self, server: Server, *words: object) -> object:
         with server.admin() as admin:
             admin.response_callbacks.clear()
@@ -232,15 +254,16 @@ def cluster(
     found = Nodes(flavour, secrets.token_hex(16), tls, by_name, parent)
     with contextlib.closing(found):
         primaries = [found.start() for _ in range(shards)]
-        for number, primary in enumerate(primaries):
-            found.run(primary, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        for other in primaries[1:]:
-            found.meet(other)
-        for number, primary in enumerate(primaries):
-            begin, end = (_SLOTS * part // shards for part in (number, number + 1))
-            found.run(primary, "CLUSTER", "ADDSLOTSRANGE", begin, end - 1)
-        for primary in primaries:
-            for _ in range(replicas):
-                found.add(replica_of=primary)
-        found.settle()
+        with found.hurried():
+            for number, primary in enumerate(primaries):
+                found.run(primary, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            for other in primaries[1:]:
+                found.meet(other)
+            for number, primary in enumerate(primaries):
+                begin, end = (_SLOTS * part // shards for part in (number, number + 1))
+                found.run(primary, "CLUSTER", "ADDSLOTSRANGE", begin, end - 1)
+            for primary in primaries:
+                for _ in range(replicas):
+                    found.add(replica_of=primary)
+            found.settle()
         yield found

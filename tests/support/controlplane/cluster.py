@@ -70,6 +70,7 @@ class Cluster:
     authority: Authority
     _etcd_port: int
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _admin_tls: ssl.SSLContext | None = None
 
     @property
     def host(self) -> str:
@@ -159,6 +160,11 @@ class Cluster:
 
     def admin_tls(self) -> ssl.SSLContext:
         """What a client of the API server needs to be its administrator."""
+        if self._admin_tls is None:
+            self._admin_tls = self._make_admin_tls()
+        return self._admin_tls
+
+    def _make_admin_tls(self) -> ssl.SSLContext:
         user = yaml.safe_load(self.kubeconfig.read_text())["users"][0]["user"]
         context = ssl.create_default_context(cafile=str(self.ca_file))
         with tempfile.NamedTemporaryFile() as pem:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
-from kubernetes.config import new_client_from_config as new_client
 
 Object = dict[str, Any]
 
@@ -17,7 +16,10 @@ class Api:
     """A client of the server that a kubeconfig with a client certificate names."""
 
     def __init__(self, kubeconfig: Path) -> None:
-        client = new_client(str(kubeconfig))  # type: ignore[no-untyped-call]
+        # Half a second of imports, in every run of every tier if it stood above.
+        from kubernetes.config import new_client_from_config
+
+        client = new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]
         self.url = str(client.configuration.host)
         self._pool = client.rest_client.pool_manager
 
