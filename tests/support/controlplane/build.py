@@ -11,6 +11,7 @@ done. Two at once: the second says that it waits, and then finds the work done.
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import re
@@ -260,6 +261,7 @@ def helm() -> Path:
     return program("helm")
 
 
+@functools.cache
 def _runs(path: Path) -> bool:
     check = subprocess.run([path, "version", "--client"], capture_output=True, check=False)
     return check.returncode == 0
