@@ -370,6 +370,7 @@ def login(binding: Binding, server: Reached | None = None) -> "redis.Redis":
         username=binding.username,
         password=binding.password,
         retry=Retry(NoBackoff(), 0),
+        driver_info=None,
         socket_timeout=20,
     )
 

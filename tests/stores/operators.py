@@ -22,7 +22,7 @@ from memtenant.stores import (
     admin_rules,
 )
 from memtenant.tenancy.identity import TenantId
-from tests.support.servers import Server
+from tests.support.servers import Flavour, Server
 
 OPERATOR = "memtenant-operator"
 OPERATOR_PASSWORD = "the-operator"
@@ -33,6 +33,7 @@ ACME = TenantId("support", "acme")
 GLOBEX = TenantId("sales", "globex")
 
 _terms = itertools.count(1)
+_commands: dict[Flavour, frozenset[str]] = {}
 
 
 def next_term() -> int:
@@ -41,10 +42,13 @@ def next_term() -> int:
 
 
 def server_commands(server: Server) -> frozenset[str]:
-    """COMMAND LIST in lower case."""
-    with server.admin() as admin:
-        admin.response_callbacks.clear()
-        return frozenset(name.decode().lower() for name in admin.execute_command("COMMAND", "LIST"))
+    """COMMAND LIST in lower case, which is the program's: one server of each is asked."""
+    if server.flavour not in _commands:
+        with server.admin() as admin:
+            admin.response_callbacks.clear()
+            listed = admin.execute_command("COMMAND", "LIST")
+        _commands[server.flavour] = frozenset(name.decode().lower() for name in listed)
+    return _commands[server.flavour]
 
 
 def make_operator(*servers: Server) -> None:

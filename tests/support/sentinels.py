@@ -56,6 +56,7 @@ class Sentinel:
             ssl=ca_file is not None,
             ssl_ca_certs=ca_file,
             retry=Retry(NoBackoff(), 0),
+            driver_info=None,
             protocol=2,
         )
 

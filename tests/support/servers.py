@@ -171,7 +171,7 @@ class Server:
 
     def admin(self) -> "redis.Redis":
         """A client as the administrator, without retries. Close it, or use it with `with`."""
-        return redis.Redis.from_url(self.url, retry=_no_retry())
+        return redis.Redis.from_url(self.url, retry=_no_retry(), driver_info=None)
 
     def client(self, username: str, password: str) -> "redis.Redis":
         """A client as another user, without retries; connects at its first command."""
@@ -184,6 +184,7 @@ class Server:
             ssl=self.options.tls is not None,
             ssl_ca_certs=ca_file,
             retry=_no_retry(),
+            driver_info=None,  # which reads the package's metadata for each connection
         )
 
     def start(self) -> None:
