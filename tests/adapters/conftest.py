@@ -1,4 +1,8 @@
-"""A tenant for the adapters, and the two kinds of Tenant opened on it."""
+"""A tenant for the adapters, and the two kinds of Tenant opened on it.
+
+All tests here are of the redis tier: the frameworks, which take seconds to import, are left alone
+by the other tiers.
+"""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,6 +14,20 @@ from memtenant.sync import Tenant as SyncTenant
 from memtenant.tenancy.policy import TenantPolicy
 from tests.memory.bindings import PATIENT, Provisioned
 from tests.support.servers import Server
+from tests.support.tiers import Tier, tier_of
+
+HERE = Path(__file__).parent
+OTHERS = {tier.value for tier in Tier if tier is not Tier.REDIS}
+
+
+def pytest_ignore_collect(config: pytest.Config) -> bool | None:
+    return True if config.option.markexpr in OTHERS else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE) and tier_of(item) is not Tier.REDIS:
+            raise pytest.UsageError(f"{item.nodeid} is not of the redis tier: move it elsewhere")
 
 
 @pytest.fixture

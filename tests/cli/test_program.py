@@ -1,5 +1,6 @@
 """The program itself: help, completion, formats, the embedded server, missing packages."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,38 +11,58 @@ import yaml
 
 from memtenant.cli.diff import Change, difference
 from memtenant.cli.exits import ExitCode
-from tests.cli.program import Program, policy, store, tenant
+from tests.cli.program import Ended, Program, policy, store, tenant
 
 WITHOUT_CLUSTERS = """
 import sys
 for name in ("kubernetes", "kopf", "aiohttp", "prometheus_client"):
     sys.modules[name] = None
+import contextlib, io, json
 from memtenant.cli import main
-sys.exit(main())
+for arguments in json.load(sys.stdin):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(arguments)
+    print(json.dumps([code, out.getvalue(), err.getvalue()]))
 """
+NO_CLUSTER = (["--help"], ["apply", "--help"], ["store", "acl"])
+A_CLUSTER = (["controller"], ["detach", "--all"])
 
 
-def without_operator_packages(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-c", WITHOUT_CLUSTERS, *arguments],
+@pytest.fixture(scope="module")
+def without_operator_packages() -> dict[str, Ended]:
+    """What the program said to each of these, where the operator's packages are missing."""
+    asked = [*NO_CLUSTER, *A_CLUSTER]
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT_CLUSTERS],
+        input=json.dumps(asked),
         capture_output=True,
         text=True,
-        check=False,
+        check=True,
     )
+    answers = [Ended(*json.loads(line)) for line in ended.stdout.splitlines()]
+    return {" ".join(words): answer for words, answer in zip(asked, answers, strict=True)}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["apply", "--help"], ["store", "acl"]])
-def test_what_needs_no_cluster_works_without_its_packages(arguments: list[str]) -> None:
-    assert without_operator_packages(*arguments).returncode == 0
+@pytest.mark.parametrize("arguments", NO_CLUSTER, ids=" ".join)
+def test_what_needs_no_cluster_works_without_its_packages(
+    without_operator_packages: dict[str, Ended], arguments: list[str]
+) -> None:
+    ended = without_operator_packages[" ".join(arguments)]
+
+    assert ended.code == ExitCode.DONE
+    assert ended.out
 
 
-@pytest.mark.parametrize("arguments", [["controller"], ["detach", "--all"]])
-def test_what_needs_a_cluster_says_which_packages(arguments: list[str]) -> None:
-    ended = without_operator_packages(*arguments)
+@pytest.mark.parametrize("arguments", A_CLUSTER, ids=" ".join)
+def test_what_needs_a_cluster_says_which_packages(
+    without_operator_packages: dict[str, Ended], arguments: list[str]
+) -> None:
+    ended = without_operator_packages[" ".join(arguments)]
 
-    assert ended.returncode == ExitCode.FAILED
-    assert "pip install 'memtenant[operator]'" in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
+    assert ended.code == ExitCode.FAILED
+    assert "pip install 'memtenant[operator]'" in ended.err
+    assert len(ended.err.splitlines()) == 1
 
 
 def test_where_only_the_sdk_is_installed_the_program_says_what_it_needs() -> None:
