@@ -1,13 +1,14 @@
-"""`python -m tests.bench.strict [INSTANCES]`: what Strict tenants cost the operator.
+"""`python -m tests.bench.strict [--pods] [INSTANCES]`: what Strict tenants cost the operator.
 
 Each has a Valkey of its own, made and looked after as without a cluster: the operator's work on the
 servers is the same there, and that on pods is not in the figures. They are of the process' own CPU.
+With ``--pods`` they are in a cluster instead (`tests.bench.strictpods`).
 """
 
+import argparse
 import asyncio
 import gc
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,6 +23,7 @@ from memtenant.reconcile.world import World
 from memtenant.resources.folder import FolderResources
 from memtenant.resources.port import API_VERSION, Kind, ObjectKey
 from memtenant.stores.instances import EmbeddedInstances
+from tests.bench import strictpods
 from tests.bench.processes import rss_mb
 from tests.bench.report import Row, table
 
@@ -162,7 +164,16 @@ def _declare(resources: FolderResources, kind: Kind, key: ObjectKey, **spec: obj
 
 def main() -> None:
     """Print a table."""
-    instances = int(sys.argv[1]) if len(sys.argv) > 1 else 50
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.strict", description=__doc__)
+    parser.add_argument("instances", type=int, nargs="?", help="how many (default 50; 20 pods)")
+    parser.add_argument("--pods", action="store_true", help="in a cluster, each with its pod")
+    options = parser.parse_args()
+    if options.pods:
+        with_pods = strictpods.measure(options.instances or 20)
+        print(table(strictpods.rows(with_pods)))
+        print(strictpods.by_request(with_pods))
+        return
+    instances = options.instances or 50
     cost = measure(instances)
     print(table(rows(cost)))
     for name, each in cost.rounds.items():

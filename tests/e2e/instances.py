@@ -1,8 +1,9 @@
-"""Instances of Strict tenants, as pods of a kubelet."""
+"""Instances of Strict tenants, as pods of a kubelet, and the volumes that they claim."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -13,7 +14,7 @@ from memtenant.tenancy.identity import TenantId
 from tests.support.kubelet import Image, Kubelet
 from tests.support.servers import Flavour
 
-__all__ = ["Instance", "instance_of", "server_image"]
+__all__ = ["Instance", "instance_of", "server_image", "storage_class", "volume"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +68,29 @@ def server_image(folder: Path, name: str, flavour: Flavour, folders: Iterable[Pa
     # No other server is in the way of the one that the image has.
     plain = f"{folder}:/usr/local/bin:/bin:/usr/bin"
     return Image(env={"PATH": plain}, folders=(*folders, folder))
+
+
+def storage_class() -> dict[str, Any]:
+    """One whose volumes may grow."""
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": "growing"},
+        "provisioner": "kubernetes.io/no-provisioner",
+        "allowVolumeExpansion": True,
+    }
+
+
+def volume(number: int) -> dict[str, Any]:
+    """One of its volumes."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": f"volume-{number}"},
+        "spec": {
+            "capacity": {"storage": "10Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "growing",
+            "hostPath": {"path": "/var/empty"},
+        },
+    }

@@ -21,7 +21,7 @@ import redis
 from memtenant.rules.instance import claim_name, instance_name
 from memtenant.tenancy.identity import TenantId
 from tests.chart.rendered import CHART, HOME, RELEASE, ROOT
-from tests.e2e.instances import server_image
+from tests.e2e.instances import server_image, storage_class, volume
 from tests.support import processes, tiers
 from tests.support.controlplane import cluster as control_plane
 from tests.support.controlplane.cluster import Cluster
@@ -132,37 +132,13 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             tiers.cannot_run(str(missing))
         for name in (HOME, TEAM):
             cluster.create_namespace(name, RESTRICTED)
-        cluster.apply(_storage_class(), *(_volume(number) for number in range(3)))
+        cluster.apply(storage_class(), *(volume(number) for number in range(3)))
         options = (f"--set=tenantNamespaces={{{TEAM}}}", "--set=settings.repairInterval=1s")
         cluster.helm("install", RELEASE, str(CHART), "-n", HOME, "--set=replicas=1", *options)
         cluster.kubectl("rollout", "status", f"deployment/{RELEASE}", "-n", HOME)
         cluster.apply(template("valkey/valkey:8.1"), template("redis:7.0", "own-tls"), policy())
         cluster.apply(*(tenant(which) for which in (CLINIC, LAB, VAULT)))
         yield Stage(cluster, kubelet)
-
-
-def _storage_class() -> Object:
-    return {
-        "apiVersion": "storage.k8s.io/v1",
-        "kind": "StorageClass",
-        "metadata": {"name": "growing"},
-        "provisioner": "kubernetes.io/no-provisioner",
-        "allowVolumeExpansion": True,
-    }
-
-
-def _volume(number: int) -> Object:
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": f"volume-{number}"},
-        "spec": {
-            "capacity": {"storage": "10Gi"},
-            "accessModes": ["ReadWriteOnce"],
-            "storageClassName": "growing",
-            "hostPath": {"path": "/var/empty"},
-        },
-    }
 
 
 def template(image: str, name: str = "own") -> Object:

@@ -10,70 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from memtenant.api.validate import defaulted
-from memtenant.errors import InvalidResource, ResourceConflict
+from memtenant.errors import ResourceConflict
 from memtenant.reconcile.instance import remove_instance
 from memtenant.reconcile.once import fill, local_world, settle
 from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.reconcile.world import World
 from memtenant.resources.folder import FolderResources
-from memtenant.resources.port import API_VERSION, Kind, ObjectKey
-from memtenant.rules.instance import Instance, Sighting, instance_name
+from memtenant.resources.port import Kind, ObjectKey
+from memtenant.rules.instance import instance_name
 from memtenant.rules.sealing import SealerReport
-from memtenant.stores.instances import EmbeddedInstances
 from memtenant.tenancy import keys
 from memtenant.tenancy.audited import Audited
 from memtenant.tenancy.identity import TenantId
+from tests.reconcile.instances import Host, declare, declare_tenants, looks, tenant_key
 
 pytestmark = pytest.mark.redis
 
 ONE, TWO = TenantId("health", "one"), TenantId("health", "two")
-
-
-class Host(EmbeddedInstances):
-    """Embedded servers that remember an image; one of the image ``bad`` never gets ready. No volume
-    grows beyond ``largest`` bytes of quota, and all are reached by one name, ``reached_by``."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.largest = 1 << 40
-        self.reached_by = "127.0.0.1"
-        self.known_by: dict[TenantId, str] = {}
-        self.images: dict[TenantId, str] = {}
-        self.restarts: list[tuple[TenantId, str]] = []
-        self.removed: list[tuple[TenantId, bool]] = []
-
-    async def changes(self, wanted: Instance) -> tuple[str, ...]:
-        outdated = self.images.get(wanted.tenant) not in (None, wanted.template.image)
-        moved = self.known_by.get(wanted.tenant) not in (None, self.reached_by)
-        to_do = {"restart": outdated, "move": moved, "grow": wanted.quota > self.largest}
-        return (*await super().changes(wanted), *(word for word, due in to_do.items() if due))
-
-    async def make(self, wanted: Instance, password: str) -> Sighting:
-        image = self.images.setdefault(wanted.tenant, wanted.template.image)
-        outdated = image != wanted.template.image
-        if wanted.quota > self.largest:
-            raise InvalidResource("it cannot grow", reason="VolumeCannotGrow")
-        if image == "bad":
-            return Sighting(why="ErrImagePull", outdated=outdated)
-        found = await super().make(wanted, password)
-        host = self.known_by[wanted.tenant] = self.reached_by
-        return Sighting(host, found.port, outdated=outdated)
-
-    async def look(self, wanted: Instance) -> Sighting:
-        found = await super().look(wanted)
-        return replace(found, host=self.reached_by) if found.host else found
-
-    async def restart(self, wanted: Instance, seen: Sighting) -> None:
-        await super().restart(wanted, seen)
-        self.images[wanted.tenant] = wanted.template.image
-        self.restarts.append((wanted.tenant, wanted.template.image))
-
-    async def remove(
-        self, tenant: TenantId, *, keep_data: bool, still: Callable[[], Awaitable[None]]
-    ) -> None:
-        await super().remove(tenant, keep_data=keep_data, still=still)
-        self.removed.append((tenant, keep_data))
 
 
 @pytest.fixture
@@ -81,38 +34,6 @@ def host(tmp_path: Path) -> Iterator[Host]:
     made = Host(tmp_path / "instances")
     yield made
     asyncio.run(made.stop())
-
-
-def declare(resources: FolderResources, kind: Kind, key: ObjectKey, **spec: object) -> None:
-    metadata = {"name": key.name} | ({"namespace": key.namespace} if key.namespace else {})
-    raw = {"apiVersion": API_VERSION, "kind": kind.value, "metadata": metadata, "spec": spec}
-    resources.declare(key, defaulted(raw)["spec"])
-
-
-def tenant_key(tenant: TenantId) -> ObjectKey:
-    return ObjectKey.tenant(tenant.namespace, tenant.name)
-
-
-def declare_tenants(resources: FolderResources, *tenants: TenantId, **spec: object) -> None:
-    declare(resources, Kind.POLICY, ObjectKey.policy("standard"))
-    ref = {"name": "standard"}
-    for tenant in tenants:
-        declare(
-            resources,
-            Kind.TENANT,
-            tenant_key(tenant),
-            isolation="Strict",
-            retentionPolicyRef=ref,
-            **spec,
-        )
-
-
-async def looks(world: World, resources: FolderResources, image: str, times: int) -> None:
-    """The store's image, and so many looks at everything."""
-    declare(resources, Kind.STORE, ObjectKey.store("own"), dedicated={"image": image})
-    for _ in range(times):
-        await fill(world.mirror, resources)
-        await settle(world)
 
 
 def ready(world: World) -> list[bool]:
@@ -339,6 +260,51 @@ async def test_a_volume_that_cannot_grow_ends_no_repair_no_hold_and_no_quota(
             assert declared is not None
             stalled = [one for one in declared.status["conditions"] if one["type"] == "Stalled"]
             assert stalled[0]["reason"] == "VolumeCannotGrow"
+
+
+async def test_the_instance_of_a_tenant_that_is_refused_stays_what_was_accepted(
+    tmp_path: Path, host: Host
+) -> None:
+    with FolderResources.open(tmp_path / "state") as resources:
+        declare_tenants(resources, ONE, quota={"memory": "8Mi"})
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+            link = world.links[str(ONE)]
+            maxmemory = link.admin.facts.primary.maxmemory
+            host.largest = 16 << 20
+            declare_tenants(resources, ONE, quota={"memory": "64Mi"})
+            await looks(world, resources, "first", 1)
+            await link.admin.configure({"appendonly": "no", "maxmemory": "0"})
+            assert (
+                tenant_key(ONE)
+                in (await WorldReconciler(world).repair(ObjectKey.store("own"))).enqueue
+            )
+            await looks(world, resources, "first", 1)
+            facts = await link.admin.discover()
+            assert facts.durable
+            assert facts.primary.maxmemory == maxmemory
+            await looks(world, resources, "second", 2)
+            assert host.restarts == [(ONE, "second")]
+            assert world.links[str(ONE)].ready
+            declared = await resources.get(tenant_key(ONE))
+            assert declared is not None
+            stalled = [one for one in declared.status["conditions"] if one["type"] == "Stalled"]
+            assert stalled[0]["reason"] == "VolumeCannotGrow"
+
+
+async def test_how_a_file_is_synced_is_set_as_the_instance_runs(tmp_path: Path, host: Host) -> None:
+    with FolderResources.open(tmp_path / "state") as resources:
+        declare_tenants(resources, ONE)
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+            persistence = {"fsync": "Always"}
+            template = {"image": "first", "persistence": persistence}
+            declare(resources, Kind.STORE, ObjectKey.store("own"), dedicated=template)
+            await fill(world.mirror, resources)
+            await settle(world)
+            facts = await world.links[str(ONE)].admin.discover()
+            assert facts.primary.file.fsync == "always"
+            assert host.restarts == []
 
 
 async def names(ask: Callable[..., Awaitable[object]]) -> set[str]:

@@ -33,7 +33,7 @@ from memtenant.tenancy.cluster import ClusterAccess
 from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.sentinel import SentinelAccess
 
-__all__ = ["ExpiryState", "KeyPass", "LiveTenant", "StoreLink"]
+__all__ = ["CutOff", "ExpiryState", "KeyPass", "LiveTenant", "StoreLink"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,18 @@ class ExpiryState:
 
 
 @dataclass(slots=True)
+class CutOff:
+    """A server process whose append-only file may be unreadable behind what it was cut off of.
+    ``since`` is how often the file had been written anew when that was asked for, None while that
+    is still to be; ``again_at`` is when it may be asked for again, in monotonic seconds."""
+
+    run_id: str
+    since: int | None = None
+    tries: int = 0
+    again_at: float = 0.0
+
+
+@dataclass(slots=True)
 class StoreLink:
     """The live side of one MemoryStore, or of a Strict tenant's instance.
 
@@ -87,7 +99,7 @@ class StoreLink:
     why the store cannot be used now; ``reload_until`` is how long an instance has its certificate
     read anew, because its pod may not have the new one yet, ``restarted_for_login`` that it ended
     once because it refused the operator's login; ``unsaved`` that users changed since the last ACL
-    SAVE.
+    SAVE; ``cut_off`` that an instance's file is to be written anew.
     ``erasing`` are tenants with an erasure that is not finished, of those that were
     ``looked_for_receipts``; ``files_written_at`` is when the nodes' files were last written anew;
     ``marks`` are the tombstones that the last measurement saw, ``true_marks`` those known as true.
@@ -127,6 +139,7 @@ class StoreLink:
     key_pass: KeyPass | None = None
     expiry: ExpiryState = field(default_factory=ExpiryState)
     unsaved: bool = False
+    cut_off: CutOff | None = None
     reload_until: datetime | None = None
     restarted_for_login: bool = False
     compared: int = 0

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from memtenant.errors import StoreRefused
 from memtenant.jobs.link import StoreLink
+from memtenant.jobs.rewrite import notice_cut_off
 from memtenant.rules.acl import parse_user
 from memtenant.stores import Address, StateChange, StoreFacts, UsersSet
 
@@ -62,6 +63,7 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
         or bool(served.unreachable.keys() - facts.unreachable.keys())
     )
     link.facts = facts
+    notice_cut_off(link)
     if changed:
         await link.admin.lead()
         await link.admin.load_functions()
@@ -169,9 +171,18 @@ def _shape(facts: StoreFacts) -> tuple[object, ...]:
 
 
 def _settings(facts: StoreFacts) -> tuple[object, ...]:
-    """What a store is judged by, and anybody who may run CONFIG SET changes while it runs."""
+    """What a store is judged by, and changes while it runs: by anybody who may run CONFIG SET, and
+    by a disk that is full."""
     return tuple(
-        (node.append_only, node.evicts, node.maxmemory, node.default_user_open, node.users_persist)
+        (
+            node.append_only,
+            node.file.writable,
+            node.file.fsync,
+            node.evicts,
+            node.maxmemory,
+            node.default_user_open,
+            node.users_persist,
+        )
         for node in facts.nodes
     )
 

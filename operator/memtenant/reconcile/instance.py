@@ -23,6 +23,7 @@ from memtenant.errors import (
     StoreUnavailable,
 )
 from memtenant.jobs.link import StoreLink
+from memtenant.jobs.rewrite import notice_cut_off
 from memtenant.reconcile.declared import store_spec
 from memtenant.reconcile.instancetls import (
     certificate_files,
@@ -68,6 +69,7 @@ __all__ = [
     "NotRunning",
     "has_instance",
     "instance_changes",
+    "keep_instance",
     "let_go_of_instance",
     "link_to_data",
     "look_at_instance",
@@ -83,6 +85,8 @@ _OWNER = "tenant-instance"
 _PASSWORD = "password"  # noqa: S105 - a key in a Secret
 _OTHER_LOGIN = ("StoreWrongPassword", "StorePermissionMissing")
 """How a server refuses the operator whose login is not, or not yet, as its Secret says."""
+_CANNOT_SAVE = "StoreCannotSave"
+"""How it refuses every write while its disk is full; nothing tells of the end of that."""
 
 
 class InstanceNeeded(MemtenantError):
@@ -179,15 +183,37 @@ async def link_to_data(world: World, record: TenantRecord) -> StoreLink | None:
     link = world.link_of(record.store, record.tenant)
     if not has_instance(record) or (link is not None and link.ready):
         return link
-    template = world.mirror.get(ObjectKey.store(record.store))
     try:
-        spec = None if template is None else store_spec(template)
-        if spec is None or spec.dedicated is None:
-            return None
-        wanted = Instance(record.tenant, record.store, record.quota_bytes, spec.dedicated)
-        return await _reach(world, wanted)
+        wanted = _accepted_instance(world, record)
+        return None if wanted is None else await _reach(world, wanted)
     except InvalidResource:
         return None
+
+
+async def keep_instance(world: World, declared: Declared, record: TenantRecord) -> None:
+    """Make the instance of a tenant that is refused what it declares as it was accepted: else what
+    it declares would end that somebody's change is put back, and that a new image is taken."""
+    try:
+        wanted = _accepted_instance(world, record)
+        changes = () if wanted is None else await instance_changes(world, wanted)
+        if wanted is None or not changes:
+            return
+        await require_alive(world, declared)
+        await take_instance(world, wanted)
+    except (InvalidResource, NotRunning, StoreRefused) as error:
+        _log.info("instance of %s: %s", record.tenant, error)
+        return
+    for change in changes:
+        await world.resources.emit_event(declared, EventType.NORMAL, "InstanceSet", change)
+
+
+def _accepted_instance(world: World, record: TenantRecord) -> Instance | None:
+    """The instance as the template says now, and the quota that was accepted."""
+    template = world.mirror.get(ObjectKey.store(record.store))
+    spec = None if template is None else store_spec(template)
+    if not has_instance(record) or spec is None or spec.dedicated is None:
+        return None
+    return Instance(record.tenant, record.store, record.quota_bytes, spec.dedicated)
 
 
 def has_instance(record: TenantRecord) -> bool:
@@ -211,17 +237,17 @@ async def _taken(world: World, wanted: Instance, link: StoreLink) -> StoreLink:
     was_ready = link.ready
     try:
         link.facts = await link.admin.discover()
+        notice_cut_off(link)
         await _configure(link, link.facts, wanted)  # one that is full cannot be led before it grew
         await lead(link)
         judge(link.admin.facts)
         await _provide_system_users(world, link)
         if not was_ready:
             await tell_policies(world, link)
-    except StoreUnavailable as error:
-        link.failure = error
-        _fail(world, wanted, str(error))
     except MemtenantError as error:
         link.failure = error
+        if isinstance(error, StoreUnavailable) or error.reason == _CANNOT_SAVE:
+            _fail(world, wanted, str(error))
         raise
     link.failure, link.served = None, link.facts
     return link
@@ -255,6 +281,8 @@ async def _restart_with_login(
 async def _restart_in_turn(world: World, wanted: Instance, link: StoreLink, seen: Sighting) -> None:
     """End the process that runs with an earlier image, unless another instance of the store is
     away: an image that does not start stops the first instance, and no other."""
+    if link.cut_off is not None:
+        return  # at its start it would refuse its file
     others = world.ledger.committed(wanted.store).keys() - {wanted.tenant}
     known = (world.links.get(str(tenant)) for tenant in others)
     if not all(other is not None and other.ready for other in known):
@@ -319,6 +347,7 @@ async def _configure(link: StoreLink, facts: StoreFacts, wanted: Instance) -> No
 def _settings(primary: NodeFacts) -> dict[str, str]:
     return {
         "appendonly": "yes" if primary.append_only else "no",
+        "appendfsync": primary.file.fsync,
         "maxmemory": str(primary.maxmemory),
         "maxmemory-policy": primary.maxmemory_policy,
     }
@@ -357,6 +386,7 @@ async def _link(
     if known is not None:
         link.tenants, link.usage, link.measured_at = known.tenants, known.usage, known.measured_at
         link.working, link.mending = known.working, known.mending
+        link.cut_off = known.cut_off
         await known.admin.close()
     world.links[name] = link
     return link

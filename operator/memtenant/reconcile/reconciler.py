@@ -17,6 +17,7 @@ from memtenant.jobs.link import StoreLink
 from memtenant.jobs.measure import measure
 from memtenant.jobs.repair import Repair, repair
 from memtenant.jobs.rewrap import rewrap
+from memtenant.jobs.rewrite import rewrite_cut_off
 from memtenant.reconcile.declared import save_status, status_before
 from memtenant.reconcile.deletion import delete_tenant
 from memtenant.reconcile.erasure import erase_persons
@@ -158,12 +159,23 @@ class WorldReconciler:
             link.failure = error
             return Outcome(enqueue=(link.key,))
         await reload_certificate(self.world, link)
-        did = await self._tell_repair(store, found)
+        did = await self._tell_repair(store, found) + await self._rewrite(link)
         enqueue = (link.key,) if found.nodes_changed or found.restored or found.removed else ()
         tenants = _tenants_of(link, self.world) if found.look_again else ()
         if found.failed_over:
             return Outcome(enqueue=enqueue, in_time=tenants, changed=bool(did), did=did)
         return Outcome(enqueue=(*enqueue, *tenants), changed=bool(did), did=did)
+
+    async def _rewrite(self, link: StoreLink) -> tuple[str, ...]:
+        if not await rewrite_cut_off(link, self.world.clock):
+            return ()
+        declared = self.world.mirror.get(link.key)
+        message = "The instance's append-only file was written anew after its disk was full"
+        if declared is not None:
+            await self.world.resources.emit_event(
+                declared, EventType.NORMAL, "FileRewritten", message
+            )
+        return (message,)
 
     async def _tell_repair(self, store: ObjectKey, found: Repair) -> tuple[str, ...]:
         declared = self.world.mirror.get(store)

@@ -11,7 +11,7 @@ from memtenant.jobs.link import LiveTenant
 from memtenant.reconcile.apply import Work, apply
 from memtenant.reconcile.current import Current, read_record
 from memtenant.reconcile.declared import status_before
-from memtenant.reconcile.instance import link_to_data
+from memtenant.reconcile.instance import keep_instance, link_to_data
 from memtenant.reconcile.policy import read_policy
 from memtenant.reconcile.telling import actors_of
 from memtenant.reconcile.tenantplan import plan_tenant
@@ -39,6 +39,8 @@ async def enforce_standing(world: World, declared: Declared, *, refused: bool) -
     if record is None or record.uid != declared.uid or record.phase is not Phase.ACTIVE:
         return ()
     world.ledger.enter(record.store, tenant, record.quota_bytes)
+    if refused:
+        await keep_instance(world, declared, record)
     link = await link_to_data(world, record)
     if link is None or link.facts is None or not link.ready:
         return ()

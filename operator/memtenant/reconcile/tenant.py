@@ -51,6 +51,7 @@ from memtenant.rules.policy import (
 )
 from memtenant.rules.quota import Limits, QuotaState, percent
 from memtenant.rules.status import (
+    CANNOT_SAVE,
     Provisioned,
     instance_away,
     ready_status,
@@ -201,6 +202,7 @@ async def _say_so(world: World, prepared: Prepared, declared: Declared) -> bool:
             usage=link.usage_of(tenant),
             measured_at=link.measured_at,
             withheld=prepared.withheld,
+            cannot_save=_cannot_save(prepared),
         ),
         now=now,
         generation=prepared.declared.generation,
@@ -227,6 +229,11 @@ def _reported(
     return status.model_copy(update={"last_report": told.last}), (told.stale,)
 
 
+def _cannot_save(prepared: Prepared) -> bool:
+    facts = prepared.link.facts
+    return prepared.instance is not None and facts is not None and not facts.primary.file.writable
+
+
 async def _tell(world: World, prepared: Prepared) -> None:
     """Events for what a person should know; repeated words are kept back by the port."""
     before = QuotaState.from_fields(prepared.state.access)
@@ -239,6 +246,8 @@ async def _tell(world: World, prepared: Prepared) -> None:
         names = ", ".join(prepared.desired.advance.rotated)
         await emit(prepared.declared, EventType.NORMAL, "Rotating", f"New credentials: {names}")
     await _tell_of_keys(world, prepared)
+    if _cannot_save(prepared):
+        await emit(prepared.declared, EventType.WARNING, "StoreCannotSave", CANNOT_SAVE)
     if after.over and not before.over:
         message = f"The quota of {' and '.join(after.over)} is used up: writing is off"
         await emit(prepared.declared, EventType.WARNING, "QuotaExceeded", message)

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from memtenant.api.dedicated import Dedicated, TlsMode
+from memtenant.api.dedicated import Dedicated, Fsync, TlsMode
 from memtenant.rules.record import LABEL_NAME, LABEL_NAMESPACE
 from memtenant.tenancy.identity import TenantId
 
@@ -52,6 +52,7 @@ INSTANCE_COMPONENT = "tenant-instance"
 _LONGEST_NAME = 52
 """A StatefulSet with a longer name gets no pod: its revision is appended to it in a label."""
 
+_FSYNC = {Fsync.EVERY_SECOND: "everysec", Fsync.ALWAYS: "always"}
 _MIB = 1 << 20
 _LEAST_OVERHEAD = 16 * _MIB
 _GIB = 1 << 30
@@ -90,6 +91,7 @@ class Instance:
         """What its server is set to, at its start and whenever it is otherwise."""
         return {
             "appendonly": "yes",
+            "appendfsync": _FSYNC[self.template.persistence.fsync],
             "maxmemory": str(self.maxmemory),
             "maxmemory-policy": "noeviction",
         }

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from memtenant.api.dedicated import Fsync
 from memtenant.rules.instance import (
     DATA_VOLUME,
     INSTANCE_LABEL,
@@ -232,13 +231,12 @@ def _container(instance: Instance) -> dict[str, Any]:
 
 
 def _arguments(instance: Instance) -> list[str]:
-    fsync = "always" if instance.template.persistence.fsync is Fsync.ALWAYS else "everysec"
     declared = instance.settings
     settings = {
         **_ports(instance),
         "protected-mode": "no",
         "appendonly": declared["appendonly"],
-        "appendfsync": fsync,
+        "appendfsync": declared["appendfsync"],
         "save": "",
         "maxmemory": declared["maxmemory"],
         "maxmemory-policy": declared["maxmemory-policy"],

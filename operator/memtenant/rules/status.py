@@ -35,6 +35,7 @@ from memtenant.rules.withheld import Withheld
 from memtenant.tenancy.identity import binding_name
 
 __all__ = [
+    "CANNOT_SAVE",
     "SHOW_AGAIN_AT",
     "Provisioned",
     "as_json",
@@ -51,12 +52,18 @@ __all__ = [
 SHOW_AGAIN_AT = 5
 """Points of a quota by which usage must move before a status is written again."""
 
+CANNOT_SAVE = (
+    "The tenant's instance cannot write its append-only file: agents can read and not write. If "
+    "its volume is full, raise spec.quota.memory, which makes it larger; the pod's log says why"
+)
+
 _TRUE, _FALSE, _UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
 class Provisioned:
-    """What a reconcile that reached its end has to say."""
+    """What a reconcile that reached its end has to say. ``cannot_save``: the tenant's own instance
+    refuses writes."""
 
     spec: MemoryTenantSpec
     desired: Desired
@@ -71,13 +78,15 @@ class Provisioned:
     usage: Measured | None
     measured_at: datetime | None
     withheld: Withheld | None = None
+    cannot_save: bool = False
 
 
 def ready_status(
     before: MemoryTenantStatus, found: Provisioned, *, now: datetime, generation: int
 ) -> MemoryTenantStatus:
     """The status of a tenant that is as declared. Its agents can work, unless they flooded their
-    bookkeeping and are switched off, or the name of their binding is on somebody else's Secret."""
+    bookkeeping and are switched off, the name of their binding is on somebody else's Secret, or
+    their instance's disk is full."""
     record = found.desired.record
     agents = [agent.name for agent in found.spec.agents_or_default()]
     without = found.withheld.agents if found.withheld else frozenset()
@@ -195,6 +204,8 @@ def _findings(found: Provisioned, agents: int) -> tuple[Finding, ...]:
         reason, message = found.withheld.refusal.reason, found.withheld.refusal.message
         ready = Finding(ConditionType.READY, _FALSE, reason, message)
         stalled = Finding(ConditionType.STALLED, _TRUE, reason, message)
+    if found.cannot_save:
+        ready = Finding(ConditionType.READY, _FALSE, "StoreCannotSave", CANNOT_SAVE)
     if found.desired.state.off:
         ready = _flooded_finding(ConditionType.READY)
     return (

@@ -11,7 +11,7 @@ from functools import lru_cache
 from memtenant.errors import StoreRefused, StoreUnavailable
 from memtenant.stores.admin_acl import missing_permissions
 from memtenant.stores.connection import Address, NodeClient, Reply
-from memtenant.stores.nodes import Flavour, NodeFacts, Role
+from memtenant.stores.nodes import AppendOnlyFile, Flavour, NodeFacts, Role
 from memtenant.stores.refusals import required
 
 __all__ = ["count_keys", "info_of", "inspect_node", "replays_transactions"]
@@ -35,11 +35,12 @@ async def inspect_node(
             ("INFO", "persistence"),
             ("INFO", "memory"),
             ("ACL", "GETUSER", "default"),
-            ("CONFIG", "GET", "aclfile"),
+            ("CONFIG", "GET", "aclfile", "appendfsync"),
             ("ACL", "GETUSER", node.username),
         ]
     )
     server, replication, persistence, memory = (info_of(node, reply) for reply in replies[:4])
+    settings = _fields(replies[5])
     _check_kind(node, server, mode)
     run_id, rights = server.get("run_id", ""), _rights(replies[6])
     known = before if before is not None and run_id and before.run_id == run_id else None
@@ -64,10 +65,11 @@ async def inspect_node(
         syncing=syncing,
         link_up=role is Role.PRIMARY or replication.get("master_link_status") == "up",
         append_only=persistence.get("aof_enabled") == "1",
+        file=_append_only_file(persistence, settings),
         maxmemory=int(memory.get("maxmemory", "0")),
         maxmemory_policy=memory.get("maxmemory_policy", "unknown"),
         used_memory=int(memory.get("used_memory", "0")),
-        users_persist=_aclfile_is_set(replies[5]),
+        users_persist=_aclfile_is_set(settings),
         default_user_open=_is_open(replies[4]),
         replays_transactions=replays_transactions(server, replies[4]),
         server_time=_server_time(server),
@@ -185,11 +187,27 @@ def _server_time(server: Mapping[str, str]) -> datetime | None:
     return datetime.fromtimestamp(int(microseconds) / 1_000_000, UTC)
 
 
-def _aclfile_is_set(reply: Reply) -> bool | None:
+def _append_only_file(
+    persistence: Mapping[str, str], settings: Mapping[object, object]
+) -> AppendOnlyFile:
+    fsync = settings.get(b"appendfsync")
+    return AppendOnlyFile(
+        writable=persistence.get("aof_last_write_status", "ok") == "ok",
+        rewritten=persistence.get("aof_last_bgrewrite_status", "ok") == "ok",
+        rewriting="1"
+        in (
+            persistence.get("aof_rewrite_in_progress"),
+            persistence.get("aof_rewrite_scheduled"),
+        ),
+        rewrites=int(persistence.get("aof_rewrites", "0")),
+        fsync=fsync.decode() if isinstance(fsync, bytes) else "",
+    )
+
+
+def _aclfile_is_set(settings: Mapping[object, object]) -> bool | None:
     """None where CONFIG GET is denied or withheld."""
-    if not isinstance(reply, list) or len(reply) != 2:
-        return None
-    return bool(reply[1])
+    file = settings.get(b"aclfile")
+    return None if file is None else bool(file)
 
 
 def _is_open(reply: Reply) -> bool | None:

@@ -18,6 +18,7 @@ from memtenant.tenancy.identity import TenantId
 from memtenant.tenancy.keys import prefix
 
 __all__ = [
+    "AppendOnlyFile",
     "Flavour",
     "NodeFacts",
     "NodeResults",
@@ -44,6 +45,20 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class AppendOnlyFile:
+    """How a node's append-only file stands: ``writable``, whether the last write to it went well;
+    ``rewritten``, whether it did the last time that it was written anew; ``rewriting``, whether it
+    is now; ``rewrites``, how often that was begun. fsync: empty where it may not be read.
+    """
+
+    writable: bool = True
+    rewritten: bool = True
+    rewriting: bool = False
+    rewrites: int = 0
+    fsync: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeFacts:
     """One node as it described itself; None where its configuration may not be read.
 
@@ -66,6 +81,7 @@ class NodeFacts:
     syncing: tuple[Address, ...] = ()
     link_up: bool = True
     append_only: bool = False
+    file: AppendOnlyFile = AppendOnlyFile()
     maxmemory: int = 0
     maxmemory_policy: str = "unknown"
     used_memory: int = 0

@@ -63,12 +63,14 @@ class KubectlFailed(Exception):
 
 @dataclass(slots=True)
 class Cluster:
-    """A running control plane and everything a test needs to use and to disturb it."""
+    """A running control plane and everything a test needs to use and to disturb it. The requests of
+    the user ``audited`` are in `audit_log`."""
 
     folder: Path
     port: int
     authority: Authority
     _etcd_port: int
+    audited: str = ""
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _admin_tls: ssl.SSLContext | None = None
 
@@ -223,8 +225,28 @@ class Cluster:
             f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}",
             "--endpoint-reconciler-type=none",
+            *self._audit_flags(),
         )
         self._wait("kube-apiserver", self._api_is_ready)
+
+    @property
+    def audit_log(self) -> Path:
+        """A line of JSON for each request that was answered."""
+        return self.folder / "audit.log"
+
+    def _audit_flags(self) -> tuple[str, ...]:
+        if not self.audited:
+            return ()
+        rules = [{"level": "Metadata", "users": [self.audited]}, {"level": "None"}]
+        policy = {
+            "apiVersion": "audit.k8s.io/v1",
+            "kind": "Policy",
+            "omitStages": ["RequestReceived", "ResponseStarted"],
+            "rules": rules,
+        }
+        file = self.folder / "audit-policy.yaml"
+        file.write_text(yaml.safe_dump(policy))
+        return (f"--audit-policy-file={file}", f"--audit-log-path={self.audit_log}")
 
     def stop_api(self) -> None:
         """Stop the API server alone: watches end as in an orderly shutdown."""
@@ -369,7 +391,7 @@ def _path(declared: dict[str, Any]) -> str:
     return f"{root}/{_PLURALS[declared['kind']]}/{metadata['name']}"
 
 
-def start() -> Cluster:
+def start(*, audited: str = "") -> Cluster:
     """Start a control plane; `discard` it when done. Raises Unavailable or StartFailed."""
     for name in ("etcd", "kube-apiserver", "kube-controller-manager"):
         build.program(name)
@@ -379,6 +401,7 @@ def start() -> Cluster:
         port=processes.free_port(),
         authority=Authority("kubernetes"),
         _etcd_port=processes.free_port(),
+        audited=audited,
     )
     cluster._write_credentials()
     try:
@@ -396,9 +419,9 @@ def discard(cluster: Cluster) -> None:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Cluster]:
+def running(*, audited: str = "") -> Iterator[Cluster]:
     """`start`, then `discard` at the end of the block."""
-    cluster = start()
+    cluster = start(audited=audited)
     try:
         yield cluster
     finally:
