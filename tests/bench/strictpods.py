@@ -107,6 +107,12 @@ class _Stage:
                 return found
         return 0
 
+    def end_operator(self, how: signal.Signals) -> int:
+        """End the process that leads, and follow it no longer; which it was."""
+        self.process, ended = 0, self.operator
+        os.kill(ended, how)
+        return ended
+
     def requests(self) -> Counter[str]:
         """All of the operator's so far, by verb and resource; `last` is when there was another."""
         before = self.last
@@ -281,9 +287,7 @@ def _look(stage: _Stage) -> None:
 
 
 def _restart(stage: _Stage) -> None:
-    before = stage.operator
-    os.kill(before, signal.SIGTERM)
-    _another_operator(stage, before)
+    _another_operator(stage, stage.end_operator(signal.SIGTERM))
 
 
 def _another_operator(stage: _Stage, before: int) -> None:
@@ -308,7 +312,7 @@ def _upgrade(stage: _Stage) -> int:
         if len(new) == many:
             return away
         if len(new) >= many // 2 and not killed:
-            os.kill(stage.operator, signal.SIGKILL)
+            stage.end_operator(signal.SIGKILL)
             killed = True
         time.sleep(_POLL)
     raise processes.StartFailed(f"{len(new)} of {many} instances have the image {image}")
