@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,9 +102,9 @@ class _Stage:
         """The id of the process that leads, or is about to."""
         wanted = ("pods", "-n", HOME, "-l", "app.kubernetes.io/component=controller")
         for pod in self.cluster.get(*wanted)["items"]:
-            found = self.kubelet.process(HOME, pod["metadata"]["name"])
-            if found and "deletionTimestamp" not in pod["metadata"]:
-                return found
+            with suppress(LookupError):
+                if "deletionTimestamp" not in pod["metadata"]:
+                    return self.kubelet.process(HOME, pod["metadata"]["name"])
         return 0
 
     def end_operator(self, how: signal.Signals) -> int:
