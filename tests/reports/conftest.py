@@ -15,10 +15,11 @@ from memtenant.clock import Clock
 from memtenant.crypto.audit_keys import INSTALLATION_LOG, audit_mac_key
 from memtenant.crypto.primitives import SecretKey
 from memtenant.memory.source import BindingSource
-from memtenant.reports.collect import Progress, collect
+from memtenant.reports.collect import collect
 from memtenant.reports.evidence import Evidence, Missing, Period
 from memtenant.reports.folder import FolderSources
 from memtenant.reports.history import kept_files
+from memtenant.reports.looking import Progress
 from memtenant.reports.making import Made, make_and_keep
 from memtenant.reports.report import ControlResult, Report
 from memtenant.reports.run import report_of

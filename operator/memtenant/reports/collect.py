@@ -7,25 +7,17 @@ was seen is in one of the two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from functools import partial
-from time import monotonic
+from datetime import datetime
 from types import MappingProxyType
-from typing import Final
 
-from memtenant.api.fields import Isolation
 from memtenant.api.tenant import EncryptionMode
-from memtenant.clock import rfc3339
-from memtenant.crypto.audit_keys import INSTALLATION_LOG
-from memtenant.errors import MemtenantError, ResourceNotFound, StoreUnavailable
-from memtenant.reports.absent import Fate, Part
+from memtenant.errors import MemtenantError, ResourceNotFound
 from memtenant.reports.access_view import look_at_store
 from memtenant.reports.bookkeeping import whole
-from memtenant.reports.erasures import erased_persons, erased_tags, left_of_erased
+from memtenant.reports.erasures import left_of_erased
 from memtenant.reports.evidence import (
-    CLOCKS_APART,
     Evidence,
     Missing,
     Period,
@@ -34,45 +26,25 @@ from memtenant.reports.evidence import (
     TenantEvents,
     TenantEvidence,
     TenantFacts,
-    moment,
 )
-from memtenant.reports.floor import Floor
-from memtenant.reports.lapses import lapses_of
-from memtenant.reports.ledger import EventLedger
-from memtenant.reports.parts import read_in_parts
-from memtenant.reports.records import Expectation, TenantRecords
-from memtenant.reports.revisions import Revisions, stands_since
-from memtenant.reports.samples import open_sample, sample_size
+from memtenant.reports.logside import events_of, installation_events, minimum_since
+from memtenant.reports.looking import Looking, Progress
+from memtenant.reports.records import TenantRecords
+from memtenant.reports.samples import open_sample
 from memtenant.reports.scope import (
     begun,
     declared_facts,
     find_policy,
-    gone_facts,
     stores_without_tenants,
     unseen_instances,
 )
-from memtenant.reports.sources import Declarations, Log, Sources, StoreLogin
-from memtenant.resources.port import Declared
-from memtenant.rules.expiry import CUTOFF_FIELDS, expiry, step
-from memtenant.rules.frameworks import RecordClass
-from memtenant.rules.policy import PolicyFacts
-from memtenant.rules.retention import cut_offs
+from memtenant.reports.sources import Declarations, Sources, StoreLogin
+from memtenant.reports.storepass import StorePass
 from memtenant.stores.pace import Pace
-from memtenant.stores.survey import Held
 from memtenant.stores.witness import StoreWitness
-from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 
-__all__ = ["Progress", "collect"]
-
-_PERSONAL: Final = (b"r:", b"k:", b"i:")
-"""Keys with what is about persons begin so."""
-
-_TRACE: Final = timedelta(minutes=1)
-"""A request to forget somebody is in a queue or has a receipt by then, counted from its event."""
-
-Progress = Callable[[int, int], None]
-"""Told how much is done, and how much is known to be due: keys, then tenants."""
+__all__ = ["collect"]
 
 
 @dataclass(slots=True)
@@ -115,9 +87,9 @@ async def collect(
     found.broken |= dict(unseen_instances(declared, facts))
     logins = {one.name: one for one in await sources.stores()}
     log = sources.log()
-    installation = _installation(log, period, policy)
-    since = _minimum_since(log, installation, object_, facts)
-    looking = _Looking(
+    installation = installation_events(log, period, policy)
+    since = minimum_since(log, installation, object_, facts)
+    looking = Looking(
         *(sources, declared, facts, log, installation, period, now, since, pace, progress)
     )
     servers = {one.server for one in found.facts.values()} | stores_without_tenants(declared)
@@ -162,37 +134,8 @@ def _known_nodes(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Looking:
-    sources: Sources
-    declared: Declarations
-    policy: PolicyFacts
-    log: Log | Missing
-    installation: TenantEvents | Missing
-    period: Period
-    now: datetime
-    minimum_since: datetime | None
-    pace: Pace | None
-    progress: Progress
-    began: float = field(default_factory=monotonic)
-
-    def compare_clocks(self, store: str, time: datetime) -> None:
-        """By a clock that is behind, what is over its period looks as if it were not."""
-        here = self.now + timedelta(seconds=monotonic() - self.began)
-        if time > here + CLOCKS_APART:
-            raise StoreUnavailable(
-                f"the clock of store {store} is at {rfc3339(time)} and this one at "
-                f"{rfc3339(here)}: nothing can be said of ages. Set the one that is wrong"
-            )
-
-    @property
-    def everybody(self) -> frozenset[TenantId]:
-        """Who is declared, under whichever policy."""
-        return frozenset(TenantId(one.key.namespace, one.key.name) for one in self.declared.tenants)
-
-
 async def _store(
-    looking: _Looking,
+    looking: Looking,
     login: StoreLogin | None,
     name: str,
     tenants: Mapping[TenantId, TenantFacts],
@@ -212,7 +155,7 @@ async def _store(
         found.stores[name] = await look_at_store(
             witness, login, tenants, looking.everybody, looking.now, known
         )
-        store = _Pass(looking, witness, name)
+        store = StorePass(looking, witness, name)
         await store.read(tenants)
         found.broken |= store.strays
         if not store.counted:
@@ -225,7 +168,7 @@ async def _store(
             standing = begun(looking.policy, looking.policy.still_holds(evidence.matters))
             found.facts[tenant] = facts = replace(facts, matters={**standing, **facts.matters})
             found.records[tenant] = evidence
-            found.events[tenant] = await _events(witness, looking, facts, records)
+            found.events[tenant] = await events_of(witness, looking, facts, records)
             records.runs.clear()
             looking.progress(done + 1, len(store.counted))
     except MemtenantError as error:
@@ -244,100 +187,9 @@ def _lose(
         found.events.setdefault(tenant, missing)
 
 
-class _Pass:
-    """One pass over a store: what each tenant has, and who has memory there and is not declared any
-    more. ``strays``: those of them that no declared policy is known of."""
-
-    def __init__(self, looking: _Looking, witness: StoreWitness, store: str) -> None:
-        self.facts: dict[TenantId, TenantFacts] = {}
-        self.counted: dict[TenantId, TenantRecords] = {}
-        self.strays: dict[str, Missing] = {}
-        self._looking = looking
-        self._witness = witness
-        self._store = store
-        self._everybody = looking.everybody
-        self._elsewhere: dict[TenantId, Missing | None] = {}
-        self._sample = sample_size(0)
-
-    async def read(self, tenants: Mapping[TenantId, TenantFacts]) -> None:
-        """All keys of the store."""
-        self._sample = sample_size(len(tenants))
-        for facts in tenants.values():
-            await self._take(facts)
-        looking = self._looking
-        before = await self._witness.standing()
-        looking.compare_clocks(self._store, before.time)
-        due = await self._witness.count_keys()
-        pages = self._witness.contents(
-            self._wants, lambda done: looking.progress(done, max(done, due))
-        )
-        async for page in pages:
-            if page.tenant not in self.counted and not await self._is_ours(page):
-                continue
-            self.counted[page.tenant].add(page)
-        if (await self._witness.standing()).servers != before.servers:
-            raise StoreUnavailable(
-                f"store {self._store} was led by another server, or began anew, while it was read: "
-                "what was seen is not all of it. Run the report again"
-            )
-        for tenant in [one for one, facts in self.facts.items() if facts.gone]:
-            if self.counted[tenant].is_empty:
-                del self.counted[tenant], self.facts[tenant]
-
-    async def _take(self, facts: TenantFacts) -> None:
-        looking = self._looking
-        expected = Expectation(
-            _cut_offs(facts, looking.now),
-            sample=self._sample if await looking.sources.keyrings(facts.tenant) else 0,
-            erased=await _tags(self._witness, facts),
-            keeps_dates=bool(facts.matters) or facts.resolution.content.floor is not None,
-            passes=await self._witness.passes(facts.tenant),
-        )
-        self.facts[facts.tenant] = facts
-        self.counted[facts.tenant] = TenantRecords(facts.tenant, expected, looking.now)
-
-    def _wants(self, tenant: TenantId, part: bytes) -> bool:
-        if tenant in self.counted:
-            return True
-        if tenant in self._everybody:
-            return False
-        if tenant not in self._elsewhere:
-            return True
-        self._note_stray(tenant, part)
-        return False
-
-    async def _is_ours(self, page: Held) -> bool:
-        """Whether one that is not declared any more is kept under the policy."""
-        tenant = page.tenant
-        if tenant not in self._elsewhere:
-            looking = self._looking
-            access = await self._witness.hash(keys.access(tenant))
-            found = gone_facts(
-                *(looking.declared, looking.policy, tenant, self._store, access, looking.now)
-            )
-            if isinstance(found, TenantFacts):
-                await self._take(found)
-                return True
-            self._elsewhere[tenant] = found
-        self._note_stray(tenant, page.part)
-        return False
-
-    def _note_stray(self, tenant: TenantId, part: bytes) -> None:
-        stray = self._elsewhere[tenant]
-        if stray is not None and part[:2] in _PERSONAL:
-            self.strays[str(tenant)] = stray
-
-
-async def _tags(witness: StoreWitness, facts: TenantFacts) -> Mapping[bytes, int]:
-    """Those of persons who were erased by now: where each has a data key, records bear none."""
-    if facts.spec.isolation is not Isolation.MINIMAL:
-        return {}
-    return erased_tags(await erased_persons(witness, facts.tenant))
-
-
 async def _without_erased(
     witness: StoreWitness,
-    looking: _Looking,
+    looking: Looking,
     facts: TenantFacts,
     records: TenantRecords,
     evidence: RecordEvidence,
@@ -349,115 +201,13 @@ async def _without_erased(
     return replace(evidence, erased_looked=left.looked, left=left.told, left_total=left.total)
 
 
-def _cut_offs(facts: TenantFacts, now: datetime) -> dict[str, int]:
-    """When a record of each class should be gone. The operator moves the cut-offs in steps of at
-    most a day, and removes what is behind them in the step that follows."""
-    before = now - timedelta(seconds=step(facts.resolution))
-    at = expiry(facts.tenant, facts.resolution, before, held=bool(facts.matters))
-    return {
-        record_class.value: int(at.fields[name])
-        for record_class, name in CUTOFF_FIELDS.items()
-        if name in at.fields
-    }
-
-
-async def _opened(looking: _Looking, facts: TenantFacts, records: TenantRecords) -> RecordEvidence:
+async def _opened(looking: Looking, facts: TenantFacts, records: TenantRecords) -> RecordEvidence:
     keyrings = await looking.sources.keyrings(facts.tenant)
     if not keyrings:
         return records.result()
     mode = EncryptionMode(facts.spec.encryption.mode.value)
     opened = open_sample(facts.tenant, records.sample, keyrings, mode, records.texts.find)
     return replace(records.result(), opened=opened)
-
-
-async def _events(
-    witness: StoreWitness, looking: _Looking, facts: TenantFacts, records: TenantRecords
-) -> TenantEvents | Missing:
-    if isinstance(looking.log, Missing):
-        return looking.log
-    told = whole(records.limits.get(CUTOFF_FIELDS[RecordClass.CONTENT], "")) or 0
-    now = _milliseconds(looking.now)
-    revisions = _revisions(looking.installation)
-
-    def ledger(part: Part) -> EventLedger:
-        lapses = lapses_of(facts, looking.policy.name, revisions)
-        return EventLedger(
-            period=looking.period,
-            runs=bytes(records.runs),
-            # The store may say less than the policy, and never more.
-            expired_before=min(told, lapses.today(now)),
-            lapses=lapses,
-            held_since=min(facts.matters.values(), default=None),
-            asked_before=_milliseconds(looking.now - _TRACE),
-            floor=_floor(looking, facts),
-            part=part,
-        )
-
-    pages = [page async for page in witness.queued(keys.audit_queue(facts.tenant))]
-    queue = list(dict.fromkeys(entry for page in reversed(pages) for entry in page))
-    try:
-        return read_in_parts(ledger, partial(looking.log.leaves, str(facts.tenant)), queue, now)
-    except MemtenantError as error:
-        return Missing(f"log of {facts.tenant}", str(error))
-
-
-def _floor(looking: _Looking, facts: TenantFacts) -> Floor | None:
-    """The minimum that the tenant's content is under, if it is."""
-    if facts.resolution.content.floor is None:
-        return None
-
-    def keep_from(at: int) -> int:
-        cut = cut_offs(facts.resolution, moment(at))[RecordClass.CONTENT]
-        return _milliseconds(cut.keep_from or moment(at))
-
-    since = looking.minimum_since
-    return Floor(
-        keep_from, None if since is None else _milliseconds(since), _milliseconds(looking.now)
-    )
-
-
-def _minimum_since(
-    log: Log | Missing,
-    installation: TenantEvents | Missing,
-    policy: Declared,
-    facts: PolicyFacts,
-) -> datetime | None:
-    """Since when content is under a minimum that is no shorter than now; where that was pruned, the
-    begin of what is kept."""
-    if isinstance(log, Missing) or isinstance(installation, Missing):
-        return None
-    minimum = facts.content_minimum
-
-    def as_long(before: PolicyFacts) -> bool:
-        known = before.content_minimum
-        return minimum is not None and known is not None and known >= minimum
-
-    revisions = installation.revisions.get(policy.key.name, ())
-    name = f"{policy.key.kind.value}/{policy.key.name}", policy.uid
-    if name in installation.specs:
-        return stands_since(revisions, policy.uid, policy.generation, as_long)
-    first = next(iter(log.leaves(INSTALLATION_LOG)), None)
-    return first.sealed_at if first is not None and first.place.index else None
-
-
-def _revisions(installation: TenantEvents | Missing) -> Revisions:
-    return {} if isinstance(installation, Missing) else installation.revisions
-
-
-def _milliseconds(when: datetime) -> int:
-    return round(when.timestamp() * 1000)
-
-
-def _installation(log: Log | Missing, period: Period, policy: str) -> TenantEvents | Missing:
-    if isinstance(log, Missing):
-        return log
-    ledger = EventLedger(period, policy=policy)
-    try:
-        for leaf in log.leaves(INSTALLATION_LOG):
-            ledger.add(leaf)
-    except MemtenantError as error:
-        return Missing("log of the installation", str(error))
-    return ledger.result(Fate())
 
 
 def _together(found: _Found) -> Iterable[TenantEvidence]:

@@ -17,7 +17,6 @@ from memtenant.clock import Clock, system_clock
 from memtenant.crypto.primitives import SecretKey
 from memtenant.errors import InvalidResource, MemtenantError, ResourceNotFound
 from memtenant.reports.artefacts import Manifest, make_room, write_report
-from memtenant.reports.collect import Progress
 from memtenant.reports.evidence import Missing, Period
 from memtenant.reports.history import (
     newest_report,
@@ -26,6 +25,7 @@ from memtenant.reports.history import (
     prune_unfinished,
     told_until,
 )
+from memtenant.reports.looking import Progress
 from memtenant.reports.report import Report
 from memtenant.reports.run import make_report
 from memtenant.reports.sources import Sources

@@ -10,10 +10,11 @@ from pathlib import Path
 from memtenant.clock import Clock, system_clock
 from memtenant.errors import FrameworkInvalid
 from memtenant.reports.checks import CHECKS, PARAMETERS, Judgement, Status
-from memtenant.reports.collect import Progress, collect
+from memtenant.reports.collect import collect
 from memtenant.reports.difference import difference
 from memtenant.reports.evidence import Evidence, Period
 from memtenant.reports.history import kept_files
+from memtenant.reports.looking import Progress
 from memtenant.reports.report import ControlResult, FrameworkResult, Report
 from memtenant.reports.sources import Sources
 from memtenant.reports.tables import (
