@@ -41,9 +41,6 @@ class Recorder:
         self.finished.append(key)
         return outcome
 
-    async def meet(self, store: ObjectKey) -> None:
-        self.rounds[f"meet {store.name}"] += 1
-
     async def record_failure(self, key: ObjectKey, error: MemtenantError) -> None:
         self.told.append((key, error))
 

@@ -60,7 +60,8 @@ class Intake:
         self.mirror, self.metrics = Mirror(), Metrics()
         self.queue: WorkQueue[ObjectKey, ObjectKey] = WorkQueue(lanes=len(Lane), group_limit=9)
         schedule = Schedule(self.queue, Recorder(mirror=self.mirror))
-        self.handlers = Handlers(self.mirror, schedule, self.metrics, home="home")
+        self.handlers = Handlers(self.mirror, self.metrics, home="home")
+        self.handlers.lead(schedule)
         self._version = 0
 
     def see(
@@ -160,6 +161,22 @@ def test_a_record_that_lost_a_label_or_is_gone_concerns_its_tenant(intake: Intak
     assert concerned({}) == acme
     assert concerned(whole, "DELETED") == acme
     assert concerned({}, home="other") == set()
+
+
+def test_a_record_of_a_tenant_that_is_gone_concerns_the_stores_when_it_loses_a_label(
+    intake: Intake,
+) -> None:
+    name, whole = "support.former-keyring", {**OURS, RECORD_LABEL: "any", LABEL_PHASE: "any"}
+
+    def concerned(labels: dict[str, str], event: str = "MODIFIED") -> set[str]:
+        return intake.see(
+            "secrets", name, namespace="home", labels=labels, event=event, manager="memtenant"
+        )
+
+    assert concerned(whole) == set()
+    assert concerned({**OURS, RECORD_LABEL: "any"}) == {"MemoryStore/eu"}
+    assert concerned({}) == {"MemoryStore/eu"}
+    assert concerned(whole, "DELETED") == set()  # its store removed it
 
 
 def test_a_namespace_concerns_its_tenants_when_its_labels_change(intake: Intake) -> None:

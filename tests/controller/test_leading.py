@@ -27,10 +27,14 @@ from tests.support.controlplane.cluster import Cluster
 
 
 @dataclass
-class Running:
+class Standby:
     leader: Leader
     recorder: Recorder
     stopping: asyncio.Event
+
+
+@dataclass
+class Running(Standby):
     task: asyncio.Task[None]
 
     def seen(self, key: ObjectKey) -> int:
@@ -42,23 +46,32 @@ class Running:
 
 
 @asynccontextmanager
-async def leading(
+async def standing_by(
     kubeconfig: Path, home: str, recorder: Recorder | None = None, **settings: Any
-) -> AsyncIterator[Running]:
+) -> AsyncIterator[Standby]:
     recorder = recorder or Recorder()
     chosen = Settings(home_namespace=home, kubeconfig=kubeconfig, **settings)
     stopping = asyncio.Event()
     async with Connection.open(kubeconfig=kubeconfig) as connection:
         resources = KubernetesResources(connection, home=home, instance="test")
         leader = Leader(chosen, resources, Metrics(), recorder.build, stopping=stopping)
-        task = asyncio.create_task(leader.run(7))
+        async with leader.following():
+            yield Standby(leader, recorder, stopping)
+
+
+@asynccontextmanager
+async def leading(
+    kubeconfig: Path, home: str, recorder: Recorder | None = None, **settings: Any
+) -> AsyncIterator[Running]:
+    async with standing_by(kubeconfig, home, recorder, **settings) as standby:
+        task = asyncio.create_task(standby.leader.run(7))
         try:
-            yield Running(leader, recorder, stopping, task)
+            yield Running(standby.leader, standby.recorder, standby.stopping, task)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             for thread in threading.enumerate():
-                if thread.name.startswith("kopf-"):
+                if thread.name == "kopf-Secrets":
                     await asyncio.to_thread(thread.join, 20)
 
 
@@ -98,6 +111,25 @@ async def test_what_is_declared_changed_or_deleted_is_reconciled(
     assert not metadata.keys() & {"finalizers", "annotations"}
 
 
+async def test_who_takes_over_knows_what_is_declared_and_lists_nothing_first(
+    api: Cluster, faults: FaultyApi, namespace: str
+) -> None:
+    early, late = ObjectKey.tenant(namespace, "early"), ObjectKey.tenant(namespace, "late")
+    api.apply(tenant(namespace, "early"))
+    async with standing_by(faults.kubeconfig, namespace) as standby:
+        await until(lambda: faults.watched("memorytenants"))
+        await off_loop(api.apply, tenant(namespace, "late"))
+        await until(lambda: standby.leader.mirror.get(late))
+        assert standby.recorder.started == []
+        before = len(faults.requests)
+        task = asyncio.create_task(standby.leader.run(7))
+        await until(lambda: {early, late} <= set(standby.recorder.finished))
+        asked = faults.requests[before:]
+        standby.stopping.set()
+        await task
+    assert not [one for one in asked if "memtenant.dev" in one[1]]
+
+
 async def test_a_status_alone_enqueues_nothing(
     api: Cluster, faults: FaultyApi, namespace: str
 ) -> None:
@@ -118,6 +150,20 @@ async def test_a_status_alone_enqueues_nothing(
         await off_loop(api.kubectl, "label", "mtenant", "acme", "-n", namespace, "a=b")
         await until(lambda: running.seen(key) == 2)
         assert running.seen(key) == 2
+
+
+async def test_a_deletion_that_the_watch_lost_is_found_by_the_resync_of_a_standby_too(
+    api: Cluster, faults: FaultyApi, namespace: str
+) -> None:
+    gone = ObjectKey.tenant(namespace, "gone")
+    api.apply(tenant(namespace, "gone"))
+    async with standing_by(faults.kubeconfig, namespace, resync_interval=1) as standby:
+        await until(lambda: faults.watched("memorytenants"))
+        faults.lose_watch("memorytenants")
+        await until(lambda: not faults.watched("memorytenants"))
+        await off_loop(api.kubectl, "delete", "mtenant", "gone", "-n", namespace)
+        await until(lambda: standby.leader.mirror.get(gone) is None)
+        faults.expire_watch()
 
 
 async def test_a_deletion_that_the_watch_lost_is_found_by_the_resync(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.controller.faults import FaultyApi
 from tests.controller.objects import tenant
 from tests.support import processes
 from tests.support.controlplane.cluster import Cluster
@@ -167,3 +168,17 @@ def test_a_standby_that_is_asked_to_stop_ends_well(
     second.child.send_signal(signal.SIGTERM)
     assert second.child.wait(30) == 0
     assert first.leads()
+
+
+def test_a_replica_that_cannot_list_what_is_declared_leaves_the_lease_to_others(
+    api: Cluster, faults: FaultyApi, namespace: str, start: StartReplica
+) -> None:
+    faults.refuse(500, 1_000_000, ending="/memorytenants")
+    first = start("first", KUBECONFIG=str(faults.kubeconfig))
+    first.wait_until(lambda: "first list failed" in first.log.read_text(), "a list failed")
+    assert first.probe("/readyz") == (503, "this replica has not listed everything yet")
+    second = start("second")
+    second.wait_until(second.leads, "the other replica leads")
+    faults.heal()
+    first.wait_until(lambda: first.probe("/readyz")[0] == 200, "it stands by")
+    assert second.leads()

@@ -38,7 +38,6 @@ class Handlers:
     def __init__(
         self,
         mirror: Mirror,
-        schedule: Schedule,
         metrics: Metrics,
         *,
         home: str,
@@ -47,8 +46,12 @@ class Handlers:
         self._mirror = mirror
         self._changed = changed
         self._metrics = metrics
-        self._schedule = schedule
         self._home = home
+        self._schedule: Schedule | None = None
+
+    def lead(self, schedule: Schedule) -> None:
+        """From now on have looked at what changes: a standby only takes note of it."""
+        self._schedule = schedule
 
     def seen(self, event: Seen) -> None:
         """Take one event in."""
@@ -62,7 +65,8 @@ class Handlers:
             )
             self._metrics.unreadable(event.plural)
             return
-        self._schedule.now(keys)
+        if self._schedule is not None:
+            self._schedule.now(keys)
 
     def _affected(self, event: Seen) -> Iterable[ObjectKey]:
         if event.plural == SECRETS:
@@ -79,7 +83,7 @@ class Handlers:
         namespace, name = metadata["namespace"], metadata["name"]
         self._changed(namespace, name)
         labels: Mapping[str, str] = metadata.get("labels") or {}
-        recorded = self._recorded_by(namespace, name)
+        recorded = self._recorded_by(namespace, name, gone=event.type == "DELETED")
         if labels.get(MANAGED_BY_LABEL) == MANAGED_BY_VALUE:
             # Each Secret that we write is seen here too: only what others did to it needs a look.
             # Who took a label away is none of its managers.
@@ -97,11 +101,16 @@ class Handlers:
         named = (ObjectKey.tenant(namespace, secret[:end]) for end in ends)
         return {key for key in named if self._mirror.sight(key) is not None}
 
-    def _recorded_by(self, namespace: str, secret: str) -> set[ObjectKey]:
-        """The tenant whose record a Secret is by its name."""
+    def _recorded_by(self, namespace: str, secret: str, *, gone: bool) -> set[ObjectKey]:
+        """The tenant whose record a Secret is by its name. Of one that is not declared the look at
+        its store sees to the record, which alone says which store that is."""
         tenant = recorded_tenant(secret) if namespace == self._home else None
-        key = ObjectKey.tenant(tenant.namespace, tenant.name) if tenant else None
-        return {key} if key is not None and self._mirror.sight(key) is not None else set()
+        if tenant is None:
+            return set()
+        key = ObjectKey.tenant(tenant.namespace, tenant.name)
+        if self._mirror.sight(key) is not None:
+            return {key}
+        return set() if gone else set(self._mirror.keys(Kind.STORE))
 
 
 def _edited_by_others(metadata: Mapping[str, Any]) -> bool:

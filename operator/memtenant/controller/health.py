@@ -1,8 +1,8 @@
 """/healthz, /readyz and /metrics.
 
 Liveness asks whether this process still does its work: it fails on a worker pool or a watch that
-is dead, and the pod is started again. Readiness asks whether this replica could lead: a standby is
-ready, because it takes over without being told.
+is dead, and the pod is started again. Readiness asks whether this replica could lead: a standby
+that knows what is declared is ready, because it takes over without being told.
 """
 
 from __future__ import annotations

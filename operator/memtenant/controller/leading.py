@@ -1,13 +1,18 @@
-"""What the leader runs: watches, mirror, queue, workers and rounds, from the first to the last."""
+"""What a replica runs: from its start on watches and mirror, while it leads queue, workers, rounds.
+
+Whoever takes over has nothing to list first (controller-runtime too fills its caches before it asks
+for the lead), so a new tenant does not wait until thousands of others were listed.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
 
 from memtenant.controller.breakers import Breakers
-from memtenant.controller.events import NAMESPACES, EventSource, cluster_source
+from memtenant.controller.events import NAMESPACES, cluster_source
 from memtenant.controller.handlers import Handlers
 from memtenant.controller.metrics import Metrics, Round
 from memtenant.controller.queue import WorkQueue
@@ -38,10 +43,10 @@ _log = logging.getLogger(__name__)
 
 
 class Leader:
-    """The work of one replica while it leads.
+    """The work of one replica: it follows what is declared, and acts on it while it leads.
 
-    `run` is given to the elector: it ends after ``stopping`` is set and what ran has finished; its
-    cancellation (the Lease is lost) cancels what runs at once.
+    `run` is given to the elector, within `following`: it ends after ``stopping`` is set and what
+    ran has finished; its cancellation (the Lease is lost) cancels what runs at once.
     """
 
     def __init__(
@@ -69,9 +74,14 @@ class Leader:
         self._ahead = SecretsAhead(resources)
         self._pages = pages
         self._watches = Watches()
+        self._source = cluster_source(self._watches)
+        self._handlers = Handlers(
+            self.mirror, metrics, home=settings.home_namespace, changed=self._ahead.changed
+        )
+        self._resync = Resync(resources, self.mirror, metrics, interval=settings.resync_interval)
         self._workers: Workers | None = None
         self._reconciler: Reconciler | None = None
-        self._source: EventSource | None = None
+        self._following: list[asyncio.Task[None]] = []
         self._background: list[asyncio.Task[None]] = []
         self._reading: asyncio.Task[None] | None = None
 
@@ -82,9 +92,10 @@ class Leader:
             f"{self._settings.watch_silence:.0f} s"
             for name in self._watches.silent(self._settings.watch_silence)
         ]
-        if self._source is not None and not self._source.alive():
+        if self._following and not self._source.alive():
             found.append("the thread that watches ended")
-        found += [f"{task.get_name()} ended" for task in self._background if task.done()]
+        tasks = (*self._following, *self._background)
+        found += [f"{task.get_name()} ended" for task in tasks if task.done()]
         return found + ([] if self._workers is None else self._workers.dead())
 
     def watch_ages(self) -> dict[str, float]:
@@ -95,9 +106,22 @@ class Leader:
         """The live figures of all tenants; none before this replica leads."""
         return () if self._reconciler is None else self._reconciler.measured()
 
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """While it lasts the mirror is true; at its beginning everything was listed once."""
+        await self._resync.first()
+        self._source.start(self._handlers.seen, _listed(self.mirror))
+        self._following = [_in_background(self._resync.run(), "the resync")]
+        try:
+            yield
+        finally:
+            ending, self._following = self._following, []
+            await _cancelled(ending)
+            await self._source.stop()
+
     async def run(self, term: int) -> None:
         """Lead until asked to stop, or cancelled."""
-        installation = self._settings.installation_id or await self._home_uid()
+        installation = self._settings.installation_id or self._home_uid()
         leadership = Leadership(
             self._settings,
             self._resources,
@@ -111,9 +135,9 @@ class Leader:
             self._reconciler = reconciler
             await self._lead(reconciler)
 
-    async def _home_uid(self) -> str:
+    def _home_uid(self) -> str:
         home = self._settings.home_namespace
-        namespace = await self._resources.get_namespace(home)
+        namespace = self.mirror.namespace(home)
         if namespace is None:
             raise UsageError(
                 f"the home namespace {home} does not exist: create it, or name another"
@@ -126,15 +150,6 @@ class Leader:
         breakers = Breakers(self.queue, schedule)
         workers = Workers(
             self.queue, schedule, breakers, reconciler, self._metrics, _limits(settings)
-        )
-        resync = Resync(
-            self._resources,
-            self.mirror,
-            reconciler,
-            schedule,
-            breakers,
-            self._metrics,
-            interval=settings.resync_interval,
         )
         rounds = StoreRounds(
             self.mirror,
@@ -151,27 +166,16 @@ class Leader:
                 Round.AUDIT: settings.audit_interval,
             },
         )
-        handlers = Handlers(
-            self.mirror,
-            schedule,
-            self._metrics,
-            home=settings.home_namespace,
-            changed=self._ahead.changed,
-        )
         secrets = SecretWatches(
-            self._resources, settings.secret_namespaces, self._watches, handlers.seen
+            self._resources, settings.secret_namespaces, self._watches, self._handlers.seen
         )
         try:
-            filling = asyncio.create_task(resync.first(), name="first list")
-            if not await self._filled_before_stop(filling):
-                return
-            self._source = cluster_source(self._watches)
-            self._source.start(handlers.seen, _listed(self.mirror))
+            self._handlers.lead(schedule)
+            self._resync.lead(schedule, breakers)
             self._workers = workers
             self._reading = asyncio.create_task(self._read_ahead(), name="lists of Secrets")
             workers.start()
             self._background = [
-                _in_background(resync.run(), "the resync"),
                 _in_background(rounds.run(), "the rounds of the stores"),
                 _in_background(secrets.run(), "the watches of Secrets"),
             ]
@@ -179,8 +183,6 @@ class Leader:
             await self._drain(workers)
         except asyncio.CancelledError:
             _log.warning("leadership is over: what runs is cancelled")
-            if self._source is not None:
-                self._source.abandon()
             await asyncio.gather(self._end_background(), workers.abort())
             raise
 
@@ -197,20 +199,6 @@ class Leader:
             self._ahead.run(self._pages, "bindings", [(name, ours) for name in where]),
         )
 
-    async def _filled_before_stop(self, filling: asyncio.Task[None]) -> bool:
-        """Whether the mirror was filled before anybody asked to stop."""
-        stop = asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait({filling, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if not filling.done():
-                return False
-            await filling
-            return True
-        finally:
-            for task in (filling, stop):
-                task.cancel()
-            await asyncio.gather(filling, stop, return_exceptions=True)
-
     async def _drain(self, workers: Workers) -> None:
         """Nothing begins any more, then what makes work ends, then what runs gets its time."""
         _log.info("asked to stop: running reconciles may finish")
@@ -220,17 +208,18 @@ class Leader:
         if not finished:
             _log.warning("some reconciles did not finish in time and were cancelled")
         self._workers = None
-        source, self._source = self._source, None
-        if source is not None:
-            await source.stop()
 
     async def _end_background(self) -> None:
         ending, self._background = self._background, []
         if self._reading is not None:
             ending.append(self._reading)
-        for task in ending:
-            task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
+        await _cancelled(ending)
+
+
+async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _in_background(work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:

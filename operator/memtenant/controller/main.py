@@ -1,8 +1,8 @@
 """The process: one of two replicas, of which one leads and the other waits.
 
-A standby waits for the Lease and answers probes, nothing else. The leader runs until it is asked
-to stop (SIGTERM: it drains, gives the Lease back and exits 0) or the Lease is lost: then it ends
-at once with another code than 0, so that the pod starts again, as a candidate with a clean memory.
+A standby follows what is declared and waits for the Lease. The leader runs until it is asked to
+stop (SIGTERM: it drains, gives the Lease back and exits 0) or the Lease is lost: then it ends at
+once with another code than 0, so that the pod starts again, as a candidate with a clean memory.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ async def _run(settings: Settings, build: ReconcilerFactory) -> int:
         def unready() -> list[str]:
             if stopping.is_set():
                 return ["this replica is stopping"]
-            if elector.term is not None and not leader.mirror.synced:
-                return ["this replica leads and has not listed everything yet"]
+            if not leader.mirror.synced:
+                return ["this replica has not listed everything yet"]
             return []
 
         async def exposition() -> str:
@@ -119,8 +119,8 @@ async def _run(settings: Settings, build: ReconcilerFactory) -> int:
 
 
 async def _take_part(elector: Elector, leader: Leader, stopping: asyncio.Event) -> int:
-    """Wait, lead, end; the exit code."""
-    taking_part = asyncio.create_task(elector.run(leader.run), name="election")
+    """Follow, wait, lead, end; the exit code."""
+    taking_part = asyncio.create_task(_candidate(elector, leader), name="election")
     asked = asyncio.create_task(stopping.wait())
     await asyncio.wait({taking_part, asked}, return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()
@@ -131,14 +131,21 @@ async def _take_part(elector: Elector, leader: Leader, stopping: asyncio.Event) 
     except asyncio.CancelledError:
         if not stopping.is_set():
             raise
-    except LeadershipLost as lost:
-        _log.error("%s", lost)
-        _end_process(1)
     except MemtenantError as error:
         _log.error("the operator cannot go on: %s (%s)", error, error.reason)
         return 1
     _log.info("stopped in order")
     return 0
+
+
+async def _candidate(elector: Elector, leader: Leader) -> None:
+    """Who does not know what is declared does not ask for the Lease."""
+    async with leader.following():
+        try:
+            await elector.run(leader.run)
+        except LeadershipLost as lost:
+            _log.error("%s", lost)
+            _end_process(1)
 
 
 def _end_process(code: int) -> NoReturn:

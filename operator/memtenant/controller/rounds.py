@@ -6,8 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable
 
 from memtenant.controller.backoff import Backoff
 from memtenant.controller.breakers import Breakers
@@ -130,45 +129,37 @@ class Resync:
 
     A watch can miss a deletion across a relist (reference), and of unwatched Secrets there is no
     event at all. What a list shows and no event had is reconciled at once; everything else is
-    spread over half of the interval.
+    spread over half of the interval. A standby lists too, and has nothing looked at.
     """
 
     def __init__(
-        self,
-        resources: Resources,
-        mirror: Mirror,
-        reconciler: Reconciler,
-        schedule: Schedule,
-        breakers: Breakers,
-        metrics: Metrics,
-        *,
-        interval: float,
+        self, resources: Resources, mirror: Mirror, metrics: Metrics, *, interval: float
     ) -> None:
         self._resources = resources
         self._mirror = mirror
-        self._reconciler = reconciler
-        self._schedule = schedule
-        self._breakers = breakers
         self._metrics = metrics
         self._interval = interval
+        self._schedule: Schedule | None = None
 
     async def first(self) -> None:
-        """Fill the mirror, however long it takes, then enqueue everything, each in its lane."""
+        """Fill the mirror, however long it takes."""
         backoff: Backoff[None] = Backoff(0.5, _LONGEST_FIRST_RETRY)
         while True:
             try:
-                await self._list(Kind.STORE)
-                async with self._meeting_stores():
-                    await self._list_all()
+                await self._list_all()
             except MemtenantError as error:
                 wait = backoff.failed(None)
                 _log.warning("the first list failed, the next follows in %.0f s: %s", wait, error)
                 await asyncio.sleep(wait)
             else:
-                break
+                return
+
+    def lead(self, schedule: Schedule, breakers: Breakers) -> None:
+        """Have everything looked at, each in its lane; and from now on what lists show."""
         for store in self._mirror.keys(Kind.STORE):
-            self._breakers.store_unseen(store)
-        self._schedule.now(self._in_order())
+            breakers.store_unseen(store)
+        schedule.now(self._in_order())
+        self._schedule = schedule
 
     async def run(self) -> None:
         """Again after each interval, until cancelled."""
@@ -185,41 +176,19 @@ class Resync:
             backoff.forget(None)
             wait = self._interval
             self._note(changed)
-            self._schedule.now(changed)
-            self._schedule.spread(self._everything() - changed, self._interval * _SPREAD)
+            if self._schedule is not None:
+                self._schedule.now(changed)
+                self._schedule.spread(self._everything() - changed, self._interval * _SPREAD)
 
     async def _list_all(self) -> frozenset[ObjectKey]:
         """List into the mirror; what that changed. Policies and stores before their tenants."""
         changed = self._mirror.replace_namespaces(await self._resources.list_namespaces())
         for kind in (*RECONCILED, Kind.REPORT):
-            changed |= await self._list(kind)
+            relisting = Relisting(self._mirror, kind)
+            async for page in self._resources.pages(kind):
+                relisting.add(page)
+            changed |= relisting.finish()
         return changed
-
-    async def _list(self, kind: Kind) -> frozenset[ObjectKey]:
-        relisting = Relisting(self._mirror, kind)
-        async for page in self._resources.pages(kind):
-            relisting.add(page)
-        return relisting.finish()
-
-    @asynccontextmanager
-    async def _meeting_stores(self) -> AsyncIterator[None]:
-        """Meanwhile, what takes long with the stores and needs nothing else."""
-        meeting = [
-            asyncio.create_task(self._meet(store), name=f"meet-{store.name}")
-            for store in self._mirror.keys(Kind.STORE)
-        ]
-        try:
-            yield
-        finally:
-            await _end(meeting)
-
-    async def _meet(self, store: ObjectKey) -> None:
-        try:
-            await self._reconciler.meet(store)
-        except MemtenantError as error:
-            _log.info("%s is not ready yet: %s", store, error)
-        except Exception:  # noqa: BLE001 -- its reconcile meets with the same, and tells
-            _log.exception("unexpected error while %s was met", store)
 
     def _note(self, changed: frozenset[ObjectKey]) -> None:
         for kind in Kind:

@@ -85,10 +85,6 @@ class Reconciler(Protocol):
         """Bring one object to what is declared; raises `MemtenantError` when it cannot."""
         ...
 
-    async def meet(self, store: ObjectKey) -> None:
-        """Get the store ready for its reconcile, at a start; may be cancelled, and may fail."""
-        ...
-
     async def record_failure(self, key: ObjectKey, error: MemtenantError) -> None:
         """Say in the object's status why its last reconcile failed (stable text, no-op if told)."""
         ...

@@ -28,7 +28,7 @@ from memtenant.reconcile.outcome import Lane, Measured, Outcome, merged
 from memtenant.reconcile.policy import reconcile_policy
 from memtenant.reconcile.sealing import look_at_seals
 from memtenant.reconcile.standing import enforce_standing, status_as_enforced
-from memtenant.reconcile.store import forget_store, meet_store, reconcile_store
+from memtenant.reconcile.store import forget_store, reconcile_store
 from memtenant.reconcile.telling import tell_expired
 from memtenant.reconcile.tenant import reconcile_tenant
 from memtenant.reconcile.world import World
@@ -66,12 +66,6 @@ class WorldReconciler:
                 return await self._reconcile_tenant(declared)
             case Kind.REPORT:
                 return Outcome()  # its policy is what looks at it
-
-    async def meet(self, store: ObjectKey) -> None:
-        """Connect to the store and prove it, while the tenants are still being listed."""
-        declared = self.world.mirror.get(store)
-        if declared is not None:
-            await meet_store(self.world, declared)
 
     async def _reconcile_tenant(self, declared: Declared) -> Outcome:
         world, tenant = self.world, TenantId(declared.key.namespace, declared.key.name)

@@ -34,7 +34,7 @@ from memtenant.stores import (
 )
 from memtenant.tenancy.identity import TenantId
 
-__all__ = ["forget_store", "look_at_store", "meet_store", "reconcile_store", "store_specs"]
+__all__ = ["forget_store", "look_at_store", "reconcile_store", "store_specs"]
 
 _LOOK_AGAIN = 15.0
 """Seconds until a store in deletion that could not be used is tried again, and one that waits for
@@ -59,18 +59,6 @@ def store_specs(world: World) -> list[tuple[str, MemoryStoreSpec]]:
         if not declared.deleting:
             found.append((declared.key.name, known[1]))
     return found
-
-
-async def meet_store(world: World, declared: Declared) -> None:
-    """Connect to the store, lead it and prove it before anything else is known: its reconcile finds
-    that done, and says what came of it.
-    """
-    spec = store_spec(declared)
-    if declared.deleting or spec.dedicated is not None or declared.key.name in world.links:
-        return
-    link = await link_to(world, declared, spec)
-    link.failure = StoreUnavailable(f"{link.endpoint} has not been looked at yet")
-    await _take(world, declared, link)
 
 
 async def reconcile_store(world: World, declared: Declared) -> Outcome:
