@@ -111,7 +111,7 @@ async def test_what_is_declared_changed_or_deleted_is_reconciled(
     assert not metadata.keys() & {"finalizers", "annotations"}
 
 
-async def test_who_takes_over_knows_what_is_declared_and_lists_nothing_first(
+async def test_who_takes_over_need_not_list_before_it_works(
     api: Cluster, faults: FaultyApi, namespace: str
 ) -> None:
     early, late = ObjectKey.tenant(namespace, "early"), ObjectKey.tenant(namespace, "late")
@@ -120,14 +120,33 @@ async def test_who_takes_over_knows_what_is_declared_and_lists_nothing_first(
         await until(lambda: faults.watched("memorytenants"))
         await off_loop(api.apply, tenant(namespace, "late"))
         await until(lambda: standby.leader.mirror.get(late))
+        assert standby.leader.mirror.synced
         assert standby.recorder.started == []
-        before = len(faults.requests)
+        faults.refuse(500, 1_000_000, ending="/memorytenants")
         task = asyncio.create_task(standby.leader.run(7))
         await until(lambda: {early, late} <= set(standby.recorder.finished))
-        asked = faults.requests[before:]
+        assert not standby.leader.mirror.synced
+        faults.heal()
+        await until(lambda: standby.leader.mirror.synced)
         standby.stopping.set()
         await task
-    assert not [one for one in asked if "memtenant.dev" in one[1]]
+
+
+async def test_what_the_watch_of_a_standby_missed_is_listed_when_it_leads(
+    api: Cluster, faults: FaultyApi, namespace: str
+) -> None:
+    missed = ObjectKey.tenant(namespace, "missed")
+    async with standing_by(faults.kubeconfig, namespace) as standby:
+        await until(lambda: faults.watched("memorytenants"))
+        faults.lose_watch("memorytenants")
+        await until(lambda: not faults.watched("memorytenants"))
+        await off_loop(api.apply, tenant(namespace, "missed"))
+        task = asyncio.create_task(standby.leader.run(7))
+        await until(lambda: missed in standby.recorder.finished)
+        assert standby.leader.mirror.synced
+        standby.stopping.set()
+        await task
+        faults.expire_watch()
 
 
 async def test_a_status_alone_enqueues_nothing(

@@ -111,12 +111,11 @@ class Leader:
         """While it lasts the mirror is true; at its beginning everything was listed once."""
         await self._resync.first()
         self._source.start(self._handlers.seen, _listed(self.mirror))
-        self._following = [_in_background(self._resync.run(), "the resync")]
+        self._list_again_in(self._settings.resync_interval)
         try:
             yield
         finally:
-            ending, self._following = self._following, []
-            await _cancelled(ending)
+            await self._end_lists()
             await self._source.stop()
 
     async def run(self, term: int) -> None:
@@ -170,8 +169,11 @@ class Leader:
             self._resources, settings.secret_namespaces, self._watches, self._handlers.seen
         )
         try:
+            await self._end_lists()  # one that began before the lead tells nothing of its moment
+            self.mirror.doubted = True
             self._handlers.lead(schedule)
             self._resync.lead(schedule, breakers)
+            self._list_again_in(0.0)
             self._workers = workers
             self._reading = asyncio.create_task(self._read_ahead(), name="lists of Secrets")
             workers.start()
@@ -208,6 +210,13 @@ class Leader:
         if not finished:
             _log.warning("some reconciles did not finish in time and were cancelled")
         self._workers = None
+
+    def _list_again_in(self, seconds: float) -> None:
+        self._following = [_in_background(self._resync.run(seconds), "the resync")]
+
+    async def _end_lists(self) -> None:
+        ending, self._following = self._following, []
+        await _cancelled(ending)
 
     async def _end_background(self) -> None:
         ending, self._background = self._background, []

@@ -161,10 +161,9 @@ class Resync:
         schedule.now(self._in_order())
         self._schedule = schedule
 
-    async def run(self) -> None:
-        """Again after each interval, until cancelled."""
+    async def run(self, wait: float) -> None:
+        """Again after ``wait`` seconds, then after each interval, until cancelled."""
         backoff: Backoff[None] = Backoff(1.0, self._interval)
-        wait = self._interval
         while True:
             await asyncio.sleep(wait * random.uniform(0.9, 1.1))  # noqa: S311
             try:
@@ -176,6 +175,9 @@ class Resync:
             backoff.forget(None)
             wait = self._interval
             self._note(changed)
+            if self._mirror.doubted:
+                self._mirror.doubted = False
+                changed |= self._waiting()
             if self._schedule is not None:
                 self._schedule.now(changed)
                 self._schedule.spread(self._everything() - changed, self._interval * _SPREAD)
@@ -189,6 +191,14 @@ class Resync:
                 relisting.add(page)
             changed |= relisting.finish()
         return changed
+
+    def _waiting(self) -> frozenset[ObjectKey]:
+        """The tenants that may have waited until there was no doubt."""
+        keys = self._mirror.keys(Kind.TENANT)
+        sights = ((key, self._mirror.sight(key)) for key in keys)
+        return frozenset(
+            key for key, one in sights if one and not (one.current and one.ready == "True")
+        )
 
     def _note(self, changed: frozenset[ObjectKey]) -> None:
         for kind in Kind:

@@ -16,7 +16,7 @@ from memtenant.rules.policy import Matters, PolicyFacts
 from memtenant.stores import TenantState
 from memtenant.tenancy.identity import TenantId
 
-__all__ = ["Stop", "check_adoption", "check_data", "check_hold", "placed_on"]
+__all__ = ["Stop", "check_adoption", "check_data", "check_hold", "placed_on", "sums_are_known"]
 
 
 class Stop(MemtenantError):
@@ -38,6 +38,21 @@ def placed_on(world: World, applicant: Applicant, policy: PolicyFacts, placed: s
     assert placement.store is not None  # noqa: S101 - a placement has a store or a refusal
     ledger.enter(placement.store.name, applicant.tenant, applicant.spec.quota.memory.bytes)
     return placement.store
+
+
+def sums_are_known(world: World, applicant: Applicant) -> bool:
+    """Whether it is known what others were promised, as far as the tenant's place depends on it:
+    who takes over may not have seen yet what was placed last."""
+    if not world.mirror.doubted:
+        return True
+    granted = world.committed_ledger().entry(applicant.tenant)
+    if granted is not None and applicant.spec.quota.memory.bytes <= granted[1]:
+        return True
+    specs = [spec for _, spec in store_specs(world)]
+    return all(
+        spec.capacity.memory is None and spec.tenant_policy.max_memory_per_namespace is None
+        for spec in specs
+    )
 
 
 def check_adoption(

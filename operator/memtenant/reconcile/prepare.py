@@ -21,6 +21,7 @@ from memtenant.reconcile.admission import (
     check_data,
     check_hold,
     placed_on,
+    sums_are_known,
 )
 from memtenant.reconcile.current import (
     Current,
@@ -183,7 +184,10 @@ async def _read(world: World, declared: Declared) -> _Found | None:
     stored, record = await read_record(world, tenant)
     # The record is written before the status, so it knows of a placement that a crash left untold.
     placed = str(declared.status.get("store") or "") or (record.store if record else "")
-    store = placed_on(world, Applicant(tenant, spec, namespace.labels), policy, placed)
+    applicant = Applicant(tenant, spec, namespace.labels)
+    if not sums_are_known(world, applicant):
+        return None
+    store = placed_on(world, applicant, policy, placed)
     link = world.link_of(store.name, tenant)
     if store.spec.dedicated is None and (link is None or not link.ready):
         return None

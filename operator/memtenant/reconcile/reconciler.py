@@ -282,7 +282,9 @@ class WorldReconciler:
         """Whether a declared tenant was not reconciled since the start: a hold on it that was
         declared meanwhile is not in force on the store yet."""
         key = ObjectKey.tenant(tenant.namespace, tenant.name)
-        return tenant not in self.world.settled and self.world.mirror.sight(key) is not None
+        mirror = self.world.mirror
+        declared = mirror.doubted or mirror.sight(key) is not None
+        return tenant not in self.world.settled and declared
 
     def measured(self) -> Iterator[Measured]:
         """The live figures of all tenants that were measured since the start."""

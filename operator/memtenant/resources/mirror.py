@@ -30,9 +30,14 @@ _NOTHING: Keys = frozenset()
 
 
 class Mirror:
-    """The operator's picture of what is declared. Synchronous; one event loop, no locks."""
+    """The operator's picture of what is declared. Synchronous; one event loop, no locks.
+
+    ``doubted``: it was kept by watches alone while another replica led, and may be behind what that
+    one did last, until everything is listed anew.
+    """
 
     def __init__(self) -> None:
+        self.doubted = False
         self._objects: dict[Kind, dict[ObjectKey, Entry]] = {kind: {} for kind in Kind}
         self._buried: dict[Kind, dict[ObjectKey, int]] = {kind: {} for kind in Kind}
         self._kept: dict[ObjectKey, Declared] = {}
@@ -50,10 +55,11 @@ class Mirror:
 
     @property
     def synced(self) -> bool:
-        """Whether each kind and the namespaces were listed once: before that, absence says
-        nothing.
+        """Whether each kind and the namespaces were listed once, and there is no doubt: before
+        that, absence says nothing.
         """
-        return min(self._namespaces_listed_at, *self._listed_at.values()) >= 0
+        listed = min(self._namespaces_listed_at, *self._listed_at.values()) >= 0
+        return listed and not self.doubted
 
     def listed_at(self, kind: Kind) -> int:
         """The resourceVersion of the last list of a kind; -1 before the first."""

@@ -1,0 +1,54 @@
+"""Who has just taken over may not have seen yet what the leader before it did last."""
+
+from memtenant.reconcile.once import local_world, settle
+from memtenant.reconcile.reconciler import WorldReconciler
+from memtenant.resources.port import Kind, Listing, ObjectKey
+from memtenant.tenancy.identity import TenantId
+from tests.reconcile.conftest import Ground
+from tests.support.servers import Server
+
+ACME, LATE = ObjectKey.tenant("support", "acme"), ObjectKey.tenant("support", "late")
+LATE_ID = TenantId("support", "late")
+SHARED = ObjectKey.store("shared")
+
+
+def users(server: Server) -> set[str]:
+    with server.admin() as admin:
+        return {str(name) for name in admin.acl_users() if "acme" in str(name)}
+
+
+async def test_users_of_a_tenant_that_was_not_seen_stay_until_there_is_no_doubt(
+    ground: Ground, valkey: Server
+) -> None:
+    ground.tenant("acme")
+    async with local_world(ground.resources) as world:
+        await settle(world)
+        reconciler = WorldReconciler(world)
+        made = users(valkey)
+        world.mirror.replace(Kind.TENANT, Listing((), "999999"))
+        await reconciler.reconcile(ACME, "gone")
+        world.mirror.doubted = True
+        await reconciler.repair(SHARED)
+        assert users(valkey) == made != set()
+        world.mirror.doubted = False
+        await reconciler.repair(SHARED)
+        assert users(valkey) == set()
+
+
+async def test_nobody_is_promised_memory_while_in_doubt_what_others_were(ground: Ground) -> None:
+    ground.store(capacity={"memory": "512Mi"})
+    ground.tenant("acme", quota={"memory": "256Mi"})
+    async with local_world(ground.resources) as world:
+        await settle(world)
+        world.mirror.doubted = True
+        ground.tenant("late", quota={"memory": "256Mi"})
+        late = await ground.resources.get(LATE)
+        assert late is not None
+        world.mirror.put(late)
+        reconciler = WorldReconciler(world)
+        await reconciler.reconcile(ACME, "settled")
+        await reconciler.reconcile(LATE, "new")
+        assert world.ledger.store_of(LATE_ID) is None
+        world.mirror.doubted = False
+        await reconciler.reconcile(LATE, "new")
+        assert world.ledger.store_of(LATE_ID) == "shared"
