@@ -7,10 +7,15 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 import redis
 
-from memtenant.tenancy.identity import USER_PREFIX
+from memtenant.api.policy import RetentionPolicySpec
+from memtenant.api.tenant import MemoryTenantSpec
+from memtenant.rules.expiry import expiry
+from memtenant.rules.policy import policy_facts
+from memtenant.tenancy.identity import USER_PREFIX, TenantId
 from tests.bench import bare
 from tests.bench.api import (
     MERGE_PATCH,
@@ -36,6 +41,9 @@ _ENDS = 1_000
 
 _CONCURRENCIES = (8, 16, 32, 64)
 _NEWCOMER_EVERY = 0.25
+_BEHIND = timedelta(seconds=2)
+"""How late a resting operator may be with what is due."""
+
 _REDIS_WRITES = ("acl|setuser", "acl|deluser", "hset", "hdel", "del", "set")
 
 
@@ -96,12 +104,15 @@ class Convergence:
 
 @dataclass(frozen=True, slots=True)
 class NoOp:
-    """Everything looked at anew with nothing to do: seconds, CPU seconds, writes."""
+    """Everything looked at anew with nothing to do: seconds, CPU seconds, writes. ``due``: tenants
+    whose cut-offs moved meanwhile, as each tenant's do once in a step (`memtenant.rules.expiry`),
+    which is a write to the store."""
 
     seconds: float
     cpu: float
     api_writes: int
     store_writes: int
+    due: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +137,6 @@ class Newcomers:
         return max(self.seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """Nobody asks for anything: for so many seconds, what it costs."""
-
-    seconds: float
-    cpu: float
-    api_writes: int
-    store_writes: int
-
-
 @dataclass(slots=True)
 class Results:
     """Everything that one run found. Memory is in MB."""
@@ -150,7 +151,7 @@ class Results:
     repaired_users: int = 0
     restart: NoOp | None = None
     newcomers: Newcomers | None = None
-    idle: Idle | None = None
+    idle: NoOp | None = None
     late: dict[str, float] = field(default_factory=dict)
     """Steps that did not end, and the seconds that they had."""
 
@@ -199,13 +200,17 @@ async def resync(stage: Stage, api: Api, results: Results) -> None:
     operator = stage.operator
     await operator.wait_for_measurement()
     await _look_again(stage, api, "once")
-    asked, stored = await requests(api), _store_writes(stage)
+    asked, stored, since = await requests(api), _store_writes(stage), datetime.now(UTC)
     started, cpu = time.monotonic(), operator.cpu
     rest = await _look_again(stage, api, "twice")
     asked = await requests(api) - asked
     asked["PATCH retentionpolicies"] -= 1  # ours
     results.resync = NoOp(
-        rest.at - started, rest.cpu - cpu, writes(asked), _store_writes(stage) - stored
+        rest.at - started,
+        rest.cpu - cpu,
+        writes(asked),
+        _store_writes(stage) - stored,
+        _cut_offs_due(results.tenants, since),
     )
 
 
@@ -243,7 +248,7 @@ async def restart(stage: Stage, api: Api, results: Results) -> None:
     """Left alone: how long it takes, and what it writes."""
     operator, count = stage.operator, await _tenants(api)
     operator.stop()
-    before = await requests(api), _store_writes(stage)
+    before, since = (await requests(api), _store_writes(stage)), datetime.now(UTC)
     started = operator.start()
     rest = await operator.settled(count)
     results.restart = NoOp(
@@ -251,6 +256,7 @@ async def restart(stage: Stage, api: Api, results: Results) -> None:
         rest.cpu,
         writes(await requests(api) - before[0]),
         _store_writes(stage) - before[1],
+        _cut_offs_due(results.tenants, since),
     )
 
 
@@ -278,18 +284,19 @@ async def newcomers(stage: Stage, api: Api, results: Results) -> None:
 
 
 async def idle(stage: Stage, api: Api, results: Results, seconds: float) -> None:
-    """Everything was looked at and measured, and nobody comes."""
+    """Everything was looked at and measured, and nobody comes: for so many seconds."""
     operator = stage.operator
     await operator.wait_for_measurement()
     await operator.settled(0)
-    asked, stored = await requests(api), _store_writes(stage)
+    asked, stored, since = await requests(api), _store_writes(stage), datetime.now(UTC)
     started, cpu = time.monotonic(), operator.cpu
     await asyncio.sleep(seconds)
-    results.idle = Idle(
+    results.idle = NoOp(
         time.monotonic() - started,
         operator.cpu - cpu,
         writes(await requests(api) - asked),
         _store_writes(stage) - stored,
+        _cut_offs_due(results.tenants, since),
     )
 
 
@@ -336,6 +343,18 @@ def _store_writes(stage: Stage) -> int:
     with stage.server.admin() as admin:
         stats = admin.info("commandstats")
     return sum(int(stats.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in _REDIS_WRITES)
+
+
+def _cut_offs_due(count: int, since: datetime) -> int:
+    """Of how many of the tenants the next step after ``since`` has come by now."""
+    policy = policy_facts(POLICY, RetentionPolicySpec.model_validate({"frameworks": ["GDPR"]}))
+    resolution = policy.resolve_for(MemoryTenantSpec.model_validate(tenant("any")["spec"]))
+    names = [f"warm-{number}" for number in range(_WARM_UP)]
+    names += [f"new-{number}" for number in range(count)]
+    since -= _BEHIND
+    steps = (expiry(TenantId(TEAM, name), resolution, since, held=False) for name in names)
+    now = datetime.now(UTC)
+    return sum(one.next_step <= now for one in steps)
 
 
 def _names(admin: "redis.Redis") -> set[str]:

@@ -82,7 +82,12 @@ def _no_ops(results: Results) -> list[Row]:
                 f"{results.resync.seconds:.1f} s, {results.resync.cpu:.1f} s CPU",
                 None,
             ),
-            Row("… writes", "0", _writes(results.resync), _wrote_nothing(results.resync)),
+            Row(
+                "… writes",
+                "0 that are not due",
+                _writes(results.resync),
+                _wrote_the_due(results.resync),
+            ),
         ]
     if results.restart is not None:
         made += [
@@ -95,7 +100,7 @@ def _no_ops(results: Results) -> list[Row]:
             Row(
                 "… writes",
                 "0",
-                f"{_writes(results.restart)} (its term, the proof's own users)",
+                f"{_writes(results.restart)}, its term and the proof's own users",
                 results.restart.api_writes == 0,
             ),
         ]
@@ -129,8 +134,7 @@ def _rest(results: Results) -> list[Row]:
             Row(
                 f"CPU of the operator at rest, {found.seconds:.0f} s",
                 "",
-                f"{100 * found.cpu / found.seconds:.1f} % of a core; {found.api_writes} writes to "
-                f"the API server, {found.store_writes} to the store",
+                f"{100 * found.cpu / found.seconds:.1f} % of a core; writes: {_writes(found)}",
                 None,
             )
         )
@@ -148,11 +152,14 @@ def _rest(results: Results) -> list[Row]:
 
 
 def _writes(found: NoOp) -> str:
-    return f"{found.api_writes} to the API server, {found.store_writes} to the store"
+    return (
+        f"{found.api_writes} to the API server, {found.store_writes} to the store: "
+        f"{found.due} cut-offs were due"
+    )
 
 
-def _wrote_nothing(found: NoOp) -> bool:
-    return found.api_writes == 0 and found.store_writes == 0
+def _wrote_the_due(found: NoOp) -> bool:
+    return found.api_writes == 0 and found.store_writes <= found.due
 
 
 def table(lines: list[Row]) -> str:

@@ -1,7 +1,8 @@
 """What a replica runs: from its start on watches and mirror, while it leads queue, workers, rounds.
 
 Whoever takes over has nothing to list first (controller-runtime too fills its caches before it asks
-for the lead), so a new tenant does not wait until thousands of others were listed.
+for the lead), so a new tenant does not wait until thousands of others were listed. It lists anew
+beside its work, as its watches may be behind what the former leader did last.
 """
 
 from __future__ import annotations
