@@ -1,4 +1,5 @@
-"""A tenant for development: `memtenant apply` as a subprocess, and the binding that it made.
+"""A tenant for development: `memtenant apply` as a subprocess, which starts the embedded server
+where it does not run, and the binding that it made.
 
 A subprocess, because the program needs pydantic and more, which the SDK never imports.
 """
@@ -43,7 +44,6 @@ def binding_of(
         # JSON is YAML.
         file.write("\n---\n".join(json.dumps(one) for one in manifests))
         file.flush()
-        _run("local", "start", "--state", str(state))
         _run("apply", "-f", file.name, "--state", str(state))
     found = sorted(folder.glob(f"{name}-*"))
     if not found:
