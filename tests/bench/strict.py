@@ -171,7 +171,6 @@ def main() -> None:
     if options.pods:
         with_pods = strictpods.measure(options.instances or 20)
         print(table(strictpods.rows(with_pods)))
-        print(strictpods.by_request(with_pods))
         return
     instances = options.instances or 50
     cost = measure(instances)

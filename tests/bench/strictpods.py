@@ -173,18 +173,26 @@ class _Stage:
 
 
 def measure(instances: int) -> PodCost:
-    """With so many Strict tenants, over as many pods of a Redis with TLS."""
+    """With so many Strict tenants, over as many pods of a Redis with TLS. Each step is printed when
+    it ends: the last one takes long."""
     with _built(instances) as stage:
+
+        def step(what: str, tenants: int, work: Callable[[], None]) -> Step:
+            done = stage.step(tenants, work)
+            print(f"{what}: {_words(done)}", flush=True)
+            return done
+
         stage.cluster.apply(_tenant(0))
         _ready(stage)
         stage.settle()
-        made = stage.step(instances, lambda: _make(stage, instances))
-        looked_at = stage.step(instances + 1, lambda: _look(stage))
-        rest = stage.step(instances + 1, lambda: time.sleep(_REST))
+        made = step("from nothing to Ready", instances, lambda: _make(stage, instances))
+        many = instances + 1
+        looked_at = step("looked at", many, lambda: _look(stage))
+        rest = step("at rest", many, lambda: time.sleep(_REST))
         rss = rss_mb(stage.operator)
-        restart = stage.step(instances + 1, lambda: _restart(stage))
+        restart = step("the operator restarted", many, lambda: _restart(stage))
         away: list[int] = []
-        upgrade = stage.step(instances + 1, lambda: away.append(_upgrade(stage)))
+        upgrade = step("another image", many, lambda: away.append(_upgrade(stage)))
         return PodCost(made, looked_at, rest, restart, upgrade, away[0], rss)
 
 
@@ -227,24 +235,10 @@ def rows(cost: PodCost) -> list[Row]:
     ]
 
 
-def by_request(cost: PodCost) -> str:
-    """What was asked of the API server for each tenant, step by step."""
-    steps = {
-        "from nothing to Ready": cost.made,
-        "looked at": cost.looked_at,
-        "at rest": cost.rest,
-        "restart": cost.restart,
-        "another image": cost.upgrade,
-    }
-    return "\n".join(
-        f"{name}, {step.cpu_ms:.0f} ms, {step.seconds:.0f} s: "
-        + ", ".join(f"{n / step.tenants:.2f} {what}" for what, n in _by_number(step))
-        for name, step in steps.items()
-    )
-
-
-def _by_number(step: Step) -> list[tuple[str, int]]:
-    return sorted(step.requests.items(), key=lambda one: (-one[1], one[0]))
+def _words(step: Step) -> str:
+    most_first = sorted(step.requests.items(), key=lambda one: (-one[1], one[0]))
+    each = ", ".join(f"{n / step.tenants:.2f} {what}" for what, n in most_first)
+    return f"{step.cpu_ms:.0f} ms of CPU a tenant, {step.seconds:.0f} s; {each or 'no request'}"
 
 
 @contextmanager

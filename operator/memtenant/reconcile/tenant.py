@@ -287,7 +287,7 @@ def _next_look(prepared: Prepared, now: datetime) -> float | None:
     wrote = any(isinstance(action, WriteBinding) for action in prepared.plan)
     turning = any(principal.pending for principal in prepared.desired.record.principals.values())
     if any(isinstance(action, SetInstance) for action in prepared.plan):
-        return _INSTANCE_AGAIN  # it may wait for its turn
+        return _TURN_AGAIN
     if prepared.keys.moves or (wrote and (turning or prepared.keys.waits)):
         return 0.0
     looks = (prepared.desired.advance.due, prepared.next_hold, prepared.keys.due)
@@ -340,6 +340,10 @@ _STANDING_AGAIN = 3600.0
 
 _INSTANCE_AGAIN = 1.0
 """Seconds between two looks at an instance that does not answer."""
+
+_TURN_AGAIN = 5.0
+"""Seconds between two looks at an instance that may wait for its turn to restart, as all the others
+of its store do."""
 
 
 async def _wait_for_store(world: World, declared: Declared) -> Outcome:
