@@ -155,6 +155,8 @@ class _Stage:
         cpu = self.spent = cpu_seconds(before)
         self.last = started
         work()
+        # On a machine that is too busy it loses its Lease, and ends.
+        processes.wait_until(lambda: self.operator != 0, what="the operator", timeout=_PATIENCE)
         self.process = now = self.operator
         self.spent = cpu_seconds(now)
         self.settle()
