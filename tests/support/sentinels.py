@@ -67,6 +67,11 @@ class Sentinel:
         config = self.folder / "sentinel.conf"
         config.touch(mode=0o600)
         config.write_text("\n".join(self._lines()) + "\n")
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Start with all that it knew when it ended."""
+        config = self.folder / "sentinel.conf"
         log = self.folder / "sentinel.log"
         self._process = processes.spawn(
             [str(self.flavour.binary()), str(config), "--sentinel"],

@@ -88,8 +88,20 @@ def _handed_over(world: World, chance: random.Random) -> Iterator[str]:
 
 
 @contextmanager
-def _sentinel_replaced(world: World, chance: random.Random) -> Iterator[str]:
+def _sentinel_killed(world: World, chance: random.Random) -> Iterator[str]:
     sentinel = chance.choice(_of(world).sentinels)
+    sentinel.kill9()
+    try:
+        yield sentinel.endpoint
+    finally:
+        sentinel.start_again()
+
+
+@contextmanager
+def _sentinel_replaced(world: World, _: random.Random) -> Iterator[str]:
+    """Always the same: a former primary that was away is made a replica only by Sentinels that
+    knew it."""
+    sentinel = _of(world).sentinels[-1]
     sentinel.discard()
     try:
         yield sentinel.endpoint
@@ -160,6 +172,9 @@ FAMILY = (
     ),
     Breakage(
         Kind("handed-over", "store", 1.0), "a Sentinel is told to replace the primary", _handed_over
+    ),
+    Breakage(
+        Kind("sentinel-killed", "sentinels", 4.0), "SIGKILL; it starts again", _sentinel_killed
     ),
     Breakage(
         Kind("sentinel-replaced", "sentinels", 4.0),
