@@ -1,4 +1,4 @@
-"""One schedule in every run of the suite; `make chaos` makes longer ones, of ever new seeds."""
+"""Two schedules in every run of the suite; `make chaos` makes longer ones, of ever new seeds."""
 
 import os
 import subprocess
@@ -13,14 +13,17 @@ pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 CHAOS = (sys.executable, "-m", "tests.chaos")
-SEED, MINUTES = "20261129", "0.5"
+RUNS = [("dedicated", "20261129", "0.5"), ("cluster", "71", "0.3")]
 MISSING = 3
 
 
-def test_everything_is_whole_after_half_a_minute_of_chaos(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("store", "seed", "minutes"), RUNS)
+def test_everything_is_whole_after_half_a_minute_of_chaos(
+    store: str, seed: str, minutes: str, tmp_path: Path
+) -> None:
     """As a process of its own: it mounts small disks, which must not be seen by other tests."""
     told = subprocess.run(
-        [*CHAOS, "--seed", SEED, "--minutes", MINUTES, "--keep"],
+        [*CHAOS, "--store", store, "--seed", seed, "--minutes", minutes, "--keep"],
         capture_output=True,
         text=True,
         check=False,

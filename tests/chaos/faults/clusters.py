@@ -18,6 +18,9 @@ from tests.support.servers import Server
 
 __all__ = ["FAMILY"]
 
+_OPERATOR_AWAY = 300.0
+"""Seconds for which what else is done may keep any operator from its work."""
+
 
 @contextmanager
 def _primary_killed(world: World, chance: random.Random) -> Iterator[str]:
@@ -154,7 +157,9 @@ def _wait_until_whole(node: Server, like: Server) -> None:
     def lacking() -> list[str]:
         return [*functions_missing(node), *sorted(_users_of(like) - _users_of(node))]
 
-    eventually(lambda: not lacking(), lambda: f"{node.endpoint} lacks {lacking()}")
+    eventually(
+        lambda: not lacking(), lambda: f"{node.endpoint} lacks {lacking()}", timeout=_OPERATOR_AWAY
+    )
 
 
 def _users_of(node: Server) -> set[str]:
