@@ -10,6 +10,7 @@ from pathlib import Path
 
 from memtenant import Conversation, Message, Options, Tenant
 from memtenant.errors import (
+    AccessReadOnly,
     AuditUnavailable,
     BindingInvalid,
     FunctionsUnavailable,
@@ -36,6 +37,7 @@ __all__ = ["Agent", "Agents", "Refusal"]
 PATIENT = Options(connect_timeout=1.0, timeout=2.0, retry_budget=4.0, connections=2)
 
 _REFUSALS = (
+    AccessReadOnly,  # held, and over its quota
     AuditUnavailable,
     BindingInvalid,
     FunctionsUnavailable,
