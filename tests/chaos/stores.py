@@ -41,6 +41,10 @@ class Store(Protocol):
     """What every shape has."""
 
     @property
+    def splits(self) -> bool:
+        """Whether a primary may go on for a while beside the one that took its place."""
+
+    @property
     def nodes(self) -> list[Server]:
         """Every server of it, of which those that are frozen or killed will be back."""
 
@@ -65,6 +69,7 @@ class Standalone:
     nodes: list[Server]
     disks: list[Disk]
     proxy: CuttingProxy
+    splits = False
 
     def primaries(self) -> list[Server]:
         """The one."""
@@ -88,6 +93,7 @@ class UnderSentinels:
     """A primary and two replicas, of which three Sentinels make another the primary."""
 
     watched: Watched
+    splits = True
 
     @property
     def nodes(self) -> list[Server]:
@@ -131,6 +137,7 @@ class InCluster:
     """Three shards of a primary and a replica."""
 
     cluster: Nodes
+    splits = True
 
     @property
     def nodes(self) -> list[Server]:

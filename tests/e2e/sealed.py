@@ -1,7 +1,7 @@
 """What must hold of the sealed log, whatever happened while it was written."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from memtenant.archive import ArchiveReader, SealedEntry, verify
@@ -17,10 +17,11 @@ def wrong_with(
     archive: Path,
     kept: Sequence[SignedCheckpoint],
     acknowledged: Mapping[tuple[str, str], int],
+    may_lack: Collection[str] = (),
 ) -> list[str]:
     """In words. The log has to go on from each checkpoint that was kept, to hold nothing that no
     agent said, and to tell at least as many appends of each (log, agent) as were acknowledged; the
-    logs of these have no gap."""
+    logs of these have no gap but of those who ``may_lack`` events."""
     reader = ArchiveReader.open(archive)
     found = [wrong for one in (*kept[:1], *kept[-1:]) for wrong in _not_continued(reader, one)]
     history = list(reader.checkpoints())
@@ -35,6 +36,7 @@ def wrong_with(
         found += [
             f"{gap.place}: {gap.agent} told nothing of {gap.first} to {gap.last}"
             for gap in reader.gaps(log_id)
+            if gap.agent not in may_lack
         ]
     for (log_id, agent), least in acknowledged.items():
         told = _appends(reader, log_id)[agent]
