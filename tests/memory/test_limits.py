@@ -167,6 +167,26 @@ async def test_replicated_writes_wait_for_the_replica(
         assert await chat.count() == 12
 
 
+async def test_a_replica_counts_from_the_moment_in_which_the_operator_counts_it(
+    redis_replicated: tuple[Server, Server], tmp_path: Path
+) -> None:
+    """It may be the next primary: who goes on with the former number loses what it lacks."""
+    primary, replica = redis_replicated
+    acme = Provisioned(primary, tmp_path, policy=policy(durability=Durability.REPLICATED))
+    acme.replicas = (replica,)
+    acme.provision(limits={"replicas": "1"})
+    async with Tenant(acme.source(), options=Options(retry_budget=1)) as tenant:
+        chat = tenant.conversation("s", user="ada")
+        await chat.append(Message.human("one"))
+        acme.provision(limits={"replicas": "2"})
+        with pytest.raises(NotDurable) as short:
+            await chat.append(Message.human("two"), idempotency_key="two")
+        assert (short.value.acknowledged, short.value.expected) == (1, 2)
+        acme.provision(limits={"replicas": "1"})
+        again = await chat.append(Message.human("two"), idempotency_key="two")
+        assert again.duplicate
+
+
 async def test_a_repeated_append_that_stores_nothing_is_not_durable_either_without_the_replica(
     redis_replicated: tuple[Server, Server], tmp_path: Path
 ) -> None:

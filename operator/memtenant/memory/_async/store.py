@@ -34,7 +34,6 @@ __all__ = ["Store", "Tries"]
 R = TypeVar("R")
 
 _WAIT_MS = 1000
-_REPLICAS_KEPT_FOR = 60.0
 
 
 @dataclass(slots=True)
@@ -59,7 +58,7 @@ class Store:
         self._idle: list[Link] = []
         self._left: list[Link] = []
         self._context: tuple[int, ssl.SSLContext] | None = None
-        self._replicas = (1, 0.0)
+        self._replicas = 1
         self._way = Way()
         self._once = TenantKeys.of(source.current().binding.tenant)
 
@@ -89,22 +88,19 @@ class Store:
         if self.source.current().binding.policy.durability is not Durability.REPLICATED:
             replies = await self._run(lambda again: (call(again).words,), tries)
             return call(False).read(value(replies[0]))
-        expected = await self._replica_count()
         deadline = self._deadline(tries)
         attempt = 0
         while True:
-            batch = partial(self._replicated, call, expected)
-            replies = await self._run(batch, tries)
+            replies = await self._run(partial(self._replicated, call), tries)
             answer = call(False).read(value(replies[0]))
-            acknowledged = value(replies[-1])
+            expected, acknowledged = _replicas(value(replies[-2])), value(replies[-1])
+            self._replicas = expected
             if isinstance(answer, Marked) and tries.sent == 1:
                 continue  # stored by an earlier call: nothing was written that WAIT counts
             if isinstance(acknowledged, int) and acknowledged >= expected:
                 return answer
             delay = full_jitter(attempt)
             attempt += 1
-            # After a failover there is a replica less than there was.
-            expected = await self._replica_count(again=True)
             if time.monotonic() + delay > deadline:
                 raise NotDurable(
                     f"The write is on the primary, and {acknowledged} of {expected} replicas have "
@@ -120,25 +116,16 @@ class Store:
         self._settle()
         await self._forget_idle()
 
-    def _replicated(self, call: Callable[[bool], Call[R]], count: int, again: bool) -> list[Words]:
+    def _replicated(self, call: Callable[[bool], Call[R]], again: bool) -> list[Words]:
+        """The call, and how many replicas have it of how many that the operator counts now: one
+        that came back may be the next primary."""
         commands: list[Words] = [call(again).words]
         if again:
             # WAIT counts from this connection's last write, and a repeated call writes nothing.
             commands.append(("HINCRBY", self._once.usage, "bytes", 0))
-        commands.append(("WAIT", count, _WAIT_MS))
+        commands.append(("HGET", self._once.limits, "replicas"))
+        commands.append(("WAIT", self._replicas, _WAIT_MS))
         return commands
-
-    async def _replica_count(self, *, again: bool = False) -> int:
-        """How many replicas the operator counted; one where it did not say."""
-        count, until = self._replicas
-        if time.monotonic() < until and not again:
-            return count
-        replies = await self.read(("HGET", self._once.limits, "replicas"))
-        text = value(replies[0])
-        told = isinstance(text, bytes) and text.isdigit()
-        count = max(int(text), 1) if told and isinstance(text, bytes) else 1
-        self._replicas = (count, time.monotonic() + _REPLICAS_KEPT_FOR)
-        return count
 
     async def _run(self, commands: Callable[[bool], Sequence[Words]], tries: Tries) -> list[object]:
         self._settle()
@@ -275,3 +262,8 @@ class Store:
                     self._idle = []
                     self._gate = Gate(self._options.connections)
                 self._home = here
+
+
+def _replicas(told: object) -> int:
+    """How many replicas the operator counted; one where it did not say."""
+    return max(int(told), 1) if isinstance(told, bytes) and told.isdigit() else 1
