@@ -1,5 +1,6 @@
 """Discovery: the primary, every replica, and what stands in the way of using them."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from memtenant.errors import StoreRefused, StoreUnavailable
 from memtenant.rules.instance import DEFAULT_USER
 from memtenant.stores import Address, Role
+from memtenant.stores.connection import NodeClient
+from memtenant.stores.topology import StoreNodes
 from memtenant.stores.witness import StoreWitness
 from tests.conftest import StartServer
 from tests.stores.operators import (
@@ -139,6 +142,25 @@ async def test_every_replica_is_found_and_replicas_of_replicas(
         found = {node.address: node for node in store.facts.replicas}
     assert set(found) == {Address(each.host, each.port) for each in (first, second, below)}
     assert all(node.role is Role.REPLICA and node.link_up for node in found.values())
+
+
+async def test_two_looks_at_once_let_go_of_nodes_that_left(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_operator(valkey)
+    nodes = StoreNodes(settings_for(valkey))
+    for port in (1, 2):
+        nodes.client(Address("127.0.0.1", port))
+    close = NodeClient.close
+
+    async def close_slowly(client: NodeClient) -> None:
+        await asyncio.sleep(0.01)
+        await close(client)
+
+    monkeypatch.setattr(NodeClient, "close", close_slowly)
+    first, second = await asyncio.gather(nodes.discover(), nodes.discover())
+    assert first.nodes == second.nodes
+    await nodes.close()
 
 
 async def test_a_replica_that_does_not_answer_hides_nothing_else(

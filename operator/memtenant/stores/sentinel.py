@@ -88,8 +88,10 @@ class SentinelWatch:
         more = [one for one in (await self._ask(beside)).results.values() if one.id not in ids]
         told = chosen([*first, *more], master)
         self._known = frozenset(self._settings.endpoints) | beside
-        for gone in self._clients.keys() - self._known:
-            await self._clients.pop(gone).close()
+        # All at once: another look may let go of them, too, while they are closed.
+        gone = [self._clients.pop(one) for one in self._clients.keys() - self._known]
+        for client in gone:
+            await client.close()
         return told.primary
 
     async def _ask(self, sentinels: Iterable[Address]) -> NodeResults[Told]:

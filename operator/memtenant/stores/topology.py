@@ -166,8 +166,10 @@ class StoreNodes:
                 )
 
     async def _forget_all_but(self, addresses: Collection[Address]) -> None:
-        for address in self._clients.keys() - set(addresses):
-            await self._clients.pop(address).close()
+        # All at once: another look may let go of them, too, while they are closed.
+        gone = [self._clients.pop(one) for one in self._clients.keys() - set(addresses)]
+        for client in gone:
+            await client.close()
 
     def client(self, address: Address) -> NodeClient:
         """The connections to one node, kept until it is no node of the store any more."""
