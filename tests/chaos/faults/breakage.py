@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from tests.chaos.schedule import Kind
 from tests.chaos.world import World
 
-__all__ = ["Breakage"]
+__all__ = ["OPERATOR_AWAY", "Breakage"]
+
+OPERATOR_AWAY = 300.0
+"""Seconds for which what else is done may keep any operator from its work."""
 
 Strike = Callable[[World, random.Random], AbstractContextManager[str]]
 

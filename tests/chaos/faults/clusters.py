@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from memtenant.rules.systemusers import is_memtenants
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
-from tests.chaos.faults.breakage import Breakage
+from tests.chaos.faults.breakage import OPERATOR_AWAY, Breakage
 from tests.chaos.schedule import Kind
 from tests.chaos.stores import InCluster, functions_missing
 from tests.chaos.world import World
@@ -17,9 +17,6 @@ from tests.support.clusters import Nodes, slot_of
 from tests.support.servers import Server
 
 __all__ = ["FAMILY"]
-
-_OPERATOR_AWAY = 300.0
-"""Seconds for which what else is done may keep any operator from its work."""
 
 
 @contextmanager
@@ -158,7 +155,7 @@ def _wait_until_whole(node: Server, like: Server) -> None:
         return [*functions_missing(node), *sorted(_users_of(like) - _users_of(node))]
 
     eventually(
-        lambda: not lacking(), lambda: f"{node.endpoint} lacks {lacking()}", timeout=_OPERATOR_AWAY
+        lambda: not lacking(), lambda: f"{node.endpoint} lacks {lacking()}", timeout=OPERATOR_AWAY
     )
 
 

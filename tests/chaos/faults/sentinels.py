@@ -2,12 +2,17 @@
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from tests.chaos.faults.breakage import Breakage
+import redis
+
+from memtenant.tenancy import keys
+from memtenant.tenancy.identity import TenantId
+from tests.chaos.faults.breakage import OPERATOR_AWAY, Breakage
 from tests.chaos.schedule import Kind
 from tests.chaos.stores import PEERS, UnderSentinels
 from tests.chaos.world import World
+from tests.e2e.scene import eventually
 from tests.support.sentinels import Watched
 from tests.support.servers import Server
 
@@ -31,22 +36,20 @@ def _replica_killed(world: World, chance: random.Random) -> Iterator[str]:
 
 @contextmanager
 def _primary_frozen(world: World, _: random.Random) -> Iterator[str]:
-    watched = _of(world)
-    primary = watched.settle()
+    primary = _of(world).settle()
     primary.freeze()
     try:
         yield primary.endpoint
     finally:
         primary.thaw()
-        watched.settle()
+        _settle(world)
 
 
 @contextmanager
 def _primary_cut_off(world: World, _: random.Random) -> Iterator[str]:
     """Replicas and Sentinels are shut out. They choose another primary, and agents that are there
     stay with the former one, until the Sentinels get in again and make it a replica."""
-    watched = _of(world)
-    primary = watched.settle()
+    primary = _of(world).settle()
     with primary.admin() as admin:
         admin.acl_setuser(PEERS, enabled=False)
         admin.execute_command("CLIENT", "KILL", "USER", PEERS)
@@ -55,7 +58,7 @@ def _primary_cut_off(world: World, _: random.Random) -> Iterator[str]:
     finally:
         with primary.admin() as admin:
             admin.acl_setuser(PEERS, enabled=True)
-        watched.settle()
+        _settle(world)
 
 
 @contextmanager
@@ -72,7 +75,7 @@ def _replicas_cut_off(world: World, chance: random.Random) -> Iterator[str]:
     finally:
         for replica in lost:
             _log_in_as_peer(replica, replica.peer[1])
-        _of(world).settle()
+        _settle(world)
 
 
 @contextmanager
@@ -84,7 +87,7 @@ def _handed_over(world: World, chance: random.Random) -> Iterator[str]:
     try:
         yield f"by {former.endpoint}"
     finally:
-        watched.settle()
+        _settle(world)
 
 
 @contextmanager
@@ -128,7 +131,20 @@ def _dead(world: World, node: Server, follows: Server | None) -> Iterator[None]:
         yield
     finally:
         node.start()
-        _of(world).settle()
+        _settle(world)
+
+
+def _settle(world: World) -> None:
+    """Wait until the operator counts both replicas again: before, agents wait for one alone, and a
+    failover may choose the other (docs/operations.md)."""
+
+    def counted() -> bool:
+        with suppress(redis.RedisError), _of(world).settle().admin() as admin:
+            return all(admin.hget(keys.limits(one), "replicas") == b"2" for one in tenants)
+        return False
+
+    tenants = [TenantId(*one.tenant) for one in world.agents.all if one.durable]
+    eventually(counted, "an operator that counts both replicas", timeout=OPERATOR_AWAY)
 
 
 def _roles(world: World) -> tuple[Server, list[Server]]:
