@@ -15,7 +15,9 @@ from memtenant.controller.schedule import Schedule
 from memtenant.reconcile.outcome import Lane
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import MANAGED_BY_LABEL, MANAGED_BY_VALUE, ObjectKey
+from memtenant.rules.instance import instance_labels, instance_name
 from memtenant.rules.record import LABEL_PHASE, RECORD_LABEL
+from memtenant.tenancy.identity import TenantId
 from tests.controller.recording import Recorder
 
 
@@ -143,6 +145,22 @@ def test_a_secret_without_our_labels_and_with_a_bindings_name_concerns_the_tenan
     seen = intake.see("secrets", "acme-triage", namespace="support", event=event)
     assert seen == {"MemoryTenant/support/acme"}
     assert intake.see("secrets", "acme-triage", namespace="other", event=event) == set()
+
+
+def test_a_deleted_secret_of_an_instance_concerns_its_tenant(intake: Intake) -> None:
+    acme = TenantId("support", "acme")
+
+    def concerned(home: str, event: str, tenant: TenantId = acme) -> set[str]:
+        labels = {**OURS, **instance_labels(tenant)}
+        name = instance_name(tenant)
+        return intake.see(
+            "secrets", name, namespace=home, labels=labels, event=event, manager="memtenant"
+        )
+
+    assert concerned("home", "MODIFIED") == set()
+    assert concerned("home", "DELETED") == {"MemoryTenant/support/acme"}
+    assert concerned("support", "DELETED") == set()
+    assert concerned("home", "DELETED", TenantId("support", "gone")) == set()
 
 
 def test_a_record_that_lost_a_label_or_is_gone_concerns_its_tenant(intake: Intake) -> None:

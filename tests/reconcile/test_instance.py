@@ -81,6 +81,24 @@ async def test_what_somebody_sets_otherwise_on_an_instance_is_set_back(
             assert not (await reconciler.repair(ObjectKey.store("own"))).enqueue
 
 
+async def test_an_instance_whose_secret_was_deleted_gets_another_and_restarts_with_it(
+    tmp_path: Path, host: Host
+) -> None:
+    with FolderResources.open(tmp_path / "state") as resources:
+        declare_tenants(resources, ONE)
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+            first = await resources.get_secret(resources.home, instance_name(ONE))
+            assert first is not None
+            await resources.delete_secret(first)
+            await looks(world, resources, "first", 3)
+            second = await resources.get_secret(resources.home, instance_name(ONE))
+            assert second is not None
+            assert second.data["password"] != first.data["password"]
+            assert host.restarts == [(ONE, "first")]
+            assert world.links[str(ONE)].ready
+
+
 async def test_an_instance_that_is_full_grows_under_another_leader_too(
     tmp_path: Path, host: Host
 ) -> None:

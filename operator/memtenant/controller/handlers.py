@@ -21,7 +21,14 @@ from memtenant.resources.port import (
     Kind,
     ObjectKey,
 )
-from memtenant.rules.record import LABEL_PHASE, RECORD_LABEL, recorded_tenant
+from memtenant.rules.instance import INSTANCE_COMPONENT, INSTANCE_LABEL
+from memtenant.rules.record import (
+    LABEL_NAME,
+    LABEL_NAMESPACE,
+    LABEL_PHASE,
+    RECORD_LABEL,
+    recorded_tenant,
+)
 
 __all__ = ["Handlers"]
 
@@ -89,7 +96,8 @@ class Handlers:
             # Who took a label away is none of its managers.
             if event.type != "DELETED" and not _edited_by_others(metadata):
                 return set() if labels.keys() >= {RECORD_LABEL, LABEL_PHASE} else recorded
-            return self._bound_by(namespace, name) | recorded
+            instance = self._instance_of(namespace, labels)
+            return self._bound_by(namespace, name) | recorded | instance
         stores = self._mirror.referring("", name) if namespace == self._home else frozenset()
         # It may be a binding that lost its labels, or a Secret that stood in the place of one.
         named = self._bound_by(namespace, name) | recorded
@@ -100,6 +108,13 @@ class Handlers:
         ends = (at for at, letter in enumerate(secret) if letter == "-" and at)
         named = (ObjectKey.tenant(namespace, secret[:end]) for end in ends)
         return {key for key in named if self._mirror.sight(key) is not None}
+
+    def _instance_of(self, namespace: str, labels: Mapping[str, str]) -> set[ObjectKey]:
+        """The tenant whose instance's Secret it is by its labels."""
+        if namespace != self._home or labels.get(INSTANCE_LABEL) != INSTANCE_COMPONENT:
+            return set()
+        key = ObjectKey.tenant(labels.get(LABEL_NAMESPACE, ""), labels.get(LABEL_NAME, ""))
+        return {key} if self._mirror.sight(key) is not None else set()
 
     def _recorded_by(self, namespace: str, secret: str, *, gone: bool) -> set[ObjectKey]:
         """The tenant whose record a Secret is by its name. Of one that is not declared the look at

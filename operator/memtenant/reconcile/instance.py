@@ -121,7 +121,9 @@ async def instance_changes(world: World, wanted: Instance) -> tuple[str, ...]:
     """What of the instance is not as it should be, in words."""
     changes = await world.host.changes(wanted)
     stored = await world.resources.get_secret(world.resources.home, wanted.name)
-    if stored is not None and await certificate_is_due(world, wanted, stored):
+    if stored is None:
+        changes = (*changes, f"make Secret {wanted.name}")
+    elif await certificate_is_due(world, wanted, stored):
         changes = (*changes, f"a new certificate of {wanted.name}")
     link = world.links.get(str(wanted.tenant))
     if link is not None and link.facts is not None:

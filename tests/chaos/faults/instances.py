@@ -6,10 +6,12 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import redis
+
 from memtenant.rules.instance import instance_name
-from memtenant.rules.systemusers import is_memtenants
 from memtenant.tenancy.identity import TenantId
 from tests.chaos.faults.breakage import Breakage
+from tests.chaos.faults.stores import lose_users
 from tests.chaos.people import persist
 from tests.chaos.schedule import Kind
 from tests.chaos.strict import Strict
@@ -65,14 +67,10 @@ def _secret_deleted(world: World, chance: random.Random) -> Iterator[str]:
 def _users_lost(world: World, chance: random.Random) -> Iterator[str]:
     tenant = _any(world, chance)
     instance = _of(world).instances().get(tenant)
-    if instance is None:
-        yield f"nothing: the instance of {tenant} is away"
-        return
-    with instance.admin() as admin:
-        users = [name if isinstance(name, str) else name.decode() for name in admin.acl_users()]
-        lost = [name for name in users if is_memtenants(name)]
-        if lost:
-            admin.acl_deluser(*lost)
+    lost: list[str] = []
+    with suppress(redis.RedisError):  # it is away
+        if instance is not None:
+            lost = lose_users(instance)
     yield f"{len(lost)} users of {tenant}"
 
 

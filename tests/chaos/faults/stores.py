@@ -8,19 +8,25 @@ from memtenant.rules.systemusers import is_memtenants
 from tests.chaos.faults.breakage import Breakage
 from tests.chaos.schedule import Kind
 from tests.chaos.world import World
+from tests.e2e.invariants import Node
 
-__all__ = ["FAMILY"]
+__all__ = ["FAMILY", "lose_users"]
 
 
 @contextmanager
 def _users_lost(world: World, chance: random.Random) -> Iterator[str]:
     node = chance.choice(world.nodes)
+    yield f"{len(lose_users(node))} users of {world.store.named(node)}"
+
+
+def lose_users(node: Node) -> list[str]:
+    """Delete what memtenant made there; their names."""
     with node.admin() as admin:
         users = [name if isinstance(name, str) else name.decode() for name in admin.acl_users()]
         lost = [name for name in users if is_memtenants(name)]
         if lost:
             admin.acl_deluser(*lost)
-    yield f"{len(lost)} users of {world.store.named(node)}"
+    return lost
 
 
 @contextmanager
