@@ -47,8 +47,9 @@ async def test_nobody_is_promised_memory_while_in_doubt_what_others_were(ground:
         world.mirror.put(late)
         reconciler = WorldReconciler(world)
         await reconciler.reconcile(ACME, "settled")
-        await reconciler.reconcile(LATE, "new")
+        waits = await reconciler.reconcile(LATE, "new")
         assert world.ledger.store_of(LATE_ID) is None
+        assert waits.requeue_after is not None
         world.mirror.doubted = False
         await reconciler.reconcile(LATE, "new")
         assert world.ledger.store_of(LATE_ID) == "shared"

@@ -175,9 +175,7 @@ class Resync:
             backoff.forget(None)
             wait = self._interval
             self._note(changed)
-            if self._mirror.doubted:
-                self._mirror.doubted = False
-                changed |= self._waiting()
+            self._mirror.doubted = False
             if self._schedule is not None:
                 self._schedule.now(changed)
                 self._schedule.spread(self._everything() - changed, self._interval * _SPREAD)
@@ -191,14 +189,6 @@ class Resync:
                 relisting.add(page)
             changed |= relisting.finish()
         return changed
-
-    def _waiting(self) -> frozenset[ObjectKey]:
-        """The tenants that may have waited until there was no doubt."""
-        keys = self._mirror.keys(Kind.TENANT)
-        sights = ((key, self._mirror.sight(key)) for key in keys)
-        return frozenset(
-            key for key, one in sights if one and not (one.current and one.ready == "True")
-        )
 
     def _note(self, changed: frozenset[ObjectKey]) -> None:
         for kind in Kind:

@@ -338,6 +338,9 @@ async def _wait_for_instance(world: World, declared: Declared, error: NotRunning
 _STANDING_AGAIN = 3600.0
 """Seconds between two looks at a tenant that is refused: its records go on expiring meanwhile."""
 
+_DOUBT_AGAIN = 1.0
+"""Seconds until a tenant is looked at again that may wait for a list (`Mirror.doubted`)."""
+
 _INSTANCE_AGAIN = 1.0
 """Seconds between two looks at an instance that does not answer."""
 
@@ -348,13 +351,15 @@ of its store do."""
 
 async def _wait_for_store(world: World, declared: Declared) -> Outcome:
     """The store is one condition on the store: a tenant that works is left alone, so that a restart
-    of the operator or a store writes nothing to its tenants.
+    of the operator or a store writes nothing to its tenants. The store lets them all know when it
+    is ready; nobody does when there is no doubt any more.
     """
     before = status_before(declared, MemoryTenantStatus)
+    again = _DOUBT_AGAIN if world.mirror.doubted else None
     if before.observed_generation == declared.generation and is_true(
         before.conditions, ConditionType.READY
     ):
-        return Outcome()
+        return Outcome(requeue_after=again)
     status = waiting(
         before,
         "StoreNotReady",
@@ -362,4 +367,4 @@ async def _wait_for_store(world: World, declared: Declared) -> Outcome:
         now=world.clock.now(),
         generation=declared.generation,
     )
-    return Outcome(changed=await save_status(world, declared, status))
+    return Outcome(requeue_after=again, changed=await save_status(world, declared, status))
