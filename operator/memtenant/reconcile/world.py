@@ -165,6 +165,7 @@ class World:
     secret_namespaces: set[str] = field(default_factory=set)
     policies: dict[str, tuple[tuple[str, int], PolicyFacts]] = field(default_factory=dict)
     counted_at: dict[ObjectKey, float] = field(default_factory=dict)
+    looked_at: dict[ObjectKey, float] = field(default_factory=dict)
     writing_system: asyncio.Lock = field(default_factory=asyncio.Lock)
     report_job: Mapping[str, Any] | None = None
     reported: dict[str, Reported] = field(default_factory=dict)
@@ -246,9 +247,9 @@ class World:
         A thousand new tenants would write the status of their policy and store a thousand times.
         The first tenant and the last one count at once: admission reads whether there are any.
         """
+        moment = self.looked_at[key] = self.clock.monotonic()
         if before == now:
             return None
-        moment = self.clock.monotonic()
         ready_at = self.counted_at.get(key, moment) + COUNT_EVERY
         if bool(before) is bool(now) and key in self.counted_at and moment < ready_at:
             return ready_at - moment
@@ -257,7 +258,7 @@ class World:
 
     def recounts_in(self, key: ObjectKey) -> float:
         """Seconds until it is worth a look for the sake of a count: what looks earlier would look
-        at everything, and then wait (`counts_wait`). A few are counted at once.
+        at everything, and then wait (`counts_wait`) or find the same. A few are counted at once.
         """
         now = self.clock.monotonic()
         tenants = (
@@ -267,7 +268,7 @@ class World:
         )
         if tenants <= _FEW:
             return 0.0
-        return max(0.0, self.counted_at.get(key, now - COUNT_EVERY) + COUNT_EVERY - now)
+        return max(0.0, self.looked_at.get(key, now - COUNT_EVERY) + COUNT_EVERY - now)
 
     async def voice(self, store: str, log: str) -> Voice:
         """The operator's voice in the queue of that log on that store."""
