@@ -1,10 +1,20 @@
 """Purging removes whole tenants in bounded batches, and looking at records reads only headers."""
 
+import asyncio
+import os
+import signal
+
+import pytest
+
+from memtenant.errors import StoreUnavailable
 from memtenant.stores import LatestRecord
+from memtenant.stores.connection import NodeClient
+from memtenant.stores.replication import require_replicated
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
-from tests.stores.operators import ACME, GLOBEX, leading
-from tests.support.servers import Server
+from tests.conftest import StartServer
+from tests.stores.operators import ACME, GLOBEX, leading, settings_for
+from tests.support.servers import Flavour, Server
 
 NAMESAKE = TenantId("support", "acme2")
 
@@ -62,3 +72,40 @@ async def test_the_latest_record_of_each_conversation_is_told_by_its_first_bytes
         LatestRecord(ACME, b"only", 1),
         LatestRecord(ACME, b"n" * 64, 2),
     ]
+
+
+async def test_a_purge_ends_when_the_replicas_have_it_too(start_server: StartServer) -> None:
+    """After a failover in between, the keys would be back, and nobody's."""
+    primary = start_server(Flavour.VALKEY_9)
+    replica = start_server(Flavour.VALKEY_9, replica_of=primary)
+    plant(primary, ACME, 3)
+    async with leading(primary, replica) as store:
+        os.kill(replica.pid, signal.SIGSTOP)
+        try:
+            gone = asyncio.Event()
+            purging = asyncio.create_task(store.purge([ACME], progress=lambda _: gone.set()))
+            await gone.wait()
+            done, _ = await asyncio.wait({purging}, timeout=0.5)
+            assert not done
+        finally:
+            os.kill(replica.pid, signal.SIGCONT)
+        assert await purging == {ACME: 8}
+    with replica.admin() as admin:
+        assert not list(admin.scan_iter("mt:{support.acme}*"))
+
+
+async def test_a_purge_tells_which_replica_does_not_have_it(start_server: StartServer) -> None:
+    primary = start_server(Flavour.VALKEY_9)
+    replica = start_server(Flavour.VALKEY_9, replica_of=primary)
+    settings = settings_for(primary)
+    client = NodeClient(settings.endpoint, settings)
+    async with leading(primary, replica):
+        os.kill(replica.pid, signal.SIGSTOP)
+        try:
+            plant(primary, ACME, 1)
+            with pytest.raises(StoreUnavailable, match=replica.endpoint) as refused:
+                await require_replicated([client], patience=0.2)
+        finally:
+            os.kill(replica.pid, signal.SIGCONT)
+            await client.close()
+    assert refused.value.reason == "ReplicasBehind"

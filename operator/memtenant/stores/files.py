@@ -12,6 +12,7 @@ from memtenant.errors import MemtenantError, StoreUnavailable
 from memtenant.stores.connection import NodeClient
 from memtenant.stores.inspection import info_of
 from memtenant.stores.refusals import shown
+from memtenant.stores.replication import replication_of
 from memtenant.stores.topology import StoreNodes
 
 __all__ = ["rewrite_all"]
@@ -24,7 +25,7 @@ _PATIENCE = 120.0
 async def rewrite_all(nodes: StoreNodes) -> tuple[str, ...]:
     """Write every node's files anew, one node after another; what could not be done, in words."""
     offsets = {
-        node.address: await _replication_offset(nodes.client(node.address))
+        node.address: int((await replication_of(nodes.client(node.address)))["master_repl_offset"])
         for node in nodes.facts.primaries
     }
     source = {
@@ -58,14 +59,9 @@ async def _rewrite(node: NodeClient, offset: int) -> tuple[str, ...]:
     return tuple(left)
 
 
-async def _replication_offset(primary: NodeClient) -> int:
-    """How far the primary's stream of changes is."""
-    return int(info_of(primary, await primary.call("INFO", "replication"))["master_repl_offset"])
-
-
 async def _caught_up(node: NodeClient, offset: int) -> None:
     async def is_there() -> bool:
-        told = info_of(node, await node.call("INFO", "replication"))
+        told = await replication_of(node)
         here = told.get("slave_repl_offset", told.get("master_repl_offset", "0"))
         return told.get("role") == "master" or int(here) >= offset
 

@@ -12,6 +12,7 @@ from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.pace import Pace
 from memtenant.stores.refusals import required, required_all
+from memtenant.stores.replication import require_replicated
 from memtenant.stores.scan import ScanPosition, scan_tenant_keys
 from memtenant.stores.sealed import is_kept
 from memtenant.stores.untold import CALLS, KEYS
@@ -34,6 +35,9 @@ _UNLINKED = 50
 _SCRIPTS = 20
 """What one piece does at once."""
 
+PATIENCE = 10.0
+"""Seconds for replicas to have what was removed."""
+
 Progress = Callable[[Mapping[TenantId, int]], None]
 
 
@@ -53,6 +57,7 @@ async def purge(
     *,
     pace: Pace | None = None,
     progress: Progress | None = None,
+    patience: float = PATIENCE,
 ) -> dict[TenantId, int]:
     """Remove every key of the tenants; how many keys were removed of each. The audit queue of one
     that is audited stays until the sealer has drained it (`memtenant.stores.sealed`), and so does
@@ -60,7 +65,9 @@ async def purge(
 
     In fenced batches, by UNLINK: the server frees the memory in the
     background. ``progress`` is called after each batch. Revoke the tenants' users first: what they
-    write meanwhile may stay.
+    write meanwhile may stay. It ends when the replicas that follow have it too, else a failover
+    would bring a tenant's keys back without their tenant; raises `StoreUnavailable`
+    (``ReplicasBehind``) if they do not within ``patience`` seconds: purge again.
     """
     removed: Counter[TenantId] = Counter(dict.fromkeys(tenants, 0))
     kept = await is_kept(primary, sorted(tenants))
@@ -74,6 +81,7 @@ async def purge(
             await paced.rest()
         if doomed and progress is not None:
             progress(dict(removed))
+    await require_replicated(primary.shards, patience=patience)
     return dict(removed)
 
 
