@@ -1,8 +1,14 @@
 """Who has just taken over may not have seen yet what the leader before it did last."""
 
+from collections.abc import Collection
+
+import pytest
+
 from memtenant.reconcile.once import local_world, settle
 from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.resources.port import Kind, Listing, ObjectKey
+from memtenant.rules.acl import AclUser
+from memtenant.stores import NodeResults, UsersSet
 from memtenant.tenancy.identity import TenantId
 from tests.reconcile.conftest import Ground
 from tests.support.servers import Server
@@ -14,7 +20,7 @@ SHARED = ObjectKey.store("shared")
 
 def users(server: Server) -> set[str]:
     with server.admin() as admin:
-        return {str(name) for name in admin.acl_users() if "acme" in str(name)}
+        return {str(name) for name in admin.acl_users() if ".support." in str(name)}
 
 
 async def test_users_of_a_tenant_that_was_not_seen_stay_until_there_is_no_doubt(
@@ -53,3 +59,26 @@ async def test_nobody_is_promised_memory_while_in_doubt_what_others_were(ground:
         world.mirror.doubted = False
         await reconciler.reconcile(LATE, "new")
         assert world.ledger.store_of(LATE_ID) == "shared"
+
+
+async def test_a_tenant_that_is_looked_at_while_a_repair_restores_another_keeps_its_users(
+    ground: Ground, valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a start thousands come to be known while a repair waits for the server."""
+    ground.tenant("acme")
+    ground.tenant("late")
+    async with local_world(ground.resources) as world:
+        await settle(world)
+        link = world.links["shared"]
+        made, late = users(valkey), link.tenants.pop(LATE_ID)
+        restore = link.admin.users.set
+
+        async def restore_meanwhile(lost: Collection[AclUser]) -> NodeResults[UsersSet]:
+            link.tenants[LATE_ID] = late
+            return await restore(lost)
+
+        monkeypatch.setattr(link.admin.users, "set", restore_meanwhile)
+        with valkey.admin() as admin:
+            admin.acl_deluser(*(name for name in made if "acme" in name))
+        await WorldReconciler(world).repair(SHARED)
+        assert users(valkey) == made

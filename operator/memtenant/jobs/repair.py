@@ -120,9 +120,10 @@ async def _mend(
             link.unsaved = True
             _raise_refusal(results.results)
             link.repairing = frozenset()
+        # Tenants with nothing to do may have come to be known while the server was written to.
         strangers = sorted(
             name
-            for name in present - wanted.keys()
+            for name in present - {user.name for user in link.users()}
             if not _worked_on(link, name) and is_stranger(name)
         )
         if strangers:
