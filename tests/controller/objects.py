@@ -18,6 +18,15 @@ def tenant(namespace: str, name: str, **spec: Any) -> dict[str, Any]:
     }
 
 
+def policy(name: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": API,
+        "kind": "RetentionPolicy",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
 def secret(namespace: str, name: str, labels: dict[str, str] | None = None) -> dict[str, Any]:
     return {
         "apiVersion": "v1",

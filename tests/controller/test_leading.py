@@ -20,7 +20,7 @@ from memtenant.resources.connection import Connection
 from memtenant.resources.kubernetes import KubernetesResources
 from memtenant.resources.port import MANAGED_BY_LABEL, MANAGED_BY_VALUE, ObjectKey
 from tests.controller.faults import FaultyApi
-from tests.controller.objects import secret, tenant
+from tests.controller.objects import policy, secret, tenant
 from tests.controller.recording import Recorder
 from tests.support.controlplane import cluster as control_plane
 from tests.support.controlplane.cluster import Cluster
@@ -147,6 +147,34 @@ async def test_what_the_watch_of_a_standby_missed_is_listed_when_it_leads(
         standby.stopping.set()
         await task
         faults.expire_watch()
+
+
+async def test_who_takes_over_works_under_no_policy_that_its_watch_is_behind_of(
+    api: Cluster, faults: FaultyApi, namespace: str
+) -> None:
+    """A hold above all, which the leader before it had put in force."""
+    missed = ObjectKey.policy(f"missed-{namespace}")
+    knew: list[bool] = []
+
+    async def act(key: ObjectKey) -> Outcome:
+        knew.append(recorder.mirror.get(missed) is not None)
+        return Outcome()
+
+    recorder = Recorder(act=act)
+    api.apply(tenant(namespace, "acme"))
+    async with standing_by(faults.kubeconfig, namespace, recorder) as standby:
+        await until(lambda: faults.watched("retentionpolicies"))
+        faults.lose_watch("retentionpolicies")
+        await until(lambda: not faults.watched("retentionpolicies"))
+        await off_loop(api.apply, policy(missed.name))
+        faults.refuse(500, 2, ending="/retentionpolicies")
+        task = asyncio.create_task(standby.leader.run(7))
+        await until(lambda: ObjectKey.tenant(namespace, "acme") in recorder.finished)
+        assert all(knew)
+        standby.stopping.set()
+        await task
+        faults.expire_watch()
+    api.kubectl("delete", "retentionpolicy", missed.name)
 
 
 async def test_a_status_alone_enqueues_nothing(

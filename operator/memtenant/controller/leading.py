@@ -1,16 +1,17 @@
 """What a replica runs: from its start on watches and mirror, while it leads queue, workers, rounds.
 
-Whoever takes over has nothing to list first (controller-runtime too fills its caches before it asks
-for the lead), so a new tenant does not wait until thousands of others were listed. It lists anew
-beside its work, as its watches may be behind what the former leader did last.
+Whoever takes over lists policies and stores alone first (controller-runtime too fills its caches
+before it asks for the lead), so a new tenant does not wait until thousands of others were listed.
+It lists anew beside its work, as its watches may be behind what the former leader did last.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from memtenant.controller.breakers import Breakers
 from memtenant.controller.events import NAMESPACES, cluster_source
@@ -172,6 +173,8 @@ class Leader:
         try:
             await self._end_lists()  # one that began before the lead tells nothing of its moment
             self.mirror.doubted = True
+            if not await self._rules_before_stop():
+                return
             self._handlers.lead(schedule)
             self._resync.lead(schedule, breakers)
             self._list_again_in(0.0)
@@ -202,6 +205,18 @@ class Leader:
             self._ahead.run(self._pages, "bindings", [(name, ours) for name in where]),
         )
 
+    async def _rules_before_stop(self) -> bool:
+        """Whether policies and stores are known as they are before anybody asked to stop."""
+        listing = asyncio.create_task(self._resync.rules(), name="list of rules")
+        stop = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({listing, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if listing.done():
+                await listing
+            return listing.done()
+        finally:
+            await _cancelled([listing, stop])
+
     async def _drain(self, workers: Workers) -> None:
         """Nothing begins any more, then what makes work ends, then what runs gets its time."""
         _log.info("asked to stop: running reconciles may finish")
@@ -226,7 +241,7 @@ class Leader:
         await _cancelled(ending)
 
 
-async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 from memtenant.controller.backoff import Backoff
 from memtenant.controller.breakers import Breakers
@@ -143,16 +144,12 @@ class Resync:
 
     async def first(self) -> None:
         """Fill the mirror, however long it takes."""
-        backoff: Backoff[None] = Backoff(0.5, _LONGEST_FIRST_RETRY)
-        while True:
-            try:
-                await self._list_all()
-            except MemtenantError as error:
-                wait = backoff.failed(None)
-                _log.warning("the first list failed, the next follows in %.0f s: %s", wait, error)
-                await asyncio.sleep(wait)
-            else:
-                return
+        await _however_long(self._list_all)
+
+    async def rules(self) -> None:
+        """What all tenants go by, and is short, as it is now, however long it takes: holds above
+        all, which no list that comes later would give back."""
+        await _however_long(partial(self._list, (Kind.POLICY, Kind.STORE)))
 
     def lead(self, schedule: Schedule, breakers: Breakers) -> None:
         """Have everything looked at, each in its lane; and from now on what lists show."""
@@ -183,7 +180,11 @@ class Resync:
     async def _list_all(self) -> frozenset[ObjectKey]:
         """List into the mirror; what that changed. Policies and stores before their tenants."""
         changed = self._mirror.replace_namespaces(await self._resources.list_namespaces())
-        for kind in (*RECONCILED, Kind.REPORT):
+        return changed | await self._list((*RECONCILED, Kind.REPORT))
+
+    async def _list(self, kinds: Iterable[Kind]) -> frozenset[ObjectKey]:
+        changed: frozenset[ObjectKey] = frozenset()
+        for kind in kinds:
             relisting = Relisting(self._mirror, kind)
             async for page in self._resources.pages(kind):
                 relisting.add(page)
@@ -204,6 +205,19 @@ class Resync:
 
     def _everything(self) -> frozenset[ObjectKey]:
         return frozenset(key for kind in RECONCILED for key in self._mirror.keys(kind))
+
+
+async def _however_long(lists: Callable[[], Awaitable[object]]) -> None:
+    backoff: Backoff[None] = Backoff(0.5, _LONGEST_FIRST_RETRY)
+    while True:
+        try:
+            await lists()
+        except MemtenantError as error:
+            wait = backoff.failed(None)
+            _log.warning("the first list failed, the next follows in %.0f s: %s", wait, error)
+            await asyncio.sleep(wait)
+        else:
+            return
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:

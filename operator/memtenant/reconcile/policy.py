@@ -16,7 +16,7 @@ from memtenant.reconcile.declared import policy_spec, save_status, status_before
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.reporting import keep_reporting
 from memtenant.reconcile.telling import tell_policy_gone, tell_spec
-from memtenant.reconcile.world import FINALIZER, Reported, World
+from memtenant.reconcile.world import DOUBT_AGAIN, FINALIZER, Reported, World
 from memtenant.resources.port import Declared, EventType, ObjectKey
 from memtenant.rules.policy import PolicyFacts, hold_labels, policy_facts, retention_findings
 from memtenant.tenancy.identity import TenantId
@@ -148,6 +148,8 @@ async def _delete(world: World, declared: Declared, tenants: int) -> Outcome:
     """The ValidatingAdmissionPolicy refuses this while tenants use it; this is the backstop."""
     if FINALIZER not in declared.finalizers:
         return Outcome()
+    if not tenants and world.mirror.doubted:
+        return Outcome(requeue_after=DOUBT_AGAIN)
     if tenants:
         message = (
             f"{tenants} MemoryTenants are under this policy: move them to another one, or delete "

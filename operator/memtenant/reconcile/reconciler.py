@@ -280,11 +280,10 @@ class WorldReconciler:
 
     def _is_unsettled(self, tenant: TenantId) -> bool:
         """Whether a declared tenant was not reconciled since the start: a hold on it that was
-        declared meanwhile is not in force on the store yet."""
-        key = ObjectKey.tenant(tenant.namespace, tenant.name)
-        mirror = self.world.mirror
-        declared = mirror.doubted or mirror.sight(key) is not None
-        return tenant not in self.world.settled and declared
+        declared meanwhile is not in force on the store yet. In doubt nobody knows what is."""
+        key, mirror = ObjectKey.tenant(tenant.namespace, tenant.name), self.world.mirror
+        unsettled = tenant not in self.world.settled and mirror.sight(key) is not None
+        return unsettled or mirror.doubted
 
     def measured(self) -> Iterator[Measured]:
         """The live figures of all tenants that were measured since the start."""

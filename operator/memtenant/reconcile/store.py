@@ -26,7 +26,7 @@ from memtenant.reconcile.systemusers import forget_system_users, provide_system_
 from memtenant.reconcile.taking import inspect, lead
 from memtenant.reconcile.telling import tell_declared, tell_policies, tell_spec
 from memtenant.reconcile.template import reconcile_template
-from memtenant.reconcile.world import FINALIZER, World
+from memtenant.reconcile.world import DOUBT_AGAIN, FINALIZER, World
 from memtenant.resources.port import FOREIGN_SECRET, Declared, EventType, ObjectKey
 from memtenant.rules.acl import template_digest
 from memtenant.stores import (
@@ -243,6 +243,8 @@ async def _delete(world: World, declared: Declared) -> Outcome:
     if FINALIZER not in declared.finalizers:
         return Outcome()
     name = declared.key.name
+    if world.mirror.doubted and not world.committed_ledger().committed(name):
+        return Outcome(requeue_after=DOUBT_AGAIN)
     was_ready = _linked(world, name)
     if not was_ready and await _is_given_up(world, declared):
         return Outcome()

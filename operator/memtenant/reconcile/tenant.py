@@ -32,7 +32,7 @@ from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.prepare import Prepared, prepare
 from memtenant.reconcile.sealing import with_tenant_finding
 from memtenant.reconcile.standing import enforce_standing, status_as_enforced
-from memtenant.reconcile.world import FINALIZER, World, mint_password
+from memtenant.reconcile.world import DOUBT_AGAIN, FINALIZER, World, mint_password
 from memtenant.resources.port import (
     FOREIGN_SECRET,
     SECRET_ACCESS_MISSING,
@@ -338,9 +338,6 @@ async def _wait_for_instance(world: World, declared: Declared, error: NotRunning
 _STANDING_AGAIN = 3600.0
 """Seconds between two looks at a tenant that is refused: its records go on expiring meanwhile."""
 
-_DOUBT_AGAIN = 1.0
-"""Seconds until a tenant is looked at again that may wait for a list (`Mirror.doubted`)."""
-
 _INSTANCE_AGAIN = 1.0
 """Seconds between two looks at an instance that does not answer."""
 
@@ -355,7 +352,7 @@ async def _wait_for_store(world: World, declared: Declared) -> Outcome:
     is ready; nobody does when there is no doubt any more.
     """
     before = status_before(declared, MemoryTenantStatus)
-    again = _DOUBT_AGAIN if world.mirror.doubted else None
+    again = DOUBT_AGAIN if world.mirror.doubted else None
     if before.observed_generation == declared.generation and is_true(
         before.conditions, ConditionType.READY
     ):

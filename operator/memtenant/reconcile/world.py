@@ -38,6 +38,7 @@ from memtenant.tenancy.erasure import TOMBSTONE_KEPT
 from memtenant.tenancy.identity import TenantId
 
 __all__ = [
+    "DOUBT_AGAIN",
     "FINALIZER",
     "ROOT_SECRET",
     "InstanceHost",
@@ -50,6 +51,9 @@ __all__ = [
 FINALIZER = "memtenant.dev/cleanup"
 """Ours on every declared kind: a tenant's deletion waits for its cleanup, a store's and a policy's
 until no tenant uses them."""
+
+DOUBT_AGAIN = 1.0
+"""Seconds until it is looked at again what may wait for a list (`Mirror.doubted`)."""
 
 ROOT_SECRET = "memtenant-root"  # noqa: S105 - a Secret's name
 """In the home namespace: the installation's root key, made once."""
@@ -175,6 +179,7 @@ class World:
     _root: SecretKey | None = None
     _reading_root: asyncio.Lock = field(default_factory=asyncio.Lock)
     _counted: bool = False
+    _counted_in_doubt: bool = False
 
     async def close(self) -> None:
         """Close every connection to a store."""
@@ -207,11 +212,12 @@ class World:
         return [link for _, link in sorted(self.links.items()) if link.store == store]
 
     def committed_ledger(self) -> Ledger:
-        """The ledger, filled from the mirror at its first use."""
-        if not self._counted:
+        """The ledger, filled from the mirror at its first use, and completed when there is no doubt
+        any more: who was placed last may not have been looked at yet."""
+        if not self._counted or (self._counted_in_doubt and not self.mirror.doubted):
             for key in self.mirror.keys(Kind.TENANT):
                 self._count(key)
-            self._counted = True
+            self._counted, self._counted_in_doubt = True, self.mirror.doubted
         return self.ledger
 
     def _count(self, key: ObjectKey) -> None:
@@ -220,8 +226,13 @@ class World:
         if declared is None or not store:
             return
         try:
-            memory = Quantity.parse(_granted(declared)).bytes
-            self.ledger.enter(store, TenantId(key.namespace, key.name), memory)
+            tenant, memory = (
+                TenantId(key.namespace, key.name),
+                Quantity.parse(_granted(declared)).bytes,
+            )
+            entered = self.ledger.entry(tenant)
+            if entered is None or entered[1] < memory:
+                self.ledger.enter(store, tenant, memory)
         except (InvalidResource, AttributeError):
             return
 
