@@ -232,6 +232,31 @@ async def test_tenants_take_turns_and_a_round_is_bounded(redis_server: Server) -
         }
 
 
+async def test_what_is_due_costs_a_removal_for_each_part_that_is_there(
+    redis_server: Server,
+) -> None:
+    """A removal is the dearest piece of a pass, and there are two dozen of them in a second."""
+    now = in_ms()
+    await asyncio.to_thread(provision, redis_server, tenant=ACME)
+    with redis_server.admin() as admin, admin.pipeline(transaction=False) as pipe:
+        for number in range(20):
+            talk = ConversationKeys.of(ACME, "_", f"conversation-{number}")
+            pipe.rpush(talk.list, header(1, now - 2 * HOUR))
+            pipe.zadd(keys.conversations(ACME), {f"_:conversation-{number}": 1})
+        pipe.rpush(talk.summaries, header(1, now - 2 * HOUR) + b"\xfas")
+        pipe.zadd(keys.conversations(ACME), {"_:never-was": 1})
+        pipe.hset(keys.limits(ACME), "cutoff_content", now - HOUR)
+        pipe.execute()
+    async with leading(redis_server) as store:
+        with redis_server.admin() as admin:
+            admin.config_resetstat()
+            removed = await store.expire_due([ACME], most=100)
+            calls = admin.info("commandstats")["cmdstat_fcall"]["calls"]
+            assert admin.exists(keys.conversations(ACME)) == 0
+    assert (removed[ACME].conversations, removed[ACME].summaries) == (20, 1)
+    assert calls == 20 + 1 + 1  # of one its summary, too, and the name of what never was
+
+
 async def test_what_tells_no_time_is_counted_and_stays(redis_server: Server) -> None:
     await asyncio.to_thread(provision, redis_server)
     with redis_server.admin() as admin:

@@ -91,13 +91,16 @@ async def _expire_members(
     removed: dict[TenantId, Tally],
     paced: PacedPass,
 ) -> None:
-    places: list[Place] = []
-    strange: list[bytes] = []
-    for member in members:
-        found = _places_of_member(tenant, member)
-        places += found
-        if not found:
-            strange.append(member)
+    found = {member: _places_of_member(tenant, member) for member in members}
+    # A removal is the dearest piece of all: none of what is not there.
+    beside = [key for named in found.values() for _, key in named if key]
+    asked: list[Command] = [("EXISTS", key) for key in beside]
+    replies = await paced.run(primary, asked, at_once=_ASKED_AT_ONCE)
+    for reply in replies:
+        raise_denied(reply, primary)
+    missing = {key for key, reply in zip(beside, replies, strict=True) if reply == 0}
+    places = [one for named in found.values() for one, key in named if key not in missing]
+    strange = [member for member, named in found.items() if not named]
     await remove(primary, term, places, removed, paced)
     if strange:
         # Names of nothing: they would stand in the way of the others for ever.
@@ -106,11 +109,17 @@ async def _expire_members(
             raise_denied(reply, primary)
 
 
-def _places_of_member(tenant: TenantId, member: bytes) -> list[Place]:
+def _places_of_member(tenant: TenantId, member: bytes) -> list[tuple[Place, bytes]]:
+    """In the order in which they go, each with the key without which there is nothing of it to
+    remove; none of the last one, which takes the name away where nothing else is there."""
     scope, _, name = member.decode("utf-8", "surrogateescape").partition(":")
     if not scope or not name or ":" in name:
         return []
     if scope == "c":
-        return [WholeContext(tenant, ContextKeys.of(tenant, name))]
-    conversation = ConversationKeys.of(tenant, scope, name)
-    return [ConversationPart(tenant, conversation, part) for part in Part]
+        return [(WholeContext(tenant, ContextKeys.of(tenant, name)), b"")]
+    talk = ConversationKeys.of(tenant, scope, name)
+    return [
+        (ConversationPart(tenant, talk, Part.GRAPH), talk.checkpoints),
+        (ConversationPart(tenant, talk, Part.SUMMARIES), talk.summaries),
+        (ConversationPart(tenant, talk, Part.MESSAGES), b""),
+    ]
