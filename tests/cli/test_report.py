@@ -168,6 +168,9 @@ def test_what_cannot_be_run_or_read_is_told(program: Program) -> None:
         (("--archive", empty), "empty holds no archive"),
         (("--policy", "other"), "there is no RetentionPolicy 'other'"),
         (("--since", "yesterday"), "is no time"),
+        (("--since", ""), "is no time"),  # a variable that is not set: not another period
+        (("--until", ""), "is no time"),
+        (("--since", "0001-01-01T00:00:00+14:00"), "is no time"),
         (("--since", "1d", "--until", "2d"), "--since is not before --until"),
     ):
         ended = program("report", "run", *options)

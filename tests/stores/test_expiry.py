@@ -257,6 +257,25 @@ async def test_what_is_due_costs_a_removal_for_each_part_that_is_there(
     assert calls == 20 + 1 + 1  # of one its summary, too, and the name of what never was
 
 
+async def test_a_part_of_a_pass_is_bounded_by_what_it_removes_too(redis_server: Server) -> None:
+    """Else what the tenants' lists say is due would wait for hours behind it."""
+    now = in_ms()
+    await asyncio.to_thread(provision, redis_server, tenant=ACME)
+    with redis_server.admin() as admin, admin.pipeline(transaction=False) as pipe:
+        for number in range(400):
+            talk = ConversationKeys.of(ACME, "_", f"conversation-{number}")
+            pipe.rpush(talk.list, header(1, now - 2 * HOUR))
+        pipe.hset(keys.limits(ACME), "cutoff_content", now - HOUR)
+        pipe.execute()
+    async with leading(redis_server) as store:
+        scan = ExpiryScan()
+        assert not await store.expire_scanned(scan, most=500)
+        assert 0 < scan.removed[ACME].conversations < 300
+        while not await store.expire_scanned(scan, most=500):
+            pass
+        assert scan.removed[ACME].conversations == 400
+
+
 async def test_what_tells_no_time_is_counted_and_stays(redis_server: Server) -> None:
     await asyncio.to_thread(provision, redis_server)
     with redis_server.admin() as admin:

@@ -353,8 +353,8 @@ def _sealed(
     reader: ArchiveReader, logs: list[str] | None, since: str | None, until: str | None
 ) -> Iterator[SealedEntry | SealedGap]:
     now = datetime.now(UTC)
-    begin = moment("--since", since, now) if since else None
-    end = moment("--until", until, now) if until else None
+    begin = None if since is None else moment("--since", since, now)
+    end = None if until is None else moment("--until", until, now)
     if begin is not None and end is not None and begin >= end:
         raise UsageError("--since is not before --until")
     chosen = [_known(reader, one) for one in logs] if logs else reader.logs()

@@ -163,8 +163,8 @@ def run(
     now = system_clock.now()
     span = None
     if since is not None or until is not None:
-        end = moment("--until", until, now) if until else now
-        span = Span(moment("--since", since or "30d", now), end)
+        end = now if until is None else moment("--until", until, now)
+        span = Span(moment("--since", "30d" if since is None else since, now), end)
         if span.since >= span.until:
             raise UsageError("--since is not before --until")
     if archive is not None:

@@ -108,12 +108,12 @@ def moment(option: str, text: str, now: datetime) -> datetime:
         pass
     try:
         found = datetime.fromisoformat(f"{text}-01" if len(text) == len("2026-11") else text)
-    except ValueError:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise UsageError(
             f"{option}: {text!r} is no time: write how long ago, as 30d, or 2026-11, 2026-11-28 or "
             "2026-11-28T09:30:00Z"
         ) from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def write(data: bytes, out: Path) -> None:

@@ -22,7 +22,7 @@ MOST_DUE = 10_000
 """Conversations and contexts that one round removes by the tenants' lists."""
 
 MOST_KEYS = 200_000
-"""Keys that a pass looks at in one round."""
+"""Keys that a pass looks at in one round, where it removes little."""
 
 
 @dataclass(frozen=True, slots=True)
