@@ -15,6 +15,7 @@ from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.reconcile.world import World
 from memtenant.resources.folder import FolderResources
 from memtenant.resources.port import ObjectKey
+from memtenant.rules.instance import instance_name
 from memtenant.stores import embedded
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
@@ -199,3 +200,32 @@ async def test_an_operator_that_starts_meanwhile_waits_and_has_the_file_written_
             await looks(world, resources, "first", 1)
             assert await told(resources) == ("True", "Provisioned")
             assert await repaired(world)
+
+
+async def test_an_instance_whose_secret_is_deleted_meanwhile_is_not_restarted_either(
+    tmp_path: Path, host: Host
+) -> None:
+    with FolderResources.open(tmp_path / "state") as resources:
+        declare_tenants(resources, ONE)
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+            link = world.links[str(ONE)]
+            await rewritten(link)
+            volume = await Volume.of(tmp_path / "instances")
+            taken = await filled(link, volume)
+            await WorldReconciler(world).repair(STORE)
+            volume.free()
+            await writable(link)
+            assert await push(link, 5) == 5
+            stored = await resources.get_secret(resources.home, instance_name(ONE))
+            assert stored is not None
+            await resources.delete_secret(stored)
+            await looks(world, resources, "first", 1)
+            assert host.restarts == []
+            async with asyncio.timeout(15):
+                while world.links[str(ONE)].cut_off is not None:
+                    await WorldReconciler(world).repair(STORE)
+            await host.stop()
+            await looks(world, resources, "first", 1)
+            ask = world.links[str(ONE)].admin._nodes.keyspace.call
+            assert await ask("LLEN", QUEUE) == taken + 5

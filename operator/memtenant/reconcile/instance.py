@@ -399,7 +399,8 @@ async def _secret(world: World, wanted: Instance) -> StoredSecret:
     instance's pod reads the password's hash."""
     home, name, tenant = world.resources.home, wanted.name, wanted.tenant
     stored = await world.resources.get_secret(home, name)
-    password = stored.data.get(_PASSWORD) if stored else mint_password().encode()
+    link = world.links.get(str(tenant))
+    password = stored.data.get(_PASSWORD) if stored else _first_password(link)
     if password is None:
         raise KeyUnavailable(
             f"Secret {home}/{name} lacks the operator's password of the instance of {tenant}: "
@@ -418,10 +419,18 @@ async def _secret(world: World, wanted: Instance) -> StoredSecret:
         labels=instance_labels(tenant),
     )
     made = await world.resources.apply_secret(draft, current=stored)
-    link = world.links.get(str(tenant))
-    if link is not None and stored is not None and made.data != stored.data:
+    if link is not None and (stored is None or made.data != stored.data):
         link.reload_until = reload_until(world, made)
     return made
+
+
+def _first_password(link: StoreLink | None) -> bytes:
+    """Of a Secret that is not there. One that was deleted while the file is to be written anew gets
+    what the server knows: to take another it would have to restart, and refuse the file.
+    """
+    if link is None or link.cut_off is None:
+        return mint_password().encode()
+    return link.admin.settings.password().encode()
 
 
 async def remove_instance(
