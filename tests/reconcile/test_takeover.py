@@ -150,3 +150,24 @@ async def test_nothing_expires_while_in_doubt_what_holds_were_declared_last(grou
         assert not reconciler._is_unsettled(spared)
         world.mirror.doubted = True
         assert reconciler._is_unsettled(spared)
+
+
+async def test_a_tenant_that_was_refused_its_memory_is_told_nothing_else_while_in_doubt(
+    ground: Ground,
+) -> None:
+    ground.store(capacity={"memory": "256Mi"})
+    ground.tenant("acme", quota={"memory": "256Mi"})
+    async with local_world(ground.resources) as world:
+        await settle(world)
+        ground.tenant("late", quota={"memory": "256Mi"})
+        late = await ground.resources.get(LATE)
+        assert late is not None
+        world.mirror.put(late)
+        reconciler = WorldReconciler(world)
+        await reconciler.reconcile(LATE, "new")
+        refused = await ground.tenant_status("late")
+        assert refused.conditions
+        world.mirror.doubted = True
+        waits = await reconciler.reconcile(LATE, "again")
+        assert waits.requeue_after is not None
+        assert await ground.tenant_status("late") == refused

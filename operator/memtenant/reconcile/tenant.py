@@ -349,13 +349,14 @@ of its store do."""
 async def _wait_for_store(world: World, declared: Declared) -> Outcome:
     """The store is one condition on the store: a tenant that works is left alone, so that a restart
     of the operator or a store writes nothing to its tenants. The store lets them all know when it
-    is ready; nobody does when there is no doubt any more.
+    is ready; nobody does when there is no doubt any more, and until then what was told stands.
     """
     before = status_before(declared, MemoryTenantStatus)
     again = DOUBT_AGAIN if world.mirror.doubted else None
-    if before.observed_generation == declared.generation and is_true(
+    works = before.observed_generation == declared.generation and is_true(
         before.conditions, ConditionType.READY
-    ):
+    )
+    if works or (again is not None and before.conditions):
         return Outcome(requeue_after=again)
     status = waiting(
         before,
