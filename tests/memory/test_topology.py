@@ -30,11 +30,19 @@ def test_a_node_says_that_it_has_the_slot_or_who_has() -> None:
 
 
 def test_only_what_a_node_has_no_more_is_asked_elsewhere_and_wait_goes_along() -> None:
-    commands = [("HGET", b"a", b"f"), ("HGET", b"b", b"f"), ("WAIT", 1, 1000)]
+    commands = [("RPUSH", b"a", b"f"), ("RPUSH", b"b", b"f"), ("WAIT", 1, 1000)]
     ask = ErrorReply("ASK 3999 10.0.0.2:6380")
     assert redirected([b"1", None, 1], commands, HERE) is None
     assert redirected([b"1", ask, 1], commands, HERE) == (("10.0.0.2", 6380), (1, 2))
-    assert asking(commands[1:2]) == [("ASKING",), ("HGET", b"b", b"f")]
+    assert asking(commands[1:2]) == [("ASKING",), ("RPUSH", b"b", b"f")]
+
+
+def test_wait_stays_where_the_write_was_done_though_something_is_read_elsewhere() -> None:
+    """On another node it counts for no write at all, and all replicas have that."""
+    commands = [("RPUSH", b"a", b"f"), ("HGET", b"b", b"f"), ("WAIT", 1, 1000)]
+    ask = ErrorReply("ASK 3999 10.0.0.2:6380")
+    assert redirected([1, ask, 1], commands, HERE) == (("10.0.0.2", 6380), (1,))
+    assert redirected([ask, ask, 1], commands, HERE) == (("10.0.0.2", 6380), (0, 1, 2))
 
 
 def test_whoever_did_not_lead_to_the_primary_is_asked_last() -> None:

@@ -101,7 +101,7 @@ def redirected(
     replies: Sequence[object], commands: Sequence[Words], node: Endpoint
 ) -> tuple[Endpoint, tuple[int, ...]] | None:
     """Where the slot is on its way to, and which of the commands to ask there: those whose keys are
-    not here any more, and a WAIT, which counts for the node that it is sent to."""
+    not here any more, and with a write a WAIT, which counts for the node that it is sent to."""
     asked = [
         at for at, one in enumerate(replies) if isinstance(one, ErrorReply) and one.code == "ASK"
     ]
@@ -109,7 +109,8 @@ def redirected(
         return None
     first = replies[asked[0]]
     assert isinstance(first, ErrorReply)  # noqa: S101 - as it was found
-    waits = [at for at, words in enumerate(commands) if words[0] == "WAIT"]
+    writes = any(commands[at][0] != "HGET" for at in asked)
+    waits = [at for at, words in enumerate(commands) if writes and words[0] == "WAIT"]
     return _target(first, node), tuple(sorted({*asked, *waits}))
 
 
