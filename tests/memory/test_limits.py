@@ -187,6 +187,22 @@ async def test_a_replica_counts_from_the_moment_in_which_the_operator_counts_it(
         assert again.duplicate
 
 
+async def test_the_first_write_of_a_process_waits_for_all_replicas_and_is_sent_once(
+    redis_replicated: tuple[Server, Server], tmp_path: Path
+) -> None:
+    """Who waits for one of two has to repeat it, and is told that it was stored before."""
+    primary, replica = redis_replicated
+    acme = Provisioned(primary, tmp_path, policy=policy(durability=Durability.REPLICATED))
+    acme.replicas = (replica,)
+    acme.provision(limits={"replicas": "2"})
+    with primary.admin() as admin, admin.monitor() as told:
+        async with Tenant(acme.source(), options=Options(retry_budget=0.5)) as tenant:
+            with pytest.raises(NotDurable):
+                await tenant.conversation("s", user="ada").append(Message.human("one"))
+        said = (one["command"] for one in told.listen())
+        assert next(one for one in said if one.startswith("WAIT ")) == "WAIT 2 1000"
+
+
 async def test_a_repeated_append_that_stores_nothing_is_not_durable_either_without_the_replica(
     redis_replicated: tuple[Server, Server], tmp_path: Path
 ) -> None:

@@ -59,7 +59,7 @@ class Store:
         self._idle: list[Link] = []
         self._left: list[Link] = []
         self._context: tuple[int, ssl.SSLContext] | None = None
-        self._replicas = 1
+        self._replicas = 0  # not known yet
         self._way = Way()
         self._once = TenantKeys.of(source.current().binding.tenant)
 
@@ -89,6 +89,10 @@ class Store:
         if self.source.current().binding.policy.durability is not Durability.REPLICATED:
             replies = self._run(lambda again: (call(again).words,), tries)
             return call(False).read(value(replies[0]))
+        if not self._replicas:
+            # Else the first write would wait for too few, and be repeated.
+            found = self.read(("HGET", self._once.limits, "replicas"))
+            self._replicas = _replicas(value(found[0]))
         deadline = self._deadline(tries)
         attempt = 0
         while True:
