@@ -165,8 +165,9 @@ async def test_a_tenant_that_was_refused_its_memory_is_told_nothing_else_while_i
         world.mirror.put(late)
         reconciler = WorldReconciler(world)
         await reconciler.reconcile(LATE, "new")
-        refused = await ground.tenant_status("late")
-        assert refused.conditions
+        refused, told = await ground.tenant_status("late"), await ground.resources.get(LATE)
+        assert told is not None
+        world.mirror.put(told)
         world.mirror.doubted = True
         waits = await reconciler.reconcile(LATE, "again")
         assert waits.requeue_after is not None
