@@ -371,3 +371,24 @@ async def test_nothing_is_removed_for_a_tenant_that_was_let_go_meanwhile(
             with pytest.raises(ResourceConflict):
                 await remove_instance(world, seen, ONE, keep_data=False)
             assert host.removed == []
+
+
+async def test_who_waits_for_its_turn_to_take_another_login_is_not_looked_at_all_the_time(
+    tmp_path: Path, host: Host
+) -> None:
+    """All Secrets may go at once, of hundreds of instances."""
+    with FolderResources.open(tmp_path / "state") as resources:
+        declare_tenants(resources, ONE, TWO)
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+            for tenant in (ONE, TWO):
+                stored = await resources.get_secret(resources.home, instance_name(tenant))
+                assert stored is not None
+                await resources.delete_secret(stored)
+            reconciler = WorldReconciler(world)
+            turn = await reconciler.reconcile(tenant_key(ONE), "restarts")
+            waits = await reconciler.reconcile(tenant_key(TWO), "waits")
+            assert host.restarts == [(ONE, "first")]
+            assert turn.requeue_after is not None
+            assert waits.requeue_after is not None
+            assert waits.requeue_after > turn.requeue_after

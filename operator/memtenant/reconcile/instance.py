@@ -104,9 +104,14 @@ class InstanceNeeded(MemtenantError):
 
 
 class NotRunning(MemtenantError):
-    """The instance does not run, or does not answer: looked at again soon."""
+    """The instance does not run, or does not answer: looked at again soon. ``waits``: others of its
+    store restart before it does."""
 
     retryable = True
+
+    def __init__(self, message: str, *, reason: str, waits: bool = False) -> None:
+        super().__init__(message, reason=reason)
+        self.waits = waits
 
 
 def wanted_instance(
@@ -274,10 +279,11 @@ async def _restart_with_login(
         _end_turn(world, wanted.tenant)
         return
     why = "it restarts with the operator's login as it is now"
-    if _has_turn(world, wanted):
+    turn = _has_turn(world, wanted)
+    if turn:
         link.restarted_for_login = True
         await _restart(world, wanted, link, seen, why)
-    _fail(world, wanted, why)
+    _fail(world, wanted, why, waits=not turn)
 
 
 async def _restart_in_turn(world: World, wanted: Instance, link: StoreLink, seen: Sighting) -> None:
@@ -330,11 +336,12 @@ async def look_at_instance(world: World, wanted: Instance) -> StoreLink | None:
     return link
 
 
-def _fail(world: World, wanted: Instance, why: str) -> None:
+def _fail(world: World, wanted: Instance, why: str, *, waits: bool = False) -> None:
     link = world.links.get(str(wanted.tenant))
     if link is not None and link.failure is None:
         link.failure = StoreUnavailable(why)
-    raise NotRunning(f"The tenant's instance {wanted.name}: {why}", reason="InstanceNotReady")
+    message = f"The tenant's instance {wanted.name}: {why}"
+    raise NotRunning(message, reason="InstanceNotReady", waits=waits)
 
 
 async def _configure(link: StoreLink, facts: StoreFacts, wanted: Instance) -> None:

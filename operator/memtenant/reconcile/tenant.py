@@ -332,7 +332,8 @@ async def _wait_for_instance(world: World, declared: Declared, error: NotRunning
         generation=declared.generation,
     )
     changed = await save_status(world, declared, status)
-    return Outcome(requeue_after=_INSTANCE_AGAIN, changed=changed)
+    again = _TURN_AGAIN if error.waits else _INSTANCE_AGAIN
+    return Outcome(requeue_after=again, changed=changed)
 
 
 _STANDING_AGAIN = 3600.0
