@@ -149,24 +149,28 @@ async def test_what_the_watch_of_a_standby_missed_is_listed_when_it_leads(
         faults.expire_watch()
 
 
-async def test_who_takes_over_works_under_no_policy_that_its_watch_is_behind_of(
+async def test_who_takes_over_knows_each_policy_and_label_that_its_watches_are_behind_of(
     api: Cluster, faults: FaultyApi, namespace: str
 ) -> None:
-    """A hold above all, which the leader before it had put in force."""
+    """A hold above all, and whom it selects."""
     missed = ObjectKey.policy(f"missed-{namespace}")
     knew: list[bool] = []
 
     async def act(key: ObjectKey) -> Outcome:
-        knew.append(recorder.mirror.get(missed) is not None)
+        where = recorder.mirror.namespace(namespace)
+        held = where is not None and where.labels.get("held") == "yes"
+        knew.append(held and recorder.mirror.get(missed) is not None)
         return Outcome()
 
     recorder = Recorder(act=act)
     api.apply(tenant(namespace, "acme"))
     async with standing_by(faults.kubeconfig, namespace, recorder) as standby:
-        await until(lambda: faults.watched("retentionpolicies"))
-        faults.lose_watch("retentionpolicies")
-        await until(lambda: not faults.watched("retentionpolicies"))
+        for plural in ("retentionpolicies", "namespaces"):
+            await until(partial(faults.watched, plural))
+            faults.lose_watch(plural)
+            await until(lambda plural=plural: not faults.watched(plural))
         await off_loop(api.apply, policy(missed.name))
+        await off_loop(api.kubectl, "label", "namespace", namespace, "held=yes")
         faults.refuse(500, 2, ending="/retentionpolicies")
         task = asyncio.create_task(standby.leader.run(7))
         await until(lambda: ObjectKey.tenant(namespace, "acme") in recorder.finished)

@@ -1,6 +1,6 @@
 """What a replica runs: from its start on watches and mirror, while it leads queue, workers, rounds.
 
-Whoever takes over lists policies and stores alone first (controller-runtime too fills its caches
+Whoever takes over lists all but tenants and reports first (controller-runtime too fills its caches
 before it asks for the lead), so a new tenant does not wait until thousands of others were listed.
 It lists anew beside its work, as its watches may be behind what the former leader did last.
 """
@@ -206,7 +206,7 @@ class Leader:
         )
 
     async def _rules_before_stop(self) -> bool:
-        """Whether policies and stores are known as they are before anybody asked to stop."""
+        """Whether what tenants go by is known as it is before anybody asked to stop."""
         listing = asyncio.create_task(self._resync.rules(), name="list of rules")
         stop = asyncio.create_task(self._stopping.wait())
         try:

@@ -148,8 +148,8 @@ class Resync:
 
     async def rules(self) -> None:
         """What all tenants go by, and is short, as it is now, however long it takes: holds above
-        all, which no list that comes later would give back."""
-        await _however_long(partial(self._list, (Kind.POLICY, Kind.STORE)))
+        all and whom they select. What went without one, no later list gives back."""
+        await _however_long(partial(self._list_with_namespaces, (Kind.POLICY, Kind.STORE)))
 
     def lead(self, schedule: Schedule, breakers: Breakers) -> None:
         """Have everything looked at, each in its lane; and from now on what lists show."""
@@ -179,11 +179,10 @@ class Resync:
 
     async def _list_all(self) -> frozenset[ObjectKey]:
         """List into the mirror; what that changed. Policies and stores before their tenants."""
-        changed = self._mirror.replace_namespaces(await self._resources.list_namespaces())
-        return changed | await self._list((*RECONCILED, Kind.REPORT))
+        return await self._list_with_namespaces((*RECONCILED, Kind.REPORT))
 
-    async def _list(self, kinds: Iterable[Kind]) -> frozenset[ObjectKey]:
-        changed: frozenset[ObjectKey] = frozenset()
+    async def _list_with_namespaces(self, kinds: Iterable[Kind]) -> frozenset[ObjectKey]:
+        changed = self._mirror.replace_namespaces(await self._resources.list_namespaces())
         for kind in kinds:
             relisting = Relisting(self._mirror, kind)
             async for page in self._resources.pages(kind):
