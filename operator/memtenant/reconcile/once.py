@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 from memtenant.clock import Clock, system_clock
@@ -106,6 +106,7 @@ class _Settling:
         self._due: set[ObjectKey] = set()
         self._looks: dict[ObjectKey, int] = {}
         self._happened: dict[ObjectKey, Happened] = {}
+        self._overdue: set[tuple[ObjectKey, datetime]] = set()
         self._done = 0
 
     async def run(self) -> list[Happened]:
@@ -148,15 +149,22 @@ class _Settling:
             await self._drain(*Kind)
 
     def _soon(self) -> dict[ObjectKey, float]:
-        """The tenants whose keys' next step is due in seconds, and in how many."""
+        """The tenants whose keys' next step is due in seconds, and in how many. One that came due
+        while other things were done is due at once, and once: what it waits for is not time."""
         now = self._world.clock.now()
-        found = {
-            ObjectKey.tenant(tenant.namespace, tenant.name): (live.keys_due - now).total_seconds()
+        due = {
+            (ObjectKey.tenant(tenant.namespace, tenant.name), live.keys_due)
             for link in self._world.links.values()
             for tenant, live in link.tenants.items()
-            if live.keys_due is not None and live.keys_due > now
+            if live.keys_due is not None
         }
-        return {key: wait for key, wait in found.items() if wait <= _PATIENCE}
+        overdue = {(key, at) for key, at in due - self._overdue if at <= now}
+        self._overdue |= overdue
+        soon = {key: (at - now).total_seconds() for key, at in due if at > now}
+        return {
+            **{key: wait for key, wait in soon.items() if wait <= _PATIENCE},
+            **{key: 0.0 for key, _ in overdue},
+        }
 
     def _ask(self, keys: Iterable[ObjectKey]) -> None:
         self._due |= set(keys)
