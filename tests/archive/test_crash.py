@@ -23,7 +23,17 @@ from memtenant.archive import (
     verify,
 )
 from memtenant.errors import ArchiveUnavailable
-from tests.archive.making import LOG, NEIGHBOUR, ORIGIN, START, Agent, keys, neighbours_keys
+from tests.archive.making import (
+    LOG,
+    NEIGHBOUR,
+    ORIGIN,
+    START,
+    Agent,
+    Sealer,
+    keys,
+    neighbours_keys,
+    pruned,
+)
 
 
 class Killed(BaseException):
@@ -201,6 +211,30 @@ def test_cut_off_at_every_touch_of_the_disk_the_log_is_whole(
             found = verify(reader, trusted=note)
             assert (found.result, found.findings) == (Result.GOOD, ()), at
     assert failed > 40
+
+
+@pytest.mark.parametrize("at", range(6))
+def test_of_months_of_the_tree_whose_removal_was_cut_off_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    sealer, remove, removed = Sealer(tmp_path), ArchiveFolder.remove, list[str]()
+
+    def cut_off(folder: ArchiveFolder, name: str) -> None:
+        if name.startswith(("tree/", "checkpoints/")):
+            if len(removed) == at:
+                raise Killed
+            removed.append(name)
+        remove(folder, name)
+
+    monkeypatch.setattr(ArchiveFolder, "remove", cut_off)
+    with pytest.raises(Killed):
+        pruned(sealer)
+    monkeypatch.undo()
+    sealer.reopen()
+    sealer.writer.prune("tree", sealer.now.replace(month=3, day=1))
+    sealer.seal()
+    found = verify(sealer.reader, trusted=sealer.reader.latest())
+    assert (found.result, found.findings) == (Result.GOOD, ())
 
 
 _PROGRAM = """

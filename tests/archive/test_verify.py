@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from zlib import crc32
 
 import pytest
 
-from memtenant.archive import ArchiveReader, Result, SignedHead, Verification, VerifiedLog, verify
+from memtenant.archive import (
+    ArchiveFolder,
+    ArchiveReader,
+    Result,
+    SignedHead,
+    Verification,
+    VerifiedLog,
+    verify,
+)
 from memtenant.archive.segments import Head
 from memtenant.audit.checkpoint import Checkpoint, SignedCheckpoint
 from memtenant.audit.merkle import Frontier, leaf_hashes
@@ -65,6 +74,36 @@ def test_what_was_not_changed_is_good_where_a_checkpoint_anchors_it(made: Sealer
     assert seen[-1][0] == seen[-1][1] > 0
     assert verified(made.root, None).result is Result.INCOMPLETE
     assert verify(made.reader, trusted=anchor, log_ids=[LOG]).logs[0].log_id == LOG
+
+
+@pytest.mark.parametrize("at", range(12))
+def test_what_is_sealed_meanwhile_changes_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    sealer, agent, touched = Sealer(tmp_path), Agent(), count()
+    for _ in range(2):
+        sealer.take(agent.some(2))
+        sealer.seal()
+    anchor, read, size = first_checkpoint(sealer.root), ArchiveFolder.read, ArchiveFolder.size
+
+    def meanwhile(folder: ArchiveFolder) -> None:
+        if folder is not sealer.archive and next(touched) == at:
+            sealer.take(agent.some(1))
+            sealer.seal()
+
+    def reading(folder: ArchiveFolder, name: str, *part: int) -> bytes:
+        meanwhile(folder)
+        return read(folder, name, *part)
+
+    def sizing(folder: ArchiveFolder, name: str) -> int | None:
+        meanwhile(folder)
+        return size(folder, name)
+
+    monkeypatch.setattr(ArchiveFolder, "read", reading)
+    monkeypatch.setattr(ArchiveFolder, "size", sizing)
+    found = verified(sealer.root, anchor)
+    assert (found.result, found.findings) == (Result.GOOD, ())
+    assert next(touched) > at
 
 
 def test_every_byte_that_is_changed_is_found(made: Sealer, copy: Path) -> None:

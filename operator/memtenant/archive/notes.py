@@ -39,8 +39,11 @@ class Notes:
     archive: Archive
     findings: list[Finding]
     _ends: list[tuple[str, int]] = field(default_factory=list)
+    _latest: bytes = b""
 
     def __post_init__(self) -> None:
+        # Before the others: a checkpoint goes among them first, and here behind it.
+        self._latest = self.archive.read(LATEST)
         for name in self.archive.names("checkpoints"):
             if name.endswith(_SUFFIX):
                 file = f"checkpoints/{name}"
@@ -53,7 +56,7 @@ class Notes:
     def last(self, key: VerifyingKey | None) -> SignedCheckpoint | None:
         """The newest that is signed, of those at the end and ``latest``."""
         near = [note for file, end in self._ends[-2:] for note in self._of(file, end)][-2:]
-        raw = self.archive.read(LATEST)
+        raw = self._latest
         latest = PlacedNote(LATEST, 0, raw, _parsed(raw)) if raw else None
         if not near and latest is None:
             what = "there is no checkpoint: nothing was sealed yet"

@@ -65,10 +65,15 @@ class Prunings:
         away: they were let go, and have no head."""
         known, pruned = months(self._archive, folder), tree.pruned.get(log_id, 0)
         if pruned and known and read_head(self._archive, folder, known[0]).first <= pruned:
-            for name in self._archive.names(folder):
-                if name.endswith(".log") and name < f"{known[0]}.log":
-                    self._archive.remove(f"{folder}/{name}")
+            self._sweep(folder, ".log", known[0])
+            if log_id == TREE:
+                self._sweep("checkpoints", ".notes", known[0])
         return known
+
+    def _sweep(self, folder: str, suffix: str, before: str) -> None:
+        for name in self._archive.names(folder):
+            if name.endswith(suffix) and name < f"{before}{suffix}":
+                self._archive.remove(f"{folder}/{name}")
 
     def let_go(
         self, log_id: str, tail: Tail, known: Sequence[str], until: str, sealed: int
