@@ -2,7 +2,11 @@
 
 import shutil
 from datetime import timedelta
+from time import monotonic
 
+import pytest
+
+from memtenant.reports import looking
 from memtenant.reports.checks import CHECKS, Status
 from memtenant.reports.evidence import Missing
 from memtenant.resources.port import ObjectKey
@@ -52,6 +56,18 @@ async def test_a_drain_that_is_still_to_come_is_none(scene: Scene) -> None:
     result = await scene.judged("SealerLive")
     assert result.judgement.status is Status.ERROR
     assert "the last drain is of" in words(result)
+
+
+async def test_what_comes_while_a_long_run_reads_is_not_still_to_come(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await at_work(scene)
+    later = scene.now() + timedelta(minutes=25)
+    with scene.server.admin() as admin:
+        admin.hset(keys.limits(ACME), "audit_heartbeat", int(later.timestamp() * 1000))
+    await scene.seal(now=later)
+    monkeypatch.setattr(looking, "monotonic", lambda: monotonic() + 1800)
+    assert (await scene.judged("SealerLive")).judgement.status is Status.PASS
 
 
 async def test_a_report_that_a_clock_ahead_made_leaves_no_time_out(scene: Scene) -> None:

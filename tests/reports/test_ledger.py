@@ -277,6 +277,12 @@ def named(policy: str, at: int, **retention: str) -> SealedEntry:
     return sealed(Deed(Operation.SPEC_SEEN, told).event(Turn(CALLS, 1), KEY), at=at)
 
 
+def named_by_the_release_before(policy: str, at: int) -> SealedEntry:
+    """It did not tell what the tenant chose."""
+    detail = {"kind": "MemoryTenant", "name": "acme", "uid": "u", "generation": 1, "policy": policy}
+    return sealed(Deed(Operation.SPEC_SEEN, detail).event(Turn(CALLS, 1), KEY), at=at)
+
+
 def hold(operation: Operation, at: int) -> SealedEntry:
     return sealed(Deed(operation, {"matter": "SEC-1"}).event(Turn(CALLS, 2), KEY), at=at)
 
@@ -287,6 +293,8 @@ def hold(operation: Operation, at: int) -> SealedEntry:
         ((), 0),  # the log tells of no other policy than today's
         ((named("short", MS - 9),), 0),
         ((named("other", MS - 9),), 5),
+        ((named_by_the_release_before("short", MS - 9),), 0),
+        ((named_by_the_release_before("other", MS - 9),), 5),
         ((named("other", MS - 9), named("short", MS + 2)), 0),
         ((named("short", MS - 9), named("other", MS + 5)), 0),
         ((named("short", MS - 9), named("other", MS + 4)), 5),

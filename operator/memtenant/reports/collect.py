@@ -117,6 +117,7 @@ async def collect(
         installation=installation,
         readers=await sources.log_key_readers(),
         seal_every=round(facts.spec.audit.seal_every.days * 86_400),
+        took=looking.took,
     )
 
 

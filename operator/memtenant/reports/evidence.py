@@ -374,7 +374,7 @@ class Evidence:
     """All that a run found out about one policy and what is under it. ``uid`` and
     ``generation`` are the policy's, ``generations`` of the stores that its tenants are on: each by
     name and uid. ``doubts``: earlier reports that are changed or gone,
-    in words."""
+    in words. ``took``: for how long was read, from ``now`` on."""
 
     now: datetime
     period: Period
@@ -390,3 +390,8 @@ class Evidence:
     generations: Mapping[tuple[str, str], int] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
     reports: ReportFiles | Missing = Missing("reports", "their folder was not looked at")
+    took: timedelta = timedelta()
+
+    def is_to_come(self, at: datetime) -> bool:
+        """Whether a time that was read is still to come by this clock."""
+        return at > self.now + self.took + CLOCKS_APART

@@ -55,7 +55,9 @@ class Lapses:
         if self._under is not None and under != self._under:
             self._lapse(at)
         self._untold.clear()
-        self.now, self._under = None, under
+        self._under = under
+        if under is not None or self.now is None or policy != self.now[0]:
+            self.now = None  # else what it chose was not told, and may be what it chooses now
 
     def held(self, matter: object, at: int) -> None:
         """Nothing expires from then on. What had by then is rightly gone."""

@@ -39,12 +39,17 @@ class Looking:
 
     def compare_clocks(self, store: str, time: datetime) -> None:
         """By a clock that is behind, what is over its period looks as if it were not."""
-        here = self.now + timedelta(seconds=monotonic() - self.began)
+        here = self.now + self.took
         if time > here + CLOCKS_APART:
             raise StoreUnavailable(
                 f"the clock of store {store} is at {rfc3339(time)} and this one at "
                 f"{rfc3339(here)}: nothing can be said of ages. Set the one that is wrong"
             )
+
+    @property
+    def took(self) -> timedelta:
+        """For how long was looked."""
+        return timedelta(seconds=monotonic() - self.began)
 
     @property
     def everybody(self) -> frozenset[TenantId]:

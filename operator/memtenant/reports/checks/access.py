@@ -9,7 +9,6 @@ from memtenant.api.tenant import BindingStatus
 from memtenant.clock import rfc3339
 from memtenant.reports.checks.judging import Judge, Judgement
 from memtenant.reports.evidence import (
-    CLOCKS_APART,
     Evidence,
     Missing,
     RecordEvidence,
@@ -132,7 +131,7 @@ def credentials_rotated(evidence: Evidence, parameters: Parameters) -> Judgement
         if not facts.status.bindings:
             judge.missing(str(facts.tenant), Missing("credentials", "its status names no binding"))
         for one in facts.status.bindings:
-            if one.rotated_at > evidence.now + CLOCKS_APART:
+            if evidence.is_to_come(one.rotated_at):
                 why = f"it was made at {rfc3339(one.rotated_at)}, still to come by this clock"
                 judge.missing(str(facts.tenant), Missing(f"credential of {one.agent}", why))
             if period.after(one.rotated_at) < evidence.now:

@@ -9,7 +9,7 @@ from memtenant.clock import rfc3339
 from memtenant.crypto.audit_keys import INSTALLATION_LOG
 from memtenant.reports.bookkeeping import whole
 from memtenant.reports.checks.judging import Judge, Judgement
-from memtenant.reports.evidence import CLOCKS_APART, Evidence, Missing, TenantEvents, moment
+from memtenant.reports.evidence import Evidence, Missing, TenantEvents, moment
 from memtenant.rules.controls import Parameters
 
 __all__ = [
@@ -92,7 +92,7 @@ def sealer_live(evidence: Evidence, _parameters: Parameters) -> Judgement:
         judge.missing("log", log)
     elif log.sealed_at is None:
         judge.fail("log", "it was never sealed")
-    elif log.sealed_at > evidence.now + CLOCKS_APART:
+    elif evidence.is_to_come(log.sealed_at):
         judge.missing("log", _to_come("the last seal", log.sealed_at))
     else:
         judge.saw(log.at)
@@ -112,7 +112,7 @@ def sealer_live(evidence: Evidence, _parameters: Parameters) -> Judgement:
         age = None if beat is None else evidence.now.timestamp() - beat / 1000
         if age is None:
             judge.fail(str(facts.tenant), "no sealer has ever drained its queue")
-        elif age < -CLOCKS_APART.total_seconds():
+        elif evidence.is_to_come(moment(beat or 0)):
             judge.missing(str(facts.tenant), _to_come("the last drain", moment(beat or 0)))
         elif age > max(_PATIENCE, 3 * _window(evidence)).total_seconds():
             judge.fail(str(facts.tenant), f"its queue was last drained {int(age)} s ago")
