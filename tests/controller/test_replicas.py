@@ -161,7 +161,9 @@ def test_a_leader_that_is_asked_to_stop_finishes_what_it_does(
 def test_a_standby_that_is_asked_to_stop_ends_well(
     api: Cluster, namespace: str, start: StartReplica
 ) -> None:
-    first = start("first")
+    # Long enough for a machine that is busy.
+    long = {"MEMTENANT_LEASE_DURATION": "60", "MEMTENANT_LEASE_RENEW_DEADLINE": "50"}
+    first = start("first", **long)
     first.wait_until(first.leads, "the first replica leads")
     second = start("second")
     second.wait_until(lambda: second.probe("/readyz")[0] == 200, "the standby is ready")
