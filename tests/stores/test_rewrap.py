@@ -163,3 +163,19 @@ async def test_the_same_damage_is_told_once(valkey: Server) -> None:
         told = [(await rewrap(link, system_clock)).affected for _ in range(4)]
     assert told == [(ACME,), (ACME,), (), ()]
     assert (link.key_scans[ACME].unreadable, link.key_scans[ACME].examples) == (1, ("subject-1",))
+
+
+async def test_what_was_found_before_a_failover_says_nothing_of_the_new_primary(
+    valkey: Server,
+) -> None:
+    async with linked(valkey, acme=turned(valkey, ACME, 3)) as link:
+        await rewrap(link, system_clock)
+        await rewrap(link, system_clock)
+        clean = link.key_scan(ACME)
+        assert clean is not None
+        assert clean.clean
+        assert link.facts is not None
+        link.facts = replace(link.facts, primary=replace(link.facts.primary, run_id="promoted"))
+        assert link.key_scan(ACME) is None
+        assert (await rewrap(link, system_clock)).affected == (ACME,)
+        assert link.key_scan(ACME) is not None

@@ -105,12 +105,12 @@ class StoreLink:
     ``marks`` are the tombstones that the last measurement saw, ``true_marks`` those known as true.
     ``working`` are the tenants whose users a reconcile changes now, ``mending`` is held while a
     repair writes. ``key_scans`` are what the last pass found of the data keys of each tenant whose
-    keys are in motion, ``key_pass`` is one that was cut off. ``told_replicas`` are the facts by
-    which the tenants' limits tell of replicas, ``served`` those as of which all tenants were looked
-    at last, ``repaired`` those of the last repair that came to its end: a look that is cut off
-    after it saw another primary leaves both behind. ``system`` are the users of the installation's
-    own processes. ``seals`` is what the sealer said at the last look, ``seal_shown`` the time of
-    the seal (ms) for which the status was last looked at.
+    keys are in motion, ``scanned_on`` on which primaries; ``key_pass`` is one that was cut off.
+    ``told_replicas`` are the facts by which the tenants' limits tell of replicas, ``served`` those
+    as of which all tenants were looked at last, ``repaired`` those of the last repair that came to
+    its end: a look that is cut off after it saw another primary leaves both behind. ``system`` are
+    the users of the installation's own processes. ``seals`` is what the sealer said at the last
+    look, ``seal_shown`` the time of the seal (ms) for which the status was last looked at.
     """
 
     name: str
@@ -136,6 +136,7 @@ class StoreLink:
     seals: SealView | None = None
     seal_shown: int = 0
     key_scans: dict[TenantId, KeyScan] = field(default_factory=dict)
+    scanned_on: str = ""
     key_pass: KeyPass | None = None
     expiry: ExpiryState = field(default_factory=ExpiryState)
     unsaved: bool = False
@@ -186,6 +187,13 @@ class StoreLink:
     def ready(self) -> bool:
         """Whether tenants may be provisioned now."""
         return self.facts is not None and self.proof is not None and self.failure is None
+
+    def key_scan(self, tenant: TenantId) -> KeyScan | None:
+        """What the last pass found of the tenant's data keys; nothing where others are primaries
+        since, which may lack the last that was wrapped anew: no key is destroyed upon that."""
+        if self.facts is None or self.facts.run_id != self.scanned_on:
+            return None
+        return self.key_scans.get(tenant)
 
     def replicas_of(self, tenant: TenantId) -> int:
         """How many replicas follow the tenant's primary, as WAIT counts them."""

@@ -45,9 +45,11 @@ async def rewrap(link: StoreLink, clock: Clock) -> Rewrapped:
         for part in _parts(batch):
             await _wrap_anew(link, under_way, part)
     link.key_pass = None
-    affected = [t for t, found in under_way.found.items() if _is_news(found, link.key_scans.get(t))]
-    passed = {**link.key_scans, **under_way.found}
+    affected = [t for t, found in under_way.found.items() if _is_news(found, link.key_scan(t))]
+    before = link.key_scans if link.scanned_on == under_way.run_id else {}
+    passed = {**before, **under_way.found}
     link.key_scans = {tenant: scan for tenant, scan in passed.items() if tenant in link.tenants}
+    link.scanned_on = under_way.run_id
     return Rewrapped(
         tuple(sorted(affected)),
         sum(found.rewrapped for found in under_way.found.values()),

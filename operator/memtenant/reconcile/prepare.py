@@ -331,7 +331,7 @@ def _advance_keys(world: World, found: _Found, settled: KeyState) -> KeyAdvance:
     sight = KeySight(
         shown=moving and found.current.shows(found.spec, keyring),
         least_on_store=found.state.limits.get("least_kek", ""),
-        scan=found.link.key_scans.get(found.tenant),
+        scan=found.link.key_scan(found.tenant),
         whole=found.link.whole,
         token=found.declared.annotations.get(ROTATE_KEYS_ANNOTATION, ""),
     )

@@ -193,7 +193,7 @@ async def _say_so(world: World, prepared: Prepared, declared: Declared) -> bool:
             desired=prepared.desired,
             quota_state=prepared.quota_state,
             keys=prepared.keys,
-            key_scan=link.key_scans.get(tenant),
+            key_scan=link.key_scan(tenant),
             key_available=prepared.key_available,
             key_secret=prepared.key_secret,
             retention=retention_status(prepared.retention),
@@ -278,7 +278,7 @@ async def _tell_of_keys(world: World, prepared: Prepared) -> None:
         await emit(declared, EventType.NORMAL, "KeyRotated", words)
     if step is KeyStep.DESTROYED:
         await emit(declared, EventType.NORMAL, "KeyDestroyed", words)
-    scan = prepared.link.key_scans.get(prepared.desired.record.tenant)
+    scan = prepared.link.key_scan(prepared.desired.record.tenant)
     if prepared.keys.moving and scan and scan.unreadable:
         await emit(declared, EventType.WARNING, "DataKeysUnreadable", unreadable_data_keys(scan))
 
