@@ -111,7 +111,7 @@ async def test_a_restored_backup_is_told_by_who_saw_more(acme: Provisioned, open
     with acme.server.admin() as admin:
         for name, dump in saved.items():
             admin.restore(name, 0, dump, replace=True)
-    with pytest.raises(HistoryRewound, match="acknowledged"):
+    with pytest.raises(HistoryRewound, match="lost writes or was restored"):
         await reader.messages()
     assert [one.text for one in await reader.messages()] == ["one"]  # told once
     with pytest.raises(HistoryRewound, match="not stored") as rewound:

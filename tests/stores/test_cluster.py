@@ -53,6 +53,7 @@ def nodes(
     with redis_clusters(Flavour.VALKEY_9, shards=2, replicas=0) as found:
         found.add(replica_of=found.servers[0])
         found.add()
+        found.settle()  # who has just come answers nothing for some seconds: CLUSTERDOWN
         make_operator(*found.servers)
         yield found
 

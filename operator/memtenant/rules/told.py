@@ -55,8 +55,12 @@ class Told:
     ended: str = ""
 
     def to_text(self) -> str:
-        """As it stands in the access hash."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """As it stands in the access hash; of who chose no period as releases wrote it that did not
+        know of any, so that an upgrade writes nothing."""
+        known = asdict(self)
+        if not self.retention:
+            del known["retention"]
+        return json.dumps(known, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_text(cls, text: str) -> Told | None:
