@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from memtenant.reconcile.world import COUNT_EVERY
 from tests.e2e import invariants
 from tests.e2e.scene import Scene
 from tests.support.controlplane import build
@@ -60,7 +61,7 @@ def test_the_same_manifests_twice_make_no_difference(scene: Scene, manifests: st
     # The first measurement after they were made is told once, whenever it comes.
     measured = "--for=jsonpath={.status.usage.since}"
     scene.cluster.kubectl("wait", measured, "mtenants", "--all", "-n", team, "--timeout=120s")
-    scene.settled()
+    scene.settled(quiet=COUNT_EVERY + 3)  # a store tells of its tenants at most so often
     mark = len(scene.witness.changes)
 
     again = scene.cluster.kubectl("apply", *ARGO, "-f", "-", stdin=manifests)
