@@ -90,6 +90,13 @@ class Nodes:
         """Take a node without slots out of the Cluster, as `redis-cli --cluster del-node` does."""
         identity = self.id_of(server)
         self.servers.remove(server)
+        for one in self.servers:  # a node that has just come is heard of by gossip
+            if one.alive:
+                processes.wait_until(
+                    lambda one=one: identity in self._known(one),  # type: ignore[misc]
+                    what="a node that is known to all",
+                    timeout=60,
+                )
         for one in self.servers:
             if one.alive:
                 self.run(one, "CLUSTER", "FORGET", identity)
