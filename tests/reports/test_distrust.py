@@ -15,7 +15,7 @@ from memtenant.stores.witness import StoreWitness
 from memtenant.tenancy import keys
 from tests.reports.breaking import POLICIES, content, held
 from tests.reports.conftest import ACME, Scene, words
-from tests.reports.test_checks import at_work, declare
+from tests.reports.test_checks import ALL, at_work, declare
 
 
 async def test_a_record_that_bears_a_time_before_the_tenants_first_day_has_no_event(
@@ -151,3 +151,14 @@ async def test_what_is_drained_while_a_queue_is_read_hides_nothing_else(scene: S
     assert {f"{number:04}".encode() for number in range(1400, 2500)} <= set(read)
     numbered = [one for one in dict.fromkeys(read) if not one.startswith(b"later")]
     assert numbered == sorted(numbered)
+
+
+async def test_of_a_tenant_without_a_record_nothing_is_shown_about_records(scene: Scene) -> None:
+    scene.frameworks = ALL
+    await scene.declare(policy={"legalBasis": "contract"})
+    await scene.seal()
+    scene.decrypt = True
+    for check in ("Encrypted", "RecordsAuthentic", "NoForbiddenData", "PersonalDataMasked"):
+        result = await scene.judged(check)
+        assert result.judgement.status is Status.SKIP, check
+        assert words(result).endswith(": no records are stored"), check
