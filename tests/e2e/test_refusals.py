@@ -49,7 +49,8 @@ def scene(stage: Callable[[], Scene]) -> Scene:
         },
         capacity={"memory": "150Mi"},
     )
-    scene.operator()
+    # It is to end at no refusal, and a busy machine is no reason either: the Lease is as shipped.
+    scene.operator(lease_duration="15", lease_renew_deadline="10", lease_retry_period="2")
     return scene
 
 

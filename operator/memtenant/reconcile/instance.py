@@ -7,7 +7,6 @@ not know where a tenant's memory lies.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from functools import partial
 
@@ -16,7 +15,6 @@ from memtenant.api.store import MemoryStoreSpec
 from memtenant.api.tenant import MemoryTenantSpec
 from memtenant.errors import (
     InvalidResource,
-    KeyUnavailable,
     MemtenantError,
     ResourceConflict,
     StoreRefused,
@@ -25,48 +23,41 @@ from memtenant.errors import (
 from memtenant.jobs.link import StoreLink
 from memtenant.jobs.rewrite import notice_cut_off
 from memtenant.reconcile.declared import store_spec
-from memtenant.reconcile.instancetls import (
-    certificate_files,
-    certificate_is_due,
-    reload_until,
+from memtenant.reconcile.instancelink import OWNER, PASSWORD, instance_link, instance_secret
+from memtenant.reconcile.instancetls import certificate_is_due
+from memtenant.reconcile.instanceturns import (
+    NotRunning,
+    end_turn,
+    has_turn,
+    not_running,
+    restart_in_turn,
+    restart_with_login,
 )
 from memtenant.reconcile.systemusers import forget_system_users, provide_system_users
 from memtenant.reconcile.taking import inspect, judge, lead
 from memtenant.reconcile.telling import tell_policies
-from memtenant.reconcile.world import FINALIZER, World, mint_password
+from memtenant.reconcile.world import FINALIZER, World
 from memtenant.resources.port import (
     FOREIGN_SECRET,
     Declared,
     EventType,
     ObjectKey,
-    SecretDraft,
-    StoredSecret,
 )
 from memtenant.rules.acl import template_digest
 from memtenant.rules.instance import (
-    ADMIN_USER,
     Instance,
-    Sighting,
-    admin_line,
-    instance_labels,
     instance_name,
 )
 from memtenant.rules.record import TenantRecord
 from memtenant.stores import (
-    Address,
     MatrixProof,
     NodeFacts,
-    StoreAdmin,
     StoreFacts,
-    StoreSettings,
-    StoreTls,
-    instance_rules,
 )
 from memtenant.tenancy.identity import TenantId
 
 __all__ = [
     "InstanceNeeded",
-    "NotRunning",
     "has_instance",
     "instance_changes",
     "keep_instance",
@@ -81,8 +72,6 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-_OWNER = "tenant-instance"
-_PASSWORD = "password"  # noqa: S105 - a key in a Secret
 _OTHER_LOGIN = ("StoreWrongPassword", "StorePermissionMissing")
 """How a server refuses the operator whose login is not, or not yet, as its Secret says."""
 _CANNOT_SAVE = "StoreCannotSave"
@@ -101,17 +90,6 @@ class InstanceNeeded(MemtenantError):
         )
         self.wanted = wanted
         self.changes = changes
-
-
-class NotRunning(MemtenantError):
-    """The instance does not run, or does not answer: looked at again soon. ``waits``: others of its
-    store restart before it does."""
-
-    retryable = True
-
-    def __init__(self, message: str, *, reason: str, waits: bool = False) -> None:
-        super().__init__(message, reason=reason)
-        self.waits = waits
 
 
 def wanted_instance(
@@ -159,25 +137,25 @@ async def take_instance(world: World, wanted: Instance) -> StoreLink:
 
     Raises `NotRunning` while it is on its way, or away.
     """
-    secret = await _secret(world, wanted)
-    sighting = await world.host.make(wanted, secret.data[_PASSWORD].decode())
+    secret = await instance_secret(world, wanted)
+    sighting = await world.host.make(wanted, secret.data[PASSWORD].decode())
     if not sighting.host:
-        if sighting.outdated and _has_turn(world, wanted):
+        if sighting.outdated and has_turn(world, wanted):
             # An image that does not start is mended so.
             await world.host.restart(wanted, sighting)
-        _fail(world, wanted, sighting.why)
-    link = await _link(world, wanted, sighting, secret)
+        not_running(world, wanted, sighting.why)
+    link = await instance_link(world, wanted, sighting, secret)
     try:
         await _taken(world, wanted, link)
     except StoreRefused as refusal:
         if refusal.reason not in _OTHER_LOGIN:
             raise
-        await _restart_with_login(world, wanted, link, sighting)
+        await restart_with_login(world, wanted, link, sighting)
         raise
     if sighting.outdated:
-        await _restart_in_turn(world, wanted, link, sighting)
+        await restart_in_turn(world, wanted, link, sighting)
     else:
-        _end_turn(world, wanted.tenant)
+        end_turn(world, wanted.tenant)
     return link
 
 
@@ -233,7 +211,7 @@ async def _reach(world: World, wanted: Instance) -> StoreLink | None:
     sighting = await world.host.look(wanted)
     if stored is None or not sighting.host:
         return None
-    link = await _link(world, wanted, sighting, stored)
+    link = await instance_link(world, wanted, sighting, stored)
     try:
         return await _taken(world, wanted, link)
     except (NotRunning, StoreRefused):
@@ -254,7 +232,7 @@ async def _taken(world: World, wanted: Instance, link: StoreLink) -> StoreLink:
     except MemtenantError as error:
         link.failure = error
         if isinstance(error, StoreUnavailable) or error.reason == _CANNOT_SAVE:
-            _fail(world, wanted, str(error))
+            not_running(world, wanted, str(error))
         raise
     link.failure, link.served = None, link.facts
     return link
@@ -270,78 +248,17 @@ async def _provide_system_users(world: World, link: StoreLink) -> None:
         _log.warning("instance of %s: %s", link.name, error)
 
 
-async def _restart_with_login(
-    world: World, wanted: Instance, link: StoreLink, seen: Sighting
-) -> None:
-    """End the process that started before its Secret was made anew, or before a release that needs
-    more, and reads it when it starts. Once: where that mends nothing, the refusal stands."""
-    if link.restarted_for_login:
-        _end_turn(world, wanted.tenant)
-        return
-    why = "it restarts with the operator's login as it is now"
-    turn = _has_turn(world, wanted)
-    if turn:
-        link.restarted_for_login = True
-        await _restart(world, wanted, link, seen, why)
-    _fail(world, wanted, why, waits=not turn)
-
-
-async def _restart_in_turn(world: World, wanted: Instance, link: StoreLink, seen: Sighting) -> None:
-    """End the process that runs with an earlier image, unless another instance of the store is
-    away: an image that does not start stops the first instance, and no other."""
-    if link.cut_off is not None:
-        return  # at its start it would refuse its file
-    others = world.ledger.committed(wanted.store).keys() - {wanted.tenant}
-    known = (world.links.get(str(tenant)) for tenant in others)
-    if not all(other is not None and other.ready for other in known):
-        return
-    if not _has_turn(world, wanted):
-        return
-    why = f"it restarts with {wanted.template.image}"
-    await _restart(world, wanted, link, seen, why)
-    _fail(world, wanted, why)
-
-
-async def _restart(
-    world: World, wanted: Instance, link: StoreLink, seen: Sighting, why: str
-) -> None:
-    link.failure = StoreUnavailable(why)
-    await world.host.restart(wanted, seen)
-    declared = world.mirror.get(ObjectKey.tenant(wanted.tenant.namespace, wanted.tenant.name))
-    if declared is not None:
-        await world.resources.emit_event(
-            declared, EventType.NORMAL, "InstanceRestarted", f"{wanted.name}: {why}"
-        )
-
-
-def _has_turn(world: World, wanted: Instance) -> bool:
-    """Whether no other instance of the store restarts now; this one does from here on."""
-    return world.restarting.setdefault(wanted.store, wanted.tenant) == wanted.tenant
-
-
-def _end_turn(world: World, tenant: TenantId) -> None:
-    world.restarting = {store: one for store, one in world.restarting.items() if one != tenant}
-
-
 async def look_at_instance(world: World, wanted: Instance) -> StoreLink | None:
     """The instance as it is, without a write, for a preview; None where there is none to ask."""
     stored = await world.resources.get_secret(world.resources.home, wanted.name)
     sighting = await world.host.look(wanted)
     if stored is None or not sighting.host:
         return None
-    link = await _link(world, wanted, sighting, stored)
+    link = await instance_link(world, wanted, sighting, stored)
     link.facts = await inspect(link)
     template = template_digest(link.facts.commands, own_keys=True)
     link.proof = MatrixProof(link.facts.primary.version, template, checked=0, denied=0)
     return link
-
-
-def _fail(world: World, wanted: Instance, why: str, *, waits: bool = False) -> None:
-    link = world.links.get(str(wanted.tenant))
-    if link is not None and link.failure is None:
-        link.failure = StoreUnavailable(why)
-    message = f"The tenant's instance {wanted.name}: {why}"
-    raise NotRunning(message, reason="InstanceNotReady", waits=waits)
 
 
 async def _configure(link: StoreLink, facts: StoreFacts, wanted: Instance) -> None:
@@ -362,84 +279,6 @@ def _settings(primary: NodeFacts) -> dict[str, str]:
     }
 
 
-async def _link(
-    world: World, wanted: Instance, sighting: Sighting, secret: StoredSecret
-) -> StoreLink:
-    """The instance's link, made anew where it is reached in another way than before."""
-    name = str(wanted.tenant)
-    endpoint = Address(sighting.host, sighting.port)
-    password = secret.data.get(_PASSWORD, b"").decode()
-    trusted = secret.data.get("ca.crt", b"").decode() if sighting.tls else ""
-    digest = hashlib.sha256(f"{endpoint}\n{password}\n{trusted}".encode()).hexdigest()
-    known = world.links.get(name)
-    if known is not None and known.digest == digest:
-        return known
-    admin = StoreAdmin(
-        StoreSettings(
-            endpoint=endpoint,
-            username=ADMIN_USER,
-            password=lambda: password,
-            tls=StoreTls(ca=trusted) if sighting.tls else None,
-        ),
-        installation=world.installation,
-        fence=world.fence,
-        clock=world.clock,
-        pace=world.pace(),
-        own_keys=True,
-        proofs=world.instance_proofs,
-    )
-    key = ObjectKey.tenant(wanted.tenant.namespace, wanted.tenant.name)
-    link = StoreLink(name, wanted.store, key, digest, admin, endpoint, sighting.tls, trusted)
-    if sighting.tls:
-        link.reload_until = reload_until(world, secret)
-    if known is not None:
-        link.tenants, link.usage, link.measured_at = known.tenants, known.usage, known.measured_at
-        link.working, link.mending = known.working, known.mending
-        link.cut_off = known.cut_off
-        await known.admin.close()
-    world.links[name] = link
-    return link
-
-
-async def _secret(world: World, wanted: Instance) -> StoredSecret:
-    """The operator's credentials of the instance, made once: in the home namespace, where the
-    instance's pod reads the password's hash."""
-    home, name, tenant = world.resources.home, wanted.name, wanted.tenant
-    stored = await world.resources.get_secret(home, name)
-    link = world.links.get(str(tenant))
-    password = stored.data.get(_PASSWORD) if stored else _first_password(link)
-    if password is None:
-        raise KeyUnavailable(
-            f"Secret {home}/{name} lacks the operator's password of the instance of {tenant}: "
-            "delete the Secret, and a new one is made",
-            reason="AdminSecretInvalid",
-        )
-    draft = SecretDraft(
-        namespace=home,
-        name=name,
-        owner=_OWNER,
-        data={
-            _PASSWORD: password,
-            "admin.acl": admin_line(password.decode(), instance_rules()),
-            **await certificate_files(world, wanted, stored),
-        },
-        labels=instance_labels(tenant),
-    )
-    made = await world.resources.apply_secret(draft, current=stored)
-    if link is not None and (stored is None or made.data != stored.data):
-        link.reload_until = reload_until(world, made)
-    return made
-
-
-def _first_password(link: StoreLink | None) -> bytes:
-    """Of a Secret that is not there. One that was deleted while the file is to be written anew gets
-    what the server knows: to take another it would have to restart, and refuse the file.
-    """
-    if link is None or link.cut_off is None:
-        return mint_password().encode()
-    return link.admin.settings.password().encode()
-
-
 async def remove_instance(
     world: World, declared: Declared, tenant: TenantId, *, keep_data: bool
 ) -> None:
@@ -453,7 +292,7 @@ async def remove_instance(
     stored = await world.resources.get_secret(world.resources.home, instance_name(tenant))
     still = partial(_require_held, world, declared)
     await world.host.remove(tenant, keep_data=keep_data, still=still)
-    if stored is not None and stored.owner == _OWNER:
+    if stored is not None and stored.owner == OWNER:
         await world.resources.delete_secret(stored)
 
 
@@ -466,7 +305,7 @@ async def _require_held(world: World, declared: Declared) -> None:
 
 async def let_go_of_instance(world: World, tenant: TenantId) -> None:
     """Close what was open to it; another instance may restart."""
-    _end_turn(world, tenant)
+    end_turn(world, tenant)
     link = world.links.pop(str(tenant), None)
     if link is not None:
         await link.admin.close()

@@ -27,7 +27,8 @@ from memtenant.reconcile.access import LOOK_AGAIN, missing_secret_access
 from memtenant.reconcile.admission import Stop
 from memtenant.reconcile.apply import Work, apply
 from memtenant.reconcile.declared import save_status, status_before
-from memtenant.reconcile.instance import InstanceNeeded, NotRunning, require_alive, take_instance
+from memtenant.reconcile.instance import InstanceNeeded, require_alive, take_instance
+from memtenant.reconcile.instanceturns import NotRunning
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.prepare import Prepared, prepare
 from memtenant.reconcile.sealing import with_tenant_finding
