@@ -44,7 +44,8 @@ async def operating(ground: Ground) -> AsyncIterator[World]:
             yield world
         finally:
             rounds.cancel()
-            await asyncio.gather(rounds, return_exceptions=True)
+            with suppress(asyncio.CancelledError):
+                await rounds
 
 
 class Writer:
@@ -78,7 +79,13 @@ async def written(writers: list[Writer], more: int) -> None:
     def reached() -> bool:
         return all(len(one.acknowledged) >= goals[one.name] for one in writers)
 
-    await asyncio.to_thread(processes.wait_until, reached, what="all writers", timeout=90)
+    try:
+        await asyncio.to_thread(processes.wait_until, reached, what="all writers", timeout=90)
+    except processes.StartFailed as error:
+        behind = [one for one in writers if len(one.acknowledged) < goals[one.name]]
+        for one in behind:
+            error.add_note(f"{one.name}: {len(one.unsure)} unsure, the last: {one.unsure[-1:]}")
+        raise
 
 
 def users_of(node: Server) -> dict[str, object]:
