@@ -62,6 +62,34 @@ async def test_the_limits_follow_the_replicas_and_are_written_when_these_change(
     primary_ground.close()
 
 
+async def test_a_number_that_a_reconcile_saw_between_two_repairs_does_not_stay(
+    primary_ground: Ground, start_server: StartServer
+) -> None:
+    """A repair sees one replica, a reconcile two and says so, the next repair one as before."""
+    primary = primary_ground.server
+    store = ObjectKey.store("shared")
+    with primary.admin() as admin:
+        async with local_world(primary_ground.resources) as world:
+            await settle(world)
+            reconciler = WorldReconciler(world)
+            start_server(Flavour.VALKEY_9, replica_of=primary)
+            await discovered(world.links["shared"].admin, 1)
+            await reconciler.repair(store)
+            assert replicas_told(admin) == [b"1", b"1"]
+
+            second = start_server(Flavour.VALKEY_9, replica_of=primary)
+            await discovered(world.links["shared"].admin, 2)
+            await reconciler.reconcile(store, "1")
+            await reconciler.reconcile(ObjectKey.tenant("support", "acme"), "1")
+            assert replicas_told(admin) == [b"2", b"1"]
+
+            second.stop()
+            await discovered(world.links["shared"].admin, 1)
+            await reconciler.repair(store)
+            assert replicas_told(admin) == [b"1", b"1"]
+    primary_ground.close()
+
+
 @pytest.mark.parametrize("seen_by_others", [False, True])
 async def test_a_replica_with_earlier_passwords_has_none_of_them_after_one_repair(
     primary_ground: Ground,

@@ -90,13 +90,6 @@ class Nodes:
         """Take a node without slots out of the Cluster, as `redis-cli --cluster del-node` does."""
         identity = self.id_of(server)
         self.servers.remove(server)
-        for one in self.servers:  # a node that has just come is heard of by gossip
-            if one.alive:
-                processes.wait_until(
-                    lambda one=one: identity in self._known(one),  # type: ignore[misc]
-                    what="a node that is known to all",
-                    timeout=60,
-                )
         for one in self.servers:
             if one.alive:
                 self.run(one, "CLUSTER", "FORGET", identity)
@@ -104,18 +97,14 @@ class Nodes:
         self.settle()
 
     def meet(self, server: Server) -> None:
-        """Make the node one of the Cluster, for all others."""
-        first = self.servers[0]
+        """Make the node one of the Cluster: all others know it, and it knows them."""
         bus = server.options.config["cluster-port"]
-        self.run(first, "CLUSTER", "MEET", server.host, server.port, bus)
-        processes.wait_until(
-            lambda: (
-                self.id_of(server) in self._known(first)
-                and self.id_of(first) in self._known(server)
-            ),
-            what="a node that is known",
-            timeout=60,
-        )
+        others = [one for one in self.servers if one.alive and one is not server]
+        for one in others:  # by gossip alone it takes as long as it happens to take
+            self.run(one, "CLUSTER", "MEET", server.host, server.port, bus)
+        for one in others:
+            self._wait_until_known(server, by=one)
+            self._wait_until_known(one, by=server)
 
     def settle(self) -> None:
         """Wait until all nodes that are up agree that all is well, on who is who."""
@@ -224,9 +213,16 @@ class Nodes:
         lines = self.run(server, "CLUSTER", "NODES").splitlines()
         return "\n".join(line for line in lines if "handshake" not in line)
 
-    def _owner(self, server: Server, slot: int) -> int:
+    def _wait_until_known(self, server: Server, *, by: Server) -> None:
+        identity = self.id_of(server)
+        processes.wait_until(
+            lambda: identity in self._known(by), what="a node that is known", timeout=60
+        )
+
+    def _owner(self, server: Server, slot: int) -> int | None:
+        """The port of the slot's owner as the node knows it, which it may lack for a moment."""
         owners = self._owners(server).items()
-        return next(port for (begin, end), port in owners if begin <= slot <= end)
+        return next((port for (begin, end), port in owners if begin <= slot <= end), None)
 
     def _owners(self, server: Server) -> dict[tuple[int, int], int]:
         owners = {}

@@ -103,10 +103,12 @@ class StoreLink:
     ``erasing`` are tenants with an erasure that is not finished, of those that were
     ``looked_for_receipts``; ``files_written_at`` is when the nodes' files were last written anew;
     ``marks`` are the tombstones that the last measurement saw, ``true_marks`` those known as true.
-    ``working`` are the tenants whose users a reconcile changes now, ``mending`` is held while a
+    ``working`` are the tenants that a reconcile changes now, ``mending`` is held while a
     repair writes. ``key_scans`` are what the last pass found of the data keys of each tenant whose
     keys are in motion, ``scanned_on`` on which primaries; ``key_pass`` is one that was cut off.
-    ``told_replicas`` are the facts by which the tenants' limits tell of replicas, ``served`` those
+    ``told_replicas`` is how many replicas the limits of each tenant tell of, as far as known: not
+    while they are written. It changes with what was written, and not with what was seen, since
+    several look at the nodes and each may see another number. ``served`` are the facts
     as of which all tenants were looked at last, ``repaired`` those of the last repair that came to
     its end: a look that is cut off after it saw another primary leaves both behind. ``system`` are
     the users of the installation's own processes. ``seals`` is what the sealer said at the last
@@ -129,7 +131,7 @@ class StoreLink:
     tenants: dict[TenantId, LiveTenant] = field(default_factory=dict)
     usage: dict[TenantId, Usage] | None = None
     measured_at: datetime | None = None
-    told_replicas: StoreFacts | None = None
+    told_replicas: dict[TenantId, int] = field(default_factory=dict)
     served: StoreFacts | None = None
     repaired: StoreFacts | None = None
     system: tuple[AclUser, ...] = ()
@@ -155,14 +157,19 @@ class StoreLink:
 
     @asynccontextmanager
     async def changing(self, tenant: TenantId) -> AsyncIterator[None]:
-        """While a reconcile changes the tenant's users, repair leaves them alone: what it read a
-        moment ago would bring back a revoked user, or an earlier password."""
+        """While a reconcile changes the tenant, repair leaves it alone: what it read a moment ago
+        would bring back a revoked user, an earlier password, or an earlier number of replicas."""
         async with self.mending:
             self.working.add(tenant)
         try:
             yield
         finally:
             self.working.discard(tenant)
+
+    def forget(self, tenant: TenantId) -> None:
+        """Nothing of the tenant is repaired here any more."""
+        self.tenants.pop(tenant, None)
+        self.told_replicas.pop(tenant, None)
 
     @property
     def primary(self) -> Address:

@@ -87,17 +87,22 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
 
 async def _tell_replicas(link: StoreLink) -> None:
     """Agents that wait for replicas wait for as many as there are: written when that changes."""
-    told, facts = link.told_replicas, link.facts
-    if facts is None or told is facts:
-        return
-    counts = {tenant: facts.replicas_of(tenant) for tenant in link.tenants}
-    changes = {
-        tenant: StateChange(limits={"replicas": str(count)})
-        for tenant, count in counts.items()
-        if told is None or told.replicas_of(tenant) != count
-    }
-    await link.admin.write_states(changes)
-    link.told_replicas = facts
+    async with link.mending:
+        counts = {tenant: link.replicas_of(tenant) for tenant in link.tenants.keys() - link.working}
+        untold = {
+            tenant: count
+            for tenant, count in counts.items()
+            if link.told_replicas.get(tenant) != count
+        }
+        for tenant in untold:  # what a write that fails left there is not known
+            link.told_replicas.pop(tenant, None)
+        await link.admin.write_states(
+            {
+                tenant: StateChange(limits={"replicas": str(count)})
+                for tenant, count in untold.items()
+            }
+        )
+        link.told_replicas |= untold
 
 
 async def _mend(

@@ -88,14 +88,16 @@ async def _execute(world: World, work: Work, action: Action) -> None:
             await world.resources.apply_secret(draft, current=work.current.stored_record)
         case SetState(fields, _):
             limits = {field: after for name, field, _, after in fields if name == "limits"}
+            replicas = link.replicas_of(tenant)  # a repair may have counted meanwhile
             if "replicas" in limits:
-                limits["replicas"] = str(
-                    link.replicas_of(tenant)
-                )  # a repair may have counted meanwhile
+                limits["replicas"] = str(replicas)
+                link.told_replicas.pop(tenant, None)
             access = {field: after for name, field, _, after in fields if name == "access"}
             audited = {after or "" for name, _, _, after in fields if name == "audited"}
             change = StateChange(limits, access, next(iter(audited), None))
             await tell(world, link, tenant, desired.deeds, change)
+            if "replicas" in limits:
+                link.told_replicas[tenant] = replicas
         case SetUsers(users):
             await _set_users(work, users)
         case Disconnect(users):

@@ -194,7 +194,7 @@ async def _revoke(world: World, link: StoreLink, tenant: TenantId, record: Tenan
     """The users go first and from every node; only then is anything removed or kept for later."""
     world.settled.discard(tenant)
     async with link.changing(tenant):
-        link.tenants.pop(tenant, None)
+        link.forget(tenant)
         users = record.all_users()
         if users:
             (await link.admin.users.drop(users)).require_all()

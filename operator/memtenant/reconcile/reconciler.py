@@ -101,7 +101,7 @@ class WorldReconciler:
             left = [link for link in self.world.links.values() if tenant in link.tenants]
             for link in left:
                 # Else repair would go on putting back the users of a tenant that is gone.
-                del link.tenants[tenant]
+                link.forget(tenant)
             await let_go_of_instance(self.world, tenant)
             return Outcome(enqueue=tuple(ObjectKey.store(link.store) for link in left))
         return Outcome()

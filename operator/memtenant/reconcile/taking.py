@@ -11,8 +11,6 @@ __all__ = ["inspect", "judge", "lead"]
 
 async def lead(link: StoreLink) -> None:
     """Claim the server, lead it, and prove the rule template on it."""
-    if link.told_replicas is None:
-        link.told_replicas = link.facts
     await link.admin.lead()
     await link.admin.load_functions()
     await link.admin.admit_agents()

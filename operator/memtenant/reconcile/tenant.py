@@ -121,6 +121,8 @@ async def _reconcile(world: World, declared: Declared) -> Outcome:
     if prepared.instance is not None and world.links.get(str(tenant)) is not prepared.link:
         return Outcome(requeue_after=0.0, changed=True)
     prepared.link.tenants[tenant] = work.live
+    # Where nothing of it was to be written, it was there as it should be.
+    prepared.link.told_replicas.setdefault(tenant, int(prepared.desired.limits["replicas"]))
     if not prepared.keys.waits:
         prepared.link.key_scans.pop(tenant, None)
     world.settled.add(tenant)
