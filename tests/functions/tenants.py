@@ -241,13 +241,20 @@ class Books:
 
 
 def set_limits(server: Server, **fields: object) -> None:
-    """Change o:limits behind the operator's back; None removes a field."""
+    """Change o:limits behind the operator's back; None removes a field.
+
+    It waits out the millisecond: what was written before is older than any call that follows, and
+    what is as old as a call is not past anything.
+    """
     with server.admin() as admin:
         for name, value in fields.items():
             if value is None:
                 admin.hdel(keys.limits(ACME), name)
             else:
                 admin.hset(keys.limits(ACME), name, str(value))
+    now = in_ms()
+    while in_ms() == now:
+        pass
 
 
 def state(admin: "redis.Redis", conversation: ConversationKeys = CONVERSATION) -> HeadState:
