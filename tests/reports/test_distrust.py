@@ -1,11 +1,13 @@
 """What a report takes for granted from nobody: clocks, whole scans, times without an audit."""
 
 import shutil
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from time import monotonic
 
 import pytest
 
+from memtenant import Message
 from memtenant.reports import looking
 from memtenant.reports.checks import CHECKS, Status
 from memtenant.reports.evidence import Missing
@@ -162,3 +164,42 @@ async def test_of_a_tenant_without_a_record_nothing_is_shown_about_records(scene
         result = await scene.judged(check)
         assert result.judgement.status is Status.SKIP, check
         assert words(result).endswith(": no records are stored"), check
+
+
+async def test_what_is_stored_and_sealed_while_a_run_reads_is_not_missed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Agents go on working: the log tells it, and its conversation was read before."""
+    await at_work(scene, POLICIES["minimum"] | held())
+    queued = StoreWitness.queued
+
+    async def later(self: StoreWitness, key: str) -> AsyncIterator[list[bytes]]:
+        await scene.agent().conversation("s", user="ada").append(Message.human("meanwhile"))
+        await scene.seal()
+        async for page in queued(self, key):
+            yield page
+
+    monkeypatch.setattr(StoreWitness, "queued", later)
+    report = await scene.report()
+    for check in ("AuditCovers", "NothingDeletedUnderHold", "NothingRemovedUnderMinimum"):
+        result = next(one for one in report.results() if one.control.check == check)
+        assert result.judgement.status is Status.PASS, words(result)
+
+
+async def test_a_time_to_come_does_not_excuse_that_a_record_is_gone(scene: Scene) -> None:
+    """Whoever administers the store can write any; but not when the event was sealed."""
+    scene.ahead = -timedelta(hours=1)
+    await at_work(scene)
+    await scene.agent().conversation("t", user="ada").append(Message.human("hello"))
+    with scene.server.admin() as admin:
+        queue = keys.audit_queue(ACME)
+        entry = bytes(admin.lindex(queue, -1))
+        later = int.from_bytes(entry[-11:-5], "big") + 86_400_000
+        admin.lset(queue, -1, entry[:-11] + later.to_bytes(6, "big") + entry[-5:])
+        await scene.seal()
+        talks = [one for one in admin.scan_iter(f"{keys.records(ACME)}*:l") if admin.llen(one) == 1]
+        admin.delete(*talks)
+    scene.ahead = timedelta()
+    result = await scene.judged("AuditCovers")
+    assert result.judgement.status is Status.FAIL
+    assert "that are gone" in words(result)

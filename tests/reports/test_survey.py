@@ -9,7 +9,8 @@ from memtenant import Message
 from memtenant.crypto.header import Header
 from memtenant.memory.checkpoints import Checkpoint, PendingWrite
 from memtenant.reports.checks import Status
-from memtenant.reports.evidence import RecordEvidence, StoreEvidence
+from memtenant.reports.evidence import Missing, RecordEvidence, StoreEvidence
+from memtenant.stores.witness import StoreWitness
 from memtenant.tenancy import keys
 from tests.reports.breaking import content
 from tests.reports.conftest import ACME, Scene, scene_on, words
@@ -166,3 +167,46 @@ async def test_a_replica_that_was_cut_off_is_not_passed_over(
         result = await scene.judged("DefaultUserOff")
         assert result.judgement.status is Status.ERROR
         assert replica.endpoint in words(result)
+
+
+async def test_many_conversations_are_nothing_in_clear(scene: Scene) -> None:
+    """Their set is read page by page, and has a time with each."""
+    await scene.declare()
+    await scene.agent().conversation("s", user="ada").append(Message.human("hello"))
+    with scene.server.admin() as admin:
+        many = {f"_:{number:022}": 1_764_000_000_000 + number for number in range(2000)}
+        admin.zadd(f"{keys.prefix(ACME)}x", many)
+        assert (admin.memory_usage(f"{keys.prefix(ACME)}x") or 0) > ONLY_MANY
+    assert (await found(scene)).plain == 0
+
+
+async def test_what_cannot_be_read_was_not_looked_through(scene: Scene) -> None:
+    await at_work(scene)
+    scene.decrypt = True
+    with scene.server.admin() as admin:
+        admin.xadd(f"{keys.records(ACME)}note", {"card": "4111 1111 1111 1111, CVV: 123"})
+    assert (await scene.judged("NoForbiddenData")).judgement.status is Status.SKIP
+    assert (await scene.judged("Encrypted")).judgement.status is Status.FAIL
+
+
+async def test_a_conversation_whose_oldest_go_while_it_is_read_is_read_to_its_end(
+    scene: Scene,
+) -> None:
+    """An append trims what is past the cut-off, and all that follows moves up."""
+    await scene.declare()
+    (login,) = await scene.sources().stores()
+    assert not isinstance(login.settings, Missing)
+    witness = StoreWitness(login.settings)
+    name = f"{keys.records(ACME)}_:{'l' * 22}:l"
+    read: list[bytes] = []
+    with scene.server.admin() as admin:
+        admin.rpush(name, *(f"{number:04} {'y' * 1000}" for number in range(3000)))
+        trims = iter((10, 0, 700))
+        async for page in witness.contents(lambda _tenant, part: part.endswith(b"l:l")):
+            read += [entry[:4] for _, entry in page.entries]
+            admin.ltrim(name, next(trims, 0), -1)
+        left = [bytes(entry[:4]) for entry in admin.lrange(name, 0, -1)]
+    await witness.close()
+    assert len(left) == 2290
+    assert set(left) <= set(read)
+    assert read == sorted(set(read))

@@ -169,7 +169,7 @@ async def _store(
             standing = begun(looking.policy, looking.policy.still_holds(evidence.matters))
             found.facts[tenant] = facts = replace(facts, matters={**standing, **facts.matters})
             found.records[tenant] = evidence
-            found.events[tenant] = await events_of(witness, looking, facts, records)
+            found.events[tenant] = await events_of(witness, looking, facts, records, store.began)
             records.runs.clear()
             looking.progress(done + 1, len(store.counted))
     except MemtenantError as error:

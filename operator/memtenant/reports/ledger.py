@@ -22,6 +22,7 @@ from memtenant.errors import AuditEventMalformed
 from memtenant.reports.absent import MOST_FOLLOWED, Absent, Fate, Part
 from memtenant.reports.changes import Changes
 from memtenant.reports.evidence import (
+    CLOCKS_APART,
     Coverage,
     Missing,
     Period,
@@ -50,8 +51,9 @@ class EventLedger:
     could not be read. ``expired_before`` is the cut-off of content in milliseconds, ``lapses`` what
     it was at other times, ``floor`` the minimum that content is under. ``held_since`` is the begin
     of the first hold that stands. Who was asked to be forgotten before ``asked_before``
-    (milliseconds) has a request or receipt by now. ``part`` and ``most`` say which messages that
-    are gone are followed, and how many."""
+    (milliseconds) has a request or receipt by now. What was stored from ``read_from`` on, when the
+    records began to be read, by the server's clock, need not be among them. ``part`` and ``most``
+    say which messages that are gone are followed, and how many."""
 
     period: Period
     runs: bytes | None = None
@@ -59,6 +61,7 @@ class EventLedger:
     lapses: Lapses = field(default_factory=Lapses)
     held_since: datetime | None = None
     asked_before: int = 0
+    read_from: datetime | None = None
     policy: str = ""
     floor: Floor | None = None
     part: Part = _ALL
@@ -125,7 +128,7 @@ class EventLedger:
         elif event.operation is Operation.REPORT:
             self._report(entry, event)
         elif entry.outcome is Outcome.DONE:
-            self._stored(entry, event)
+            self._stored(entry, event, leaf.sealed_at)
             self._removed(entry, event)
 
     def waiting(self, raw: bytes) -> None:
@@ -226,15 +229,25 @@ class EventLedger:
             run, manifest = str(detail.get("run", "")), str(detail.get("manifest", ""))
             self._reports.append(ToldReport(run, manifest, moment(entry.time)))
 
-    def _stored(self, entry: Entry, event: Event) -> None:
+    def _stored(self, entry: Entry, event: Event, sealed_at: datetime) -> None:
         """Records were: where they are not there, something has to say why."""
         gone = self._living.told(event, entry.time)
         if event.operation is not Operation.APPEND or self.runs is None:
+            return
+        if self._came_meanwhile(entry, sealed_at):
             return
         offset = entry.sequence - (event.counter + max(event.count, 1) - 1)
         expired = entry.time < max(self.expired_before, self.lapses.before)
         for a, b in gone:
             self._absent.told(event, a + offset, b + offset, entry.time, expired=expired)
+
+    def _came_meanwhile(self, entry: Entry, sealed_at: datetime) -> bool:
+        """Whether it may have come after its conversation was read. Whoever administers the store
+        can write any time into an event, but not when that is sealed."""
+        began = self.read_from
+        if began is None or moment(entry.time) < began:
+            return False
+        return sealed_at > began - CLOCKS_APART
 
     def _told(self, entry: Entry, event: Event) -> None:
         """What the operator did."""

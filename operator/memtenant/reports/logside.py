@@ -43,9 +43,14 @@ _TRACE: Final = timedelta(minutes=1)
 
 
 async def events_of(
-    witness: StoreWitness, looking: Looking, facts: TenantFacts, records: TenantRecords
+    witness: StoreWitness,
+    looking: Looking,
+    facts: TenantFacts,
+    records: TenantRecords,
+    began: datetime,
 ) -> TenantEvents | Missing:
-    """What the log and the queue say of a tenant, held against its records."""
+    """What the log and the queue say of a tenant, held against its records, which were read from
+    ``began`` on."""
     if isinstance(looking.log, Missing):
         return looking.log
     told = whole(records.limits.get(CUTOFF_FIELDS[RecordClass.CONTENT], "")) or 0
@@ -62,6 +67,7 @@ async def events_of(
             lapses=lapses,
             held_since=min(facts.matters.values(), default=None),
             asked_before=_milliseconds(looking.now - _TRACE),
+            read_from=began,
             floor=_floor(looking, facts),
             part=part,
         )

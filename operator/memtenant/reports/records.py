@@ -55,6 +55,8 @@ _MAGIC, _FORMATS = 0xFA, {0x10: False, 0x11: True}
 _LEAST: Final = {False: 46, True: 58}
 _HEAD_FIELD: Final = re.compile(rb"state|writers|m[0-8]|meta|tag|lease|saved")
 _EXAMPLES: Final = 5
+_READ: Final = frozenset({"string", "list", "hash", "set", "zset"})
+"""Types of keys that are read; of others, as streams, only that they are there is known."""
 _CONTENT, _DERIVED = "content", "derived"
 
 
@@ -330,7 +332,8 @@ class TenantRecords:
         self._records += 1
         self._plain += 1
         self._tell("plain", page.part)
-        self.texts.read(page.part, content, packed=False)
+        if page.kind in _READ:
+            self.texts.read(page.part, content, packed=False)
 
     # --- what is beside it -----------------------------------------------------------------
 

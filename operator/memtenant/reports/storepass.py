@@ -28,12 +28,14 @@ _PERSONAL: Final = (b"r:", b"k:", b"i:")
 
 class StorePass:
     """One pass over a store: what each tenant has, and who has memory there and is not declared any
-    more. ``strays``: those of them that no declared policy is known of."""
+    more. ``strays``: those of them that no declared policy is known of. ``began``: when, by the
+    clocks of its servers."""
 
     def __init__(self, looking: Looking, witness: StoreWitness, store: str) -> None:
         self.facts: dict[TenantId, TenantFacts] = {}
         self.counted: dict[TenantId, TenantRecords] = {}
         self.strays: dict[str, Missing] = {}
+        self.began = looking.now
         self._looking = looking
         self._witness = witness
         self._store = store
@@ -49,6 +51,7 @@ class StorePass:
         looking = self._looking
         before = await self._witness.standing()
         looking.compare_clocks(self._store, before.time)
+        self.began = before.earliest
         due = await self._witness.count_keys()
         pages = self._witness.contents(
             self._wants, lambda done: looking.progress(done, max(done, due))

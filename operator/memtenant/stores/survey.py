@@ -122,28 +122,54 @@ async def _whole(
 async def _paged(
     node: Keyspace, tenant: TenantId, key: bytes, part: bytes, kind: str, size: int
 ) -> AsyncIterator[Held]:
+    told = size
     if kind == "list":
-        length = await node.call("LLEN", key)
-        many = length if isinstance(length, int) and length else 1
-        step = max(1, min(_PAGE_ENTRIES, _PAGE_BYTES * many // max(size, 1)))
-        for start in range(0, many, step):
-            reply = await node.call("LRANGE", key, start, start + step - 1)
-            yield Held(tenant, part, kind, 0 if start else size, tuple(_entries(kind, reply)))
+        async for entries in _of_list(node, key, size):
+            yield Held(tenant, part, kind, told, tuple(_entries(kind, entries)))
+            told = 0
         return
     if kind not in _SCANS:
         reply = await node.call(*_read_all(kind, key))
         yield Held(tenant, part, kind, size, tuple(_entries(kind, reply)))
         return
-    cursor, told = b"0", size
+    cursor = b"0"
     while True:
         reply = await node.call(_SCANS[kind], key, cursor, "COUNT", 100)
         if not isinstance(reply, list) or len(reply) != 2:
             raise StoreUnavailable(f"{node.address} answered a scan in a way not understood")
-        cursor = reply[0]
-        yield Held(tenant, part, kind, told, tuple(_entries(kind, reply[1])))
+        cursor, page = reply
+        if kind == "zset" and isinstance(page, list):
+            page = page[::2]  # its members: each is followed by its score
+        yield Held(tenant, part, kind, told, tuple(_entries(kind, page)))
         told = 0
         if cursor == b"0":
             return
+
+
+async def _of_list(node: Keyspace, key: bytes, size: int) -> AsyncIterator[list[Reply]]:
+    """The entries of a list that were there at first, page by page. When the oldest go meanwhile,
+    as an append trims them, the others move up: so a page begins with the last entry that was read,
+    which is looked for further ahead where it is not there."""
+    length = await node.call("LLEN", key)
+    left = length if isinstance(length, int) and length else 1
+    step = max(1, min(_PAGE_ENTRIES, _PAGE_BYTES * left // max(size, 1)))
+    start, last, looks = 0, None, left // step + 1
+    while left > 0:
+        begin = max(start - 1, 0)
+        reply = await node.call("LRANGE", key, begin, begin + step)
+        page = reply if isinstance(reply, list) else []
+        if last in page:
+            known = page.index(last) + 1
+            begin, page = begin + known, page[known:]
+        elif begin and looks:
+            start, looks = max(start - step, 0), looks - 1
+            continue
+        elif begin:  # somebody moves them about on purpose
+            begin, page = start, page[1:]
+        if not page:
+            return
+        yield page
+        start, last, left = begin + len(page), page[-1], left - len(page)
 
 
 _SCANS = {"hash": "HSCAN", "set": "SSCAN", "zset": "ZSCAN"}
@@ -171,8 +197,6 @@ def _entries(kind: str, reply: Reply) -> Iterator[tuple[bytes, bytes]]:
     if kind == "hash":
         yield from zip(items[::2], items[1::2], strict=True)
         return
-    if kind == "zset":
-        items = [one for one in items if isinstance(one, bytes)]
     for one in items:
         yield b"", one if isinstance(one, bytes) else b""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from redis.exceptions import ResponseError
 
@@ -55,9 +55,11 @@ class SubjectView:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """``time`` by the clock of the server that is furthest on; ``servers`` says which they are."""
+    """``time`` by the clock of the server that is furthest on, ``earliest`` by that which is
+    furthest behind; ``servers`` says which they are."""
 
     time: datetime
+    earliest: datetime
     servers: tuple[object, ...] = field(repr=False)
 
 
@@ -174,9 +176,11 @@ class StoreWitness:
             servers.append(
                 (server.get("run_id"), replication.get("role"), replication.get("master_replid"))
             )
-            seconds = replies[2][0] if isinstance(replies[2], list) else b"0"
-            times.append(datetime.fromtimestamp(int(seconds), UTC))
-        return Standing(max(times), (*shards, *servers))
+            seconds, micros = replies[2] if isinstance(replies[2], list) else (b"0", b"0")
+            # In milliseconds, as its Functions tell times.
+            since = timedelta(seconds=int(seconds), milliseconds=int(micros) // 1000)
+            times.append(datetime(1970, 1, 1, tzinfo=UTC) + since)
+        return Standing(max(times), min(times), (*shards, *servers))
 
     async def contents(
         self,
