@@ -34,6 +34,7 @@ from tests.archive.making import (
     neighbours_keys,
     pruned,
 )
+from tests.audit.auditor import audit
 
 
 class Killed(BaseException):
@@ -230,11 +231,17 @@ def test_of_months_of_the_tree_whose_removal_was_cut_off_nothing_is_left(
     with pytest.raises(Killed):
         pruned(sealer)
     monkeypatch.undo()
+    found = verify(sealer.reader, trusted=sealer.reader.latest())
+    assert (found.result, found.findings) == (Result.GOOD, ())
+    key, last = (sealer.root / "checkpoints/key").read_text(), sealer.reader.latest()
+    assert last is not None
+    assert audit(sealer.root, key, last.note).verdict == 0
     sealer.reopen()
     sealer.writer.prune("tree", sealer.now.replace(month=3, day=1))
     sealer.seal()
     found = verify(sealer.reader, trusted=sealer.reader.latest())
     assert (found.result, found.findings) == (Result.GOOD, ())
+    assert [one.stem for one in sorted(sealer.root.glob("checkpoints/*.notes"))] == ["2026-03"]
 
 
 _PROGRAM = """

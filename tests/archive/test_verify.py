@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -24,7 +28,7 @@ from memtenant.audit.checkpoint import Checkpoint, SignedCheckpoint
 from memtenant.audit.merkle import Frontier, leaf_hashes
 from memtenant.audit.segment import frames, split
 from memtenant.crypto.signing import SigningKey
-from memtenant.errors import ArchiveMalformed
+from memtenant.errors import ArchiveMalformed, ArchiveUnavailable
 from tests.archive.making import LOG, NEIGHBOUR, ORIGIN, Agent, Sealer, pruned
 
 
@@ -76,34 +80,99 @@ def test_what_was_not_changed_is_good_where_a_checkpoint_anchors_it(made: Sealer
     assert verify(made.reader, trusted=anchor, log_ids=[LOG]).logs[0].log_id == LOG
 
 
+@contextmanager
+def meanwhile(sealer: Sealer, at: int, act: Callable[[], None]) -> Iterator[Iterator[int]]:
+    """Before a reader looks at the disk for the ``at``-th time, from 0, the sealer acts. Gives how
+    often it looked."""
+    looks = count()
+
+    def looking(folder: ArchiveFolder) -> None:
+        if folder is not sealer.archive and next(looks) == at:
+            act()
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("names", "read", "size"):
+            look = getattr(ArchiveFolder, name)
+
+            def first_acts(folder: ArchiveFolder, *of: object, _look: Any = look) -> Any:
+                looking(folder)
+                return _look(folder, *of)
+
+            patched.setattr(ArchiveFolder, name, first_acts)
+        yield looks
+
+
 @pytest.mark.parametrize("at", range(12))
-def test_what_is_sealed_meanwhile_changes_no_verdict(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
-) -> None:
-    sealer, agent, touched = Sealer(tmp_path), Agent(), count()
+def test_what_is_sealed_meanwhile_changes_no_verdict(tmp_path: Path, at: int) -> None:
+    sealer, agent = Sealer(tmp_path), Agent()
     for _ in range(2):
         sealer.take(agent.some(2))
         sealer.seal()
-    anchor, read, size = first_checkpoint(sealer.root), ArchiveFolder.read, ArchiveFolder.size
+    anchor = first_checkpoint(sealer.root)
 
-    def meanwhile(folder: ArchiveFolder) -> None:
-        if folder is not sealer.archive and next(touched) == at:
-            sealer.take(agent.some(1))
-            sealer.seal()
+    def one_more() -> None:
+        sealer.take(agent.some(1))
+        sealer.seal()
 
-    def reading(folder: ArchiveFolder, name: str, *part: int) -> bytes:
-        meanwhile(folder)
-        return read(folder, name, *part)
-
-    def sizing(folder: ArchiveFolder, name: str) -> int | None:
-        meanwhile(folder)
-        return size(folder, name)
-
-    monkeypatch.setattr(ArchiveFolder, "read", reading)
-    monkeypatch.setattr(ArchiveFolder, "size", sizing)
-    found = verified(sealer.root, anchor)
+    with meanwhile(sealer, at, one_more) as looks:
+        found = verified(sealer.root, anchor)
     assert (found.result, found.findings) == (Result.GOOD, ())
-    assert next(touched) > at
+    assert next(looks) > at
+
+
+def three_months(root: Path) -> Sealer:
+    """Two leaves of a log in each of January, February and March."""
+    sealer, agent = Sealer(root), Agent()
+    for _ in range(3):
+        sealer.take(agent.some(2))
+        sealer.seal()
+        sealer.tick(days=19)
+    return sealer
+
+
+def let_go(sealer: Sealer) -> None:
+    """What is before March, of the log and of the tree."""
+    for log_id in (LOG, "tree"):
+        sealer.writer.prune(log_id, sealer.now.replace(month=3, day=1))
+    sealer.seal()
+
+
+def test_what_is_let_go_meanwhile_changes_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    at = 0
+    while True:
+        sealer = three_months(tmp_path / str(at))
+        anchor = sealer.reader.latest()
+        with meanwhile(sealer, at, partial(let_go, sealer)) as looks:
+            found = verified(sealer.root, anchor)
+        assert (found.result, found.findings) == (Result.GOOD, ()), at
+        if next(looks) <= at:
+            break
+        at += 1
+    assert at > 20
+
+
+def test_leaves_that_are_let_go_while_they_are_read_leave_no_hole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    at, told = 0, set[bool]()
+    while True:
+        sealer = three_months(tmp_path / str(at))
+        with meanwhile(sealer, at, partial(let_go, sealer)) as looks:
+            try:
+                read = [one.place.index for one in sealer.reader.leaves(LOG)]
+            except ArchiveUnavailable:
+                told.add(True)
+            else:
+                told.add(False)
+                assert read == list(range(read[0], 6)), at
+        if next(looks) <= at:
+            break
+        at += 1
+    assert told == {False, True}
 
 
 def test_every_byte_that_is_changed_is_found(made: Sealer, copy: Path) -> None:

@@ -169,6 +169,8 @@ def test_the_months_are_files_of_their_own(sealer: Sealer) -> None:
     assert [one.raw for one in reader.events(LOG, since=begin)] == february
     assert [one.raw for one in reader.events(LOG, until=begin)] == january
     assert [one.place.index for one in reader.events(LOG)] == [0, 1, 2, 3, 4]
+    (sealer.root / "logs" / LOG / "2026-01.log").unlink()  # of a period no other month is read
+    assert [one.raw for one in reader.events(LOG, since=begin)] == february
 
 
 def test_an_archive_that_was_rolled_back_is_refused(sealer: Sealer) -> None:

@@ -95,7 +95,9 @@ class _Auditor:
         folder, notes = self._root / "checkpoints", []
         if (folder / "key").exists():
             need((folder / "key").read_bytes() in (self._key.text, b""), "another key")
-        files = sorted(folder.glob("*.notes"))
+        heads = sorted(one.stem for one in (self._root / "tree").glob("*.head"))
+        begin = next((one for one in heads if _MONTH.fullmatch(one)), "")
+        files = [one for one in sorted(folder.glob("*.notes")) if one.stem >= begin]
         for file in files:
             some, left = self._key.notes(file.read_bytes())
             need(not left or file == files[-1], file.name, "has bytes that are no note")

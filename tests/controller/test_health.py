@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -13,7 +13,8 @@ from memtenant.controller.metrics import Metrics, Round
 from memtenant.controller.series import declared_series
 from memtenant.controller.watches import Watches, watch_name
 from memtenant.errors import StoreUnavailable
-from memtenant.reconcile.outcome import Measured, Outcome
+from memtenant.jobs.expire import Removal
+from memtenant.reconcile.outcome import Measured, Outcome, merged
 from memtenant.resources.mirror import Mirror
 from memtenant.resources.port import Declared, Kind, Listing, ObjectKey
 from memtenant.tenancy.identity import TenantId
@@ -168,6 +169,18 @@ async def test_a_store_that_is_gone_takes_its_series_along() -> None:
     assert b'store="eu"' in generate_latest(metrics.registry)
     metrics.store_gone(EU)
     assert b'store="eu"' not in generate_latest(metrics.registry)
+
+
+def test_a_store_whose_pass_over_all_keys_does_not_end_tells_since_when() -> None:
+    """Of a template the instance that waits longest, whichever rounds their passes end in."""
+    metrics, began = Metrics(), datetime(2026, 1, 1, tzinfo=UTC)
+    for ahead in (1, 2):
+        passed = Outcome(removal=Removal({}, began + timedelta(days=ahead), passed=True))
+        waits = Outcome(removal=Removal({}, began + timedelta(hours=ahead)))
+        metrics.round_ended(EU, Round.EXPIRE, merged([passed, waits]), 0.1)
+        name = "memtenant_expiry_pass_timestamp_seconds"
+        shown = metrics.registry.get_sample_value(name, {"store": "eu"})
+        assert shown == (began + timedelta(hours=ahead)).timestamp()
 
 
 def test_names_carry_their_unit() -> None:

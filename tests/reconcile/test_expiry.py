@@ -1,6 +1,8 @@
 """What has passed its period is not shown any more, and under a hold everything is."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from memtenant.errors import TenantHeld
 from memtenant.memory._async.tenant import Tenant
 from memtenant.memory.messages import Message
 from memtenant.memory.source import BindingSource
-from memtenant.reconcile.once import local_world
+from memtenant.reconcile.once import local_world, settle
 from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.resources.port import ObjectKey
 from tests.reconcile.conftest import Ground
@@ -108,6 +110,13 @@ def make_old(ground: Ground, *, hours: int) -> int:
     return seen
 
 
+def make_due(ground: Ground) -> None:
+    """Every conversation at once, as the tenants' own lists tell it."""
+    with ground.server.admin() as admin:
+        for key in admin.scan_iter("mt:{*}:x"):
+            admin.zadd(key, dict.fromkeys(admin.zrange(key, 0, -1), 1))
+
+
 def records(ground: Ground) -> int:
     """How many there are, by a count of the test's own."""
     with ground.server.admin() as admin:
@@ -188,6 +197,42 @@ async def test_an_operator_that_just_started_removes_nothing_of_a_tenant_it_has_
         assert records(ground) == 1
     await ground.settle()
     assert records(ground) == 0
+
+
+@pytest.mark.parametrize("why", ["a hold that is declared", "a mirror in doubt"])
+async def test_what_may_be_held_stays_until_the_tenant_was_looked_at(
+    ground: Ground, tmp_path: Path, why: str
+) -> None:
+    """The store says what the last reconcile knew."""
+    ground.tenant("acme", retention={"content": "2h"})
+    policy, store = ObjectKey.policy("standard"), ObjectKey.store("shared")
+    async with local_world(ground.resources) as world:
+        await settle(world)
+        world.timing = replace(world.timing, expiry_pass=timedelta())
+        reconciler = WorldReconciler(world)
+        async with await opened(ground, tmp_path / "binding") as tenant:
+            await tenant.conversation("s", user="u").append(Message.human("evidence"))
+        make_old(ground, hours=3)
+        if why == "a mirror in doubt":
+            world.mirror.doubted = True
+        else:
+            hold = {"matter": "SEC-1", "since": "2026-01-01T00:00:00Z", "tenantSelector": {}}
+            ground.policy(legalHolds=[hold])
+            declared = await ground.resources.get(policy)
+            assert declared is not None
+            world.mirror.put(declared)
+        for _ in range(2):
+            await reconciler.expire(store)
+            assert records(ground) == 1
+            make_due(ground)
+        world.mirror.doubted = False
+        ground.policy()
+        declared = await ground.resources.get(policy)
+        assert declared is not None
+        world.mirror.put(declared)
+        await reconciler.reconcile(ObjectKey.tenant("support", "acme"), "changed")
+        await reconciler.expire(store)
+        assert records(ground) == 0
 
 
 async def test_under_a_hold_what_has_expired_stays_and_goes_when_it_ends(

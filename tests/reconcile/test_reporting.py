@@ -155,12 +155,13 @@ async def test_a_report_that_does_not_come_is_told_until_one_comes(policy: Polic
     assert is_true(status.conditions, "Stale")
     assert status.last_report is None
 
-    await policy.reports.save(
-        policy.name,
-        f"{policy.name}-1",
-        {"policyRef": {"name": policy.name}, "period": _period(policy.now)},
-        _found(policy.now, fail=2),
-    )
+    about = {"policyRef": {"name": policy.name}, "period": _period(policy.now)}
+    to_come = policy.now + timedelta(days=30)
+    await policy.reports.save(policy.name, f"{policy.name}-0", about, _found(to_come))
+    status = await policy.reconcile()
+    assert is_true(status.conditions, "Stale")
+
+    await policy.reports.save(policy.name, f"{policy.name}-1", about, _found(policy.now, fail=2))
     status = await policy.reconcile()
     assert not is_true(status.conditions, "Stale")
     assert status.last_report is not None

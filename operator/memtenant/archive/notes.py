@@ -8,7 +8,8 @@ from typing import Final
 
 from memtenant.archive.cursor import Finding
 from memtenant.archive.port import Archive
-from memtenant.archive.tree import LATEST
+from memtenant.archive.segments import months
+from memtenant.archive.tree import LATEST, TREE_FOLDER, notes_name
 from memtenant.audit.checkpoint import SignedCheckpoint, split_notes
 from memtenant.crypto.signing import VerifyingKey
 from memtenant.errors import CheckpointInvalid
@@ -34,7 +35,8 @@ class PlacedNote:
 
 @dataclass(slots=True)
 class Notes:
-    """As they are at the start; what is published meanwhile is not looked at."""
+    """As they are at the start; what is published meanwhile is not looked at. Those of months that
+    the tree has no more are no evidence: a removal was cut off, or goes on."""
 
     archive: Archive
     findings: list[Finding]
@@ -44,9 +46,10 @@ class Notes:
     def __post_init__(self) -> None:
         # Before the others: a checkpoint goes among them first, and here behind it.
         self._latest = self.archive.read(LATEST)
+        begin = "".join(map(notes_name, months(self.archive, TREE_FOLDER)[:1]))
         for name in self.archive.names("checkpoints"):
-            if name.endswith(_SUFFIX):
-                file = f"checkpoints/{name}"
+            file = f"checkpoints/{name}"
+            if name.endswith(_SUFFIX) and file >= begin:
                 self._ends.append((file, self.archive.size(file) or 0))
 
     def __iter__(self) -> Iterator[PlacedNote]:

@@ -17,6 +17,7 @@ from memtenant.archive.log import log_folder
 from memtenant.archive.port import Archive
 from memtenant.archive.segments import (
     blocks,
+    head_name,
     month_of,
     months,
     read_head,
@@ -145,7 +146,8 @@ class ArchiveReader:
         self, log_id: str, since: datetime | None = None, until: datetime | None = None
     ) -> Iterator[SealedEntry | SealedGap]:
         """What was sealed of a log from ``since`` to before ``until``, in its order, and what is to
-        be sealed. Raises `ArchiveMalformed` where it is damaged."""
+        be sealed. Raises `ArchiveMalformed` where it is damaged, `ArchiveUnavailable` where months
+        went while they were read."""
         first, last = _milliseconds(since or _EARLIEST), _milliseconds(until)
         for place, leaf in self._raw(log_folder(log_id), log_id, first, last):
             sealed_at = int.from_bytes(leaf[2:8], "big")
@@ -220,26 +222,45 @@ class ArchiveReader:
         self, folder: str, log_id: str, first: int, last: int
     ) -> Iterator[tuple[Place, bytes]]:
         """The leaves of the months from ``first`` to ``last``."""
-        known = months(self._archive, folder)
+        known, begun = months(self._archive, folder), False
         begin, end = month_of(first), month_of(min(last - 1, _LAST_MOMENT))
         for month in known:
             if not begin <= month <= end:
                 continue
-            index = read_head(self._archive, folder, month).first
-            name = segment_name(folder, month)
-            for block in blocks(self._archive, folder, month):
-                offset = block.offset
-                for leaf in block.leaves:
-                    yield Place(log_id, index, name, offset), leaf
-                    offset += FRAME_BYTES + len(leaf)
-                    index += 1
-                # What is cut off at the very end is written just now.
-                if isinstance(block.fault, Damage) or (block.fault and month != known[-1]):
-                    what = getattr(block.fault, "what", "a leaf is cut off")
-                    raise ArchiveMalformed(
-                        f"{name}, byte {block.end}, leaf {index}: {what}. `memtenant audit verify` "
-                        "says what else was changed"
-                    )
+            try:
+                for found in self._month(folder, log_id, month, is_last=month == known[-1]):
+                    begun = True
+                    yield found
+            except ArchiveMalformed:
+                if not self._is_gone(folder, month):
+                    raise
+            if begun and self._is_gone(folder, month):
+                raise ArchiveUnavailable(
+                    f"Months of {folder} were let go while they were read: begin anew"
+                )
+
+    def _is_gone(self, folder: str, month: str) -> bool:
+        """Whether a month that was there was let go meanwhile."""
+        return self._archive.size(head_name(folder, month)) is None
+
+    def _month(
+        self, folder: str, log_id: str, month: str, *, is_last: bool
+    ) -> Iterator[tuple[Place, bytes]]:
+        index = read_head(self._archive, folder, month).first
+        name = segment_name(folder, month)
+        for block in blocks(self._archive, folder, month):
+            offset = block.offset
+            for leaf in block.leaves:
+                yield Place(log_id, index, name, offset), leaf
+                offset += FRAME_BYTES + len(leaf)
+                index += 1
+            # What is cut off at the very end is written just now.
+            if isinstance(block.fault, Damage) or (block.fault and not is_last):
+                what = getattr(block.fault, "what", "a leaf is cut off")
+                raise ArchiveMalformed(
+                    f"{name}, byte {block.end}, leaf {index}: {what}. `memtenant audit verify` "
+                    "says what else was changed"
+                )
 
 
 _LAST_MOMENT = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)

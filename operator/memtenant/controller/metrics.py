@@ -112,7 +112,8 @@ class Metrics:
         )
         self._expiry_pass = self._gauge(
             "expiry_pass_timestamp_seconds",
-            "When a pass over all keys last found what had expired, in Unix time.",
+            "When a pass over all keys last removed what had expired, else when it began to be "
+            "looked for, in Unix time.",
             "store",
         )
         self._undated = self._gauge(
@@ -192,8 +193,8 @@ class Metrics:
         ended = total.conversations + total.contexts
         self._expired_conversations.labels(store.name).inc(ended)
         self._expired_bytes.labels(store.name).inc(total.size)
+        self._expiry_pass.labels(store.name).set(removal.passed_at.timestamp())
         if removal.passed:
-            self._expiry_pass.labels(store.name).set_to_current_time()
             self._undated.labels(store.name).set(removal.undated)
 
     def round_failed(self, store: ObjectKey, which: Round) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from memtenant.clock import Clock
 from memtenant.jobs.link import StoreLink
@@ -27,10 +27,12 @@ MOST_KEYS = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What one round removed, by tenant. ``passed``: a pass over all keys came to its end;
-    ``undated``: entries that tell no time and that it left."""
+    """What one round removed, by tenant. ``passed``: a pass over all keys came to its end, of
+    several servers that of one; ``passed_at``: when the last one did, before that when rounds
+    began, of several the earliest; ``undated``: entries that tell no time and that it left."""
 
     by_tenant: Mapping[TenantId, Tally]
+    passed_at: datetime
     passed: bool = False
     undated: int = 0
 
@@ -48,7 +50,8 @@ class Removal:
         found = list(removals)
         return cls(
             {tenant: tally for one in found for tenant, tally in one.by_tenant.items()},
-            all(one.passed for one in found),
+            min(one.passed_at for one in found),
+            any(one.passed for one in found),
             sum(one.undated for one in found),
         )
 
@@ -63,13 +66,16 @@ async def expire(
     """One round, which leaves those tenants alone whom it ``spares``. A pass begins when the last
     one ended so long ago, or there was none since the start; where the primary became another
     process, it begins anew."""
-    removed = await link.admin.expire_due(list(link.tenants), most=MOST_DUE)
+    removed = await link.admin.expire_due(
+        [one for one in link.tenants if not spares(one)], most=MOST_DUE
+    )
     passed = False
     expiry = link.expiry
     run_id = link.admin.facts.run_id
     if expiry.scan is not None and expiry.run_id != run_id:
         expiry.scan = None
     now = clock.now()
+    expiry.began_at = expiry.began_at or now
     if expiry.scan is None and (expiry.passed_at is None or now - expiry.passed_at >= pass_every):
         expiry.scan, expiry.run_id = ExpiryScan(), run_id
     if expiry.scan is not None:
@@ -79,4 +85,4 @@ async def expire(
         if passed:
             expiry.left, expiry.passed_at, expiry.scan = expiry.scan.left, clock.now(), None
     undated = sum(one.undated for one in expiry.left.values())
-    return Removal(removed, passed, undated)
+    return Removal(removed, expiry.passed_at or expiry.began_at, passed, undated)

@@ -65,11 +65,13 @@ class KeyPass:
 @dataclass(slots=True)
 class ExpiryState:
     """The pass over all keys that removes what has expired: the one under way, on which process of
-    the primary; when the last one ended, and what it left of each tenant. ``all_told``: the audit
+    the primary; when the last one ended, and what it left of each tenant. ``began_at`` is when
+    there was a first round. ``all_told``: the audit
     knows of all that earlier rounds removed; not so after a start, or where one was cut off."""
 
     scan: ExpiryScan | None = None
     run_id: str = ""
+    began_at: datetime | None = None
     passed_at: datetime | None = None
     left: dict[TenantId, Tally] = field(default_factory=dict)
     all_told: bool = False

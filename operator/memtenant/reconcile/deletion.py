@@ -192,7 +192,7 @@ async def _stop_expiry(link: StoreLink, tenant: TenantId) -> None:
 
 async def _revoke(world: World, link: StoreLink, tenant: TenantId, record: TenantRecord) -> None:
     """The users go first and from every node; only then is anything removed or kept for later."""
-    world.settled.discard(tenant)
+    world.settled.pop(tenant, None)
     async with link.changing(tenant):
         link.forget(tenant)
         users = record.all_users()

@@ -21,7 +21,7 @@ from memtenant.resources.port import Declared, EventType, ObjectKey
 from memtenant.rules.policy import PolicyFacts, hold_labels, policy_facts, retention_findings
 from memtenant.tenancy.identity import TenantId
 
-__all__ = ["read_policy", "reconcile_policy"]
+__all__ = ["is_current", "read_policy", "reconcile_policy"]
 
 
 def read_policy(world: World, name: str) -> PolicyFacts:
@@ -47,6 +47,18 @@ def _facts(world: World, declared: Declared) -> PolicyFacts:
         known = ((declared.uid, declared.generation), facts)
         world.policies[name] = known
     return known[1]
+
+
+def is_current(world: World, facts: PolicyFacts) -> bool:
+    """Whether the policy is declared as it was when it came to this."""
+    declared = world.mirror.get(ObjectKey.policy(facts.name))
+    known = world.policies.get(facts.name)
+    return (
+        declared is not None
+        and known is not None
+        and known[0] == (declared.uid, declared.generation)
+        and known[1] is facts
+    )
 
 
 async def reconcile_policy(world: World, declared: Declared) -> Outcome:

@@ -81,6 +81,7 @@ class Prepared:
 
     declared: Declared
     spec: MemoryTenantSpec
+    policy: PolicyFacts
     retention: Resolution
     link: StoreLink
     current: Current
@@ -149,6 +150,7 @@ async def prepare(world: World, declared: Declared, mint: Callable[[], str]) -> 
     return Prepared(
         declared,
         found.spec,
+        found.policy,
         found.retention,
         link,
         current,

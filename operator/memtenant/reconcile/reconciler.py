@@ -25,7 +25,7 @@ from memtenant.reconcile.expiry import tell_removal
 from memtenant.reconcile.instance import let_go_of_instance
 from memtenant.reconcile.instancetls import reload_certificate
 from memtenant.reconcile.outcome import Lane, Measured, Outcome, merged
-from memtenant.reconcile.policy import reconcile_policy
+from memtenant.reconcile.policy import is_current, reconcile_policy
 from memtenant.reconcile.sealing import look_at_seals
 from memtenant.reconcile.standing import enforce_standing, status_as_enforced
 from memtenant.reconcile.store import forget_store, reconcile_store
@@ -97,7 +97,7 @@ class WorldReconciler:
         else:
             tenant = TenantId(key.namespace, key.name)
             self.world.ledger.strike(tenant)
-            self.world.settled.discard(tenant)
+            self.world.settled.pop(tenant, None)
             left = [link for link in self.world.links.values() if tenant in link.tenants]
             for link in left:
                 # Else repair would go on putting back the users of a tenant that is gone.
@@ -279,11 +279,16 @@ class WorldReconciler:
         return merged(found)
 
     def _is_unsettled(self, tenant: TenantId) -> bool:
-        """Whether a declared tenant was not reconciled since the start: a hold on it that was
-        declared meanwhile is not in force on the store yet. In doubt nobody knows what is."""
-        key, mirror = ObjectKey.tenant(tenant.namespace, tenant.name), self.world.mirror
-        unsettled = tenant not in self.world.settled and mirror.sight(key) is not None
-        return unsettled or mirror.doubted
+        """Whether a declared tenant was not reconciled since the start, or since its policy changed:
+        a hold on it that was declared meanwhile is not in force on the store yet. In doubt nobody
+        knows what is."""
+        settled, mirror = self.world.settled, self.world.mirror
+        if mirror.doubted:
+            return True
+        if mirror.sight(ObjectKey.tenant(tenant.namespace, tenant.name)) is None:
+            return False
+        policy = settled.get(tenant)
+        return tenant not in settled or (policy is not None and not is_current(self.world, policy))
 
     def measured(self) -> Iterator[Measured]:
         """The live figures of all tenants that were measured since the start."""

@@ -18,7 +18,13 @@ from memtenant.reconcile.tenantplan import plan_tenant
 from memtenant.reconcile.world import World
 from memtenant.resources.port import Declared
 from memtenant.rules.expiry import expiry
-from memtenant.rules.policy import Matters, chosen_from, hold_labels, matters_from
+from memtenant.rules.policy import (
+    Matters,
+    PolicyFacts,
+    chosen_from,
+    hold_labels,
+    matters_from,
+)
 from memtenant.rules.record import Phase
 from memtenant.rules.standing import Accepted, accepted, standing
 from memtenant.rules.status import enforced
@@ -48,9 +54,10 @@ async def enforce_standing(world: World, declared: Declared, *, refused: bool) -
     before = accepted(record, state.limits, state.access, state.audited)
     if before is None:
         return ()
-    matters, minimum = _restrictions(world, declared, before)
+    policy = _policy(world, before)
+    matters, minimum = _restrictions(world, declared, before, policy)
     age_from = link.facts.age_from(world.clock.now())
-    cut_offs = _cut_offs(world, age_from, tenant, before, held=bool(matters))
+    cut_offs = _cut_offs(policy, age_from, tenant, before, held=bool(matters))
     found = standing(
         record,
         before,
@@ -71,7 +78,7 @@ async def enforce_standing(world: World, declared: Declared, *, refused: bool) -
     plan = await plan_tenant(declared, current, state, found.desired, link, "")
     await apply(world, Work(declared, current, found.desired, link, live), plan)
     link.tenants[tenant] = live
-    world.settled.add(tenant)
+    world.settled[tenant] = policy
     return tuple(str(action) for action in plan)
 
 
@@ -88,15 +95,22 @@ def status_as_enforced(world: World, declared: Declared) -> MemoryTenantStatus:
     )
 
 
-def _restrictions(world: World, declared: Declared, before: Accepted) -> tuple[Matters, bool]:
+def _policy(world: World, before: Accepted) -> PolicyFacts | None:
+    """The policy that was accepted, as it is now; None while it cannot be read."""
+    try:
+        return read_policy(world, before.access.get("policy", ""))
+    except InvalidResource:
+        return None
+
+
+def _restrictions(
+    world: World, declared: Declared, before: Accepted, policy: PolicyFacts | None
+) -> tuple[Matters, bool]:
     """Holds and content minimum of the policy that was accepted. While it cannot be read, those
     that stood go on."""
     matters = matters_from(before.access.get("matters", ""))
-    minimum = before.access.get("minimum") == "1"
-    try:
-        policy = read_policy(world, before.access.get("policy", ""))
-    except InvalidResource:
-        return matters, minimum
+    if policy is None:
+        return matters, before.access.get("minimum") == "1"
     namespace = world.mirror.namespace(declared.key.namespace)
     tenant = TenantId(declared.key.namespace, declared.key.name)
     labels = hold_labels(tenant, declared.labels, namespace.labels if namespace else {})
@@ -105,16 +119,21 @@ def _restrictions(world: World, declared: Declared, before: Accepted) -> tuple[M
 
 
 def _cut_offs(
-    world: World, age_from: datetime, tenant: TenantId, before: Accepted, *, held: bool
+    policy: PolicyFacts | None,
+    age_from: datetime,
+    tenant: TenantId,
+    before: Accepted,
+    *,
+    held: bool,
 ) -> Mapping[str, str] | None:
     """Of the periods that were accepted, under their policy as it is now. None where one of the two
     cannot be read, or they do not fit together any more: nothing goes by what nobody chose.
     """
     chosen = chosen_from(before.access.get("retention", ""))
-    if chosen is None:
+    if policy is None or chosen is None:
         return None
     try:
-        resolution = read_policy(world, before.access.get("policy", "")).resolve_chosen(chosen)
+        resolution = policy.resolve_chosen(chosen)
     except InvalidResource:
         return None
     return expiry(tenant, resolution, age_from, held=held).fields

@@ -125,7 +125,7 @@ async def _reconcile(world: World, declared: Declared) -> Outcome:
     prepared.link.told_replicas.setdefault(tenant, int(prepared.desired.limits["replicas"]))
     if not prepared.keys.waits:
         prepared.link.key_scans.pop(tenant, None)
-    world.settled.add(tenant)
+    world.settled[tenant] = prepared.policy
     changed = await _say_so(world, prepared, declared)
     record = prepared.current.record
     shrunk = record is not None and prepared.desired.record.quota_bytes < record.quota_bytes

@@ -136,7 +136,8 @@ class World:
     start; losing it loses nothing.
 
     ``fence`` tells the term of this leadership; ``settled`` holds the tenants that were reconciled
-    since the start, so that a user without a tenant is told from one not looked at yet.
+    since the start, so that a user without a tenant is told from one not looked at yet; each with
+    the policy as it was then, None where it could not be read.
     ``service_account`` is the operator's own, in the home namespace; ``secret_namespaces`` are
     those in which it is known to be allowed to touch Secrets, ``ahead`` what a list brought of
     them before they were asked for. ``writing_system`` is held while the Secrets of the sealer and
@@ -163,7 +164,7 @@ class World:
     links: dict[str, StoreLink] = field(default_factory=dict)
     stores_seen: dict[str, tuple[tuple[str, int], MemoryStoreSpec]] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
-    settled: set[TenantId] = field(default_factory=set)
+    settled: dict[TenantId, PolicyFacts | None] = field(default_factory=dict)
     ahead: SecretsAhead | None = None
     service_account: str = "memtenant"
     secret_namespaces: set[str] = field(default_factory=set)
