@@ -279,9 +279,9 @@ class WorldReconciler:
         return merged(found)
 
     def _is_unsettled(self, tenant: TenantId) -> bool:
-        """Whether a declared tenant was not reconciled since the start, or since its policy changed:
-        a hold on it that was declared meanwhile is not in force on the store yet. In doubt nobody
-        knows what is."""
+        """Whether a declared tenant was not reconciled since the start, nor since its policy
+        changed: a hold on it that was declared meanwhile is not in force on the store yet. In doubt
+        nobody knows what is."""
         settled, mirror = self.world.settled, self.world.mirror
         if mirror.doubted:
             return True
