@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from memtenant.archive import ArchiveFolder, ArchiveReader, FolderSigner, LogWriter
 from memtenant.audit import NOBODY, Event, Operation
@@ -134,3 +139,42 @@ def pruned(sealer: Sealer) -> None:
     sealer.seal()
     sealer.writer.prune("tree", sealer.now.replace(month=3, day=1))
     sealer.seal()
+
+
+def three_months(root: Path) -> Sealer:
+    """Two leaves of a log in each of January, February and March."""
+    sealer, agent = Sealer(root), Agent()
+    for _ in range(3):
+        sealer.take(agent.some(2))
+        sealer.seal()
+        sealer.tick(days=19)
+    return sealer
+
+
+def let_go(sealer: Sealer) -> None:
+    """What is before March, of the log and of the tree."""
+    for log_id in (LOG, "tree"):
+        sealer.writer.prune(log_id, sealer.now.replace(month=3, day=1))
+    sealer.seal()
+
+
+@contextmanager
+def meanwhile(sealer: Sealer, at: int, act: Callable[[], None]) -> Iterator[Iterator[int]]:
+    """Before a reader looks at the disk for the ``at``-th time, from 0, the sealer acts. Gives how
+    often it looked."""
+    looks = count()
+
+    def looking(folder: ArchiveFolder) -> None:
+        if folder is not sealer.archive and next(looks) == at:
+            act()
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("names", "read", "size"):
+            look = getattr(ArchiveFolder, name)
+
+            def first_acts(folder: ArchiveFolder, *of: object, _look: Any = look) -> Any:
+                looking(folder)
+                return _look(folder, *of)
+
+            patched.setattr(ArchiveFolder, name, first_acts)
+        yield looks

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 from base64 import b64decode, b64encode
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from memtenant.archive import InclusionProof, parse_proof, prove, prove_consistency
 from memtenant.crypto.signing import VerifyingKey
-from memtenant.errors import CheckpointInvalid, ProofInvalid, UsageError
-from tests.archive.making import LOG, NEIGHBOUR, START, Agent, Sealer
+from memtenant.errors import (
+    ArchiveUnavailable,
+    CheckpointInvalid,
+    ProofInvalid,
+    UsageError,
+)
+from tests.archive.making import (
+    LOG,
+    NEIGHBOUR,
+    START,
+    Agent,
+    Sealer,
+    let_go,
+    meanwhile,
+    three_months,
+)
 from tests.audit import independent
 
 
@@ -108,3 +124,40 @@ def test_what_was_let_go_is_not_proven_and_the_rest_is(tmp_path: Path) -> None:
         assert prove(sealer.reader, LOG, index).problem(sealer.signer.key("").public) == ""
     with pytest.raises(UsageError, match="its period has passed"):
         prove(sealer.reader, LOG, first - 1)
+
+
+def test_a_checkpoint_of_what_was_let_go_is_no_sign_of_tampering(tmp_path: Path) -> None:
+    sealer = Sealer(tmp_path)
+    for _ in range(5):
+        sealer.seal()
+        sealer.tick(days=20)
+    notes = list(sealer.reader.checkpoints())
+    sealer.writer.prune("tree", sealer.now.replace(month=3, day=1))
+    sealer.seal()
+    first = sealer.writer._require_tree().pruned["tree"]
+    old = [one for one in notes if one.checkpoint.size < first]
+    assert 0 < len(old) < len(notes)
+    for note in old:
+        with pytest.raises(ArchiveUnavailable, match="was let go"):
+            prove_consistency(sealer.reader, note)
+    for note in notes[len(old) :]:
+        proof = prove_consistency(sealer.reader, note)
+        assert proof.problem(sealer.signer.key("").public) == ""
+
+
+def test_what_is_let_go_while_a_proof_is_made_keeps_none_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    at = 0
+    while True:
+        sealer = three_months(tmp_path / str(at))
+        key, old = sealer.signer.key("").public, sealer.reader.latest()
+        assert old is not None
+        with meanwhile(sealer, at, partial(let_go, sealer)) as looks:
+            proofs = prove(sealer.reader, LOG, 5), prove_consistency(sealer.reader, old)
+        assert [proof.problem(key) for proof in proofs] == ["", ""], at
+        if next(looks) <= at:
+            break
+        at += 1
+    assert at > 10

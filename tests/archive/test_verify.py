@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from functools import partial
-from itertools import count
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 import pytest
 
 from memtenant.archive import (
-    ArchiveFolder,
     ArchiveReader,
     Result,
     SignedHead,
@@ -29,7 +25,17 @@ from memtenant.audit.merkle import Frontier, leaf_hashes
 from memtenant.audit.segment import frames, split
 from memtenant.crypto.signing import SigningKey
 from memtenant.errors import ArchiveMalformed, ArchiveUnavailable
-from tests.archive.making import LOG, NEIGHBOUR, ORIGIN, Agent, Sealer, pruned
+from tests.archive.making import (
+    LOG,
+    NEIGHBOUR,
+    ORIGIN,
+    Agent,
+    Sealer,
+    let_go,
+    meanwhile,
+    pruned,
+    three_months,
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,28 +86,6 @@ def test_what_was_not_changed_is_good_where_a_checkpoint_anchors_it(made: Sealer
     assert verify(made.reader, trusted=anchor, log_ids=[LOG]).logs[0].log_id == LOG
 
 
-@contextmanager
-def meanwhile(sealer: Sealer, at: int, act: Callable[[], None]) -> Iterator[Iterator[int]]:
-    """Before a reader looks at the disk for the ``at``-th time, from 0, the sealer acts. Gives how
-    often it looked."""
-    looks = count()
-
-    def looking(folder: ArchiveFolder) -> None:
-        if folder is not sealer.archive and next(looks) == at:
-            act()
-
-    with pytest.MonkeyPatch.context() as patched:
-        for name in ("names", "read", "size"):
-            look = getattr(ArchiveFolder, name)
-
-            def first_acts(folder: ArchiveFolder, *of: object, _look: Any = look) -> Any:
-                looking(folder)
-                return _look(folder, *of)
-
-            patched.setattr(ArchiveFolder, name, first_acts)
-        yield looks
-
-
 @pytest.mark.parametrize("at", range(12))
 def test_what_is_sealed_meanwhile_changes_no_verdict(tmp_path: Path, at: int) -> None:
     sealer, agent = Sealer(tmp_path), Agent()
@@ -118,23 +102,6 @@ def test_what_is_sealed_meanwhile_changes_no_verdict(tmp_path: Path, at: int) ->
         found = verified(sealer.root, anchor)
     assert (found.result, found.findings) == (Result.GOOD, ())
     assert next(looks) > at
-
-
-def three_months(root: Path) -> Sealer:
-    """Two leaves of a log in each of January, February and March."""
-    sealer, agent = Sealer(root), Agent()
-    for _ in range(3):
-        sealer.take(agent.some(2))
-        sealer.seal()
-        sealer.tick(days=19)
-    return sealer
-
-
-def let_go(sealer: Sealer) -> None:
-    """What is before March, of the log and of the tree."""
-    for log_id in (LOG, "tree"):
-        sealer.writer.prune(log_id, sealer.now.replace(month=3, day=1))
-    sealer.seal()
 
 
 def test_what_is_let_go_meanwhile_changes_no_verdict(

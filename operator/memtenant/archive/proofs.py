@@ -6,14 +6,14 @@ checkpoint signs. A consistency says that the tree of one checkpoint went on as 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from memtenant.archive.log import log_folder
 from memtenant.archive.port import Archive
 from memtenant.archive.reader import ArchiveReader
-from memtenant.archive.segments import blocks, months, read_head
+from memtenant.archive.segments import blocks, first_months, months, read_head
 from memtenant.archive.tree import TREE_FOLDER
 from memtenant.audit.checkpoint import MAX_NOTE_BYTES, SignedCheckpoint
 from memtenant.audit.leaf import LogRoot, is_log_id, parse_tree_leaf
@@ -31,7 +31,14 @@ from memtenant.audit.merkle import (
 )
 from memtenant.audit.segment import MAX_LEAF_BYTES
 from memtenant.crypto.signing import VerifyingKey
-from memtenant.errors import ArchiveInconsistent, CheckpointInvalid, ProofInvalid, UsageError
+from memtenant.errors import (
+    ArchiveInconsistent,
+    ArchiveMalformed,
+    ArchiveUnavailable,
+    CheckpointInvalid,
+    ProofInvalid,
+    UsageError,
+)
 from memtenant.tenancy.document import (
     DocumentInvalid,
     Fields,
@@ -46,6 +53,9 @@ __all__ = ["ConsistencyProof", "InclusionProof", "parse_proof", "prove", "prove_
 _FORMAT: Final = 1
 _MOST: Final = 64
 _LARGEST: Final = 512 * 1024
+_TRIES: Final = 5
+
+P = TypeVar("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +177,13 @@ def prove(reader: ArchiveReader, log_id: str, index: int) -> InclusionProof:
     """The proof that a leaf of a log is under the last checkpoint.
 
     Raises `UsageError` where it is not sealed yet, was let go, or never was; `ArchiveInconsistent`
-    where the archive is not what was signed.
+    where the archive is not what was signed. It begins anew where old months went meanwhile.
     """
+    folders = (TREE_FOLDER, log_folder(log_id))
+    return _beside_a_sealer(reader, folders, lambda: _prove(reader, log_id, index))
+
+
+def _prove(reader: ArchiveReader, log_id: str, index: int) -> InclusionProof:
     latest = reader.latest()
     if latest is None:
         raise UsageError("Nothing was sealed yet: there is no checkpoint to prove anything under")
@@ -189,15 +204,40 @@ def prove_consistency(
 ) -> ConsistencyProof:
     """The proof that the tree of ``new`` (the last, if there is none) begins as that of ``old``.
 
-    Raises as `prove`.
+    Raises as `prove`; `ArchiveUnavailable` where what ``old`` is of was let go.
     """
-    new = new or reader.latest()
+    return _beside_a_sealer(
+        reader, (TREE_FOLDER,), lambda: _prove_consistency(reader, old, new or reader.latest())
+    )
+
+
+def _beside_a_sealer(reader: ArchiveReader, folders: Sequence[str], make: Callable[[], P]) -> P:
+    for _ in range(_TRIES - 1):
+        begins = first_months(reader.archive, folders)
+        try:
+            return make()
+        except (ArchiveInconsistent, ArchiveMalformed, UsageError):
+            if begins == first_months(reader.archive, folders):
+                raise
+    return make()
+
+
+def _prove_consistency(
+    reader: ArchiveReader, old: SignedCheckpoint, new: SignedCheckpoint | None
+) -> ConsistencyProof:
     if new is None:
         raise UsageError("Nothing was sealed yet: there is no checkpoint to compare with")
     if old.checkpoint.size > new.checkpoint.size:
         raise UsageError(
             f"The first checkpoint is of {old.checkpoint.size} leaves, the second only of "
             f"{new.checkpoint.size}: give the older one first"
+        )
+    known = months(reader.archive, TREE_FOLDER)
+    first = read_head(reader.archive, TREE_FOLDER, known[0]).first if known else 0
+    if old.checkpoint.size < first:
+        raise ArchiveUnavailable(
+            f"The first checkpoint is of {old.checkpoint.size} leaves, and of the tree what is "
+            f"before leaf {first} was let go: keep a later one"
         )
     ranges = consistency_ranges(old.checkpoint.size, new.checkpoint.size)
     path = _roots(reader.archive, TREE_FOLDER, ranges, new.checkpoint.size)

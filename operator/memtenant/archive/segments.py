@@ -5,7 +5,7 @@ before it. So one month is read without the others, and old ones can go.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, Self
@@ -21,6 +21,7 @@ __all__ = [
     "Head",
     "Tail",
     "blocks",
+    "first_months",
     "follow",
     "head_name",
     "month_of",
@@ -42,6 +43,11 @@ def month_of(milliseconds: int) -> str:
 def months(archive: Archive, folder: str) -> list[str]:
     """Which months there are, in their order."""
     return [found[1] for name in archive.names(folder) if (found := _HEAD.fullmatch(name))]
+
+
+def first_months(archive: Archive, folders: Iterable[str]) -> dict[str, list[str]]:
+    """With which month each folder begins, if there is one: another where months were let go."""
+    return {folder: months(archive, folder)[:1] for folder in folders}
 
 
 def head_name(folder: str, month: str) -> str:

@@ -18,7 +18,7 @@ from memtenant.archive.cursor import Cursor, Finding
 from memtenant.archive.log import log_folder
 from memtenant.archive.notes import Notes, PlacedNote
 from memtenant.archive.reader import ArchiveReader
-from memtenant.archive.segments import months, segment_name
+from memtenant.archive.segments import first_months, months, segment_name
 from memtenant.archive.tree import KEY_FILE, TREE_FOLDER, notes_name
 from memtenant.archive.windows import Window, windows
 from memtenant.audit.checkpoint import Checkpoint, SignedCheckpoint
@@ -100,17 +100,11 @@ def verify(
     whole.
     """
     for _ in range(_TRIES):
-        begins = _begins(reader)
+        begins = first_months(reader.archive, (TREE_FOLDER, *map(log_folder, reader.logs())))
         found = _Run(reader, log_ids, but, progress).verify(public_key, trusted)
-        if not found.findings or begins == _begins(reader, begins):
+        if not found.findings or begins == first_months(reader.archive, begins):
             break
     return found
-
-
-def _begins(reader: ArchiveReader, folders: Collection[str] = ()) -> dict[str, list[str]]:
-    """The first month that there is of the tree and of each log."""
-    folders = folders or (TREE_FOLDER, *map(log_folder, reader.logs()))
-    return {folder: months(reader.archive, folder)[:1] for folder in folders}
 
 
 class _Run:
