@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -280,6 +281,23 @@ async def test_policies_and_stores_are_told_to_the_installation(scene: Scene) ->
         (Operation.SPEC_SEEN, None),
         (Operation.OVERRIDE, "PolicyDeleted"),
     ]
+
+
+async def test_what_a_new_primary_was_not_told_of_a_policy_it_is_told(scene: Scene) -> None:
+    """A replica that lacked it is promoted."""
+    policy = ObjectKey.policy("standard")
+    async with local_world(scene.ground.resources) as world:
+        await settle(world)
+        reconciler, link = WorldReconciler(world), world.links["shared"]
+        with scene.server.admin() as admin:
+            assert admin.hdel(keys.STORE_TOLD, "RetentionPolicy/standard")
+            await reconciler.reconcile(policy, "as before")
+            assert not admin.hexists(keys.STORE_TOLD, "RetentionPolicy/standard")
+            assert link.facts is not None
+            another = replace(link.facts.primary, run_id="another")
+            link.facts = replace(link.facts, primary=another)
+            await reconciler.reconcile(policy, "after a failover")
+            assert admin.hexists(keys.STORE_TOLD, "RetentionPolicy/standard")
 
 
 async def test_nothing_is_told_where_nobody_is_audited(ground: Ground) -> None:

@@ -23,6 +23,7 @@ from memtenant.errors import KeyRetired, KeyUnavailable, SubjectErased
 from memtenant.memory._async.erasure import erase
 from memtenant.memory.source import BindingSource
 from memtenant.memory.subjects import SubjectPlaces
+from memtenant.reconcile.once import fill as fill_mirror
 from memtenant.reconcile.once import local_world, settle
 from memtenant.reconcile.outcome import Outcome
 from memtenant.reconcile.prepare import ROTATE_KEYS_ANNOTATION
@@ -48,6 +49,7 @@ pytestmark = pytest.mark.redis
 
 ACME = TenantId("support", "acme")
 SHARED = ObjectKey.store("shared")
+TENANT = ObjectKey.tenant("support", "acme")
 EACH_SERVER = pytest.mark.usefixtures("flavour")
 STEWARD = [{"name": "default", "access": "Steward"}, {"name": "other"}]
 HOLD: dict[str, Any] = {
@@ -635,6 +637,96 @@ async def test_a_round_without_anything_to_do_writes_nothing(
         await settle(world)
         outcome = await a_round(world)
     assert (outcome.changed, outcome.unfinished) == (False, 0)
+
+
+async def test_an_erasure_goes_on_when_its_tenant_was_kept_and_is_back(
+    ground: Ground, agents: Agents
+) -> None:
+    tenant = await agents.open()
+    await fill(tenant, "ada")
+    await tenant.forget("ada")
+    async with local_world(ground.resources) as world:
+        await settle(world)
+        reconciler = WorldReconciler(world)
+        assert (await reconciler.erase(SHARED)).unfinished == 1
+        ground.resources.delete(TENANT)
+        await fill_mirror(world.mirror, ground.resources)
+        await reconciler.reconcile(TENANT, "kept")
+        assert (await reconciler.erase(SHARED)).unfinished == 0
+        ground.tenant("acme", agents=STEWARD)
+        await fill_mirror(world.mirror, ground.resources)
+        await reconciler.reconcile(TENANT, "back")
+        assert (await reconciler.erase(SHARED)).unfinished == 1
+
+
+async def test_an_erasure_goes_on_that_is_further_back_on_a_new_primary(
+    ground: Ground, agents: Agents
+) -> None:
+    """A replica that lacked the last step is promoted."""
+    tenant = await agents.open()
+    await fill(tenant, "ada")
+    await tenant.forget("ada")
+    await ground.settle()
+    with ground.server.admin() as admin:
+        further_back = admin.dump(keys.erasure_receipts(ACME))
+        assert further_back is not None
+        admin.delete(keys.erasure_receipts(ACME))
+        async with local_world(ground.resources) as world:
+            await settle(world)
+            reconciler, link = WorldReconciler(world), world.links["shared"]
+            admin.restore(keys.erasure_receipts(ACME), 0, further_back)
+            assert (await reconciler.erase(SHARED)).unfinished == 0
+            assert link.facts is not None
+            link.facts = replace(link.facts, primary=replace(link.facts.primary, run_id="another"))
+            assert (await reconciler.erase(SHARED)).unfinished == 1
+
+
+async def test_an_erasure_is_not_done_where_the_primary_was_replaced_while_files_were_written(
+    ground: Ground, agents: Agents
+) -> None:
+    """The new one may have less: its own receipts say what is to be done there."""
+    tenant = await agents.open()
+    asked = await tenant.forget("ada")
+    async with local_world(ground.resources) as world:
+        reconciler = WorldReconciler(world)
+        for key in (SHARED, TENANT):
+            await reconciler.reconcile(key, "seen")
+        link = world.links["shared"]
+
+        async def write_files_in_a_failover() -> tuple[str, ...]:
+            assert link.facts is not None
+            link.facts = replace(link.facts, primary=replace(link.facts.primary, run_id="another"))
+            return ()
+
+        with patch.object(link.admin, "rewrite_files", write_files_in_a_failover):
+            await reconciler.erase(SHARED)
+        assert (await receipt_of(tenant, asked)).phase is ErasurePhase.RESCANNED
+        await reconciler.erase(SHARED)
+        assert (await receipt_of(tenant, asked)).phase is ErasurePhase.PURGED
+
+
+async def test_nothing_is_left_of_a_tenant_that_is_deleted_while_a_person_is_erased(
+    ground: Ground, agents: Agents
+) -> None:
+    ground.tenant("acme", agents=STEWARD, deletionPolicy="Delete")
+    tenant = await agents.open()
+    await fill(tenant, "ada")
+    await tenant.forget("ada")
+    async with local_world(ground.resources) as world:
+        reconciler = WorldReconciler(world)
+        for key in (SHARED, TENANT):
+            await reconciler.reconcile(key, "seen")
+
+        async def erase_and_delete(calls: Any, where: SubjectPlaces, agent: str) -> None:
+            await erase(calls, where, agent)
+            ground.resources.delete(TENANT)
+            await fill_mirror(world.mirror, ground.resources)
+            await reconciler.reconcile(TENANT, "deleted")
+
+        with patch("memtenant.reconcile.erasure_steps.erase", erase_and_delete):
+            await reconciler.erase(SHARED)
+    with ground.server.admin() as admin:
+        assert not list(admin.scan_iter(f"{keys.prefix(ACME)}*"))
 
 
 async def test_a_tenant_that_comes_while_the_queues_are_asked_ends_no_round() -> None:

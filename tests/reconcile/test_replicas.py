@@ -14,7 +14,7 @@ from memtenant.tenancy.identity import TenantId
 from tests.conftest import StartServer
 from tests.reconcile.conftest import Ground
 from tests.stores.operators import discovered
-from tests.support.servers import Flavour
+from tests.support.servers import Flavour, Server
 
 NAMES = ("acme", "beta")
 
@@ -90,23 +90,49 @@ async def test_a_number_that_a_reconcile_saw_between_two_repairs_does_not_stay(
     primary_ground.close()
 
 
-@pytest.mark.parametrize("seen_by_others", [False, True])
+async def test_another_login_of_the_operator_tells_nobody_anything(primary_ground: Ground) -> None:
+    """What the limits tell stays known; else each of ten thousand would be told again."""
+    async with local_world(primary_ground.resources) as world:
+        await settle(world)
+        reconciler, store = WorldReconciler(world), ObjectKey.store("shared")
+        await reconciler.repair(store)
+        with primary_ground.server.admin() as admin:
+            before = admin.info("commandstats")["cmdstat_hset"]["calls"]
+            log_in_anew(primary_ground, primary_ground.server)
+            await reconciler.reconcile(store, "1")
+            await reconciler.repair(store)
+            assert admin.info("commandstats")["cmdstat_hset"]["calls"] == before
+    primary_ground.close()
+
+
+def log_in_anew(ground: Ground, *nodes: Server) -> None:
+    """Give the operator another password."""
+    for node in nodes:
+        with node.admin() as admin:
+            admin.acl_setuser(node.admin_user, enabled=True, passwords=["+another"])
+    ground.resources.declare_secret(ground.resources.home, "admin", {"password": b"another"})
+
+
+@pytest.mark.parametrize("seen_by", ["nobody", "the store", "another login"])
 async def test_a_replica_with_earlier_passwords_has_none_of_them_after_one_repair(
     primary_ground: Ground,
     start_server: StartServer,
     monkeypatch: pytest.MonkeyPatch,
-    seen_by_others: bool,
+    seen_by: str,
 ) -> None:
     monkeypatch.setattr(repair, "SLICE", 1)
     users = [f"mt.support.{name}.default.a" for name in NAMES]
     async with local_world(primary_ground.resources) as world:
         await settle(world)
+        await WorldReconciler(world).repair(ObjectKey.store("shared"))
         replica = start_server(Flavour.VALKEY_9, replica_of=primary_ground.server)
         with primary_ground.server.admin() as primary, replica.admin() as admin:
             for user in users:
                 admin.acl_setuser(user, enabled=True, passwords=["+revoked"])
             await discovered(world.links["shared"].admin, 1)
-            if seen_by_others:
+            if seen_by == "another login":
+                log_in_anew(primary_ground, primary_ground.server, replica)
+            if seen_by != "nobody":
                 await WorldReconciler(world).reconcile(ObjectKey.store("shared"), "1")
             await WorldReconciler(world).repair(ObjectKey.store("shared"))
             for user in users:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from memtenant.errors import StoreRefused, StoreUnavailable
+from memtenant.errors import ResourceUnavailable, StoreRefused, StoreUnavailable
 from memtenant.reconcile.once import fill, local_world, settle
 from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.resources.port import ObjectKey
@@ -119,3 +119,23 @@ async def test_a_new_password_of_the_operator_does_not_concern_them(
         for time in ("1", "2"):
             assert ACME not in (await WorldReconciler(world).reconcile(SHARED, time)).enqueue
     valkey.admin().acl_setuser("admin", enabled=True, passwords=["-another"])
+
+
+async def test_while_the_api_server_is_away_a_store_that_works_is_looked_after(
+    ground: Ground, valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground.tenant("acme")
+    async with local_world(ground.resources) as world:
+        await settle(world)
+        reconciler = WorldReconciler(world)
+        monkeypatch.setattr(world.resources, "get_secret", _away)
+        with pytest.raises(ResourceUnavailable):
+            await reconciler.reconcile(SHARED, "1")
+        with valkey.admin() as admin:
+            admin.acl_deluser("mt.support.acme.default.a")
+            await reconciler.repair(SHARED)
+            assert admin.acl_getuser("mt.support.acme.default.a") is not None
+
+
+async def _away(*_: object) -> None:
+    raise ResourceUnavailable("the API server does not answer")

@@ -103,7 +103,8 @@ class StoreLink:
     once because it refused the operator's login; ``unsaved`` that users changed since the last ACL
     SAVE; ``cut_off`` that an instance's file is to be written anew.
     ``erasing`` are tenants with an erasure that is not finished, of those that were
-    ``looked_for_receipts``; ``files_written_at`` is when the nodes' files were last written anew;
+    ``looked_for_receipts`` on the primaries ``looked_on``; ``files_written_at`` is when the nodes'
+    files were last written anew;
     ``marks`` are the tombstones that the last measurement saw, ``true_marks`` those known as true.
     ``working`` are the tenants that a reconcile changes now, ``mending`` is held while a
     repair writes. ``key_scans`` are what the last pass found of the data keys of each tenant whose
@@ -152,6 +153,7 @@ class StoreLink:
     working: set[TenantId] = field(default_factory=set)
     mending: asyncio.Lock = field(default_factory=asyncio.Lock)
     looked_for_receipts: set[TenantId] = field(default_factory=set)
+    looked_on: frozenset[str] = frozenset()
     erasing: set[TenantId] = field(default_factory=set)
     files_written_at: float | None = None
     marks: dict[TenantId, dict[str, bytes]] = field(default_factory=dict)
@@ -172,6 +174,18 @@ class StoreLink:
         """Nothing of the tenant is repaired here any more."""
         self.tenants.pop(tenant, None)
         self.told_replicas.pop(tenant, None)
+
+    def emptied(self, tenant: TenantId) -> None:
+        """All of it is removed: what was seen of it says nothing of a later one of its name."""
+        if self.usage is not None:
+            self.usage.pop(tenant, None)
+        self.marks.pop(tenant, None)
+
+    @property
+    def processes(self) -> frozenset[str]:
+        """Those of the primaries as they were looked at last: what was told to one, or read there,
+        another may not have."""
+        return frozenset() if self.facts is None else self.facts.processes
 
     @property
     def primary(self) -> Address:

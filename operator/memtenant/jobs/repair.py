@@ -77,8 +77,8 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
     restored, strangers = await _mend(link, lost | drifted, present, is_stranger)
     await _tell_replicas(link)
     if link.unsaved:
+        link.unsaved = False  # what changes while the nodes write is the next pass's to save
         await link.admin.users.save()
-        link.unsaved = False
     whole = not facts.unreachable and not facts.syncing
     failed_over = served is not None and facts.failed_over_from(served)
     link.repaired = link.served = facts

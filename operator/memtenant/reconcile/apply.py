@@ -81,8 +81,9 @@ async def _execute(world: World, work: Work, action: Action) -> None:
     match action:
         case Revoke(users):
             link.tenants[tenant] = work.live
-            (await link.admin.users.drop(users)).require_all()
+            found = await link.admin.users.drop(users)
             link.unsaved = True
+            found.require_all()
         case SaveRecord():
             draft = record_draft(world, desired.record)
             await world.resources.apply_secret(draft, current=work.current.stored_record)
@@ -119,11 +120,14 @@ async def _set_users(work: Work, names: Sequence[str]) -> None:
     link = work.link
     link.tenants[work.desired.record.tenant] = work.live
     wanted = [user for user in work.desired.users if user.name in names]
-    outcome = (await link.admin.users.set(wanted)).require_all()
-    link.unsaved = True
+    found = await link.admin.users.set(wanted)
+    link.unsaved = True  # also where one of the nodes failed
+    outcome = found.require_all()
     for address, users in outcome.items():
-        for name, words in users.refused.items():
-            raise StoreRefused(f"{address} refused to set ACL user {name}: {words}")
+        for name in names:  # others' users go along
+            if name in users.refused:
+                words = users.refused[name]
+                raise StoreRefused(f"{address} refused to set ACL user {name}: {words}")
 
 
 async def _prove(work: Work, names: Sequence[str], live: bool) -> None:

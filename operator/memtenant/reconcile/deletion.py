@@ -139,6 +139,7 @@ async def _remove_unrecorded(world: World, declared: Declared, tenant: TenantId)
     await _revoke(world, link, tenant, lost)
     await tell_ended(world, link, tenant, policy.value, declared)
     await link.admin.purge([tenant])
+    link.emptied(tenant)
     await tell_purged(world, link, tenant, policy.value)
     await _tell(world, declared, policy, link.store)
 
@@ -197,8 +198,9 @@ async def _revoke(world: World, link: StoreLink, tenant: TenantId, record: Tenan
         link.forget(tenant)
         users = record.all_users()
         if users:
-            (await link.admin.users.drop(users)).require_all()
+            found = await link.admin.users.drop(users)
             link.unsaved = True
+            found.require_all()
 
 
 async def _remove(
@@ -265,6 +267,7 @@ async def _unsealed(link: StoreLink, tenant: TenantId) -> int:
 
 async def _purge(world: World, link: StoreLink, record: TenantRecord, stored: StoredSecret) -> None:
     await link.admin.purge([record.tenant])
+    link.emptied(record.tenant)
     await tell_purged(world, link, record.tenant, record.deletion_policy)
     await world.resources.delete_secret(stored)
 

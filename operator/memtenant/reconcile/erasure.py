@@ -33,7 +33,9 @@ async def erase_persons(world: World, link: StoreLink) -> Outcome:
             (tenant, *one) for tenant, marks in marked.items() for one in marks.items()
         }
     link.erasing |= waiting
+    # Both at once: one that comes back is looked at anew.
     link.erasing &= link.tenants.keys()
+    link.looked_for_receipts &= link.tenants.keys()
     steps = [TenantErasures(world, link, tenant) for tenant in sorted(link.erasing)]
     for tenant in sorted(marked.keys() & link.tenants.keys()):
         judge = TenantErasures(world, link, tenant)
@@ -56,7 +58,11 @@ async def erase_persons(world: World, link: StoreLink) -> Outcome:
 
 
 async def _look_for_receipts(link: StoreLink) -> None:
-    """Of tenants that are new to this process: erasures that another one began."""
+    """Of tenants that are new to this process: erasures that another one began. And of all where
+    another process is primary, which may not have the last that was written."""
+    if not link.processes <= link.looked_on:
+        link.looked_for_receipts.clear()
+    link.looked_on = link.processes
     new = link.tenants.keys() - link.looked_for_receipts
     if new:
         link.erasing |= set(await link.admin.erasure.with_receipts(new))

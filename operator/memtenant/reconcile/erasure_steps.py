@@ -16,6 +16,7 @@ from memtenant.errors import (
     MemtenantError,
     RecordInvalid,
     RecordMalformed,
+    ResourceNotFound,
     StoreUnavailable,
 )
 from memtenant.functions.calls import Clear, Remove
@@ -64,6 +65,7 @@ class TenantErasures:
         self.sought: list[Sought] = []
         self._world = world
         self._link = link
+        self._on = link.processes
         self._store = link.admin.erasure
         self._receipts: dict[str, ErasureReceipt] = {}
         self._view = ErasureView(world, link, tenant)
@@ -116,6 +118,7 @@ class TenantErasures:
                 entered[verdict.receipt.id] = verdict.receipt
         marks = await self._marks(entered.values(), ground)
         gone = outdated(self._receipts, len(entered))
+        self._require_there()
         await self._store.enter(self.tenant, len(raw), entered.values(), marks, gone)
         for receipt in entered.values():
             self._receipts[receipt.id] = receipt
@@ -162,6 +165,7 @@ class TenantErasures:
             values=len(values),
             deleted_at=self._now(),
         )
+        self._require_there()
         await self._store.forget_index(self.tenant, after, [one.named for one in subjects])
         self._receipts[receipt.id] = after
 
@@ -230,7 +234,7 @@ class TenantErasures:
     async def rescanned(self, found: dict[str, list[Finding]]) -> None:
         """Delete what the pass found; where it found nothing, the data key goes. The pass may have
         taken long: a hold may stand now."""
-        if not self.sought or self._is_gone() or (await self._ground()).obstacle:
+        if not self.sought or self._is_over() or (await self._ground()).obstacle:
             return
         for receipt in {one.receipt.id: one.receipt for one in self.sought}.values():
             await self.attempt(self._go_on(receipt, found.get(receipt.id, [])))
@@ -242,6 +246,7 @@ class TenantErasures:
             await self._drop_keys(receipt)
             return
         after = replace(receipt, unindexed=receipt.unindexed + len(left))
+        self._require_there()
         await self._store.save(self.tenant, after)
         self._receipts[after.id] = after
 
@@ -264,6 +269,7 @@ class TenantErasures:
                 # The record first: without it, a key that is gone from the store is never shredded.
                 version = max(receipt.key_version, await self._ask_to_shred(stored))
                 receipt = replace(receipt, key_version=version)
+        self._require_there()
         await self._store.drop_keys(self.tenant, receipt, [one.named for one in subjects])
         self._receipts[receipt.id] = receipt
 
@@ -291,7 +297,7 @@ class TenantErasures:
 
     async def purged(self, receipts: list[str], left: tuple[str, ...]) -> None:
         """The files are written anew, as far as they are."""
-        if self._is_gone():
+        if self._is_over():
             return
         spec = self._view.spec()
         for receipt in (self._receipts[one] for one in receipts):
@@ -312,14 +318,14 @@ class TenantErasures:
     async def look_at_keys(self) -> None:
         """Whether the keys are destroyed that erasures wait for."""
         purged = self.in_phase(ErasurePhase.PURGED)
-        if not purged:
+        if not purged or self._is_over():
             return
         stored, record = await read_record(self._world, self.tenant)
         if record is None:
             return
         live = live_versions(Keyring.from_json(record.keyring, self.tenant))
         forgotten = {one.key_version for one in purged} & live
-        if forgotten and max(forgotten) > record.shred_through and not self._is_gone():
+        if forgotten and max(forgotten) > record.shred_through:
             # The record is of a backup, or an operator wrote it that knew nothing of erasures.
             await self._shred_through(max(forgotten), stored, record)
         state = (await self._link.admin.read_states([self.tenant]))[self.tenant]
@@ -334,9 +340,15 @@ class TenantErasures:
                 words = f"The erasure {after.id[:8]}: the keys are destroyed"
                 await self.emit(self._view.declared(), EventType.NORMAL, "PersonErased", words)
 
-    def _is_gone(self) -> bool:
-        """Whether the tenant is being deleted meanwhile: what is written now would be left."""
-        return self.tenant not in self._link.tenants
+    def _is_over(self) -> bool:
+        """Whether the tenant is being deleted meanwhile, and what is written now would be left; or
+        another process is primary since, which may lack what the receipts tell."""
+        return self.tenant not in self._link.tenants or self._link.processes != self._on
+
+    def _require_there(self) -> None:
+        """Before a receipt is written at the end of what takes time. Raises `ResourceNotFound`."""
+        if self._is_over():
+            raise ResourceNotFound(f"MemoryTenant {self.tenant} or its primary went meanwhile")
 
     async def _ground(self) -> Ground:
         ground = await self._view.ground()

@@ -52,7 +52,8 @@ async def instance_link(
     if known is not None:
         link.tenants, link.usage, link.measured_at = known.tenants, known.usage, known.measured_at
         link.working, link.mending = known.working, known.mending
-        link.cut_off = known.cut_off
+        link.cut_off, link.told_replicas = known.cut_off, known.told_replicas
+        link.unsaved = True  # what was to be saved by the former login, or was just being saved
         await known.admin.close()
     world.links[name] = link
     return link

@@ -12,6 +12,7 @@ from memtenant.errors import (
     InvalidResource,
     MemtenantError,
     ResourceConflict,
+    ResourceUnavailable,
     StoreRefused,
     StoreUnavailable,
 )
@@ -82,6 +83,8 @@ async def reconcile_store(world: World, declared: Declared) -> Outcome:
         await _take(world, declared, link)
         unmarked = await _provide_system_users(world, link)
     except MemtenantError as error:
+        if isinstance(error, ResourceUnavailable) and was_ready and known is world.links[key.name]:
+            raise  # that tells nothing of the store, whose nodes are looked after as before
         if key.name in world.links:
             world.links[key.name].failure = error
             world.links[key.name].system = ()  # made anew once it can be used

@@ -136,7 +136,8 @@ async def tell_declared(world: World, link: StoreLink, declared: Declared) -> bo
     listens on this store."""
     key = declared.key
     mark = f"{declared.uid} {declared.generation}"
-    if world.told_specs.get((link.name, key)) == mark:
+    known = (link.processes, mark)
+    if world.told_specs.get((link.name, key)) == known:
         return True
     log = link.admin.installation_log
     if not await log.is_drained():
@@ -152,7 +153,7 @@ async def tell_declared(world: World, link: StoreLink, declared: Declared) -> bo
         by = {"by": actor[:256]} if actor else {}
         deed = Deed(Operation.SPEC_SEEN, {**detail, **by, **_worded(declared, {**detail, **by})})
         await _tell_installation(world, link, deed, {_name(key): mark})
-    world.told_specs[link.name, key] = mark
+    world.told_specs[link.name, key] = known
     return True
 
 

@@ -144,7 +144,7 @@ class World:
     the reporter are written. ``report_job`` is the jobTemplate of the
     CronJobs that make reports; ``reported`` is what each policy's tenants say of its reports.
     ``changed_by_stamped``: the API server stamps who changed a spec, and nobody else can;
-    ``told_specs`` is what each store's queue was told.
+    ``told_specs`` is what each store's queue was told, on which primaries.
     ``links`` are by the name of the store, and, of instances, by tenant: no store's name holds a
     dot. ``instances`` is where they run; None where no Strict tenant can be served. ``restarting``
     is whose turn it is, of each template's instances, to restart with another image;
@@ -175,7 +175,9 @@ class World:
     report_job: Mapping[str, Any] | None = None
     reported: dict[str, Reported] = field(default_factory=dict)
     changed_by_stamped: bool = False
-    told_specs: dict[tuple[str, ObjectKey], str] = field(default_factory=dict)
+    told_specs: dict[tuple[str, ObjectKey], tuple[frozenset[str], str]] = field(
+        default_factory=dict
+    )
     _voices: dict[tuple[str, str], Voice] = field(default_factory=dict)
     _root: SecretKey | None = None
     _reading_root: asyncio.Lock = field(default_factory=asyncio.Lock)
