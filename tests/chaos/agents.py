@@ -63,6 +63,9 @@ _LOOK_BACK = 20
 _VISIT_EVERY = 25
 """Calls of a Steward between two persons who come once and want to be forgotten."""
 
+_LEFT_BEHIND = 5
+"""Messages of a guest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -75,10 +78,11 @@ class Refusal:
 @dataclass
 class Agent:
     """One agent. Times are of the monotonic clock; ``served`` are those at which calls began that
-    came to a good end. Where it is ``durable``, nothing is lost that was acknowledged; while it is
-    ``unsure``, what it appends now may be there, and be lost. ``forgotten`` is what was lost, of
-    what a process was promised that ended before it could be told: the next one remembers nothing.
-    ``erased`` are persons whom it was told to be forgotten, and the request of each."""
+    came to a good end, ``wrote`` and ``read`` the last of these of each kind. Where it is
+    ``durable``, nothing is lost that was acknowledged; while it is ``unsure``, what it appends now
+    may be there, and be lost. ``forgotten`` is what was lost, of what a process was promised that
+    ended before it could be told: the next one remembers nothing. ``erased`` are persons whom it
+    was told to be forgotten, and the request of each."""
 
     tenant: tuple[str, str]
     name: str
@@ -89,6 +93,8 @@ class Agent:
     acknowledged: list[str] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     served: list[float] = field(default_factory=list)
+    wrote: float = 0.0
+    read: float = 0.0
     violations: list[str] = field(default_factory=list)
     rewound: int = 0
     unsure: bool = False
@@ -166,7 +172,7 @@ class Agent:
 
     async def _append(self, chat: Conversation) -> None:
         """The same key until it is acknowledged, so it is stored once."""
-        text = f"{self.name}:{len(self.acknowledged)}"
+        begun, text = time.monotonic(), f"{self.name}:{len(self.acknowledged)}"
         try:
             await chat.append(Message.human(text), idempotency_key=text)
         except HistoryRewound as told:
@@ -178,13 +184,15 @@ class Agent:
             raise
         self.unsure = False
         self.acknowledged.append(text)
+        self.wrote = begun
 
     async def _look_back(self, chat: Conversation) -> None:
-        wanted = self.acknowledged[-_LOOK_BACK:]
+        begun, wanted = time.monotonic(), self.acknowledged[-_LOOK_BACK:]
         seen = {one.text for one in await chat.latest(_LOOK_BACK + 2)}
         missing = [text for text in wanted if text not in seen]
         if missing and self.durable:
             self._violated(f"reads {len(missing)} messages less than were acknowledged: {missing}")
+        self.read = begun
 
     def told(self, refused: MemtenantError) -> None:
         """Remember what it was told; it is a violation if nobody may be told so."""
@@ -207,12 +215,15 @@ def _visit_of(tenant: Tenant, person: str) -> Conversation:
 
 @dataclass
 class Agents:
-    """All agents, in one event loop of a thread of its own."""
+    """All agents, in one event loop of a thread of its own. ``surprises`` are what guests were
+    answered that is no answer to an agent."""
 
     all: list[Agent] = field(default_factory=list)
+    surprises: list[str] = field(default_factory=list)
     _loop: LoopThread = field(default_factory=lambda: LoopThread("agents"))
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _working: list["asyncio.Task[None]"] = field(default_factory=list)
+    _guests: set["asyncio.Task[None]"] = field(default_factory=set)
 
     def start(self) -> None:
         """Begin to work."""
@@ -222,12 +233,34 @@ class Agents:
 
         self._loop.call(begin)
 
+    def visit(self, folder: Path) -> None:
+        """A guest leaves something in a tenant that may be gone before it ends, and is promised
+        nothing. It is not waited for."""
+
+        def begin() -> None:
+            guest = asyncio.create_task(self._leave_something(folder))
+            self._guests.add(guest)
+            guest.add_done_callback(self._guests.discard)
+
+        self._loop.call(begin)
+
+    async def _leave_something(self, folder: Path) -> None:
+        try:
+            async with Tenant(BindingSource(folder), options=PATIENT) as tenant:
+                chat = tenant.conversation("of a guest", user="eve@example.org")
+                for number in range(_LEFT_BEHIND):
+                    await chat.append(Message.human(str(number)))
+        except MemtenantError:
+            pass  # whatever it is: nothing of it was promised to be there
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer to an agent
+            self.surprises.append(f"a guest was answered by {type(error).__name__}: {error}")
+
     def stop(self) -> None:
-        """End, each after the call that it makes."""
+        """End, each after the call that it makes, and guests when they have said all."""
 
         async def end() -> None:
             self._stop.set()
-            await asyncio.gather(*self._working)
+            await asyncio.gather(*self._working, *self._guests)
 
         self._loop.run(end(), timeout=60)
 
@@ -244,8 +277,8 @@ class Agents:
         self._loop.close()
 
     def unserved_since(self, moment: float) -> list[Agent]:
-        """Those without a call that began later and came to a good end."""
-        return [one for one in self.all if not one.served or one.served[-1] < moment]
+        """Those that did not both write and read later."""
+        return [one for one in self.all if min(one.wrote, one.read) <= moment]
 
     def whole_after(self, moment: float) -> float | None:
         """Seconds from the moment until every agent had begun a call that came to a good end."""

@@ -56,6 +56,7 @@ def _every_agent_works(world: World) -> None:
         )
     finally:
         world.agents.stop()
+    assert not world.agents.surprises, world.agents.surprises[:5]
     for one in world.agents.all:
         assert not one.violations, one.violations
 

@@ -40,11 +40,12 @@ def persist(action: Callable[[], object], stop: threading.Event | None = None) -
 @dataclass
 class People:
     """The tenants that agents work in stay, and are changed; others come and go. ``alive`` is what
-    is declared, by (team, name)."""
+    is declared, by (team, name); ``visit`` brings a guest to an agent of a tenant."""
 
     scene: Scene
     teams: list[str]
     chance: random.Random
+    visit: Callable[[tuple[str, str], str], None]
     alive: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     steady: set[tuple[str, str]] = field(default_factory=set)
     gone: set[tuple[str, str]] = field(default_factory=set)
@@ -126,6 +127,9 @@ class People:
             steady = what.endswith("steady")
             place = self.chance.choice(sorted(self.steady) if steady else passing)
         self.done.append(f"{what} {'.'.join(place)}")
+        if place not in self.steady:
+            first, *_ = self.alive[place].get("agents", [{"name": "default"}])
+            self.visit(place, first["name"])
         if what in ("delete", "again"):
             self._remove(place, again=what == "again")
             return

@@ -213,7 +213,9 @@ def _under_sentinels(scene: Scene, chance: random.Random, folder: Path) -> Under
 
 
 def _in_cluster(scene: Scene, chance: random.Random, folder: Path) -> InCluster:
-    found = scene.stack.enter_context(cluster(Flavour.VALKEY_9, parent=_disk(folder)))
+    # A fault lasts for seconds: a primary has to be replaced within them.
+    nodes = cluster(Flavour.VALKEY_9, parent=_disk(folder), hurried=True)
+    found = scene.stack.enter_context(nodes)
     scene.servers += found.servers
     return InCluster(found)
 

@@ -28,12 +28,13 @@ from tests.chaos import checks, stores
 from tests.chaos.agents import Agent, Agents
 from tests.chaos.world import World
 from tests.chart.rendered import CHART
+from tests.conftest import StartServer
 from tests.e2e import belongings, invariants
 from tests.e2e.instances import Instance
 from tests.e2e.scene import Scene, data_of, eventually
 from tests.e2e.witness import Change, Json
 from tests.reconcile.conftest import Ground
-from tests.support.servers import Server
+from tests.support.servers import Flavour, Server
 
 USER, OTHER = "mt.support.acme.default.a", "mt.support.beta.default.a"
 ACME, BETA = TenantId("support", "acme"), TenantId("support", "beta")
@@ -271,6 +272,31 @@ async def test_an_agent_of_a_ready_tenant_that_is_not_let_in_is_found(
         seen.check(valkey)
 
 
+async def test_an_agent_that_may_only_read_and_was_declared_to_write_is_found(
+    seen: Seen, valkey: Server
+) -> None:
+    with valkey.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", USER, "clearselectors", "-rpush")
+    with pytest.raises(AssertionError, match=f"lets {USER} write nothing"):
+        seen.check(valkey)
+    acme = next(one for one in seen.memorytenants if one["metadata"]["name"] == "acme")
+    acme["spec"] = {"agents": [{"name": "default", "access": "ReadOnly"}]}
+    seen.check(valkey)
+    del acme["spec"]
+    acme["status"]["access"]["mode"] = "OverQuota"
+    seen.check(valkey)
+
+
+def test_an_instance_that_asks_for_no_password_is_found(start_server: StartServer) -> None:
+    server = start_server(Flavour.VALKEY_9)
+    instance = Instance(server.host, server.port, server.admin_password)
+    invariants.nobody_is_let_in_without_a_password(instance)
+    with server.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", "default", "on", "nopass")
+    with pytest.raises(AssertionError, match="has no password"):
+        invariants.nobody_is_let_in_without_a_password(instance)
+
+
 async def test_a_former_credential_that_lets_in_is_found(seen: Seen, valkey: Server) -> None:
     former = json.loads(json.dumps(seen.secret("support", "acme-default")))
     former["data"]["password"] = "Zm9ybWVyLXBhc3N3b3Jk"  # former-password
@@ -339,6 +365,7 @@ def wrong(check: str, one: Agent, *stored: str) -> str:
         world = SimpleNamespace(
             agents=SimpleNamespace(
                 all=[one],
+                surprises=[],
                 stored=lambda _: list(stored),
                 unserved_since=agents.unserved_since,
                 stop=agents.stop,
@@ -379,6 +406,8 @@ def test_a_durable_agent_may_miss_only_what_was_never_acknowledged(
 
 def test_an_agent_that_is_not_served_or_was_told_nonsense_is_found(tmp_path: Path) -> None:
     works, later = "every agent works", float("inf")
-    assert wrong(works, agent(tmp_path, served=[later])) == ""
-    assert "triage" in wrong(works, agent(tmp_path, served=[0.0]))
-    assert wrong(works, agent(tmp_path, served=[later], violations=["was told so"])) != ""
+    assert wrong(works, agent(tmp_path, wrote=later, read=later)) == ""
+    assert "triage" in wrong(works, agent(tmp_path))
+    assert "triage" in wrong(works, agent(tmp_path, read=later)), "it may only read"
+    told = agent(tmp_path, wrote=later, read=later, violations=["was told so"])
+    assert wrong(works, told) != ""

@@ -137,7 +137,11 @@ def _furnished(scene: Scene, chance: random.Random, shape: str, disk: Disk) -> W
     agents = Agents()
     scene.stack.callback(agents.close)
     teams = [scene.team(), scene.team()]
-    people = People(scene, teams, chance)
+
+    def visit(place: tuple[str, str], agent: str) -> None:
+        agents.visit(mounts.folder(place[0], f"{place[1]}-{agent}"))
+
+    people = People(scene, teams, chance, visit)
     world = World(scene, store, api, disk, clocks, mounts, agents, people)
     _declare_platform(world)
     if shape == DEDICATED:

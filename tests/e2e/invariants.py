@@ -36,6 +36,7 @@ _OF_THE_INSTALLATION = {
 
 Node = Server | Instance
 Instances = Mapping[TenantId, Instance]
+Writer = tuple[TenantId, str]
 
 
 def check(scene: Scene, *nodes: Server, instances: Instances = MappingProxyType({})) -> None:
@@ -51,15 +52,17 @@ def check(scene: Scene, *nodes: Server, instances: Instances = MappingProxyType(
     ready = [item for item in scene.witness.all("memorytenants") if _of(scene, item)]
     ready = [item for item in ready if is_ready(item)]
     bindings = [binding for item in ready for binding in _bindings(scene, item)]
+    writers = {writer for item in ready for writer in _writers(item)}
     strict = [one for one in bindings if one.policy.isolation is Isolation.STRICT]
     shared = [one for one in bindings if one.policy.isolation is not Isolation.STRICT]
     for node in nodes:
-        _agents_reach_their_own_keys_alone(shared, node)
+        _agents_reach_their_own_keys_alone(shared, writers, node)
         _are_shut_out(strict, node)
     for tenant, instance in instances.items():
         own = [one for one in strict if one.tenant == tenant]
-        _agents_reach_their_own_keys_alone(own, instance)
+        _agents_reach_their_own_keys_alone(own, writers, instance)
         _are_shut_out([one for one in bindings if one not in own], instance)
+        nobody_is_let_in_without_a_password(instance)
     no_secret_is_shown(scene)
 
 
@@ -185,11 +188,26 @@ def _are_shut_out(bindings: list[Binding], node: Node) -> None:
         assert not let_in, f"{node.endpoint} lets in {binding.username}, whose memory is elsewhere"
 
 
-def _agents_reach_their_own_keys_alone(bindings: list[Binding], node: Node) -> None:
-    probes = {_probe(binding): binding.tenant for binding in bindings}
+def nobody_is_let_in_without_a_password(instance: Instance) -> None:
+    """The default user is off, however often the instance was made anew."""
+    with instance.client("default", "") as stranger:
+        try:
+            stranger.ping()
+        except redis.exceptions.AuthenticationError:
+            return
+    raise AssertionError(f"{instance.endpoint} lets in who has no password")
+
+
+def _agents_reach_their_own_keys_alone(
+    bindings: list[Binding], writers: set[Writer], node: Node
+) -> None:
+    """Two others' are tried by each agent, and everybody's by some."""
+    probes = list({_probe(binding): binding.tenant for binding in bindings}.items())
     for binding in bindings:
-        others = [one for one in probes.items() if one[0] != _probe(binding)]
-        _agent_reaches_its_own_keys_alone(binding, node, others[:2])
+        at = probes.index((_probe(binding), binding.tenant))
+        others = [*probes[at + 1 :], *probes[:at]]
+        is_writer = (binding.tenant, binding.agent) in writers
+        _agent_reaches_its_own_keys_alone(binding, node, others[:2], is_writer=is_writer)
 
 
 def _probe(binding: Binding) -> str:
@@ -199,14 +217,15 @@ def _probe(binding: Binding) -> str:
 
 
 def _agent_reaches_its_own_keys_alone(
-    binding: Binding, node: Node, others: list[tuple[str, TenantId]]
+    binding: Binding, node: Node, others: list[tuple[str, TenantId]], *, is_writer: bool
 ) -> None:
     """A Ready tenant's credentials log in, read, write where they may, and see no neighbour."""
     own = _probe(binding)
     with login(binding, node) as agent:
         writes = _reads(agent, own) and node.upstream is None
         if writes:
-            _writes_or_is_denied(agent, own)
+            is_let = _writes(agent, own)
+            assert is_let or not is_writer, f"{node.endpoint} lets {binding.username} write nothing"
         for other, tenant in others:
             for command in (
                 ("LRANGE", other, "0", "-1"),
@@ -230,12 +249,14 @@ def _reads(agent: "redis.Redis", key: str) -> bool:
     return True
 
 
-def _writes_or_is_denied(agent: "redis.Redis", own: str) -> None:
+def _writes(agent: "redis.Redis", own: str) -> bool:
+    """Whether it may."""
     try:
         agent.rpush(own, "x")
     except redis.exceptions.NoPermissionError:
-        return  # ReadOnly, or over quota
+        return False
     assert agent.lrange(own, -1, -1) == [b"x"]
+    return True
 
 
 def _is_denied(agent: "redis.Redis", *command: str) -> None:
@@ -351,6 +372,17 @@ def _bindings(scene: Scene, item: Json) -> Iterator[Binding]:
         binding = scene.binding(namespace, name, told["agent"])
         assert binding.username == told["username"], (binding.username, told)
         yield binding
+
+
+def _writers(item: Json) -> Iterator[Writer]:
+    """The tenant's agents whom neither their access nor a quota keeps from writing."""
+    if item["status"]["access"]["mode"] != "ReadWrite":
+        return
+    declared = item.get("spec", {}).get("agents", [])
+    readers = {one["name"] for one in declared if one.get("access") == "ReadOnly"}
+    for told in item["status"]["bindings"]:
+        if told["agent"] not in readers:
+            yield TenantId(*_name(item)), told["agent"]
 
 
 def _of(scene: Scene, item: Json) -> bool:

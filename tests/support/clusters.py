@@ -32,6 +32,7 @@ class Nodes:
     tls: Authority | None = None
     by_name: bool = False
     parent: Path | None = None
+    patience: str = _PATIENT
     servers: list[Server] = field(default_factory=list)
     _is_hurried: bool = False
     _stack: ExitStack = field(default_factory=ExitStack)
@@ -46,7 +47,7 @@ class Nodes:
         config = {
             "cluster-enabled": "yes",
             "cluster-config-file": "nodes.conf",
-            "cluster-node-timeout": _PATIENT,
+            "cluster-node-timeout": self.patience,
             "cluster-port": str(processes.free_port()),
             "cluster-replica-validity-factor": "0",
             "repl-ping-replica-period": "1",
@@ -73,7 +74,7 @@ class Nodes:
             yield
         finally:
             self._is_hurried = False
-            self._take_for_dead_after(_PATIENT)
+            self._take_for_dead_after(self.patience)
 
     def add(self, *, replica_of: Server | None = None) -> Server:
         """One more node of the Cluster, without slots, or as a replica."""
@@ -251,10 +252,13 @@ def cluster(
     tls: Authority | None = None,
     by_name: bool = False,
     parent: Path | None = None,
+    hurried: bool = False,
 ) -> Iterator[Nodes]:
     """That many primaries with that many replicas each; ``by_name``: clients are sent to
-    localhost, not to an address. Folders are made in ``parent``, as `Options` says."""
-    found = Nodes(flavour, secrets.token_hex(16), tls, by_name, parent)
+    localhost, not to an address. Folders are made in ``parent``, as `Options` says; ``hurried``:
+    what is down is soon replaced, and not only within `Nodes.hurried`."""
+    patience = _HURRIED if hurried else _PATIENT
+    found = Nodes(flavour, secrets.token_hex(16), tls, by_name, parent, patience)
     with contextlib.closing(found):
         primaries = [found.start() for _ in range(shards)]
         with found.hurried():
