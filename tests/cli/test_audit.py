@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from memtenant.archive import note_read
 from memtenant.audit import OPERATOR, Deed, Event, Operation, Turn, Voice
+from memtenant.cli.exits import AuditCode
 from tests.archive.making import LOG, NEIGHBOUR, Agent, Sealer, key
 from tests.cli.program import Program
 from tests.jobs.sealers import engine_over
@@ -194,6 +197,47 @@ def test_wrong_usage_is_not_taken_for_a_log_that_was_changed(
     ):
         ended = program("audit", *words)
         assert (ended.code, bool(ended.said)) == (code, True), (words, ended.said)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("audit", "verify", "--archive", "x" * 300), ("report", "verify", "x" * 300)],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_what_cannot_be_looked_at_was_not_tampered_with(
+    program: Program, words: tuple[str, ...]
+) -> None:
+    ended = program(*words)
+
+    assert ended.code in (AuditCode.INCOMPLETE, AuditCode.USAGE), ended.said
+    assert "defect" not in ended.err
+
+
+def test_a_reader_that_has_enough_says_nothing_about_the_log(program: Program, kept: Path) -> None:
+    words = ("audit", "events", "--output", "json", "--state", str(program.state))
+    code = "import sys; from memtenant.cli import main; sys.exit(main(sys.argv[1:]))"
+    running = subprocess.Popen(
+        [sys.executable, "-u", "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert running.stdout is not None
+    running.stdout.close()
+    _, said = running.communicate()
+
+    assert (running.returncode, said) == (AuditCode.INCOMPLETE, b"")
+
+
+def test_an_export_is_whole_or_not_there(program: Program, sealer: Sealer, tmp_path: Path) -> None:
+    out = tmp_path / "out" / "events.jsonl"
+    out.parent.mkdir()
+    out.write_text("of yesterday\n")
+    change(sealer)
+
+    ended = program("audit", "export", "--out", out)
+
+    assert ended.code == AuditCode.TAMPERED, ended.said
+    assert [(one.name, one.read_text()) for one in out.parent.iterdir()] == [
+        (out.name, "of yesterday\n")
+    ]
 
 
 def test_that_the_log_was_read_stands_in_it_once(

@@ -34,6 +34,10 @@ WORDS = st.text(
 )
 
 
+TOO_LONG = "x" * 300
+"""No file system has a file of this name, whoever asks."""
+
+
 def fails(ended: Ended) -> None:
     """One or more lines that say what and what to do."""
     assert ended.code == ExitCode.FAILED
@@ -215,6 +219,29 @@ def test_wrong_use_is_answered_in_one_line(program: Program, arguments: list[str
     fails(ended)
     assert len(ended.err.splitlines()) == 1
     assert not program.state.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["validate", "-f", TOO_LONG],
+        ["apply", "-f", TOO_LONG],
+        ["get", "--state", TOO_LONG],
+        ["local", "status", "--state", TOO_LONG],
+        ["report", "show", TOO_LONG],
+        ["report", "run", "--state", TOO_LONG],
+        ["seal", "--state", TOO_LONG],
+        ["retention", "explain", "--state", TOO_LONG],
+        ["detach", "--all", "--kubeconfig", TOO_LONG],
+    ],
+    ids=lambda arguments: " ".join(arguments[:-1]),
+)
+def test_what_the_machine_refuses_is_no_defect(program: Program, arguments: list[str]) -> None:
+    ended = program(*arguments)
+
+    fails(ended)
+    assert TOO_LONG in ended.err
+    assert "defect" not in ended.err
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,22 @@ def test_every_command_teaches_by_example(program: Program, command: str) -> Non
     assert f"memtenant {command}" in ended.out
 
 
+def test_an_output_that_is_full_is_told() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", "from memtenant.cli import main; exit(main())", "store", "acl"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert ended.returncode == ExitCode.FAILED
+    assert "No space left on device" in ended.stderr
+    assert "defect" not in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
 def test_version_is_the_packages(program: Program) -> None:
     assert program.do("version").out.startswith("memtenant 0.")
 

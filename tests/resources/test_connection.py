@@ -193,7 +193,7 @@ def test_no_name_leaves_its_place_in_a_path() -> None:
 
 
 async def test_without_a_configuration_it_says_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="Give a kubeconfig"):
+    with pytest.raises(UsageError, match=r"none: it does not exist\. Give a kubeconfig"):
         async with Connection.open(kubeconfig=tmp_path / "none"):
             pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,11 @@ from memtenant.errors import MemtenantError
 __all__ = ["app", "main"]
 
 _DEBUG_ENV = "MEMTENANT_DEBUG"
+
+_OF_THE_MACHINE = frozenset(
+    {errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EROFS}
+)
+"""What a write or an open may come to without telling of which file, and is nobody's defect."""
 
 # The base of what the parser raises. It is public only through this subclass, and of another
 # module in each generation of Typer.
@@ -90,28 +96,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         output.note("interrupted")
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read stdout has enough; nothing may be flushed to it at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.FAILED
-    except Exception as error:
-        # The last resort: a defect is told in one line too.
-        if os.environ.get(_DEBUG_ENV):
-            raise
-        output.fail(
-            f"unexpected {type(error).__name__}: {error}. This is a defect of memtenant: run again "
-            f"with {_DEBUG_ENV}=1 and report what it prints"
-        )
-        return ExitCode.FAILED
+    except (BrokenPipeError, SystemExit):
+        if COMPLETE_ENV in os.environ:
+            raise  # so the parser ends where it completed something
+        # Whoever read stdout has enough, which the parser notices too, and ends the program.
+        _drop_output()
+        return _unfinished_code(given)
+    except OSError as error:
+        if error.filename is None and error.errno not in _OF_THE_MACHINE:
+            return _defect(error, given)
+        if error.filename is None:
+            _drop_output()  # it may be what cannot be written
+        output.fail(_refused(error))
+        return _unfinished_code(given)
+    except Exception as error:  # noqa: BLE001 - the last resort: a defect is told in one line too
+        return _defect(error, given)
     return int(code or ExitCode.DONE)
 
 
+def _defect(error: Exception, given: Sequence[str]) -> int:
+    if os.environ.get(_DEBUG_ENV):
+        raise error
+    output.fail(
+        f"unexpected {type(error).__name__}: {error}. This is a defect of memtenant: run again "
+        f"with {_DEBUG_ENV}=1 and report what it prints"
+    )
+    return _unfinished_code(given)
+
+
+def _drop_output() -> None:
+    """Nothing may be flushed to it at exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refused(error: OSError) -> str:
+    """What the machine does not let anybody do."""
+    if error.filename is None:
+        return f"not everything could be written: {error.strerror}. Mend that, then run this again"
+    return f"{os.fsdecode(error.filename)} cannot be used: {error.strerror or error}"
+
+
+def _unfinished_code(given: Sequence[str]) -> int:
+    return AuditCode.INCOMPLETE if _verifies(given) else ExitCode.FAILED
+
+
 def _usage_code(error: BaseException) -> int:
-    """Of a command that the parser refused; of what verifies, 1 says that it was tampered with."""
     context = getattr(error, "ctx", None)
     path = context.command_path.split() if context is not None else []
-    verifies = path[1:2] == ["audit"] or path[1:3] == ["report", "verify"]
-    return AuditCode.USAGE if verifies else ExitCode.FAILED
+    return AuditCode.USAGE if _verifies(path[1:]) else ExitCode.FAILED
+
+
+def _verifies(words: Sequence[str]) -> bool:
+    """Whether 1 would say of the command that something was tampered with."""
+    return [*words[:1]] == ["audit"] or [*words[:2]] == ["report", "verify"]
 
 
 def _usage(error: BaseException) -> str:

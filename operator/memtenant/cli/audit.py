@@ -210,8 +210,8 @@ def export(
         for line in lines:
             output.raw(line)
         return AuditCode.GOOD
-    with writing(out), out.open("w", encoding="utf-8") as file, output.progress("exporting"):
-        file.writelines(f"{line}\n" for line in lines)
+    with writing(out) as file, output.progress("exporting"):
+        file.writelines(f"{line}\n".encode() for line in lines)
     return AuditCode.GOOD
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -37,6 +38,7 @@ __all__ = [
 
 _LARGEST_KEY = 4096
 _LARGEST_PROOF = 1024 * 1024
+_NAMED = 200
 
 Archive = Annotated[
     Path | None,
@@ -118,15 +120,28 @@ def moment(option: str, text: str, now: datetime) -> datetime:
 
 def write(data: bytes, out: Path) -> None:
     """A file that ends with a newline."""
-    with writing(out):
-        out.write_bytes(data if data.endswith(b"\n") else data + b"\n")
+    with writing(out) as file:
+        file.write(data if data.endswith(b"\n") else data + b"\n")
 
 
 @contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """What cannot be written is the fault of whoever named the file."""
+def writing(out: Path) -> Iterator[BinaryIO]:
+    """A file that is there when all of it is; until then, what was there before. A pipe or a device
+    is written to as it is. What cannot be written is the fault of whoever named the file.
+    """
     try:
-        yield
+        if out.exists() and not out.is_file():
+            with out.open("wb") as opened:
+                yield opened
+            return
+        target = out.resolve()
+        beside = target.with_name(f".{target.name[:_NAMED]}.{secrets.token_hex(4)}.new")
+        try:
+            with beside.open("wb") as opened:
+                yield opened
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror or error}") from None
 

@@ -151,8 +151,8 @@ class Connection:
             ssl_context = RESTClientObject(configuration).ssl_context
         except _UNUSABLE as error:
             raise UsageError(
-                f"no usable Kubernetes configuration: {_in_one_line(error)}. Give a kubeconfig, "
-                "set KUBECONFIG, or run in a pod with a ServiceAccount token"
+                f"no usable Kubernetes configuration: {loader}: {_in_one_line(error)}. Give a "
+                "kubeconfig, set KUBECONFIG, or run in a pod with a ServiceAccount token"
             ) from error
         connector = aiohttp.TCPConnector(limit=limits.concurrency, ssl=ssl_context)
         async with aiohttp.ClientSession(
@@ -281,7 +281,11 @@ class _FromKubeconfig:
         self._file = file
         self._context = context
 
+    def __str__(self) -> str:
+        return str(self._file)
+
     async def load(self, configuration: Configuration) -> None:
+        self._require_file()
         await load_kube_config(  # type: ignore[no-untyped-call]
             config_file=str(self._file),
             context=self._context,
@@ -289,8 +293,16 @@ class _FromKubeconfig:
             persist_config=False,
         )
 
+    def _require_file(self) -> None:
+        """Of several, as kubectl takes them, one is enough."""
+        if not any(Path(one).exists() for one in str(self._file).split(os.pathsep)):
+            raise ConfigException("it does not exist")
+
 
 class _FromPod:
+    def __str__(self) -> str:
+        return "the pod's ServiceAccount"
+
     async def load(self, configuration: Configuration) -> None:
         loader = InClusterConfigLoader(  # type: ignore[no-untyped-call]
             SERVICE_TOKEN_FILENAME, SERVICE_CERT_FILENAME
