@@ -51,8 +51,8 @@ class Installing(Stage):
         self.make_operators_user(password)
         self.kubectl(
             *("create", "secret", "generic", "shared-admin", "-n", HOME),
-            f"--from-literal=password={password}",
-            shown=f"kubectl create secret generic shared-admin -n {HOME} --from-file=password",
+            "--from-file=password=/dev/stdin",
+            stdin=password,
         )
         self.helm("install", RELEASE, str(CHART), "-n", HOME)
         self.kubectl("rollout", "status", f"deployment/{RELEASE}", "-n", HOME, "--timeout=300s")

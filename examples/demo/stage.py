@@ -5,7 +5,6 @@ Each shows the command as a person would type it, and what it answers.
 
 import contextlib
 import json
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -50,10 +49,10 @@ class Stage:
         """The chapters of a part, in their order."""
         raise NotImplementedError
 
-    def kubectl(self, *arguments: str, shown: str = "") -> None:
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> None:
         """Run kubectl as the platform admin, and show the command and what it prints."""
-        self.story.command(*(shlex.split(shown) if shown else ("kubectl", *arguments)))
-        self.story.output(self.cluster.kubectl(*arguments))
+        self.story.command("kubectl", *arguments)
+        self.story.output(self.cluster.kubectl(*arguments, stdin=stdin))
 
     def refused(self, *arguments: str) -> str:
         """The words of a command that must not succeed."""

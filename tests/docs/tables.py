@@ -210,6 +210,12 @@ async def _sample_series() -> str:
         status={
             "conditions": ready,
             "access": {"mode": "ReadWrite", "since": "2026-01-31T09:30:00Z"},
+            "keys": {
+                "since": "2026-01-31T09:30:00Z",
+                "retiring": [1],
+                "remaining": 1,
+                "unreadable": 0,
+            },
         },
     )
     store = Declared(
@@ -231,7 +237,7 @@ async def _sample_series() -> str:
     mirror.put(policy)
     mirror.put(tenant)
     mirror.put(store)
-    live = Measured(TenantId("support", "acme"), 1, 2, 3, 4)
+    live = Measured(TenantId("support", "acme"), 1, 2, 3, 4, oldest=1)
     return await declared_series(mirror, tenant_limit=1, measured=[live])
 
 

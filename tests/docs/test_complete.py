@@ -5,10 +5,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
+from memtenant.api import KINDS
 from memtenant.api.conditions import ConditionType
 from memtenant.api.fields import DeletionPolicy
 from memtenant.api.tenant import AccessMode
+from memtenant.controller import series
 from memtenant.functions.library import libraries
 from memtenant.reports.checks import CHECKS
 from memtenant.rules.controls import MANUAL
@@ -53,6 +56,22 @@ def test_access_modes_phases_and_deletion_policies_are_explained() -> None:
         str(one) for one in Phase
     }
     assert set(DeletionPolicy) <= set(first_column(section(_OPERATIONS, "Deletion")))
+
+
+def test_every_series_of_tenants_policies_and_stores_has_its_line() -> None:
+    """The table is made of what a sample shows, and a sample may lack one."""
+    listed = first_column(section(_OPERATIONS, "Metrics"))
+
+    assert {f"memtenant_{name}" for name in series._HELP} - set(listed) == set()
+
+
+def test_the_chart_names_every_kind_that_it_installs() -> None:
+    chart = ROOT / "charts" / "memtenant"
+    about = yaml.safe_load((chart / "Chart.yaml").read_text())["annotations"]
+    listed = yaml.safe_load(about["artifacthub.io/crds"])
+
+    assert {one["kind"] for one in listed} == set(KINDS)
+    assert [kind for kind in KINDS if kind not in (chart / "README.md").read_text()] == []
 
 
 def test_every_function_of_the_library_has_its_line() -> None:
