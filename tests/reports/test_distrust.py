@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from time import monotonic
 
@@ -10,7 +11,7 @@ import pytest
 from memtenant import Message
 from memtenant.reports import looking
 from memtenant.reports.checks import CHECKS, Status
-from memtenant.reports.evidence import Missing
+from memtenant.reports.evidence import Missing, TenantFacts
 from memtenant.resources.port import ObjectKey
 from memtenant.rules.controls import Parameters
 from memtenant.stores.witness import StoreWitness
@@ -48,6 +49,19 @@ async def test_a_run_whose_clock_is_behind_says_nothing_of_ages(scene: Scene) ->
     ):
         result = await scene.judged(check)
         assert (result.judgement.status, says in words(result)) == (Status.ERROR, True), check
+
+
+async def test_a_key_that_is_still_to_be_made_has_no_age(scene: Scene) -> None:
+    """As after an operator whose clock was ahead."""
+    await at_work(scene)
+    (tenant,) = (await scene.evidence()).tenants
+    assert isinstance(tenant.facts, TenantFacts)
+    made = scene.now() + timedelta(days=300)
+    status = tenant.facts.status.model_copy(update={"key_made_at": made})
+    found = replace(tenant, facts=replace(tenant.facts, status=status))
+    result = await scene.judged("KeysRotated", tenants=(found,))
+    assert result.judgement.status is Status.ERROR
+    assert "still to come by this clock" in words(result)
 
 
 async def test_a_drain_that_is_still_to_come_is_none(scene: Scene) -> None:
@@ -115,6 +129,39 @@ async def test_what_went_while_nothing_was_audited_is_not_known(scene: Scene) ->
             judged = CHECKS[name](evidence, Parameters())
             assert judged.status is Status.ERROR, name
             assert any("the audit was off" in one.words for one in judged.findings), name
+
+
+async def test_what_was_stored_before_the_audit_began_is_not_known_to_be_there(
+    scene: Scene,
+) -> None:
+    """However long ago: it is held, or under the minimum, all the same."""
+    scene.frameworks = ("GDPR",)
+    loose = {"legalBasis": "contract", **POLICIES["minimum"], **held()}
+    scene.ahead = -timedelta(days=100)
+    await scene.declare(policy={**loose, "audit": {"mode": "Optional"}})
+    declare(scene, **loose)
+    await scene.ground.settle()
+    await scene.seal()
+    scene.ahead = timedelta(days=100)
+    evidence = await scene.evidence()
+    for name in ("NothingRemovedUnderMinimum", "NothingDeletedUnderHold"):
+        judged = CHECKS[name](evidence, Parameters())
+        assert judged.status is Status.ERROR, judged
+        assert "when it was not audited" in judged.findings[0].words, judged
+
+
+async def test_what_is_held_from_before_the_log_begins_is_not_known_to_be_there(
+    scene: Scene,
+) -> None:
+    await at_work(scene, held() | {"retention": {"content": {"default": "365d"}}})
+    evidence = await scene.evidence()
+    assert not isinstance(evidence.log, Missing)
+    # Held since 2026, when what was stored in 2025 had not expired.
+    for days, status in ((300, Status.ERROR), (900, Status.PASS)):
+        pruned = {str(ACME): evidence.now - timedelta(days=days)}
+        log = replace(evidence.log, pruned=pruned)
+        result = await scene.judged("NothingDeletedUnderHold", log=log)
+        assert result.judgement.status is status, (days, words(result))
 
 
 async def test_what_was_read_while_another_server_led_is_not_all_of_it(scene: Scene) -> None:

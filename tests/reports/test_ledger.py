@@ -325,6 +325,34 @@ def test_the_rule_that_was_in_force_decides_what_had_expired(
     assert found(told).vanished == 5
 
 
+@pytest.mark.parametrize(
+    ("leaves", "assumed"),
+    [
+        ((named_by_the_release_before("short", MS - 9), named("short", MS + 7)), 5),
+        (
+            (
+                named_by_the_release_before("short", MS - 9),
+                named_by_the_release_before("short", MS + 7),
+            ),
+            5,
+        ),
+        ((named("short", MS + 7),), 5),  # what named it before is not kept any more
+        ((named_by_the_release_before("other", MS - 9), named("short", MS + 7)), 0),
+        ((named_by_the_release_before("short", MS - 9), named("other", MS + 7)), 0),
+        ((named("other", MS - 9), named("short", MS + 7)), 0),
+    ],
+)
+def test_a_choice_that_the_log_tells_only_later_is_taken_for_that_of_before_and_told(
+    leaves: tuple[SealedEntry, ...], assumed: int
+) -> None:
+    told = ledger(lapses=lapses(MS + 1, now=("short", {})))
+    appended(told)
+    for one in leaves:
+        told.add(one)
+    coverage = found(told)
+    assert (coverage.vanished, coverage.assumed) == (5 - assumed, assumed)
+
+
 def test_more_than_is_followed_at_a_time_is_followed_in_parts() -> None:
     def place(number: int) -> bytes:
         return number.to_bytes(16, "big")

@@ -95,6 +95,22 @@ def test_what_is_no_report_is_refused(data: bytes) -> None:
         Report.parse(data)
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"stores": [{}]},
+        {"recommendations": [{"do": 1}]},
+        {"difference": {}},
+        {"difference": {"since": "", "turned": [{"framework": "GDPR"}]}},
+    ],
+)
+def test_a_report_that_could_not_be_shown_is_refused(part: Mapping[str, Any]) -> None:
+    """The next run reads it too: whoever writes into the folder stops none by that."""
+    document = json.loads(report().to_json()) | part
+    with pytest.raises(ReportInvalid):
+        Report.parse(canonical(document))
+
+
 def test_a_page_loads_nothing_and_runs_nothing() -> None:
     text = page(report(Status.FAIL, words='<script>alert(1)</script>" onload="x', tenant="<b>x"))
     assert "<script" not in text

@@ -7,7 +7,7 @@ parts, each of which follows some of them: so memory stays flat, and none is lef
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 from zlib import crc32
@@ -44,13 +44,14 @@ class Part:
 class Fate:
     """What became of them. ``early`` are those that went, or are gone, while their minimum stood;
     ``early_at`` some of them, in words. ``lost``: runs of them that found no room, and of which
-    nothing is said."""
+    nothing is said. ``assumed`` went by a rule of which the log tells only later."""
 
     explained: int = 0
     vanished: int = 0
     early: int = 0
     early_at: tuple[str, ...] = ()
     lost: int = 0
+    assumed: int = 0
 
     def with_part(self, other: Fate) -> Fate:
         """Of two parts."""
@@ -60,6 +61,7 @@ class Fate:
             self.early + other.early,
             (*self.early_at, *other.early_at)[:_EXAMPLES],
             self.lost + other.lost,
+            self.assumed + other.assumed,
         )
 
 
@@ -96,6 +98,7 @@ class Absent:
     _followed: int = 0
     _lost: int = 0
     _explained: int = 0
+    _assumed: int = 0
     _forgotten: set[bytes] = field(default_factory=set)
     _same: dict[bytes, bytes] = field(default_factory=dict)
 
@@ -138,14 +141,15 @@ class Absent:
     def expired(self, before: int, at: int | None = None) -> None:
         """What was told before had passed its period: at a time at which the operator removed it,
         or by a rule that was another then, so that today's minimum says nothing of it."""
-        for place in list(self._runs):
-            gone = self._taken(place)
-            went = [one for one in gone if one.time < before]
+        for place, went in self._past(before):
             if at is None:
                 self._explained += sum(one.many for one in went)
             else:
                 self._went(place, went, at, "expired")
-            self._keep(place, [one for one in gone if one.time >= before])
+
+    def may_have_expired(self, before: int) -> None:
+        """As `expired`, by a rule of which the log tells only later that the tenant is under it."""
+        self._assumed += sum(one.many for _, went in self._past(before) for one in went)
 
     def deleted(self, at: int) -> None:
         """Everything of the tenant was."""
@@ -165,7 +169,14 @@ class Absent:
                     what = self._named(place, one)
                     self.floor.missing(what, one.many, one.time, one.subject)
         early, early_at = (0, ()) if self.floor is None else self.floor.result()
-        return Fate(explained, vanished, early, early_at, self._lost)
+        return Fate(explained, vanished, early, early_at, self._lost, self._assumed)
+
+    def _past(self, before: int) -> Iterator[tuple[bytes, list[_Run]]]:
+        """By place, those that were told before: they are followed no more."""
+        for place in list(self._runs):
+            gone = self._taken(place)
+            self._keep(place, [one for one in gone if one.time >= before])
+            yield place, [one for one in gone if one.time < before]
 
     def _taken(self, place: bytes) -> list[_Run]:
         found = self._runs.pop(place, [])

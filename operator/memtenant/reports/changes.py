@@ -33,6 +33,7 @@ class Changes:
     unaudited: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     audited_since: datetime | None = None
+    untold_until: datetime | None = None
     was_new: bool = False
     _started: bool = False
     _stopped_at: int = 0
@@ -77,8 +78,11 @@ class Changes:
         """The audit began, or goes on otherwise. ``is_whole``: the log has all that was before."""
         if self._stopped_at:
             self._note(self.unaudited, self._stopped_at, at)
-        elif is_whole and not self._started and moment(at) in self.period:
-            self.audited_since = moment(at)
+            self.untold_until = moment(at)
+        elif is_whole and not self._started:
+            self.untold_until = moment(at)
+            if moment(at) in self.period:
+                self.audited_since = moment(at)
         self._started, self._stopped_at = True, 0
         if not detail.get("reads"):
             self._unread_at = self._unread_at or at
@@ -94,6 +98,7 @@ class Changes:
         """All of it was read, by this time."""
         if self._stopped_at:
             self._note(self.unaudited, self._stopped_at, now)
+            self.untold_until = moment(now)
 
     def _note(self, spans: list[str], since: int, until: int) -> None:
         first, last = moment(since), moment(until)

@@ -188,8 +188,9 @@ class Coverage:
     """Records against events. ``covered`` of ``records`` have a sealed event, ``waiting`` one in
     the queue, ``before`` are older than the log; ``uncovered`` have none. ``vanished`` events tell
     a record that is not there and that no event and no expiry explains, ``explained`` ones that is
-    rightly gone. ``oldest`` is the oldest time at which a live record was told, ``oldest_at`` where
-    it is; ``places`` are some where a record has no event."""
+    rightly gone, ``assumed`` ones are so if the tenant chose then what the log tells only later.
+    ``oldest`` is the oldest time at which a live record was told, ``oldest_at`` where it is;
+    ``places`` are some where a record has no event."""
 
     records: int
     covered: int
@@ -198,9 +199,20 @@ class Coverage:
     uncovered: int
     explained: int
     vanished: int
+    assumed: int = 0
     oldest: datetime | None = None
     oldest_at: str = ""
     places: tuple[str, ...] = ()
+
+    @property
+    def doubt(self) -> str:
+        """What nobody knows of records that are gone, in words; empty where that is nothing."""
+        if not self.assumed:
+            return ""
+        return (
+            f"records that are gone: {self.assumed}, rightly if the tenant chose then what the log "
+            "tells only later (a release before 0.2 told no choice, or what told it was removed)"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,12 +254,14 @@ class TenantEvents:
     by_operation, by_agent, refused: counts. subjects: distinct persons. gaps, bad, forged: counters
     that are missing, events whose MAC is not their agent's or that are no events, second outcomes
     of one event; those that were sealed in the period. first: time of the first event that is kept.
-    destroyed: removals at or after the begin of a hold, in words. released: holds that ended or
-    were overridden. specs: the latest generation that was seen of each object, by name and
-    uid, by the operator's word; acted: when it was seen first; unnamed: how many of these changes
-    name no person. revisions: of each policy, in all of the log that is kept; only the
-    installation's has them. unaudited, unread: times in which no event was left of anything, or of
-    reads, in words; audited_since: when the audit of a tenant began that was there before.
+    destroyed: removals at or after the begin of a hold, in words; held_at: when the first hold was
+    set. released: holds that ended or were overridden. specs: the latest generation that was seen
+    of each object, by name and uid, by the operator's word; acted: when it was seen first; unnamed:
+    how many of these changes name no person. revisions: of each policy, in all of the log that is
+    kept; only the installation's has them. unaudited, unread: times in which no event was left of
+    anything, or of reads, in words; audited_since: when the audit of a tenant began that was there
+    before; untold_until: until when anything was stored without an event, in all of the log that is
+    kept.
     policies: those that the tenant was under.
     erasures_asked: persons whom agents asked to forget, in all of the log that is kept.
     forgotten_alive: persons whom agents asked to forget, and of whom records live that were told
@@ -271,6 +285,7 @@ class TenantEvents:
     last: datetime | None = None
     destroyed: tuple[str, ...] = ()
     destroyed_total: int = 0
+    held_at: datetime | None = None
     released: tuple[str, ...] = ()
     specs: Mapping[tuple[str, str], int] = field(default_factory=dict)
     acted: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
@@ -279,6 +294,7 @@ class TenantEvents:
     unaudited: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     audited_since: datetime | None = None
+    untold_until: datetime | None = None
     policies: Under = ()
     erasures_asked: int = 0
     forgotten_alive: int = 0

@@ -31,7 +31,8 @@ class Lapses:
     ``then`` by the one that was in force up to it, under a policy and a choice (None: not known).
     ``changes``: when policies changed, in order. ``now``: the tenant's policy and choice; they
     count for all the time where the log does not tell of others. ``before``: messages that were
-    told before it had expired.
+    told before it had expired; ``assumed``: before this one too, if the tenant was under the same
+    policy and chose the same before the log first tells so.
     """
 
     today: Callable[[int], int] = lambda _at: 0
@@ -39,8 +40,11 @@ class Lapses:
     changes: deque[int] = field(default_factory=deque)
     now: tuple[str, Choice] | None = None
     before: int = 0
+    assumed: int = 0
     _under: tuple[str, Choice] | None = None
+    _policy: object = None
     _untold: list[int] = field(default_factory=list)
+    _earlier: list[int] = field(default_factory=list)
     _matters: set[object] = field(default_factory=set)
 
     def until(self, at: int) -> None:
@@ -54,8 +58,12 @@ class Lapses:
         under = (policy, choice) if isinstance(policy, str) and choice is not None else None
         if self._under is not None and under != self._under:
             self._lapse(at)
+        self._earlier += self._untold
         self._untold.clear()
-        self._under = under
+        if self._policy not in (None, policy):
+            self._earlier.clear()  # of what it chose under another one, this one says nothing
+        self._under, self._policy = under, policy
+        self._assume(under)
         if under is not None or self.now is None or policy != self.now[0]:
             self.now = None  # else what it chose was not told, and may be what it chooses now
 
@@ -78,6 +86,7 @@ class Lapses:
         if self.now is not None:
             for change in self._untold:
                 self._raise(self.then(*self.now, change) or 0)
+        self._assume(self.now)
         self._untold.clear()
 
     def _lapse(self, at: int) -> None:
@@ -85,8 +94,15 @@ class Lapses:
             return
         if self._under is not None:
             self._raise(self.then(*self._under, at) or 0)
-        elif self.now is not None:
+        else:
             self._untold.append(at)
+
+    def _assume(self, under: tuple[str, Choice] | None) -> None:
+        if under is None:
+            return
+        for change in self._earlier:
+            self.assumed = max(self.assumed, self.then(*under, change) or 0)
+        self._earlier.clear()
 
     def _raise(self, before: int) -> None:
         self.before = max(self.before, before)

@@ -147,6 +147,7 @@ class EventLedger:
         self.lapses.ended(now)
         self._changes.ended(now)
         self._absent.expired(self.lapses.before)
+        self._absent.may_have_expired(self.lapses.assumed)
         return self._absent.fate()
 
     def result(self, fate: Fate) -> TenantEvents:
@@ -175,6 +176,7 @@ class EventLedger:
             last=moment(self._last) if self._last else None,
             destroyed=tuple(self._destroyed),
             destroyed_total=self._destroyed_total,
+            held_at=moment(self._held_at) if self._held_at else None,
             released=tuple(changes.released),
             specs=dict(changes.specs),
             acted=dict(changes.acted),
@@ -183,6 +185,7 @@ class EventLedger:
             unaudited=tuple(changes.unaudited),
             unread=tuple(changes.unread),
             audited_since=changes.audited_since,
+            untold_until=changes.untold_until,
             policies=tuple(changes.policies),
             erasures_asked=len(self._asked),
             forgotten_alive=forgotten,

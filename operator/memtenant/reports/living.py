@@ -143,6 +143,7 @@ class Living:
             uncovered=records - covered - waiting - before,
             explained=fate.explained,
             vanished=fate.vanished,
+            assumed=fate.assumed,
             oldest=moment(self._oldest) if self._oldest else None,
             oldest_at=self._oldest_at,
             places=tuple(places),

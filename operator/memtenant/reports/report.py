@@ -21,6 +21,7 @@ __all__ = ["ControlResult", "FrameworkResult", "Report", "Row"]
 _FORMAT: Final = 1
 _MAX_BYTES: Final = 256 * 1024 * 1024
 _MANY: Final = 100_000
+_LONGEST: Final = 4096
 
 Row = Mapping[str, object]
 """One line of a table of the report: only texts, whole numbers, lists and rows."""
@@ -214,9 +215,28 @@ class Report:
                 for one in fields.each("frameworks", _MANY)
             ),
             tenants=fields.rows("tenants"),
-            stores=fields.rows("stores"),
+            stores=_rows(fields, "stores", "store"),
             events=fields.row("events"),
             log=fields.row("log"),
-            recommendations=fields.rows("recommendations"),
-            difference=fields.optional_row("difference"),
+            recommendations=_rows(fields, "recommendations", "do"),
+            difference=_difference(fields),
         )
+
+
+def _rows(fields: Fields, name: str, *texts: str) -> tuple[Row, ...]:
+    """Rows each of which has these texts, by which it is shown."""
+    for one in fields.each(name, _MANY):
+        for text in texts:
+            one.text(text, _LONGEST)
+    return fields.rows(name)
+
+
+def _difference(fields: Fields) -> Row | None:
+    found = fields.optional_row("difference")
+    if found is not None:
+        inner = fields.inner("difference")
+        inner.text("since")
+        turned = ("framework", "control", "title", "before", "after")
+        for one in _rows(inner, "turned", *turned):
+            Fields(one, inner.path("turned")).flag("better")
+    return found

@@ -157,6 +157,8 @@ def audit_covers(evidence: Evidence, _parameters: Parameters) -> Judgement:
                 "records that the log tells and that are gone, with neither an event nor their "
                 f"period to say why: {found.vanished}",
             )
+        if found.doubt:
+            judge.warn(name, found.doubt)
         if found.before:
             judge.warn(
                 name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from memtenant.clock import rfc3339
 from memtenant.reports.checks.judging import Judge, Judgement
@@ -108,7 +108,8 @@ def nothing_deleted_under_hold(evidence: Evidence, _parameters: Parameters) -> J
         if not events.total:
             judge.missing(name, Missing("log", "it has no event of this tenant"))
             continue
-        _was_audited(judge, name, events)
+        begin = events.held_at or min(facts.matters.values())
+        _was_told(judge, name, events, facts.resolution.content.effective.period.before(begin))
         matters = ", ".join(sorted(facts.matters))
         if events.destroyed_total:
             judge.fail(
@@ -124,6 +125,8 @@ def nothing_deleted_under_hold(evidence: Evidence, _parameters: Parameters) -> J
                 f"records that the log tells and that are gone while {matters} stands, with no "
                 f"event that says why: {events.coverage.vanished}",
             )
+        elif events.coverage.doubt:
+            judge.warn(name, events.coverage.doubt)
     if evidence.tenants and not held:
         judge.skip(evidence.policy.name, "no legal hold stands")
     return judge.judgement(f"sealed events and live records, {held} held")
@@ -132,15 +135,14 @@ def nothing_deleted_under_hold(evidence: Evidence, _parameters: Parameters) -> J
 def nothing_removed_under_minimum(evidence: Evidence, _parameters: Parameters) -> Judgement:
     """Every message that the log tells and that is younger than its minimum is there."""
     judge = Judge(evidence)
-    kept, since, log = 0, "", evidence.log
+    kept, since = 0, ""
     for facts, events in judge.tenants(lambda one: one.events):
         name = str(facts.tenant)
         floor = facts.resolution.content.floor
-        begin = None if isinstance(log, Missing) else log.begin_of(name)
         if floor is None:
             continue
         kept += 1
-        _was_audited(judge, name, events)
+        _was_told(judge, name, events, floor.period.before(evidence.now))
         if not events.total:
             judge.missing(name, Missing("log", "it has no event of this tenant"))
         elif isinstance(events.coverage, Missing):
@@ -150,12 +152,8 @@ def nothing_removed_under_minimum(evidence: Evidence, _parameters: Parameters) -
             judge.missing(name, Missing("minimum", why))
         else:
             since = f", which is what it is since {rfc3339(events.floor_since)}"
-        if begin is not None and floor.period.before(evidence.now) < begin:
-            why = (
-                f"the log begins at {rfc3339(begin)}, and what was told before is under the "
-                f"minimum of {floor.period} ({floor.reason}): keep the log as long"
-            )
-            judge.missing(name, Missing("log", why))
+        if isinstance(events.coverage, Coverage) and events.coverage.doubt:
+            judge.warn(name, events.coverage.doubt)
         if events.early_total:
             shown = "; ".join(events.early)
             judge.fail(
@@ -168,10 +166,25 @@ def nothing_removed_under_minimum(evidence: Evidence, _parameters: Parameters) -
     return judge.judgement(f"sealed events and live messages, {kept} under a minimum{since}")
 
 
-def _was_audited(judge: Judge, name: str, events: TenantEvents) -> None:
-    """What was stored while nothing was told may be gone, and nothing says so."""
+def _was_told(judge: Judge, name: str, events: TenantEvents, since: datetime) -> None:
+    """What was stored while nothing was told may be gone, and nothing says so. What was stored
+    ``since`` has to be there."""
+    log = judge.evidence.log
+    begin = None if isinstance(log, Missing) else log.begin_of(name)
     if events.unaudited:
         why = f"the audit was off: {', '.join(events.unaudited)}"
+        judge.missing(name, Missing("log", why))
+    elif events.untold_until is not None and since < events.untold_until:
+        why = (
+            f"nothing tells what was stored before {rfc3339(events.untold_until)}, when it was not "
+            f"audited, and what was stored since {rfc3339(since)} has to be there"
+        )
+        judge.missing(name, Missing("log", why))
+    if begin is not None and since < begin:
+        why = (
+            f"the log begins at {rfc3339(begin)}, and what was stored since {rfc3339(since)} has "
+            "to be there: keep the log as long"
+        )
         judge.missing(name, Missing("log", why))
 
 

@@ -29,6 +29,9 @@ def keys_rotated(evidence: Evidence, parameters: Parameters) -> Judgement:
         if made is None or active is None:
             judge.missing(name, Missing("key", "its status names no key version and its age"))
             continue
+        if evidence.is_to_come(made):
+            why = f"version {active} was made at {rfc3339(made)}, still to come by this clock"
+            judge.missing(name, Missing("key", why))
         if period.after(made) < evidence.now:
             judge.fail(name, f"key version {active} is of {rfc3339(made)}: over {period} old")
         least = whole(records.limits.get("least_kek", ""))
