@@ -105,6 +105,12 @@ async def a_quota_that_nobody_feels(scene: Scene) -> None:
         admin.hset(keys.limits(ACME), "conversations", "999999")
 
 
+async def a_store_by_a_name_of_another_machine(scene: Scene) -> None:
+    """A name that nobody can tell to be this machine's; it is."""
+    scene.ground.store(endpoint=f"127.1:{scene.server.port}")
+    await scene.ground.settle()
+
+
 async def the_audit_is_off(scene: Scene) -> None:
     with scene.server.admin() as admin:
         admin.hset(keys.limits(ACME), "audit", "0")
@@ -246,6 +252,7 @@ BREAKS = (
     Break("LeastPrivilege", "mt.sealer on", the_sealers_user_is_gone, "store"),
     Break("LeastPrivilege", "its users may write, and", a_quota_that_nobody_feels, "quota"),
     Break("LeastPrivilege", "another conversations", a_quota_that_nobody_feels, "quota"),
+    Break("TransportEncrypted", "127.1:", a_store_by_a_name_of_another_machine, "transport"),
     Break("Audited", "leave no event", the_audit_is_off, "store"),
     Break("KeysRotated", "data keys under version 9", a_retired_version, "store"),
     Break("AuditCovers", "no events of the agent", a_forged_event, "log"),

@@ -188,16 +188,6 @@ async def test_a_log_that_begins_later_than_a_minimum_does_not_tell_whether_all_
         assert ("keep the log as long" in words(result)) is (status is Status.ERROR)
 
 
-async def test_a_store_without_tls_on_another_machine_fails(scene: Scene) -> None:
-    await at_work(scene)
-    evidence = await scene.evidence()
-    store = evidence.stores["shared"]
-    assert isinstance(store, StoreEvidence)
-    elsewhere = {"shared": replace(store, loopback=False)}
-    result = await scene.judged("TransportEncrypted", stores=elsewhere)
-    assert result.judgement.status is Status.FAIL
-
-
 @pytest.mark.parametrize(
     "act",
     list(dict.fromkeys(act for acts in UNSEEN.values() for act in acts)),

@@ -119,9 +119,12 @@ async def test_what_memtenant_keeps_beside_records_is_nothing_in_clear(
     case = scene.agent().shared_context("case")
     await case.create({"a": 1, "b-2": 2})
     await case.update({"a": 3, "b-2": None})
+    chat = scene.agent().conversation("s", user="ada")
+    for number in range(20):
+        await chat.append(Message.human("hello"), idempotency_key=f"once {number}")
     there = await found(scene)
     assert (there.plain, there.undated) == (0, 0)
-    assert there.encrypted == 7 + 1
+    assert there.encrypted == 7 + 1 + 21
 
 
 async def test_what_agents_write_beside_records_is_looked_through_too(scene: Scene) -> None:
@@ -143,9 +146,11 @@ async def test_what_agents_write_beside_records_is_looked_through_too(scene: Sce
         admin.hsetnx(f"{prefix}k:bob@example.org", "dek", "x")
         admin.zadd(f"{prefix}x", {"ada@example.org": 1})
         admin.hset(keys.usage(ACME), "ada@example.org", "x")
+        head = f"{content(admin).decode().removesuffix(':l')}:h"
+        admin.hset(head, mapping={"tag": "ada@example.org", "m1": "bob@example.org"})
     after = await found(scene)
-    assert after.plain == 6
-    assert after.hits["Email"] == 5
+    assert after.plain == 8
+    assert after.hits["Email"] == 7
     assert after.hits["Card"] == 5
 
 

@@ -128,7 +128,7 @@ class ComplianceReportStatus(Status):
     """What was found."""
 
     made_at: Timestamp | None = Field(default=None, description="When the run ended.")
-    tenants: int = Field(default=0, description="Tenants that were looked at.", ge=0)
+    tenants: int = Field(default=0, description="Tenants that the report is about.", ge=0)
     summary: ResultCounts | None = Field(
         default=None, description="How many controls came to which verdict."
     )
@@ -180,7 +180,7 @@ class ComplianceReport(Resource):
             name="Tenants",
             path=".status.tenants",
             type="integer",
-            description="Tenants that were looked at",
+            description="Tenants that the report is about",
         ),
         Column(
             name="Location",

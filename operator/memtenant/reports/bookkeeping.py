@@ -20,6 +20,7 @@ __all__ = [
     "chosen_name",
     "is_counter",
     "is_field",
+    "is_head",
     "is_header",
     "is_link",
     "is_listed",
@@ -42,6 +43,9 @@ _FIELD: Final = re.compile(rb"[\w-]{1,64}")
 _CHANGED_BY: Final = re.compile(_AGENT)
 _LONGEST_NUMBER: Final = 18
 _ID, _NAMESPACE, _PLACE, _COUNT = 16, 8, 10, 3
+_WRITER, _MARK, _MOST_SAVED = 25, 43, 128
+_HEAD_BYTES: Final = {b"state": 46, b"tag": 8, b"lease": 22}
+_MARKS: Final = re.compile(rb"m[0-8]")
 
 
 def is_subject(alias: bytes) -> bool:
@@ -88,6 +92,18 @@ def is_counter(name: bytes, value: bytes) -> bool:
 def is_field(name: bytes) -> bool:
     """Whether agents may give such a name to a value of a shared context."""
     return _FIELD.fullmatch(name) is not None
+
+
+def is_head(name: bytes, value: bytes) -> bool:
+    """Whether it is a field of a conversation's head, other than its sealed title, by the size of
+    what the Functions pack into it."""
+    if name in _HEAD_BYTES:
+        return len(value) == _HEAD_BYTES[name]
+    if name == b"writers":
+        return len(value) % _WRITER == 0
+    if name == b"saved":
+        return len(value) <= _MOST_SAVED
+    return _MARKS.fullmatch(name) is not None and len(value) % _MARK == 0
 
 
 def is_header(value: bytes) -> bool:

@@ -6,7 +6,6 @@ runs of counters of a writer.
 
 from __future__ import annotations
 
-import re
 import struct
 from collections import Counter
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from memtenant.reports.bookkeeping import (
     chosen_name,
     is_counter,
     is_field,
+    is_head,
     is_header,
     is_link,
     is_listed,
@@ -53,7 +53,6 @@ the alias of the conversation or context (`memtenant.reports.places`)."""
 
 _MAGIC, _FORMATS = 0xFA, {0x10: False, 0x11: True}
 _LEAST: Final = {False: 46, True: 58}
-_HEAD_FIELD: Final = re.compile(rb"state|writers|m[0-8]|meta|tag|lease|saved")
 _EXAMPLES: Final = 5
 _READ: Final = frozenset({"string", "list", "hash", "set", "zset"})
 """Types of keys that are read; of others, as streams, only that they are there is known."""
@@ -242,9 +241,10 @@ class TenantRecords:
 
     def _head(self, page: Held) -> None:
         for name, value in page.entries:
-            if name == b"meta" and value:
-                self._record(page, value, "conversation")
-            elif not _HEAD_FIELD.fullmatch(name):
+            if name == b"meta":
+                if value:
+                    self._record(page, value, "conversation")
+            elif not is_head(name, value):
                 self._around(page, value)
 
     def _checkpoints(self, page: Held) -> None:
