@@ -69,6 +69,17 @@ def test_what_agents_do_is_sealed(audited: Program) -> None:
     assert "Sealed window" in audited.do("seal").out
 
 
+def test_a_log_that_was_cut_is_not_sealed_and_the_exit_code_says_so(audited: Program) -> None:
+    audited.do("seal")
+    (log,) = (audited.state / "archive/logs" / str(TENANT)).glob("*.log")
+    log.write_bytes(log.read_bytes()[:-1])
+    with Tenant.from_binding() as agent:
+        agent.conversation("s", user="ada").append(Message.human("hello"))
+    ended = audited("seal")
+    assert ended.code == ExitCode.FAILED, ended.said
+    assert f"the log of {TENANT} is not what was sealed" in ended.said
+
+
 def test_closed_refuses_and_open_counts_while_nobody_drains(
     audited: Program, valkey: Server
 ) -> None:

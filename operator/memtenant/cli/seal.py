@@ -152,7 +152,7 @@ async def _local(state: Path, form: Format, watch: bool) -> int:
     if not watch:
         step = await seal_once(state)
         _show(step, form)
-        return ExitCode.FAILED if step.failures else ExitCode.DONE
+        return ExitCode.DONE if step.is_whole else ExitCode.FAILED
     async with _sealing_of(state) as sealing:
         output.note("Sealing every minute, or as policies ask; Ctrl-C ends it")
         await sealing.run(_interrupted())

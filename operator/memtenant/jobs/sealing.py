@@ -68,6 +68,12 @@ class Step:
         """The first."""
         return next(iter(self.failures.values()), None)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that was in the queues is sealed."""
+        left = any(one.waiting or one.silent for one in self.drained.values())
+        return not self.failures and not left
+
 
 @dataclass(slots=True)
 class _Pause:
