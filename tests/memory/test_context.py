@@ -89,6 +89,21 @@ async def test_two_that_make_a_context_at_once_agree_on_one_key(
     assert values == [values[0]] * 6
 
 
+async def test_a_key_that_was_replaced_is_read_again(acme: Provisioned, opened: Open) -> None:
+    """A failover lost the context, and somebody else made it anew."""
+    reader, writer, other = (opened(acme).shared_context("case") for _ in range(3))
+    await reader.create({"a": 1})
+    assert (await writer.read()).values == {"a": 1}
+    with acme.server.admin() as admin:
+        admin.delete(*admin.scan_iter("*:r:c:*"), *admin.scan_iter("*:k:*"))
+    await other.create({"a": 2})
+    assert (await reader.read()).values == {"a": 2}
+    with pytest.raises(VersionConflict) as conflict:
+        await writer.update({"a": 3}, expected={"a": 7})
+    assert isinstance(conflict.value.current, Snapshot)
+    assert conflict.value.current.values == {"a": 2}
+
+
 async def test_names_and_sizes_are_checked_before_anything_is_sent(tenant: Tenant) -> None:
     context = tenant.shared_context("case")
     for name in ("ada@example.org", "", "a b", "x" * 65):

@@ -15,6 +15,7 @@ from memtenant.errors import (
     DataKeyChanged,
     KeyRetired,
     KeyUnavailable,
+    RecordKeyMismatch,
     StoreUnavailable,
     UsageError,
     VersionConflict,
@@ -103,7 +104,10 @@ class SharedContext:
         """As `read`, and the replies to further commands of the same round trip."""
         with self._store.opening(self._where):
             found, keys, replies = self._read(tuple(names), further)
-            return self._snapshot(found, keys), replies
+            try:
+                return self._snapshot(found, keys), replies
+            except RecordKeyMismatch:
+                return self._snapshot(found, self._keys_anew()), replies
 
     def update(
         self,
@@ -253,7 +257,11 @@ class SharedContext:
                     self._keys.forget(self._where.alias)
                     record_keys = self._record_keys(self._data_key())
                 with self._store.opening(self._where):
-                    raise _conflict(error, record_keys) from None
+                    try:
+                        conflict = _conflict(error, record_keys)
+                    except RecordKeyMismatch:
+                        conflict = _conflict(error, self._keys_anew())
+                raise conflict from None
             else:
                 self._store.auditor.done(turn)
                 if data_key.fresh:
@@ -303,6 +311,11 @@ class SharedContext:
     def _data_key(self) -> DataKey:
         known = self._keys.known(self._where.alias) or self._store.read_key(self._where)
         return known or self._keys.make(self._where.alias)
+
+    def _keys_anew(self) -> RecordKeys | None:
+        """As they are in the store: the key may have been replaced while a copy was held here."""
+        data_key = self._store.read_key(self._where)
+        return None if data_key is None else self._record_keys(data_key)
 
     def _record_keys(self, data_key: DataKey) -> RecordKeys:
         return RecordKeys(data_key.key, self._where.place, self._mode)
