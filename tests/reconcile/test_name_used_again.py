@@ -2,10 +2,14 @@
 
 from typing import Any
 
+import pytest
+
 from memtenant.api.tenant import AccessMode
 from memtenant.reconcile.once import fill, local_world, settle
 from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.resources.port import ObjectKey
+from memtenant.rules.quota import Usage
+from memtenant.stores import UsageScan
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 from tests.reconcile.conftest import Ground
@@ -15,8 +19,9 @@ ACME = TenantId("support", "acme")
 TENANT, SHARED = ObjectKey.tenant("support", "acme"), ObjectKey.store("shared")
 
 
+@pytest.mark.parametrize("measured", ["before", "meanwhile"])
 async def test_it_may_write_although_the_former_one_was_over_its_quota(
-    ground: Ground, valkey: Server
+    ground: Ground, valkey: Server, monkeypatch: pytest.MonkeyPatch, measured: str
 ) -> None:
     declared: dict[str, Any] = {"quota": {"memory": "1Mi"}, "deletionPolicy": "Delete"}
     ground.tenant("acme", **declared)
@@ -28,10 +33,28 @@ async def test_it_may_write_although_the_former_one_was_over_its_quota(
         await reconciler.measure(SHARED)
         await reconciler.reconcile(TENANT, "over")
         assert tenants[ACME].access is not AccessMode.READ_WRITE
-        ground.resources.delete(TENANT)
-        await fill(world.mirror, ground.resources)
-        await reconciler.reconcile(TENANT, "deleted")
-        ground.tenant("acme", **declared)
-        await fill(world.mirror, ground.resources)
-        await reconciler.reconcile(TENANT, "again")
+
+        async def replace_it() -> None:
+            ground.resources.delete(TENANT)
+            await fill(world.mirror, ground.resources)
+            await reconciler.reconcile(TENANT, "deleted")
+            ground.tenant("acme", **declared)
+            await fill(world.mirror, ground.resources)
+            await reconciler.reconcile(TENANT, "again")
+
+        measure = world.links["shared"].admin.measure
+
+        async def measure_before_it_is_replaced(scan: UsageScan) -> dict[TenantId, Usage]:
+            found = await measure(scan)
+            await replace_it()
+            return found
+
+        if measured == "before":
+            await replace_it()
+        else:
+            monkeypatch.setattr(
+                world.links["shared"].admin, "measure", measure_before_it_is_replaced
+            )
+            await reconciler.measure(SHARED)
+            await reconciler.reconcile(TENANT, "measured")
         assert tenants[ACME].access is AccessMode.READ_WRITE

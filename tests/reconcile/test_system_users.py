@@ -1,9 +1,18 @@
 """The sealer's and the reporter's users: made with the store, mended, and gone with it."""
 
+import asyncio
+from collections.abc import Collection
+
+import pytest
 import redis
 
+from memtenant.reconcile.once import local_world, settle
+from memtenant.reconcile.reconciler import WorldReconciler
+from memtenant.reconcile.systemusers import forget_system_users
 from memtenant.resources.port import ObjectKey
+from memtenant.rules.acl import AclUser
 from memtenant.rules.systemusers import SystemRole, SystemSecret
+from memtenant.stores import NodeResults, UsersSet
 from memtenant.tenancy.storesfile import StoreAccess
 from tests.reconcile.conftest import Ground, told
 
@@ -91,3 +100,27 @@ async def test_they_go_with_the_store(ground: Ground) -> None:
         stored = await ground.resources.get_secret(ground.resources.home, role.secret_name)
         assert stored is not None
         assert SystemSecret.from_data(stored.data).stores.get("shared") is None
+
+
+async def test_a_repair_that_is_under_way_does_not_bring_them_back(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going: list[asyncio.Task[None]] = []
+    async with local_world(ground.resources) as world:
+        await settle(world)
+        link = world.links["shared"]
+        set_users = link.admin.users.set
+
+        async def set_while_the_store_is_given_up(
+            users: Collection[AclUser],
+        ) -> NodeResults[UsersSet]:
+            going.append(asyncio.create_task(forget_system_users(world, "shared", link)))
+            await asyncio.wait(going, timeout=0.5)
+            return await set_users(users)
+
+        monkeypatch.setattr(link.admin.users, "set", set_while_the_store_is_given_up)
+        with ground.server.admin() as admin:
+            admin.acl_deluser(*(role.user for role in SystemRole))
+            await WorldReconciler(world).repair(ObjectKey.store("shared"))
+            await asyncio.gather(*going)
+            assert not [name for name in admin.acl_users() if str(name).startswith("mt.")]

@@ -105,6 +105,7 @@ class StoreLink:
     ``erasing`` are tenants with an erasure that is not finished, of those that were
     ``looked_for_receipts`` on the primaries ``looked_on``; ``files_written_at`` is when the nodes'
     files were last written anew;
+    ``emptied_lately`` are tenants whose keys were removed since a measurement began;
     ``marks`` are the tombstones that the last measurement saw, ``true_marks`` those known as true.
     ``working`` are the tenants that a reconcile changes now, ``mending`` is held while a
     repair writes. ``key_scans`` are what the last pass found of the data keys of each tenant whose
@@ -134,6 +135,7 @@ class StoreLink:
     tenants: dict[TenantId, LiveTenant] = field(default_factory=dict)
     usage: dict[TenantId, Usage] | None = None
     measured_at: datetime | None = None
+    emptied_lately: set[TenantId] = field(default_factory=set)
     told_replicas: dict[TenantId, int] = field(default_factory=dict)
     served: StoreFacts | None = None
     repaired: StoreFacts | None = None
@@ -180,6 +182,8 @@ class StoreLink:
         if self.usage is not None:
             self.usage.pop(tenant, None)
         self.marks.pop(tenant, None)
+        self.expiry.left.pop(tenant, None)
+        self.emptied_lately.add(tenant)
 
     @property
     def processes(self) -> frozenset[str]:

@@ -29,8 +29,12 @@ class Measurement:
 async def measure(link: StoreLink, clock: Clock) -> Measurement:
     """Scan the store once and say whose access or shown usage changes by it."""
     started = clock.monotonic()
+    link.emptied_lately.clear()
     scan = UsageScan()
     usage = await link.admin.measure(scan)
+    for tenant in link.emptied_lately:  # what was counted of it may be gone, and it may be another
+        usage.pop(tenant, None)
+        scan.marks.pop(tenant, None)
     link.usage = usage
     link.marks = scan.marks
     link.measured_at = now = clock.now()

@@ -41,10 +41,11 @@ async def provide_system_users(world: World, link: StoreLink) -> None:
             users.append(
                 render_system_user(role, password_hashes=hashes, commands=link.facts.commands)
             )
-    link.system = tuple(users)
-    found = await link.admin.users.differing(users)
-    differing = {name for by_name in found.results.values() for name in by_name}
-    await _set(link, [user for user in users if user.name in differing])
+    async with link.mending:  # else a repair that is under way would bring former ones back
+        link.system = tuple(users)
+        found = await link.admin.users.differing(users)
+        differing = {name for by_name in found.results.values() for name in by_name}
+        await _set(link, [user for user in users if user.name in differing])
     if foreign is not None:
         raise foreign
 
@@ -52,9 +53,10 @@ async def provide_system_users(world: World, link: StoreLink) -> None:
 async def forget_system_users(world: World, name: str, link: StoreLink | None) -> None:
     """Take the users off a store that is given up, and the store out of their Secrets."""
     if link is not None:
-        link.system = ()
-        # A node that does not answer now is nobody's any more.
-        await link.admin.users.drop([role.user for role in SystemRole])
+        async with link.mending:
+            link.system = ()
+            # A node that does not answer now is nobody's any more.
+            await link.admin.users.drop([role.user for role in SystemRole])
     home = world.resources.home
     async with world.writing_system:
         for role in SystemRole:
