@@ -566,6 +566,22 @@ async def test_a_hold_that_came_in_between_refuses_the_request(
     await (await agents.open("other")).conversation("s", user="ada").append(Message.human("more"))
 
 
+async def test_nobody_is_erased_while_a_hold_may_stand_that_was_not_seen(
+    ground: Ground, agents: Agents
+) -> None:
+    """Who takes over may not know the labels yet that a hold selects by."""
+    tenant = await agents.open()
+    await fill(tenant, "ada")
+    async with local_world(ground.resources) as world:
+        await settle(world)
+        await tenant.forget("ada")
+        for in_doubt, waiting in ((True, 1), (False, 0)):
+            world.mirror.doubted = in_doubt
+            await a_round(world)
+            with ground.server.admin() as admin:
+                assert admin.llen(keys.erasure_requests(ACME)) == waiting
+
+
 async def test_an_older_dump_is_noise_when_the_keys_are_destroyed(
     ground: Ground, agents: Agents
 ) -> None:
