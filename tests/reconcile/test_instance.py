@@ -17,8 +17,9 @@ from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.reconcile.world import World
 from memtenant.resources.folder import FolderResources
 from memtenant.resources.port import Kind, ObjectKey
-from memtenant.rules.instance import instance_name
+from memtenant.rules.instance import Instance, Sighting, instance_name
 from memtenant.rules.sealing import SealerReport
+from memtenant.stores.instances import EmbeddedInstances
 from memtenant.tenancy import keys
 from memtenant.tenancy.audited import Audited
 from memtenant.tenancy.identity import TenantId
@@ -176,6 +177,39 @@ async def test_a_tenant_that_ends_gives_its_turn_to_restart_back(
             await looks(world, resources, "good", 4)
             assert [image for _, image in host.restarts] == ["bad", "good"]
             assert set(host.images.values()) == {"bad", "good"}
+
+
+async def test_a_tenant_that_is_refused_gives_its_turn_to_restart_back(
+    tmp_path: Path,
+) -> None:
+    host = RestartedByItself(tmp_path / "instances")
+    with FolderResources.open(tmp_path / "state") as resources:
+        declare_tenants(resources, ONE, TWO, quota={"memory": "8Mi"})
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+            host.largest = 16 << 20
+            declare_tenants(resources, ONE, quota={"memory": "64Mi"})
+            await looks(world, resources, "first", 1)
+            await looks(world, resources, "second", 4)
+            assert sorted(host.restarts) == [(ONE, "second"), (TWO, "second")]
+            assert ready(world) == [True, True]
+    await host.stop()
+
+
+class RestartedByItself(Host):
+    """As a StatefulSet does it."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.passwords: dict[TenantId, str] = {}
+
+    async def make(self, wanted: Instance, password: str) -> Sighting:
+        self.passwords[wanted.tenant] = password
+        return await super().make(wanted, password)
+
+    async def restart(self, wanted: Instance, seen: Sighting) -> None:
+        await super().restart(wanted, seen)
+        await EmbeddedInstances.make(self, wanted, self.passwords[wanted.tenant])
 
 
 @pytest.mark.parametrize("policy", ["Delete", "Shred"])

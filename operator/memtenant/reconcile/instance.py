@@ -213,9 +213,12 @@ async def _reach(world: World, wanted: Instance) -> StoreLink | None:
         return None
     link = await instance_link(world, wanted, sighting, stored)
     try:
-        return await _taken(world, wanted, link)
+        await _taken(world, wanted, link)
     except (NotRunning, StoreRefused):
         return None
+    if not sighting.outdated:
+        end_turn(world, wanted.tenant)  # nothing is made of it while its tenant is refused
+    return link
 
 
 async def _taken(world: World, wanted: Instance, link: StoreLink) -> StoreLink:
