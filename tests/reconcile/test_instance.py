@@ -196,6 +196,26 @@ async def test_a_tenant_that_is_refused_gives_its_turn_to_restart_back(
     await host.stop()
 
 
+async def test_a_tenant_that_never_got_an_instance_keeps_no_other_from_a_new_image(
+    tmp_path: Path, host: Host
+) -> None:
+    """What one team declares wrongly must not stand in the way of everybody's patches."""
+    with FolderResources.open(tmp_path / "state") as resources:
+        declare_tenants(resources, ONE, TWO)
+        async with local_world(resources, instances=host) as world:
+            await looks(world, resources, "first", 1)
+            resources.delete(tenant_key(TWO))
+            await looks(world, resources, "first", 1)
+            declare_tenants(resources, TWO, encryption={"mode": "Disabled"})
+            await looks(world, resources, "first", 1)
+            declared = await resources.get(tenant_key(TWO))
+            assert declared is not None
+            stalled = [one for one in declared.status["conditions"] if one["type"] == "Stalled"]
+            assert stalled[0]["reason"] == "AdoptionMismatch"
+            await looks(world, resources, "second", 2)
+            assert host.restarts == [(ONE, "second")]
+
+
 class RestartedByItself(Host):
     """As a StatefulSet does it."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from memtenant.api.conditions import ConditionStatus, ConditionType
 from memtenant.errors import MemtenantError, StoreUnavailable
 from memtenant.jobs.link import StoreLink
 from memtenant.reconcile.world import World
@@ -63,14 +64,28 @@ async def restart_in_turn(world: World, wanted: Instance, link: StoreLink, seen:
     if link.cut_off is not None:
         return  # at its start it would refuse its file
     others = world.ledger.committed(wanted.store).keys() - {wanted.tenant}
-    known = (world.links.get(str(tenant)) for tenant in others)
-    if not all(other is not None and other.ready for other in known):
+    if any(_is_away(world, other) for other in others):
         return
     if not has_turn(world, wanted):
         return
     why = f"it restarts with {wanted.template.image}"
     await _restart(world, wanted, link, seen, why)
     not_running(world, wanted, why)
+
+
+def _is_away(world: World, tenant: TenantId) -> bool:
+    """Whether the instance of another tenant does not answer, or nobody looked at it yet. Who was
+    refused before it was ever served has none."""
+    link = world.links.get(str(tenant))
+    if link is not None:
+        return not link.ready
+    declared = world.mirror.get(ObjectKey.tenant(tenant.namespace, tenant.name))
+    status = {} if declared is None else declared.status
+    stalled = any(
+        one.get("type") == ConditionType.STALLED and one.get("status") == ConditionStatus.TRUE
+        for one in status.get("conditions", ())
+    )
+    return not stalled or bool(status.get("keyVersion"))
 
 
 async def _restart(
