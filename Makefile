@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .venv-peers
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --retries 5 --timeout 60
-TYPED := operator tests/docs tests/support tests/support_tests tests/conftest.py tests/run.py \
+TYPED := operator tests/chaos tests/docs tests/e2e tests/support tests/support_tests tests/conftest.py tests/run.py \
 	$(sort $(dir $(wildcard examples/*/*.py)))
 
 .PHONY: help demo demo-cluster test lint lint-python lint-types lint-imports lint-chart lint-shell \

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from memtenant.audit.deed import OPERATOR
 from tests.chaos.world import World
 from tests.e2e import invariants, sealed
+from tests.e2e.instances import Instance
 from tests.e2e.scene import eventually
+from tests.support.servers import Server
 
 __all__ = ["CHECKS", "failures"]
 
@@ -96,7 +98,7 @@ def _nobody_else_can(world: World) -> None:
     world.scene.settled()
     instances = world.instances
     invariants.check(world.scene, *world.nodes, instances=instances)
-    everywhere = (*world.nodes, *instances.values())
+    everywhere: list[Server | Instance] = [*world.nodes, *instances.values()]
     invariants.former_credentials_are_refused(world.scene, *everywhere)
 
 

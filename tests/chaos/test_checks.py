@@ -134,7 +134,7 @@ async def test_nothing_is_wrong_where_nothing_was_broken(seen: Seen, valkey: Ser
 
 
 def a_user_of_nobody(admin: "redis.Redis") -> None:
-    admin.execute_command("ACL", "SETUSER", "mt.support.gone.default.a", "on")
+    admin.execute_command("ACL", "SETUSER", "mt.support.gone.default.a", "on")  # type: ignore[no-untyped-call]
 
 
 def a_user_less(admin: "redis.Redis") -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from memtenant.archive import ArchiveReader
 from memtenant.audit.checkpoint import SignedCheckpoint
@@ -215,7 +216,7 @@ def _move_in(world: World) -> None:
     world.keys[second, KEY_SECRET] = key
     scene.secret(second, KEY_SECRET, {"root": key})
     own_key = {"mode": "Enabled", "keySecretRef": {"name": KEY_SECRET, "key": "root"}}
-    audited = {"retentionPolicyRef": {"name": _audited(scene)}}
+    audited: dict[str, Any] = {"retentionPolicyRef": {"name": _audited(scene)}}
     _occupy(world, first, "ledger", durable=True, durability="Replicated", **audited)
     _occupy(world, first, "desk", **audited)
     _occupy(world, second, "plain", durable=True, durability="Replicated", isolation="Minimal")
@@ -227,14 +228,20 @@ def _move_in_strictly(world: World, strict: Strict) -> None:
     lose a second."""
     first, second = world.people.teams
     strict.tenants += [TenantId(first, "vault"), TenantId(second, "clinic")]
-    always = {"storeRef": {"name": strict.template("Always")}, "isolation": "Strict"}
-    audited = {"retentionPolicyRef": {"name": _audited(world.scene)}}
+    always: dict[str, Any] = {
+        "storeRef": {"name": strict.template("Always")},
+        "isolation": "Strict",
+    }
+    audited: dict[str, Any] = {"retentionPolicyRef": {"name": _audited(world.scene)}}
     _occupy(world, first, "vault", durable=True, **always, **audited)
-    every_second = {"storeRef": {"name": strict.template("EverySecond")}, "isolation": "Strict"}
+    every_second: dict[str, Any] = {
+        "storeRef": {"name": strict.template("EverySecond")},
+        "isolation": "Strict",
+    }
     _occupy(world, second, "clinic", **every_second)
 
 
-def _occupy(world: World, team: str, name: str, *, durable: bool = False, **spec: object) -> None:
+def _occupy(world: World, team: str, name: str, *, durable: bool = False, **spec: Any) -> None:
     audited = "retentionPolicyRef" in spec
     there = [
         Agent(

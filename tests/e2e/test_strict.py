@@ -193,7 +193,7 @@ def test_an_instance_that_is_killed_is_back_with_data_and_users(stage: Stage) ->
     def back() -> bool:
         try:
             with stage.agent(CLINIC, "intake") as intake:
-                return intake.get(own_key(CLINIC, "intake")) == "hello"
+                return bool(intake.get(own_key(CLINIC, "intake")) == "hello")
         except redis.RedisError:
             return False
 

@@ -232,12 +232,12 @@ class Books:
             for name, dump in self._dumps.items():
                 pipeline.restore(name, 0, dump)
             for change in changes:
-                pipeline.execute_command(*change)
-            pipeline.execute_command("DEBUG", "DIGEST")
+                pipeline.execute_command(*change)  # type: ignore[no-untyped-call]
+            pipeline.execute_command("DEBUG", "DIGEST")  # type: ignore[no-untyped-call]
             self._digest = pipeline.execute()[-1]
 
     def _now(self) -> object:
-        return self._admin.execute_command("DEBUG", "DIGEST")
+        return self._admin.execute_command("DEBUG", "DIGEST")  # type: ignore[no-untyped-call]
 
 
 def set_limits(server: Server, **fields: object) -> None:
