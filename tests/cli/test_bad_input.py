@@ -255,6 +255,30 @@ def test_a_url_that_cannot_be_used_says_what_to_write(program: Program, url: str
     assert "redis://USER@HOST:PORT" in ended.err
 
 
+def test_a_ca_that_is_none_is_told_before_anything_is_declared(
+    program: Program, tmp_path: Path
+) -> None:
+    manifests, ca = program.write("all.yaml", policy()), tmp_path / "ca.crt"
+    ca.write_text("no certificate")
+
+    for command in (("apply", "-f", manifests), ("store", "acl")):
+        ended = program(*command, "--redis", "rediss://h", "--redis-ca", ca)
+
+        fails(ended)
+        assert "--redis-ca: " in ended.err
+        assert not program.state.exists()
+
+
+def test_a_file_is_no_state_folder(program: Program) -> None:
+    file = program.write("all.yaml", policy())
+
+    for command in (("get",), ("seal",), ("retention", "explain")):
+        ended = program(*command, "--state", file)
+
+        fails(ended)
+        assert f"{file} is no folder" in ended.err
+
+
 def test_redis_options_go_together(program: Program, tmp_path: Path) -> None:
     manifests = program.write("all.yaml", policy())
 

@@ -39,6 +39,20 @@ async def test_a_server_that_lets_anybody_in_takes_no_tenant(
             admin.execute_command("ACL", "SETUSER", "default", "off", "resetpass")
 
 
+@pytest.mark.parametrize("rubbish", [b"", b"no certificate", "Zertifikat \u00fc".encode()])
+async def test_certificates_that_are_none_are_told_and_the_link_that_is_there_stays(
+    ground: Ground, rubbish: bytes
+) -> None:
+    ground.resources.declare_secret(ground.resources.home, "ca", {"ca.crt": rubbish})
+    async with local_world(ground.resources) as world:
+        await settle(world)
+        before = world.links["shared"]
+        ground.store(tls={"caSecretRef": {"name": "ca", "key": "ca.crt"}})
+        await settle(world)
+        assert world.links["shared"] is before
+    assert await reason_of(ground) == "AdminSecretInvalid"
+
+
 async def test_a_usable_server_holds_the_functions(ground: Ground, valkey: Server) -> None:
     async with local_world(ground.resources) as world:
         await settle(world)

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from memtenant.errors import UsageError
 from memtenant.resources.port import Declared
-from memtenant.stores import embedded
+from memtenant.stores import StoreTls, embedded
 from memtenant.stores.instances import EmbeddedInstances
 
 __all__ = [
@@ -123,7 +123,7 @@ def given_server(
         password=password,
         embedded=False,
         tls=parts.scheme == "rediss",
-        ca="" if ca_file is None else _text_of(ca_file, "--redis-ca"),
+        ca="" if ca_file is None else _ca_of(ca_file),
     )
 
 
@@ -169,6 +169,15 @@ def _text_of(file: Path, option: str) -> str:
         raise UsageError(f"{option}: {file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{option}: {file} is not text") from None
+
+
+def _ca_of(file: Path) -> str:
+    text = _text_of(file, "--redis-ca")
+    try:
+        StoreTls(ca=text).context()
+    except ValueError:
+        raise UsageError(f"--redis-ca: {file} holds no certificates (PEM)") from None
+    return text
 
 
 def _bad(why: str) -> UsageError:

@@ -195,5 +195,7 @@ def as_shown(declared: Declared) -> dict[str, Any]:
 
 
 def is_made(state: Path) -> bool:
-    """Whether the folder is a state folder already."""
+    """Whether the folder is a state folder already; `UsageError` where it is none at all."""
+    if state.exists() and not state.is_dir():
+        raise UsageError(f"{state} is no folder: --state names the one that holds everything")
     return (state / "meta.json").exists()

@@ -46,6 +46,7 @@ async def link_to(world: World, declared: Declared, spec: MemoryStoreSpec) -> St
     known = world.links.get(name)
     if known is not None and known.digest == digest:
         return known
+    _require_usable(tls, world.resources.home)
     settings = StoreSettings(
         endpoint=endpoint,
         username=spec.admin_username,
@@ -121,6 +122,20 @@ async def _tls(world: World, declared: StoreTls) -> Tls:
         client_certificate=await _secret(world, client.name, client.key),
         client_key=await _secret(world, client.name, client.private_key),
     )
+
+
+def _require_usable(tls: Tls | None, home: str) -> None:
+    """What cannot be used is told as that; with a link it would be a defect at each connect."""
+    if tls is None:
+        return
+    try:
+        tls.context()
+    except ValueError as error:
+        raise StoreRefused(
+            f"{error}. Put certificates (PEM) into the Secrets that spec.tls names, in the "
+            f"operator's namespace {home}",
+            reason="AdminSecretInvalid",
+        ) from None
 
 
 async def _secret(world: World, name: str, key: str) -> str:

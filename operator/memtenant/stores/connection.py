@@ -80,11 +80,14 @@ class StoreTls:
 
     def context(self) -> ssl.SSLContext:
         """A context that verifies the chain and the name; `ValueError` for unusable PEM."""
+        if self.ca is not None and not self.ca.strip():
+            # To ssl it would be as None: everybody's authorities, and not the one that was meant.
+            raise ValueError("the store's TLS certificates are not usable PEM: the CA is empty")
         try:
             context = ssl.create_default_context(cadata=self.ca)
             if self.client_certificate is not None:
                 _load_client_certificate(context, self.client_certificate, self.client_key or "")
-        except ssl.SSLError as error:
+        except (ssl.SSLError, TypeError) as error:  # TypeError: a letter that is not ASCII
             raise ValueError(f"the store's TLS certificates are not usable PEM: {error}") from None
         return context
 
