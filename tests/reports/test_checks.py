@@ -32,13 +32,15 @@ from memtenant.reports.report import Report
 from memtenant.reports.scope import unseen_instances
 from memtenant.reports.sources import Declarations
 from memtenant.resources.port import Declared, ObjectKey
+from memtenant.rules.acl import AccessState, render_user, setuser_args
 from memtenant.rules.controls import Parameters
 from memtenant.rules.instance import instance_name
 from memtenant.rules.policy import policy_facts
 from memtenant.stores.pace import Pace
 from memtenant.stores.witness import StoreWitness
 from memtenant.tenancy import keys
-from memtenant.tenancy.identity import TenantId
+from memtenant.tenancy.identity import AgentName, TenantId
+from memtenant.tenancy.policy import AgentAccess
 from tests.reports.breaking import (
     BREAKS,
     POLICIES,
@@ -486,6 +488,29 @@ async def test_what_the_store_says_of_an_agent_does_not_excuse_a_user_that_may_m
         # The operator does not act upon it: what it accepted is in force.
         (9, True): set(),
     }
+
+
+async def test_another_way_in_is_seen_however_little_it_may(scene: Scene) -> None:
+    """A user as memtenant renders those of agents, of an agent that nobody declared; and a second
+    password."""
+    await at_work(scene)
+    (store,) = (await scene.evidence()).stores.values()
+    assert isinstance(store, StoreEvidence)
+    with scene.server.admin() as admin:
+        commands = frozenset(one.decode().lower() for one in admin.execute_command("COMMAND LIST"))
+        ghost = render_user(
+            *(ACME, AgentName("ghost"), "a"),
+            access=AgentAccess.READ_ONLY,
+            state=AccessState(),
+            password_hashes=("0" * 64,),
+            commands=commands,
+        )
+        admin.execute_command("ACL", "SETUSER", *setuser_args(ghost))
+        admin.execute_command("ACL", "SETUSER", "mt.support.acme.default.a", ">another")
+    result = await scene.judged("LeastPrivilege")
+    assert result.judgement.status is Status.FAIL
+    assert "ghost.a on" in words(result)
+    assert "1 password(s) that memtenant did not set" in words(result)
 
 
 async def test_what_was_made_again_is_not_covered_by_the_generations_of_the_one_before(

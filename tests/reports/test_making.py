@@ -20,6 +20,7 @@ from memtenant.reports.history import prune_files
 from memtenant.reports.making import Made
 from memtenant.reports.proof import prove
 from memtenant.reports.report import ControlResult
+from memtenant.reports.summary import run_name
 from memtenant.resources.port import Kind, ObjectKey
 from memtenant.rules.policy import policy_facts
 from memtenant.tenancy import keys
@@ -168,6 +169,28 @@ async def test_an_earlier_report_that_was_changed_or_is_gone_is_told(scene: Scen
         assert after.judgement.status is Status.WARN
         assert says.format(made.folder.name) in words(after)
         scene.ahead += timedelta(hours=1)
+
+
+async def test_a_report_that_somebody_put_beside_the_others_is_not_believed(scene: Scene) -> None:
+    """It would leave a time out, and hold the log against nothing."""
+    scene.frameworks = ("SOX",)
+    await scene.declare()
+    await scene.seal()
+    made = await scene.keep()
+    scene.ahead = timedelta(hours=2)
+    put = replace(
+        made.report,
+        made=scene.now().replace(microsecond=0) - timedelta(hours=1),
+        period=Period(made.report.made, scene.now()),
+        log={**made.report.log, "checkpoint": ""},
+    )
+    write_report(put, made.folder.with_name(run_name(put.made)))
+    after = await scene.keep()
+    assert after.report.period.since == made.report.period.until
+    found = _log_verifies(after)
+    assert found.judgement.status is Status.WARN
+    assert f"the report {run_name(put.made)} has no ComplianceReport" in words(found)
+    assert after.report.log["anchored"]
 
 
 def _log_verifies(made: Made) -> ControlResult:

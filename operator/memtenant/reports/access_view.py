@@ -120,13 +120,16 @@ def _users(
             yield name, ("its name is none that memtenant gives",)
             continue
         reply = node.users.get(name)
+        if whose.agent not in accesses and name not in bound:
+            yield name, ("it is of no agent that is declared",)
+            continue
         rendered = render_user(
             facts.tenant,
             whose.agent,
             whose.slot,
             access=accesses.get(whose.agent, AgentAccess.READ_ONLY),
             state=state,
-            password_hashes=_hashes(reply),
+            password_hashes=_hashes(reply)[:1],  # each user has one
             commands=node.commands,
             own_keys=facts.spec.isolation is Isolation.STRICT,
         )
