@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -54,41 +54,59 @@ _RUN_NAME: Final = "%Y%m%dt%H%M%Sz"
 @dataclass(frozen=True, slots=True)
 class Earlier:
     """The newest whole report, None where there is none. ``doubts`` tell, in words, which later
-    ones there were that are changed or gone."""
+    ones there were that are changed or gone; ``not_believed`` are their runs."""
 
     report: Report | None = None
     doubts: tuple[str, ...] = ()
+    not_believed: frozenset[str] = frozenset()
 
 
 async def newest_report(folder: Path, objects: ReportObjects, policy: str) -> Earlier:
     """The newest whole report below a policy's folder. One that was changed is no report to
-    compare with; the newest ComplianceReport tells which should be there, and by which hash."""
-    doubts = []
+    compare with, nor is one that somebody put there: ComplianceReports tell which should be there,
+    and by which hash."""
+    doubts: list[str] = []
     try:
-        known = (await objects.of_policy(policy))[-1:]
+        known = await objects.of_policy(policy)
     except MemtenantError as error:
         known = ()
         doubts.append(f"the ComplianceReports before this one cannot be listed: {error}")
-    due, digest = _due(known[0]) if known else ("", "")
+    digests = dict(map(_due, known))
+    due = _due(known[-1])[0] if known else ""
     runs = sorted(_runs(folder), reverse=True)
     if due and due not in {run.name for run in runs}:
         doubts.append(f"the files of the report {due} are gone, or in another folder")
+    refused: set[str] = set()
     for run in runs:
-        try:
-            report, manifest = read_report(run)
-        except ReportInvalid:
-            doubts.append(f"the files of the report {run.name} were changed, or cannot be read")
-            continue
-        if run.name != due or manifest.digest.hex() == digest:
-            return Earlier(report, tuple(doubts))
-        doubts.append(f"the files of the report {due} are not those of its ComplianceReport")
-    return Earlier(None, tuple(doubts))
+        found = _believed(run, due, digests)
+        if isinstance(found, Report):
+            return Earlier(found, tuple(doubts), frozenset(refused))
+        doubts.append(found)
+        refused.add(run.name)
+    return Earlier(None, tuple(doubts), frozenset(refused))
 
 
-def told_until(folder: Path, now: datetime) -> datetime | None:
-    """Where the periods of a policy's reports have come to without a gap. One that somebody chose
-    is beside them, and so is one that was made by a clock which was ahead."""
+def _believed(run: Path, due: str, digests: Mapping[str, str]) -> Report | str:
+    """A run's report, or in words why it is not believed."""
+    if due and run.name > due and run.name not in digests:
+        return f"the report {run.name} has no ComplianceReport"
+    try:
+        report, manifest = read_report(run)
+    except ReportInvalid:
+        return f"the files of the report {run.name} were changed, or cannot be read"
+    digest = manifest.digest.hex()
+    if digests.get(run.name, digest) != digest:
+        return f"the files of the report {run.name} are not those of its ComplianceReport"
+    return report
+
+
+def told_until(folder: Path, now: datetime, but: Collection[str] = ()) -> datetime | None:
+    """Where the periods of a policy's reports have come to without a gap, but for runs that are not
+    believed. One that somebody chose is beside them, and so is one that was made by a clock which
+    was ahead."""
     for run in sorted(_runs(folder), reverse=True):
+        if run.name in but:
+            continue
         try:
             report, _ = read_report(run)
         except ReportInvalid:

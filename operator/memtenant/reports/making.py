@@ -84,7 +84,7 @@ async def make_and_keep(
     previous = earlier.report
     if audit_key is not None:
         await _tell_log(sources, read_entry(policy, audit_key, now))
-    since = told_until(folder, now) or declared.creation_timestamp
+    since = told_until(folder, now, earlier.not_believed) or declared.creation_timestamp
     report = await make_report(
         sources,
         policy,
