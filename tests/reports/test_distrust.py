@@ -233,6 +233,33 @@ async def test_what_is_stored_and_sealed_while_a_run_reads_is_not_missed(
         assert result.judgement.status is Status.PASS, words(result)
 
 
+async def test_what_expires_while_a_run_reads_is_not_missed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operator moves the cut-off once a day, as at the hour of many a report."""
+    short = {"legalBasis": "contract", "retention": {"content": {"default": "1d"}}}
+    scene.frameworks = ("SOX",)
+    await scene.declare(policy=short)
+    await scene.agent().conversation("s", user="ada").append(Message.human("hello"))
+    await scene.seal()
+    scene.ahead = timedelta(hours=36)
+    queued = StoreWitness.queued
+
+    async def later(self: StoreWitness, key: str) -> AsyncIterator[list[bytes]]:
+        with scene.server.admin() as admin:
+            cut_off = int((scene.now() - timedelta(days=1)).timestamp() * 1000)
+            admin.hset(keys.limits(ACME), "cutoff_content", cut_off)
+        async for page in queued(self, key):
+            yield page
+
+    with scene.server.admin() as admin:
+        admin.delete(content(admin))  # as the first append after it would
+    assert (await scene.judged("AuditCovers")).judgement.status is Status.FAIL
+    monkeypatch.setattr(StoreWitness, "queued", later)
+    result = await scene.judged("AuditCovers")
+    assert "that are gone" not in words(result)
+
+
 async def test_a_time_to_come_does_not_excuse_that_a_record_is_gone(scene: Scene) -> None:
     """Whoever administers the store can write any; but not when the event was sealed."""
     scene.ahead = -timedelta(hours=1)

@@ -5,6 +5,7 @@ The queue is read before the log: see `memtenant.reports.collect`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -53,7 +54,6 @@ async def events_of(
     ``began`` on."""
     if isinstance(looking.log, Missing):
         return looking.log
-    told = whole(records.limits.get(CUTOFF_FIELDS[RecordClass.CONTENT], "")) or 0
     now = _milliseconds(looking.now)
     revisions = _revisions(looking.installation)
 
@@ -63,7 +63,7 @@ async def events_of(
             period=looking.period,
             runs=bytes(records.runs),
             # The store may say less than the policy, and never more.
-            expired_before=min(told, lapses.today(now)),
+            expired_before=min(told, lapses.today(_milliseconds(looking.now + looking.took))),
             lapses=lapses,
             held_since=min(facts.matters.values(), default=None),
             asked_before=_milliseconds(looking.now - _TRACE),
@@ -74,6 +74,9 @@ async def events_of(
 
     pages = [page async for page in witness.queued(keys.audit_queue(facts.tenant))]
     queue = list(dict.fromkeys(entry for page in reversed(pages) for entry in page))
+    # It may have moved while the records were read.
+    later = await witness.hash(keys.limits(facts.tenant))
+    told = max(_cut_off(records.limits), _cut_off(later))
     try:
         return read_in_parts(ledger, partial(looking.log.leaves, str(facts.tenant)), queue, now)
     except MemtenantError as error:
@@ -134,6 +137,11 @@ def _floor(looking: Looking, facts: TenantFacts) -> Floor | None:
 
 def _revisions(installation: TenantEvents | Missing) -> Revisions:
     return {} if isinstance(installation, Missing) else installation.revisions
+
+
+def _cut_off(limits: Mapping[str, str]) -> int:
+    """That of content, as the store says it; 0 where there is none."""
+    return whole(limits.get(CUTOFF_FIELDS[RecordClass.CONTENT], "")) or 0
 
 
 def _milliseconds(when: datetime) -> int:
