@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,10 @@ def test_what_cannot_be_run_or_read_is_told(program: Program) -> None:
     empty.mkdir()
     good = program.state.parent / "another"
     write_report(report(), good)
+    other = program.state.parent / "other"
+    write_report(replace(report(), policy="other"), other)
+    ended = program("report", "diff", good, other)
+    assert (ended.code, "two policies, standard and other" in ended.err) == (1, True), ended.said
     ended = program("report", "verify", good, "--archive", empty)
     assert (ended.code, "empty holds no archive" in ended.err) == (3, True), ended.said
     for options, says in (

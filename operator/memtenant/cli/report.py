@@ -269,7 +269,13 @@ def diff(
 
     Exit code: 2 where a control turned, 0 where none did.
     """
-    row = difference(_read(before), _read(after))
+    earlier, later = _read(before), _read(after)
+    if earlier.policy != later.policy:
+        raise UsageError(
+            f"these are reports about the tenants of two policies, {earlier.policy} and "
+            f"{later.policy}: name two reports of one"
+        )
+    row = difference(earlier, later)
     if form in (Format.JSON, Format.YAML):
         output.data(dict(row), form)
     else:
