@@ -44,8 +44,7 @@ async def delete_tenant(world: World, declared: Declared) -> Outcome:
     """Go as far towards the object's end as holds, minimums and the store allow."""
     tenant = TenantId(declared.key.namespace, declared.key.name)
     if FINALIZER not in declared.finalizers:
-        world.ledger.strike(tenant)
-        return Outcome()
+        return Outcome(enqueue=world.make_room(tenant))
     current = await _read(world, tenant)
     record = current.record
     if record is None:

@@ -96,14 +96,15 @@ class WorldReconciler:
             self.world.reported.pop(key.name, None)
         else:
             tenant = TenantId(key.namespace, key.name)
-            self.world.ledger.strike(tenant)
+            waiting = self.world.make_room(tenant)
             self.world.settled.pop(tenant, None)
             left = [link for link in self.world.links.values() if tenant in link.tenants]
             for link in left:
                 # Else repair would go on putting back the users of a tenant that is gone.
                 link.forget(tenant)
             await let_go_of_instance(self.world, tenant)
-            return Outcome(enqueue=tuple(ObjectKey.store(link.store) for link in left))
+            stores = (ObjectKey.store(link.store) for link in left)
+            return Outcome(enqueue=(*stores, *waiting))
         return Outcome()
 
     async def record_failure(self, key: ObjectKey, error: MemtenantError) -> None:

@@ -255,6 +255,13 @@ class World:
             waiting |= self.mirror.tenants_asking_for(store)
         return tuple(sorted(waiting))
 
+    def make_room(self, tenant: TenantId) -> tuple[ObjectKey, ...]:
+        """What the tenant was promised is promised no more, though it may never have been served;
+        who waits for that."""
+        store = self.ledger.store_of(tenant)
+        self.ledger.strike(tenant)
+        return self.waiting_for_room(store) if store else ()
+
     def counts_wait(self, key: ObjectKey, before: int, now: int) -> float | None:
         """Seconds until a mere count in a status may be written again; None: write it now.
 
