@@ -76,6 +76,10 @@ def test_a_folder_of_plain_files_is_followed_too(acme: Provisioned, tmp_path: Pa
     source = BindingSource(plain)
     (plain / "version").write_text("7")
     assert source.current(look=True).binding.version == 7
+    uri = (plain / "uri").read_text()
+    (plain / "host").write_text("elsewhere.example.org")
+    (plain / "uri").write_text(uri.replace("127.0.0.1", "elsewhere.example.org"))
+    assert source.current(look=True).binding.host == "elsewhere.example.org"
 
 
 def test_a_folder_that_becomes_anothers_is_not_used(

@@ -29,7 +29,16 @@ ROOT_VARIABLE: Final = "SERVICE_BINDING_ROOT"
 _LOOK_EVERY = 1.0
 """Seconds between two looks at the folder while connections are in use."""
 
-_WATCHED = ("version", "password", "keyring.json", "policy.json")
+_WATCHED = (
+    "version",
+    "password",
+    "keyring.json",
+    "policy.json",
+    "uri",
+    "ca.crt",
+    "sentinelEndpoints",
+    "clusterEndpoints",
+)
 _log = logging.getLogger("memtenant.memory")
 
 
