@@ -151,13 +151,15 @@ class TierRun:
             f"--override-ini=cache_dir={folder / tier.value}",
             *arguments,
         ]
+        share = f"{list(Tier).index(tier) + 1}/{len(Tier)}"
+        self._environment = _ENVIRONMENT | {processes.SHARE: share}
         self._began = time.monotonic()
         if self._log is None:
             _say(f"\n== {tier.value} tier")
-            self._process = subprocess.Popen(self._command, env=_ENVIRONMENT)
+            self._process = subprocess.Popen(self._command, env=self._environment)
         else:
             _say(f"== {tier.value} tier: running beside the others")
-            self._process = processes.spawn(self._command, log=self._log, env=_ENVIRONMENT)
+            self._process = processes.spawn(self._command, log=self._log, env=self._environment)
         self._result, self._code = Result(), 0
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
@@ -178,7 +180,7 @@ class TierRun:
         _say(f"\n== {self.tier.value} tier: what failed, once more and alone")
         self._report.unlink()
         again = [*self._command, "--last-failed", "--last-failed-no-failures=none"]
-        code = subprocess.call(again, env=_ENVIRONMENT)
+        code = subprocess.call(again, env=self._environment)
         result = _read(self._report)
         looked_at = code in {0, _TESTS_FAILED} and result.failed + result.passed == failed
         return result.passed if looked_at else 0

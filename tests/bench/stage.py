@@ -207,7 +207,7 @@ def built() -> Iterator[Stage]:
         operator = Operator(cluster.kubeconfig_for_service_account(HOME, RELEASE), folder)
         operator.start()
         stack.callback(operator.stop)
-        cluster.kubectl("wait", f"memorystore/{STORE}", "--for=condition=Ready", "--timeout=60s")
+        cluster.kubectl("wait", f"memorystore/{STORE}", "--for=condition=Ready", "--timeout=120s")
         yield Stage(cluster, server, operator, account)
 
 
@@ -232,7 +232,7 @@ def _install(cluster: Cluster) -> None:
     cluster.apply(definition)
     for group in ("memtenant.dev", BARE_GROUP):
         cluster.kubectl(
-            *("wait", f"crd/memorytenants.{group}", "--for=condition=Established", "--timeout=60s")
+            *("wait", f"crd/memorytenants.{group}", "--for=condition=Established", "--timeout=120s")
         )
 
 

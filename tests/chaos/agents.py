@@ -262,15 +262,15 @@ class Agents:
             self._stop.set()
             await asyncio.gather(*self._working, *self._guests)
 
-        self._loop.run(end(), timeout=60)
+        self._loop.run(end())
 
     def stored(self, agent: Agent) -> list[str]:
         """What there is of an agent."""
-        return self._loop.run(agent.stored(), timeout=60)
+        return self._loop.run(agent.stored())
 
     def remembered(self, agent: Agent) -> list[str]:
         """What is wrong with the erasures of an agent."""
-        return self._loop.run(agent.remembered(), timeout=60)
+        return self._loop.run(agent.remembered())
 
     def close(self) -> None:
         """End whatever still runs."""

@@ -117,7 +117,7 @@ def _the_log_is_what_was_signed(world: World) -> None:
         world.keep_checkpoint()
         return sealed.wrong_with(world.archive, world.kept, promised, may_lack)
 
-    eventually(lambda: not wrong(), wrong, timeout=60)
+    eventually(lambda: not wrong(), wrong)
 
 
 def _no_server_crashed(world: World) -> None:

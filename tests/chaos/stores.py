@@ -207,6 +207,7 @@ def _under_sentinels(scene: Scene, chance: random.Random, folder: Path) -> Under
     }
     options = Options(appendonly=True, config=config, parent=_disk(folder))
     found = scene.stack.enter_context(watched(Flavour.VALKEY_9, options=options))
+    scene.stack.enter_context(found.hurried())
     scene.servers += found.nodes
     scene.secrets_made += [password.encode(), found.password.encode()]
     return UnderSentinels(found)

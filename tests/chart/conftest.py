@@ -98,6 +98,11 @@ def release(audited_cluster: AuditedCluster) -> Release:
     )
     for plural in ("compliancereports", "memorystores", "memorytenants", "retentionpolicies"):
         audited_cluster.kubectl(
-            *("wait", f"crd/{plural}.memtenant.dev", "--for=condition=Established", "--timeout=60s")
+            *(
+                "wait",
+                f"crd/{plural}.memtenant.dev",
+                "--for=condition=Established",
+                "--timeout=120s",
+            )
         )
     return Release(audited_cluster, printed)

@@ -86,7 +86,7 @@ def test_what_is_being_deleted_already_is_not_refused_again(release: Release, ki
     cluster.kubectl(
         *("patch", kind, "going", "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
     )
-    cluster.kubectl("wait", "--for=delete", f"{kind}/going", "--timeout=30s")
+    cluster.kubectl("wait", "--for=delete", f"{kind}/going", "--timeout=120s")
 
 
 def test_tenants_are_deleted_freely(release: Release) -> None:

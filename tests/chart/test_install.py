@@ -122,12 +122,14 @@ def test_a_team_works_with_tenants_and_not_with_stores(release: Release) -> None
         )
 
     def aggregated() -> bool:
-        return _may(release, "u-edit", "create", "memorytenants", "-n", TENANTS)
+        rights = (("view", "list"), ("edit", "create"), ("admin", "delete"))
+        return all(
+            _may(release, f"u-{role}", verb, "memorytenants", "-n", TENANTS)
+            for role, verb in rights
+        )
 
-    processes.wait_until(aggregated, what="the role edit with tenants in it")
-    assert _may(release, "u-view", "list", "memorytenants", "-n", TENANTS)
+    processes.wait_until(aggregated, what="each role with tenants in it")
     assert not _may(release, "u-view", "delete", "memorytenants", "-n", TENANTS)
-    assert _may(release, "u-admin", "delete", "memorytenants", "-n", TENANTS)
     for user in ("u-view", "u-edit", "u-admin"):
         assert not _may(release, user, "create", "memorystores")
         assert not _may(
@@ -140,6 +142,9 @@ def test_the_platforms_role_is_for_stores_and_policies(release: Release) -> None
     release.cluster.kubectl(
         *("create", "clusterrolebinding", "platform", f"--clusterrole={RELEASE}-platform"),
         "--user=u-platform",
+    )
+    processes.wait_until(
+        lambda: _may(release, "u-platform", "list", "memorystores"), what="the role in force"
     )
     for what in ("memorystores", "retentionpolicies"):
         for verb in ("create", "update", "patch", "delete", "list"):

@@ -134,7 +134,7 @@ def test_the_hook_may_take_finalizers_off_and_little_else(
             *("-p", '{"metadata": {"finalizers": null}}'),
             kubeconfig=hook_account,
         )
-        cluster.kubectl("delete", kind, "hook", "-n", ELSEWHERE, "--timeout=30s")
+        cluster.kubectl("delete", kind, "hook", "-n", ELSEWHERE, "--timeout=120s")
     for verb, what, *name in (
         ("get", "secrets"),
         ("delete", "memorytenants"),

@@ -21,7 +21,7 @@ OTHERS = "example.com/others"
 def crds(cluster: Cluster, pytestconfig: pytest.Config) -> Cluster:
     folder = str(pytestconfig.rootpath / "crds")
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", folder)
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", folder)
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=120s", "-f", folder)
     return cluster
 
 

@@ -118,7 +118,7 @@ def test_a_watch_drains_until_it_is_told_to_stop(audited: Program) -> None:
             agent.conversation("s", user="ada").append(Message.human("last"))
     finally:
         watch.terminate()
-        assert watch.wait(30) == 0
+        assert watch.wait(120) == 0
     assert events(audited).count(Operation.APPEND) == 2
     reader = ArchiveReader.open(audited.state / "archive")
     latest = reader.latest()

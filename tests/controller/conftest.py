@@ -14,7 +14,7 @@ CRDS = Path(__file__).parents[2] / "crds"
 def api(cluster: Cluster) -> Cluster:
     """The API server with memtenant's kinds."""
     cluster.apply(*(path.read_text() for path in sorted(CRDS.glob("*.yaml"))))
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
     return cluster
 
 

@@ -241,7 +241,7 @@ def faulty_api(cluster: Cluster, folder: Path) -> Iterator[FaultyApi]:
 
     thread = threading.Thread(target=run, name="faulty-api", daemon=True)
     thread.start()
-    assert started.wait(20)
+    assert started.wait(120)
     try:
         yield proxy
     finally:

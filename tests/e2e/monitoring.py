@@ -54,7 +54,7 @@ def listening(server: Server) -> Iterator[Heard]:
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
-    assert opened.wait(20)
+    assert opened.wait(120)
     try:
         yield heard
     finally:

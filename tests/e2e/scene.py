@@ -24,7 +24,7 @@ from tests.support.controlplane.cluster import Cluster
 from tests.support.servers import Flavour, Options, Server
 
 API = "memtenant.dev/v1alpha1"
-PATIENCE = 120.0
+PATIENCE = 240.0
 """Seconds that anything may take. No test asserts how long it took."""
 
 
@@ -288,10 +288,11 @@ class Scene:
         eventually(holds, lambda: f"store: {self.witness.latest('memorystores', '', name)}")
 
     def binding(self, team: str, tenant: str, agent: str = "default") -> Binding:
-        """The agent's binding Secret, as the API server holds it now."""
-        found = self.binding_or_none(team, tenant, agent)
-        assert found is not None, f"no binding of {team}/{tenant} {agent}"
-        return found
+        """The agent's binding Secret, as the API server holds it now: what is seen of a tenant may
+        be newer than what is seen of its Secrets."""
+        secret = self._secret_now(team, f"{tenant}-{agent}")
+        assert secret is not None, f"no binding of {team}/{tenant} {agent}"
+        return Binding.from_mapping(data_of(secret))
 
     def binding_or_none(self, team: str, tenant: str, agent: str) -> Binding | None:
         """The agent's binding Secret as last seen."""
@@ -299,9 +300,13 @@ class Scene:
         return None if secret is None else Binding.from_mapping(data_of(secret))
 
     def record(self, team: str, tenant: str) -> dict[str, bytes] | None:
-        """The data of the tenant's record in the home namespace, as last seen."""
-        secret = self.witness.latest("secrets", self.home, f"{team}.{tenant}-keyring")
+        """The data of the tenant's record in the home namespace, as the API server holds it now."""
+        secret = self._secret_now(self.home, f"{team}.{tenant}-keyring")
         return None if secret is None else data_of(secret)
+
+    def _secret_now(self, namespace: str, name: str) -> Json | None:
+        with Api.of(self.cluster) as api:
+            return api.get("secrets", namespace, name)
 
     def phase(self, team: str, tenant: str) -> str:
         """The phase of the tenant's record; empty where there is none."""

@@ -20,7 +20,7 @@ def control_plane_with_kinds() -> Iterator[Cluster]:
     running = control_plane.start()
     try:
         running.apply(*(path.read_text() for path in sorted(CRDS.glob("*.yaml"))))
-        running.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+        running.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
         yield running
     finally:
         control_plane.discard(running)

@@ -136,6 +136,9 @@ def test_a_hold_stops_what_removes_until_an_admin_breaks_it_by_name(
     operations = [operation for operation, _ in deeds]
     assert operations.count(Operation.PURGED) == 1
     assert operations.index(Operation.DEPROVISIONED) < operations.index(Operation.PURGED)
-    seen = [detail for _, detail in told(scene, server, INSTALLATION_LOG)]
-    stamped = {d["by"] for d in seen if d["name"] == scene.policy_name}
-    assert stamped >= {"counsel", "mallory"}
+
+    def stamped() -> set[str]:
+        seen = [detail for _, detail in told(scene, server, INSTALLATION_LOG)]
+        return {detail["by"] for detail in seen if detail["name"] == scene.policy_name}
+
+    eventually(lambda: stamped() >= {"counsel", "mallory"}, stamped)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.e2e import invariants
 from tests.e2e.remembering import conversation_key, recall, remember
-from tests.e2e.scene import Scene, condition, eventually, login, works
+from tests.e2e.scene import PATIENCE, Scene, condition, eventually, login, works
 from tests.support.servers import Options, Server
 
 pytestmark = pytest.mark.e2e
@@ -69,8 +69,10 @@ def test_a_deletion_leaves_what_its_policy_says(scene: Scene, server: Server, po
     else:
         assert keys_of(server, team, "acme") == set()
         eventually(lambda: scene.record(team, "acme") is None, "the record goes last")
-    told = [event["reason"] for event in events(scene, team, "acme")]
-    assert f"{policy}Completed" in told
+    eventually(
+        lambda: f"{policy}Completed" in [event["reason"] for event in events(scene, team, "acme")],
+        "the Event of the deletion",
+    )
     neighbour = scene.binding(team, "neighbour")
     with login(neighbour) as agent:
         assert recall(agent, neighbour) == ["the secret of neighbour"]
@@ -131,7 +133,7 @@ def test_a_hold_does_not_keep_a_namespace_from_going_and_its_data_stays(
     before = keys_of(server, team, "desk")
     binding = scene.binding(team, "desk")
 
-    scene.cluster.kubectl("delete", "namespace", team, "--timeout=100s")
+    scene.cluster.kubectl("delete", "namespace", team, f"--timeout={PATIENCE:.0f}s")
 
     assert keys_of(server, team, "desk") == before
     assert scene.phase(team, "desk") == "Retained"
@@ -194,7 +196,7 @@ def test_a_namespace_of_the_same_name_does_not_get_the_memory_of_the_one_before(
 ) -> None:
     team = scene.team()
     remembering_tenant(scene, team, "acme", deletionPolicy="Retain")
-    scene.cluster.kubectl("delete", "namespace", team, "--timeout=100s")
+    scene.cluster.kubectl("delete", "namespace", team, f"--timeout={PATIENCE:.0f}s")
     scene.team(team)
 
     scene.tenant(team, "acme", deletionPolicy="Delete")

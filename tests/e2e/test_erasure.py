@@ -10,6 +10,7 @@ from memtenant.memory.source import BindingSource
 from memtenant.sync import Tenant
 from memtenant.tenancy import keys
 from memtenant.tenancy.erasure import ErasurePhase
+from tests.e2e.operator import QUICK_LEASE
 from tests.e2e.scene import Scene, eventually
 from tests.memory.bindings import PATIENT, mount
 from tests.support.servers import Options, Server
@@ -24,7 +25,7 @@ def scene(stage: Callable[[], Scene]) -> Scene:
     scene.server(Options(appendonly=True), replica_of=server)
     scene.policy(erasure={"mode": "Required"})
     scene.store(server)
-    scene.operator(erase_interval="0.3")
+    scene.operator(erase_interval="0.3", **QUICK_LEASE)
     return scene
 
 

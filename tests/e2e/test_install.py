@@ -470,7 +470,7 @@ def test_without_an_operator_no_deletion_hangs(
     uninstalled: tuple[Platform, dict[str, str]],
 ) -> None:
     platform, _ = uninstalled
-    platform.cluster.kubectl("delete", "mtenant", "doomed", "-n", TEAM, "--timeout=60s")
+    platform.cluster.kubectl("delete", "mtenant", "doomed", "-n", TEAM, "--timeout=120s")
     platform.cluster.kubectl("delete", "namespace", LATER, f"--timeout={PATIENCE:.0f}s")
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.controller.faults import faulty_api
 from tests.e2e import invariants
 from tests.e2e.monitoring import listening, ports_of
-from tests.e2e.operator import Replica
+from tests.e2e.operator import QUICK_LEASE, Replica
 from tests.e2e.scene import Scene, eventually, works
 from tests.support.servers import Options, Server
 
@@ -24,8 +24,8 @@ def test_operator_survives_half_a_minute_without_the_api_server(fragile_scene: S
     scene.policy()
     scene.store(server)
     team = scene.team()
-    scene.operator("a")
-    scene.operator("b")
+    for identity in "ab":
+        scene.operator(identity, **QUICK_LEASE)
     scene.tenant(team, "stays", deletionPolicy="Delete")
     scene.tenant(team, "goes", deletionPolicy="Delete")
     scene.wait_ready(team, "stays", "goes")
@@ -85,8 +85,9 @@ def test_a_frozen_leader_never_writes_again_once_another_leads(scene: Scene) -> 
     scene.policy()
     scene.store(primary)
     team = scene.team()
-    scene.operator("a")
-    scene.operator("b")
+    scene.operator("a", **QUICK_LEASE)
+    scene.leading()
+    scene.operator("b")  # who takes over is to keep the Lease, however busy the machine is
     scene.tenant(team, "first", deletionPolicy="Delete")
     scene.wait_ready(team, "first")
     frozen = scene.leading()

@@ -81,8 +81,13 @@ def test_writing_stops_at_the_limit_on_every_node_and_returns_below_it(scene: Sc
         agent.rpush(list_key(binding, "a"), "x")
         agent.delete(list_key(binding, "a"))
     scene.wait_condition(team, "acme", "WithinQuota", "True", "WithinQuota")
-    reasons = {event["reason"] for event in scene.witness.all("events")}
-    assert {"QuotaExceeded", "QuotaRestored"} <= reasons
+    eventually(
+        lambda: (
+            {"QuotaExceeded", "QuotaRestored"}
+            <= {event["reason"] for event in scene.witness.all("events")}
+        ),
+        "the Events of both",
+    )
     invariants.check(scene, *scene.servers)
 
 

@@ -18,6 +18,7 @@ from memtenant.sync import Tenant
 from memtenant.tenancy import keys
 from memtenant.tenancy.binding import Binding
 from tests.e2e import invariants
+from tests.e2e.operator import QUICK_LEASE
 from tests.e2e.remembering import recall, remember
 from tests.e2e.scene import Scene, eventually, login, works
 from tests.memory.bindings import mount
@@ -33,7 +34,7 @@ def scene(stage: Callable[[], Scene]) -> Scene:
     scene.server(Options(appendonly=True), replica_of=server)
     scene.policy()
     scene.store(server)
-    scene.operator(kubelet_lag="3", credential_grace="10", key_grace="2")
+    scene.operator(kubelet_lag="3", credential_grace="10", key_grace="2", **QUICK_LEASE)
     return scene
 
 
@@ -165,16 +166,24 @@ class Agent(threading.Thread):
         self._scene, self._team, self._name = scene, team, name
         self._folder = folder / name
         self._ending = threading.Event()
+        self._mounting = threading.Lock()
+        self._kubelet = threading.Thread(target=self._follow)
         self.texts: list[str] = []
         self.problems: list[str] = []
 
     def mounted(self) -> Path:
         """The folder, as the Secret is now."""
-        return mount(self._folder, self._scene.binding(self._team, self._name))
+        with self._mounting:
+            return mount(self._folder, self._scene.binding(self._team, self._name))
+
+    def _follow(self) -> None:
+        """In a thread of its own: no kubelet waits for an agent's call."""
+        while not self._ending.wait(1):
+            self.mounted()
 
     def run(self) -> None:
         with Tenant(BindingSource(self.mounted())) as tenant:
-            mounted_at = time.monotonic()
+            self._kubelet.start()
             while not self._ending.is_set():
                 number = len(self.texts)
                 chat = tenant.conversation("s", user=f"user-{number // 5}")
@@ -184,14 +193,12 @@ class Agent(threading.Thread):
                 except Exception as error:  # noqa: BLE001 -- whatever it is, it is a failed call
                     self.problems.append(repr(error))
                 self.texts.append(str(number))
-                if time.monotonic() > mounted_at + 2:
-                    self.mounted()
-                    mounted_at = time.monotonic()
                 time.sleep(0.05)
 
     def end(self) -> None:
         self._ending.set()
         self.join()
+        self._kubelet.join()
 
 
 def test_a_changed_key_secret_turns_the_key_while_agents_work_and_the_operator_is_killed(

@@ -95,15 +95,19 @@ class Stage:
         where = (self.kubelet.address(HOME, f"{instance_name(tenant)}-0"), 6379)
         host = self.secret(name, TEAM, "host")
         with (
-            socket.create_connection(where, 5) as raw,
+            socket.create_connection(where, 60) as raw,
             context.wrap_socket(raw, server_hostname=host) as shown,
         ):
             return ssl.DER_cert_to_PEM_cert(shown.getpeercert(True) or b"")
 
     def pod(self, tenant: TenantId) -> Object:
+        return self.pods(tenant)[0]
+
+    def pods(self, *tenants: TenantId) -> list[Object]:
+        """Those of the tenants' instances at one moment; empty where there is none."""
         found = self.cluster.get("pods", "-n", HOME)["items"]
-        name = f"{instance_name(tenant)}-0"
-        return next((pod for pod in found if pod["metadata"]["name"] == name), {})
+        there = {pod["metadata"]["name"]: pod for pod in found}
+        return [there.get(f"{instance_name(which)}-0", {}) for which in tenants]
 
     def names(self) -> set[str]:
         """Everything that instances consist of."""
@@ -231,7 +235,7 @@ def test_a_new_image_restarts_one_instance_after_the_other(stage: Stage) -> None
 
     def upgraded() -> bool:
         nonlocal away_at_once
-        pods = [stage.pod(which) for which in both]
+        pods = stage.pods(*both)
         ready = [
             any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"]["conditions"])
             for pod in pods

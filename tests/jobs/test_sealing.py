@@ -977,7 +977,8 @@ async def test_nothing_is_lost_or_doubled_when_the_sealer_is_killed_anywhere(
 async def test_a_server_that_is_killed_in_a_round_loses_and_doubles_nothing(
     flavour: Flavour, start_server: StartServer, tmp_path: Path
 ) -> None:
-    server = start_server(flavour, Options(aclfile=True, appendonly=True))
+    always = {"appendfsync": "always"}  # a second later is too late for who is killed before
+    server = start_server(flavour, Options(aclfile=True, appendonly=True, config=always))
     stores = await admit(server)
     agent, pushed = Agent(opened=now_opened()), list[bytes]()
     chance = random.Random(3)

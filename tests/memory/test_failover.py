@@ -71,7 +71,7 @@ class Scene:
         def reached() -> bool:
             return all(one.done >= goal[one.name] for one in self.writers)
 
-        await asyncio.to_thread(processes.wait_until, reached, what="all writers", timeout=90)
+        await asyncio.to_thread(processes.wait_until, reached, what="all writers", timeout=240)
 
     async def stored(self) -> list[str]:
         """Everything that is there, read by somebody who remembers nothing."""

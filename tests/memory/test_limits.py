@@ -60,6 +60,7 @@ async def test_the_rate_is_waited_for_where_that_is_asked(
     assert len({one.sequence for one in results}) == 12
     seconds = {int(one.time.timestamp()) for one in results}
     assert len(seconds) >= 2
+    set_limits(acme.server, writes_per_second=1)
     with pytest.raises(QuotaExceeded, match="writes_per_second") as refused:
         await _append_many(chat, 50)
     assert refused.value.retryable

@@ -80,7 +80,7 @@ async def written(writers: list[Writer], more: int) -> None:
         return all(len(one.acknowledged) >= goals[one.name] for one in writers)
 
     try:
-        await asyncio.to_thread(processes.wait_until, reached, what="all writers", timeout=90)
+        await asyncio.to_thread(processes.wait_until, reached, what="all writers", timeout=240)
     except processes.StartFailed as error:
         behind = [one for one in writers if len(one.acknowledged) < goals[one.name]]
         for one in behind:

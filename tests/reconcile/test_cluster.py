@@ -170,7 +170,7 @@ def kill_and_bring_back(nodes: Nodes, server: Server) -> None:
 
     with nodes.hurried():
         server.kill9()
-        processes.wait_until(promoted, what="a promoted replica", timeout=60)
+        processes.wait_until(promoted, what="a promoted replica")
         nodes.settle()
     server.start()
     server.wait_for_sync()

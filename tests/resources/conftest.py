@@ -18,7 +18,7 @@ def crds(cluster: Cluster, pytestconfig: pytest.Config) -> Cluster:
     """The control plane with the committed CRDs."""
     folder = str(pytestconfig.rootpath / "crds")
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", folder)
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", folder)
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=120s", "-f", folder)
     return cluster
 
 

@@ -59,15 +59,17 @@ def nodes(
 
 
 @asynccontextmanager
-async def operator(server: Server, term: int | None = None) -> AsyncIterator[StoreAdmin]:
-    """A `StoreAdmin` that looked at the Cluster."""
+async def operator(
+    server: Server, term: int | None = None, *, patience: float = 30.0
+) -> AsyncIterator[StoreAdmin]:
+    """A `StoreAdmin` that looked at the Cluster, and waits so long for replicas."""
     number = next_term() if term is None else term
     admin = StoreAdmin(
         replace(settings_for(server), cluster=(Address(server.host, server.port),)),
         installation=INSTALLATION,
         fence=lambda: number,
         pace=Pace(duty=1.0),
-        replication_patience=0.5,
+        replication_patience=patience,
     )
     async with admin:
         await admin.discover()
@@ -106,7 +108,10 @@ async def test_a_former_leader_writes_to_no_node_whatever_slots_moved_since(
 ) -> None:
     before, after = next_term(), next_term()
     first = nodes.servers[0]
-    async with operator(first, before) as former, operator(first, after) as leader:
+    async with (
+        operator(first, before, patience=0.5) as former,  # for what never comes
+        operator(first, after) as leader,
+    ):
         await former.lead()
         users = [agent(former, tenant) for tenant in (ACME, GLOBEX)]
         (await former.users.set(users)).require_all()

@@ -164,7 +164,10 @@ async def test_sentinels_that_are_away_are_done_without_and_the_last_alone_is_no
     async with Asking.of(trio).looking(trio) as store:
         assert (await store.discover()).primary.role is Role.PRIMARY
         trio.sentinels[1].kill9()
-        with pytest.raises(StoreUnavailable, match="out of date") as failure:
+        with (
+            trio.hurried(),
+            pytest.raises(StoreUnavailable, match="out of date") as failure,
+        ):
             await until_it_fails(store)
     assert failure.value.reason == "SentinelsWithoutQuorum"
 

@@ -35,6 +35,7 @@ class Nodes:
     patience: str = _PATIENT
     servers: list[Server] = field(default_factory=list)
     _is_hurried: bool = False
+    _is_made: bool = False
     _stack: ExitStack = field(default_factory=ExitStack)
 
     @property
@@ -63,6 +64,8 @@ class Nodes:
         self.servers.append(server)
         if self._is_hurried:
             self._take_for_dead_after(_HURRIED)
+        if not self._is_made:
+            self._let_replicas_take_over(server, "no")
         return server
 
     @contextlib.contextmanager
@@ -116,7 +119,7 @@ class Nodes:
             owners = {frozenset(self._owners(one).items()) for one in there}
             return all("cluster_state:ok" in state for state in states) and len(owners) == 1
 
-        processes.wait_until(is_settled, what="a Cluster that agrees", timeout=60)
+        processes.wait_until(is_settled, what="a Cluster that agrees")
 
     def owner_of(self, slot: int) -> Server:
         """The node that has the slot, as the nodes say that are up."""
@@ -183,7 +186,6 @@ class Nodes:
         processes.wait_until(
             lambda: all(self._owner(one, slot) == to.port for one in self.servers if one.alive),
             what="a moved slot",
-            timeout=60,
         )
 
     def id_of(self, server: Server) -> str:
@@ -198,6 +200,17 @@ class Nodes:
     def close(self) -> None:
         """End all of them."""
         self._stack.close()
+
+    def made(self) -> None:
+        """From now on a replica takes the place of its primary: before, a busy machine would have
+        it do so while all of them hurry, and who is started as what is not known any more."""
+        self._is_made = True
+        for one in self.servers:
+            self._let_replicas_take_over(one, "yes")
+
+    def _let_replicas_take_over(self, server: Server, may: str) -> None:
+        no_failover = "no" if may == "yes" else "yes"
+        self.run(server, "CONFIG", "SET", "cluster-replica-no-failover", no_failover)
 
     def _take_for_dead_after(self, milliseconds: str) -> None:
         for one in self.servers:
@@ -216,9 +229,7 @@ class Nodes:
 
     def _wait_until_known(self, server: Server, *, by: Server) -> None:
         identity = self.id_of(server)
-        processes.wait_until(
-            lambda: identity in self._known(by), what="a node that is known", timeout=60
-        )
+        processes.wait_until(lambda: identity in self._known(by), what="a node that is known")
 
     def _owner(self, server: Server, slot: int) -> int | None:
         """The port of the slot's owner as the node knows it, which it may lack for a moment."""
@@ -273,4 +284,5 @@ def cluster(
                 for _ in range(replicas):
                     found.add(replica_of=primary)
             found.settle()
+        found.made()
         yield found

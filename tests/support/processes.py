@@ -25,6 +25,11 @@ _children: set[subprocess.Popen[bytes]] = set()
 # Below Linux's ephemeral range, so that no outgoing connection takes the port of a server
 # while that server restarts.
 _PORTS = range(15_000, 32_000)
+_given: set[int] = set()
+
+SHARE = "MEMTENANT_TEST_PORTS"
+"""The variable with the share of these ports that a process and its children have, as ``1/4``:
+what runs beside them does not take the port of a server that restarts either."""
 
 
 class Unavailable(Exception):
@@ -105,22 +110,28 @@ def _stop_all() -> None:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port of `host` that nothing listens on now, outside the ephemeral range."""
+    """A port of `host` that nothing listens on now, outside the ephemeral range, and that was not
+    given before: whoever has it may be about to start, or start again."""
+    part, _, parts = os.environ.get(SHARE, "1/1").partition("/")
+    share = _PORTS[int(part) - 1 :: int(parts)]
     while True:
-        port = random.choice(_PORTS)
+        port = random.choice(share)
+        if port in _given and len(_given) < len(share) // 2:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind((host, port))
             except OSError:
                 continue
-            return port
+        _given.add(port)
+        return port
 
 
 def wait_until(
     ready: Callable[[], bool],
     *,
     what: str,
-    timeout: float = 30.0,
+    timeout: float = 120.0,
     child: subprocess.Popen[bytes] | None = None,
     log: Path | None = None,
 ) -> None:

@@ -26,6 +26,9 @@ from tests.support.servers import Flavour, Options, Server
 
 MASTER = "main"
 _QUORUM = 2
+_PATIENT, _HURRIED = "20000", "1000"
+"""Milliseconds without an answer after which a Sentinel takes a server for dead. A busy machine is
+silent for a second or two."""
 
 
 @dataclass(slots=True)
@@ -38,6 +41,7 @@ class Sentinel:
     by_name: bool = False
     port: int = 0
     folder: Path = field(default_factory=Path)
+    down_after: str = _PATIENT
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -102,6 +106,14 @@ class Sentinel:
             self.kill9()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def take_for_dead_after(self, milliseconds: str) -> None:
+        """Be so patient from now on, and when it is started anew."""
+        self.down_after = milliseconds
+        if self._process is not None and self._process.poll() is None:
+            words = ("SENTINEL", "SET", MASTER, "down-after-milliseconds", milliseconds)
+            with self.client() as client:
+                client.execute_command(*words)
+
     def told(self) -> tuple[str, int]:
         """Where it says that the primary is."""
         with self.client() as client:
@@ -137,7 +149,7 @@ class Sentinel:
             f"sentinel monitor {MASTER} {at} {_QUORUM}",
             f"sentinel auth-user {MASTER} {user}",
             f"sentinel auth-pass {MASTER} {password}",
-            f"sentinel down-after-milliseconds {MASTER} 1000",
+            f"sentinel down-after-milliseconds {MASTER} {self.down_after}",
             f"sentinel failover-timeout {MASTER} 4000",
             f"sentinel parallel-syncs {MASTER} 2",
         ]
@@ -175,6 +187,17 @@ class Watched:
         """Of the Sentinels."""
         return self.sentinels[0].password
 
+    @contextlib.contextmanager
+    def hurried(self) -> Iterator[None]:
+        """Within it what is down, be it a node or a Sentinel, is soon taken for that."""
+        for one in self.sentinels:
+            one.take_for_dead_after(_HURRIED)
+        try:
+            yield
+        finally:
+            for one in self.sentinels:
+                one.take_for_dead_after(_PATIENT)
+
     @property
     def primary(self) -> Server:
         """The node that the first Sentinel calls the primary."""
@@ -198,17 +221,18 @@ class Watched:
                 return False  # one is away, or is cut off by Sentinels that change its role
             return len(told) == 1 and followed == told
 
-        processes.wait_until(is_settled, what="nodes that follow one primary", timeout=120)
+        processes.wait_until(is_settled, what="nodes that follow one primary")
         return next(node for node in self.nodes if node.port in told)
 
     def wait_for_failover(self, former: Server) -> Server:
-        """Wait until another node is the primary, for all Sentinels; that one."""
+        """Wait until another node is the primary, for all Sentinels, which hurry; that one."""
 
         def replaced() -> bool:
             told = {one.told()[1] for one in self.sentinels}
             return len(told) == 1 and former.port not in told
 
-        processes.wait_until(replaced, what="a failover", timeout=60)
+        with self.hurried():
+            processes.wait_until(replaced, what="a failover")
         return self.primary
 
     def wait_for_replica(self, node: Server) -> None:
@@ -222,7 +246,7 @@ class Watched:
                 return False  # Sentinels cut every client of a node that they change
             return bool(facts["role"] == "slave" and facts["master_link_status"] == "up")
 
-        processes.wait_until(follows, what=f"{node.endpoint} as a replica", timeout=60)
+        processes.wait_until(follows, what=f"{node.endpoint} as a replica")
 
 
 @contextlib.contextmanager
@@ -254,6 +278,5 @@ def watched(
         processes.wait_until(
             lambda: all(one.knows(replicas, len(found) - 1) for one in found),
             what="Sentinels that know each other",
-            timeout=60,
         )
         yield Watched((primary, *followers), tuple(found))

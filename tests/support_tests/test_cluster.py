@@ -84,7 +84,7 @@ def test_what_an_object_owns_is_collected_with_it(cluster: Cluster, namespace: s
     metadata = {"name": "owned", "namespace": namespace, "ownerReferences": [reference]}
     cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
     cluster.kubectl("delete", "configmap/owner", "-n", namespace)
-    cluster.kubectl("wait", "--for=delete", "configmap/owned", "-n", namespace, "--timeout=30s")
+    cluster.kubectl("wait", "--for=delete", "configmap/owned", "-n", namespace, "--timeout=120s")
 
 
 def test_a_restricted_namespace_refuses_a_root_pod(cluster: Cluster, namespace: str) -> None:

@@ -49,7 +49,7 @@ def run_pod(cluster: Cluster, kubelet: Kubelet, namespace: str) -> RunPod:
 
 def wait_for(cluster: Cluster, namespace: str, what: str, until: str) -> None:
     condition = f"jsonpath={{.status.{until.replace('=', '}=', 1)}" if "=" in until else until
-    cluster.kubectl("wait", what, "-n", namespace, f"--for={condition}", "--timeout=30s")
+    cluster.kubectl("wait", what, "-n", namespace, f"--for={condition}", "--timeout=120s")
 
 
 def status(cluster: Cluster, namespace: str, name: str = "pod") -> dict[str, Any]:
@@ -268,7 +268,7 @@ def test_a_pod_is_ready_when_its_probe_says_so_and_no_longer(
     )
     for verdict in ("True", "False"):
         condition = f"--for=condition=Ready={verdict}"
-        cluster.kubectl("wait", "pod/pod", "-n", namespace, condition, "--timeout=30s")
+        cluster.kubectl("wait", "pod/pod", "-n", namespace, condition, "--timeout=120s")
 
 
 def test_a_startup_probe_gives_liveness_time(
@@ -283,7 +283,7 @@ def test_a_startup_probe_gives_liveness_time(
             "livenessProbe": READY | {"failureThreshold": 1},
         },
     )
-    cluster.kubectl("wait", "pod/pod", "-n", namespace, "--for=condition=Ready", "--timeout=30s")
+    cluster.kubectl("wait", "pod/pod", "-n", namespace, "--for=condition=Ready", "--timeout=120s")
     assert status(cluster, namespace)["containerStatuses"][0]["restartCount"] == 0
 
 
@@ -317,14 +317,16 @@ def test_a_job_that_exits_with_0_is_complete(
     cluster: Cluster, namespace: str, kubelet: Kubelet
 ) -> None:
     cluster.apply(job(namespace, "exit 0"))
-    cluster.kubectl("wait", "job/job", "-n", namespace, "--for=condition=Complete", "--timeout=30s")
+    cluster.kubectl(
+        "wait", "job/job", "-n", namespace, "--for=condition=Complete", "--timeout=120s"
+    )
 
 
 def test_a_job_that_fails_shows_its_exit_code(
     cluster: Cluster, namespace: str, kubelet: Kubelet
 ) -> None:
     cluster.apply(job(namespace, "exit 3", backoffLimit=0))
-    cluster.kubectl("wait", "job/job", "-n", namespace, "--for=condition=Failed", "--timeout=30s")
+    cluster.kubectl("wait", "job/job", "-n", namespace, "--for=condition=Failed", "--timeout=120s")
     pods = cluster.get("pods", "-n", namespace)["items"]
     (container,) = pods[0]["status"]["containerStatuses"]
     assert container["state"]["terminated"]["exitCode"] == 3
@@ -351,7 +353,7 @@ def test_deletion_lets_a_pod_finish_within_its_grace_period(
         until="phase=Running",
     )
     processes.wait_until(lambda: "up" in kubelet.log(namespace, "pod", "main"), what="pod is up")
-    cluster.kubectl("delete", "pod/pod", "-n", namespace, "--timeout=30s")
+    cluster.kubectl("delete", "pod/pod", "-n", namespace, "--timeout=120s")
     assert "goodbye" in kubelet.log(namespace, "pod", "main")
 
 
@@ -365,7 +367,7 @@ def test_deletion_kills_what_ignores_sigterm(
     )
     processes.wait_until(lambda: kubelet.log(namespace, "pod", "main") != "", what="pod is up")
     pid = int(kubelet.log(namespace, "pod", "main"))
-    cluster.kubectl("delete", "pod/pod", "-n", namespace, "--timeout=30s")
+    cluster.kubectl("delete", "pod/pod", "-n", namespace, "--timeout=120s")
     assert not processes.exists(pid)
 
 
@@ -389,7 +391,7 @@ def test_a_deployment_comes_up_under_its_own_service_account(
             },
         }
     )
-    cluster.kubectl("rollout", "status", "deployment/demo", "-n", namespace, "--timeout=60s")
+    cluster.kubectl("rollout", "status", "deployment/demo", "-n", namespace, "--timeout=120s")
     names = [p["metadata"]["name"] for p in cluster.get("pods", "-n", namespace)["items"]]
     assert len(names) == 2
     for name in names:
@@ -415,12 +417,12 @@ def test_a_deployment_scaled_down_leaves_no_process(
         "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template},
     }
     cluster.apply(deployment)
-    cluster.kubectl("rollout", "status", "deployment/demo", "-n", namespace, "--timeout=60s")
+    cluster.kubectl("rollout", "status", "deployment/demo", "-n", namespace, "--timeout=120s")
     (pod,) = cluster.get("pods", "-n", namespace)["items"]
     name = pod["metadata"]["name"]
     processes.wait_until(lambda: kubelet.log(namespace, name, "main") != "", what="its pid")
     cluster.kubectl("scale", "deployment/demo", "--replicas=0", "-n", namespace)
-    cluster.kubectl("wait", f"pod/{name}", "-n", namespace, "--for=delete", "--timeout=60s")
+    cluster.kubectl("wait", f"pod/{name}", "-n", namespace, "--for=delete", "--timeout=120s")
     assert not processes.exists(int(kubelet.log(namespace, name, "main")))
 
 

@@ -313,11 +313,11 @@ class Cluster:
         )
 
     def _etcd_is_ready(self) -> bool:
-        return _healthy(http.client.HTTPConnection(_HOST, self._etcd_port, timeout=2), "/health")
+        return _healthy(http.client.HTTPConnection(_HOST, self._etcd_port, timeout=30), "/health")
 
     def _api_is_ready(self) -> bool:
         context = ssl.create_default_context(cafile=str(self.ca_file))
-        connection = http.client.HTTPSConnection(_HOST, self.port, timeout=2, context=context)
+        connection = http.client.HTTPSConnection(_HOST, self.port, timeout=30, context=context)
         return _healthy(connection, "/readyz")
 
     def _api(self, method: str, path: str, body: dict[str, Any] | None = None) -> int:

@@ -5,6 +5,7 @@ import ipaddress
 import json
 import math
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -25,6 +26,8 @@ from tests.support.kubelet.volumes import Volumes
 
 _NODE = "local"
 _TICK, _PROBE_EVERY, _RESTART_AFTER, _REFRESH_EVERY = 0.2, 1.0, 1.0, 2.0  # seconds
+_HELD_PORT = 14_999
+"""Of the last address of a kubelet's network, which shows others that it is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,16 +188,17 @@ class Pod:
 
     def _answers(self, probe: Object) -> bool:
         ports = {p.get("name"): p["containerPort"] for p in self._container.get("ports", ())}
+        patience = float(probe["timeoutSeconds"])
         if "tcpSocket" in probe:
             port = probe["tcpSocket"]["port"]
             with contextlib.suppress(OSError):
-                socket.create_connection((self.address, ports.get(port, port)), 1.0).close()
+                socket.create_connection((self.address, ports.get(port, port)), patience).close()
                 return True
             return False
         get = probe.get("httpGet", {"port": 0, "path": ""})
         url = f"http://{self.address}:{ports.get(get['port'], get['port'])}{get['path']}"
         try:
-            return urllib3.request("GET", url, timeout=1.0, retries=False).status < 400
+            return urllib3.request("GET", url, timeout=patience, retries=False).status < 400
         except urllib3.exceptions.HTTPError:
             return False
 
@@ -214,9 +218,8 @@ class Kubelet:
         self._folder = Path(tempfile.mkdtemp(prefix="memtenant-kubelet-"))
         self.logs = self._folder / "logs"
         self.logs.mkdir()
-        # Kubelets of several processes share this machine's loopback.
-        network = f"127.{os.getpid() % 254 + 1}.0.0/16"
-        self._addresses = ipaddress.ip_network(network).hosts()
+        self._network, network = _own_network()
+        self._addresses = network.hosts()
         self._pods: dict[str, Pod] = {}
         self._api = Api(kubeconfig)
         ready = {"conditions": [{"type": "Ready", "status": "True"}]}
@@ -255,6 +258,7 @@ class Kubelet:
         self._thread.join()
         for pod in self._pods.values():
             pod.stop(grace=0)
+        self._network.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _run(self) -> None:
@@ -286,6 +290,20 @@ class Kubelet:
             self._api.call("POST", f"{path}/binding", binding)
         elif uid not in self._pods and manifest["status"]["phase"] == "Pending":
             self._pods[uid] = Pod(self._api, manifest, str(next(self._addresses)), self._folder)
+
+
+def _own_network() -> tuple[socket.socket, ipaddress.IPv4Network]:
+    """Addresses of this machine's loopback that no kubelet of another process has, and what holds
+    them while it is open."""
+    while True:
+        network = ipaddress.IPv4Network(f"127.{random.randrange(1, 255)}.0.0/16")
+        held = socket.socket()
+        try:
+            held.bind((str(network[-2]), _HELD_PORT))
+        except OSError:
+            held.close()
+            continue
+        return held, network
 
 
 def running(kubeconfig: Path, images: Mapping[str, Image]) -> "contextlib.closing[Kubelet]":
