@@ -1,13 +1,11 @@
 """What a server executes, and for whom."""
 
+import secrets
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import redis
 
 from tests.support.servers import Server
 
@@ -38,27 +36,27 @@ class Heard:
 @contextmanager
 def listening(server: Server) -> Iterator[Heard]:
     """MONITOR, in a thread. Commands of a transaction show when they are executed."""
-    heard = Heard()
-    client = server.admin()
-    opened = threading.Event()
+    heard, client = Heard(), server.admin(patience=None)  # nothing may be executed for long
+    opened, ended, last = threading.Event(), threading.Event(), secrets.token_hex(8)
 
     def listen() -> None:
-        try:
-            with client.monitor() as monitor:  # type: ignore[no-untyped-call]
-                opened.set()
-                for one in monitor.listen():
-                    port = int(one["client_port"]) if str(one["client_port"]).isdigit() else 0
-                    heard.commands.append((port, one["command"].split()))
-        except (OSError, redis.RedisError):
-            opened.set()  # the test closed it
+        with client.monitor() as monitor:  # type: ignore[no-untyped-call]
+            opened.set()
+            for one in monitor.listen():
+                words = one["command"].split()
+                if words[-1:] == [last]:
+                    ended.set()
+                    return
+                port = int(one["client_port"]) if str(one["client_port"]).isdigit() else 0
+                heard.commands.append((port, words))
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
     assert opened.wait(120)
-    try:
-        yield heard
-    finally:
-        time.sleep(0.2)  # what was executed last is on its way
+    yield heard
+    with server.admin() as admin:
+        admin.echo(last)
+    assert ended.wait(120), "what was executed last was not heard"
 
 
 def ports_of(pid: int) -> set[int]:

@@ -59,6 +59,7 @@ class Sentinel:
             password=self.password if password is None else password,
             ssl=ca_file is not None,
             ssl_ca_certs=ca_file,
+            socket_timeout=servers.PATIENCE,
             retry=Retry(NoBackoff(), 0),
             driver_info=None,
             protocol=2,

@@ -29,6 +29,10 @@ from tests.support.processes import StartFailed, Unavailable
 
 _TRIES = 5
 
+PATIENCE = 60.0
+"""Seconds that an answer may take. The client's default is five, in which a busy machine may say
+nothing."""
+
 
 class Flavour(enum.Enum):
     """The servers that memtenant promises to work with, each with its least version here."""
@@ -169,9 +173,11 @@ class Server:
             return None
         return int(facts["master_port"]) if facts["master_link_status"] == "up" else 0
 
-    def admin(self) -> "redis.Redis":
+    def admin(self, patience: float | None = PATIENCE) -> "redis.Redis":
         """A client as the administrator, without retries. Close it, or use it with `with`."""
-        return redis.Redis.from_url(self.url, retry=_no_retry(), driver_info=None)
+        return redis.Redis.from_url(
+            self.url, retry=_no_retry(), driver_info=None, socket_timeout=patience
+        )
 
     def client(self, username: str, password: str) -> "redis.Redis":
         """A client as another user, without retries; connects at its first command."""
@@ -183,6 +189,7 @@ class Server:
             password=password,
             ssl=self.options.tls is not None,
             ssl_ca_certs=ca_file,
+            socket_timeout=PATIENCE,
             retry=_no_retry(),
             driver_info=None,  # which reads the package's metadata for each connection
         )
