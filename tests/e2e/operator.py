@@ -15,6 +15,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 from tests.support import processes
 
@@ -30,7 +31,16 @@ QUICK: Mapping[str, str] = {
 """Settings under which a test need not wait. Intervals only: nothing else differs from the
 defaults. A Lease lasts as long as shipped: a busy machine takes it from nobody."""
 
-QUICK_LEASE: Mapping[str, str] = {
+
+class Lease(TypedDict):
+    """Settings of how long a leader leads."""
+
+    lease_duration: str
+    lease_renew_deadline: str
+    lease_retry_period: str
+
+
+QUICK_LEASE: Lease = {
     "lease_duration": "3",
     "lease_renew_deadline": "2.5",
     "lease_retry_period": "0.5",
