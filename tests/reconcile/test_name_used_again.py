@@ -9,7 +9,7 @@ from memtenant.reconcile.once import fill, local_world, settle
 from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.resources.port import ObjectKey
 from memtenant.rules.quota import Usage
-from memtenant.stores import UsageScan
+from memtenant.stores import ExpiryScan, Tally, UsageScan
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 from tests.reconcile.conftest import Ground
@@ -58,3 +58,25 @@ async def test_it_may_write_although_the_former_one_was_over_its_quota(
             await reconciler.measure(SHARED)
             await reconciler.reconcile(TENANT, "measured")
         assert tenants[ACME].access is AccessMode.READ_WRITE
+
+
+@pytest.mark.parametrize("pass_ended", [True, False])
+async def test_its_oldest_record_is_its_own(
+    ground: Ground, valkey: Server, pass_ended: bool
+) -> None:
+    ground.tenant("acme", deletionPolicy="Delete")
+    async with local_world(ground.resources) as world:
+        await settle(world)
+        reconciler, link = WorldReconciler(world), world.links["shared"]
+        left = {ACME: Tally(oldest=1)}
+        link.expiry.left, link.expiry.scan = {}, None
+        if pass_ended:
+            link.expiry.left = left
+        else:
+            link.expiry.scan, link.expiry.run_id = ExpiryScan(left=left), link.admin.facts.run_id
+        ground.resources.delete(TENANT)
+        await fill(world.mirror, ground.resources)
+        await reconciler.reconcile(TENANT, "deleted")
+        link.expiry.passed_at = None if link.expiry.scan else world.clock.now()
+        await reconciler.expire(SHARED)
+        assert ACME not in link.expiry.left

@@ -183,6 +183,8 @@ class StoreLink:
             self.usage.pop(tenant, None)
         self.marks.pop(tenant, None)
         self.expiry.left.pop(tenant, None)
+        if self.expiry.scan is not None:
+            self.expiry.scan.left.pop(tenant, None)
         self.emptied_lately.add(tenant)
 
     @property
