@@ -11,7 +11,7 @@ import pytest
 from memtenant import Message
 from memtenant.reports import looking
 from memtenant.reports.checks import CHECKS, Status
-from memtenant.reports.evidence import Missing, TenantFacts
+from memtenant.reports.evidence import Missing, TenantEvents, TenantFacts
 from memtenant.resources.port import ObjectKey
 from memtenant.rules.controls import Parameters
 from memtenant.stores.witness import StoreWitness
@@ -162,6 +162,20 @@ async def test_what_is_held_from_before_the_log_begins_is_not_known_to_be_there(
         log = replace(evidence.log, pruned=pruned)
         result = await scene.judged("NothingDeletedUnderHold", log=log)
         assert result.judgement.status is status, (days, words(result))
+
+
+async def test_what_went_with_events_that_were_dropped_is_not_known(scene: Scene) -> None:
+    scene.frameworks = ("GDPR",)
+    await scene.declare(policy={"legalBasis": "contract", **POLICIES["minimum"], **held()})
+    await scene.seal()
+    evidence = await scene.evidence()
+    (tenant,) = evidence.tenants
+    assert isinstance(tenant.events, TenantEvents)
+    for dropped, status in ((0, Status.PASS), (1, Status.ERROR)):
+        told = replace(tenant, events=replace(tenant.events, dropped=dropped))
+        for name in ("NothingRemovedUnderMinimum", "NothingDeletedUnderHold"):
+            judged = CHECKS[name](replace(evidence, tenants=(told,)), Parameters())
+            assert judged.status is status, judged
 
 
 async def test_what_was_read_while_another_server_led_is_not_all_of_it(scene: Scene) -> None:

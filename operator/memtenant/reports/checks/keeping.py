@@ -180,6 +180,9 @@ def _was_told(judge: Judge, name: str, events: TenantEvents, since: datetime) ->
             f"audited, and what was stored since {rfc3339(since)} has to be there"
         )
         judge.missing(name, Missing("log", why))
+    if events.dropped:
+        why = f"events were dropped in the period, which nobody drained: {events.dropped}"
+        judge.missing(name, Missing("log", why))
     if begin is not None and since < begin:
         why = (
             f"the log begins at {rfc3339(begin)}, and what was stored since {rfc3339(since)} has "
