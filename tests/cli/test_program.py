@@ -76,6 +76,26 @@ def test_where_only_the_sdk_is_installed_the_program_says_what_it_needs() -> Non
     assert len(ended.stderr.splitlines()) == 1
 
 
+INTERRUPTED = """
+import sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "memtenant.cli.app":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from memtenant.cli import main
+sys.exit(main())
+"""
+
+
+def test_an_interrupt_before_anything_began_is_told_as_any_other() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False
+    )
+
+    assert (ended.returncode, ended.stderr) == (ExitCode.INTERRUPTED, "interrupted\n")
+
+
 def test_the_names_of_settings_stand_in_the_help(program: Program) -> None:
     assert "MEMTENANT_MEASURE_INTERVAL" in program.do("controller", "--help").out
 

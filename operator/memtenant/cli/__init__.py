@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
+_INTERRUPTED = 130
+"""`exits.ExitCode`, which is not read yet then."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (`exits.ExitCode`)."""
@@ -20,4 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"error: the command line needs {error.name}, which the SDK does not: "
             "pip install 'memtenant[cli]' (or 'memtenant[dev]', with an embedded Valkey)"
         )
+    except KeyboardInterrupt:
+        # Whatever the commands are made of takes a second to be read.
+        sys.stderr.write("interrupted\n")
+        return _INTERRUPTED
     return run(arguments)
