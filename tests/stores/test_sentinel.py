@@ -3,17 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import redis
 
 from memtenant.errors import StoreRefused, StoreUnavailable
 from memtenant.stores import Address, Role, SentinelSettings, StoreAdmin
-from memtenant.stores.sentinel import Told, agreed, chosen
-from tests.stores.operators import INSTALLATION, make_operator, next_term, settings_for
+from memtenant.stores.sentinel import Told, agreed, agreed_replicas, chosen
+from memtenant.tenancy import keys
+from tests.stores.operators import ACME, INSTALLATION, make_operator, next_term, settings_for
+from tests.support import processes
 from tests.support.sentinels import MASTER, Watched
-from tests.support.servers import Flavour
+from tests.support.servers import Flavour, Server
 
 AGENTS = "memtenant-agents"
 AGENTS_PASSWORD = "the-agents"
@@ -61,6 +63,16 @@ def test_a_sentinel_cannot_make_up_others_that_speak_for_it() -> None:
     assert agreed([says(1, TRUE, 2, 3)]) == {sentinel(1), sentinel(2), sentinel(3)}
 
 
+@pytest.mark.parametrize(
+    ("told", "agreed_on"), [((2, 2, 0), 2), ((9, 1, 1), 1), ((1, 0, 0), 0), ((2, 0), 0), ((1,), 1)]
+)
+def test_replicas_are_as_many_as_more_than_half_of_the_sentinels_know(
+    told: tuple[int, ...], agreed_on: int
+) -> None:
+    answers = [replace(says(number, TRUE), replicas=many) for number, many in enumerate(told)]
+    assert agreed_replicas(answers) == agreed_on
+
+
 @dataclass
 class Asking:
     """How the operator asks; a test changes what it is about."""
@@ -95,6 +107,37 @@ async def test_the_primary_is_the_one_that_the_sentinels_tell(trio: Watched) -> 
     told = Address(*trio.sentinels[0].told())
     assert (facts.primary.address, facts.primary.role) == (told, Role.PRIMARY)
     assert {node.address.port for node in facts.nodes} == {node.port for node in trio.nodes}
+
+
+async def test_a_primary_that_no_replica_hears_removes_no_tenant_for_good(trio: Watched) -> None:
+    """It may be cut off from them and be replaced: the tenant's keys would be back."""
+    primary = trio.settle()
+    replicas = [node for node in trio.nodes if node is not primary]
+    with primary.admin() as admin:
+        admin.hset(keys.limits(ACME), "memory", 1)
+    async with Asking.of(trio).looking(trio) as store:
+        await store.discover()
+        await store.lead()
+        log_in(replicas, "wrong")
+        with primary.admin() as admin:
+            admin.execute_command("CLIENT", "KILL", "TYPE", "replica")
+        processes.wait_until(lambda: not any(node.upstream for node in replicas), what="deafness")
+        with pytest.raises(StoreUnavailable, match="none follows") as failure:
+            await store.purge([ACME])
+        log_in(replicas, primary.peer[1])
+        assert trio.settle() is primary
+        await store.purge([ACME])
+    assert failure.value.reason == "ReplicasBehind"
+    for node in trio.nodes:
+        with node.admin() as admin:
+            assert not admin.exists(keys.limits(ACME))
+
+
+def log_in(replicas: list[Server], password: str) -> None:
+    """Let them follow with this password from now on."""
+    for replica in replicas:
+        with replica.admin() as admin:
+            admin.config_set("masterauth", password)
 
 
 async def test_agents_may_ask_for_the_primary_and_for_nothing_else(trio: Watched) -> None:

@@ -297,7 +297,12 @@ class StoreAdmin:
     ) -> dict[TenantId, int]:
         """Remove every key of the tenants in bounded batches; how many of each."""
         return await purge.purge(
-            self._nodes.keyspace, self._term(), tenants, pace=self._pace, progress=progress
+            self._nodes.keyspace,
+            self._term(),
+            tenants,
+            pace=self._pace,
+            progress=progress,
+            replaceable=self._nodes.replaceable,
         )
 
     def data_keys(

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from dataclasses import dataclass, field
 
 from memtenant.stores.batches import batches
-from memtenant.stores.connection import Command, Reply
+from memtenant.stores.connection import Address, Command, Reply
 from memtenant.stores.fence import Term, run_fenced
 from memtenant.stores.keyspace import Keyspace
 from memtenant.stores.pace import Pace
@@ -58,6 +58,7 @@ async def purge(
     pace: Pace | None = None,
     progress: Progress | None = None,
     patience: float = PATIENCE,
+    replaceable: Collection[Address] = (),
 ) -> dict[TenantId, int]:
     """Remove every key of the tenants; how many keys were removed of each. The audit queue of one
     that is audited stays until the sealer has drained it (`memtenant.stores.sealed`), and so does
@@ -67,7 +68,8 @@ async def purge(
     background. ``progress`` is called after each batch. Revoke the tenants' users first: what they
     write meanwhile may stay. It ends when the replicas that follow have it too, else a failover
     would bring a tenant's keys back without their tenant; raises `StoreUnavailable`
-    (``ReplicasBehind``) if they do not within ``patience`` seconds: purge again.
+    (``ReplicasBehind``) if they do not within ``patience`` seconds, or if none follows one of the
+    ``replaceable`` primaries (`require_replicated`): purge again.
     """
     removed: Counter[TenantId] = Counter(dict.fromkeys(tenants, 0))
     kept = await is_kept(primary, sorted(tenants))
@@ -81,7 +83,7 @@ async def purge(
             await paced.rest()
         if doomed and progress is not None:
             progress(dict(removed))
-    await require_replicated(primary.shards, patience=patience)
+    await require_replicated(primary.shards, patience=patience, replaceable=replaceable)
     return dict(removed)
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "Told",
     "admit_agents",
     "agreed",
+    "agreed_replicas",
     "ask",
     "chosen",
 ]
@@ -47,8 +48,8 @@ class SentinelSettings:
 @dataclass(frozen=True, slots=True)
 class Told:
     """What one Sentinel says: who it is, where the primary is, as of which failover (they are
-    counted), which other Sentinels there are, and why it could not have a primary replaced now, if
-    it could not."""
+    counted), which other Sentinels there are, why it could not have a primary replaced now, if
+    it could not, and how many replicas it knows, reached or not."""
 
     by: Address
     id: str
@@ -56,10 +57,12 @@ class Told:
     epoch: int
     others: tuple[Address, ...]
     without_quorum: str
+    replicas: int = 0
 
 
 class SentinelWatch:
-    """The Sentinels of one store: those that were declared, and those of which these tell."""
+    """The Sentinels of one store: those that were declared, and those of which these tell.
+    ``replicas`` is how many the primary has, reached or not, as they said last."""
 
     def __init__(self, store: StoreSettings, settings: SentinelSettings) -> None:
         """``store`` says how its servers are reached, by TLS and in which time."""
@@ -69,6 +72,7 @@ class SentinelWatch:
         )
         self._clients: dict[Address, NodeClient] = {}
         self._known = frozenset(settings.endpoints)
+        self.replicas = 0
 
     async def close(self) -> None:
         """Close every connection."""
@@ -87,6 +91,7 @@ class SentinelWatch:
         ids = {told.id for told in first}
         more = [one for one in (await self._ask(beside)).results.values() if one.id not in ids]
         told = chosen([*first, *more], master)
+        self.replicas = agreed_replicas([*first, *more])
         self._known = frozenset(self._settings.endpoints) | beside
         # All at once: another look may let go of them, too, while they are closed.
         gone = [self._clients.pop(one) for one in self._clients.keys() - self._known]
@@ -164,6 +169,7 @@ async def ask(sentinel: NodeClient, master: str) -> Told:
             _address(sentinel, _fields(one)) for one in (others if isinstance(others, list) else ())
         ),
         without_quorum=shown(quorum) if isinstance(quorum, ResponseError) else "",
+        replicas=int(fields.get("num-slaves", "0")),
     )
 
 
@@ -171,6 +177,11 @@ def agreed(answers: list[Told]) -> frozenset[Address]:
     """The other Sentinels of which more than half tell: one alone could make up any number."""
     named = Counter(other for told in answers for other in {*told.others, told.by})
     return frozenset(other for other, times in named.items() if 2 * times > len(answers))
+
+
+def agreed_replicas(answers: list[Told]) -> int:
+    """As many as more than half know: one that was replaced knows none at first."""
+    return sorted((told.replicas for told in answers), reverse=True)[len(answers) // 2]
 
 
 def chosen(answers: list[Told], master: str) -> Told:

@@ -188,6 +188,17 @@ class StoreNodes:
             return self.client(self._settings.endpoint)
         return self.client(self.facts.primary.address)
 
+    @property
+    def replaceable(self) -> frozenset[Address]:
+        """The primaries in whose place a replica may come without the operator: those of which
+        Sentinels or the Cluster know one, whoever follows at the moment."""
+        facts = self.facts
+        if facts.cluster is not None:
+            return frozenset(shard.primary for shard in facts.cluster.shards if shard.replicas)
+        if self._sentinels is not None and self._sentinels.replicas:
+            return frozenset({facts.primary.address})
+        return frozenset()
+
     async def everywhere(self, operation: Callable[[NodeClient], Awaitable[T]]) -> NodeResults[T]:
         """The operation on every node; replicas known as unreachable are failures at once.
 
