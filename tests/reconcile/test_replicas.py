@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import redis
 
+from memtenant.errors import StoreUnavailable
 from memtenant.jobs import repair
 from memtenant.reconcile.once import local_world, settle
 from memtenant.reconcile.reconciler import WorldReconciler
 from memtenant.resources.port import ObjectKey
+from memtenant.stores import NodeResults, UsersSet
 from memtenant.tenancy import keys
 from memtenant.tenancy.identity import TenantId
 from tests.conftest import StartServer
@@ -102,6 +104,37 @@ async def test_another_login_of_the_operator_tells_nobody_anything(primary_groun
             await reconciler.reconcile(store, "1")
             await reconciler.repair(store)
             assert admin.info("commandstats")["cmdstat_hset"]["calls"] == before
+    primary_ground.close()
+
+
+async def test_a_replica_that_could_not_be_mended_at_once_is_mended_whole_by_the_next_repair(
+    primary_ground: Ground, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not hold the operator's term before it is in step."""
+    monkeypatch.setattr(repair, "SLICE", 1)
+    users = [f"mt.support.{name}.default.a" for name in NAMES]
+    async with local_world(primary_ground.resources) as world:
+        await settle(world)
+        reconciler, store = WorldReconciler(world), ObjectKey.store("shared")
+        await reconciler.repair(store)
+        replica = start_server(Flavour.VALKEY_9, replica_of=primary_ground.server)
+        link = world.links["shared"]
+        with primary_ground.server.admin() as primary, replica.admin() as admin:
+            for user in users:
+                admin.acl_setuser(user, enabled=True, passwords=["+revoked"])
+            facts = await discovered(link.admin, 1)
+            (at,) = (node.address for node in facts.replicas)
+
+            async def refused(_users: object) -> NodeResults[UsersSet]:
+                return NodeResults({}, {at: StoreUnavailable("behind", reason="EpochBehind")})
+
+            with monkeypatch.context() as meanwhile:
+                meanwhile.setattr(link.admin.users, "set", refused)
+                await reconciler.repair(store)
+            await reconciler.repair(store)
+            for user in users:
+                assert admin.acl_getuser(user) == primary.acl_getuser(user)
+        assert not link.behind
     primary_ground.close()
 
 

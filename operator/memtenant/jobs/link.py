@@ -114,7 +114,8 @@ class StoreLink:
     while they are written. It changes with what was written, and not with what was seen, since
     several look at the nodes and each may see another number. ``served`` are the facts
     as of which all tenants were looked at last, ``repaired`` those of the last repair that came to
-    its end: a look that is cut off after it saw another primary leaves both behind. ``system`` are
+    its end: a look that is cut off after it saw another primary leaves both behind. ``behind`` are
+    nodes that came, and on which not all users could be made what they should be. ``system`` are
     the users of the installation's own processes. ``seals`` is what the sealer said at the last
     look, ``seal_shown`` the time of the seal (ms) for which the status was last looked at.
     """
@@ -152,6 +153,7 @@ class StoreLink:
     restarted_for_login: bool = False
     compared: int = 0
     repairing: frozenset[Address] = frozenset()
+    behind: frozenset[Address] = frozenset()
     working: set[TenantId] = field(default_factory=set)
     mending: asyncio.Lock = field(default_factory=asyncio.Lock)
     looked_for_receipts: set[TenantId] = field(default_factory=set)

@@ -47,6 +47,17 @@ class Repair:
     whole: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Mended:
+    """Usernames put back and removed. ``failed`` are nodes on which they could not be; ``left_out``
+    tells that a reconcile works on some of the damaged."""
+
+    restored: tuple[str, ...]
+    removed: tuple[str, ...]
+    failed: frozenset[Address]
+    left_out: bool
+
+
 async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
     """One pass over all nodes.
 
@@ -72,9 +83,11 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
     wanted = {user.name for user in link.users()}
     lost = {name for there in names.results.values() for name in wanted - there}
     drifted = await _drifted(link, sorted(wanted - lost))
-    drifted |= await _brought_along(link, wanted - lost, _new_nodes(before, facts))
+    behind = (link.behind | _new_nodes(before, facts)) & {node.address for node in facts.nodes}
+    brought, not_compared = await _brought_along(link, wanted - lost, behind)
     present: frozenset[str] = frozenset().union(*names.results.values())
-    restored, strangers = await _mend(link, lost | drifted, present, is_stranger)
+    mended = await _mend(link, lost | drifted | brought, present, is_stranger)
+    link.behind = behind if mended.left_out else behind & (not_compared | mended.failed)
     await _tell_replicas(link)
     if link.unsaved:
         link.unsaved = False  # what changes while the nodes write is the next pass's to save
@@ -82,7 +95,14 @@ async def repair(link: StoreLink, is_stranger: Callable[[str], bool]) -> Repair:
     whole = not facts.unreachable and not facts.syncing
     failed_over = served is not None and facts.failed_over_from(served)
     link.repaired = link.served = facts
-    return Repair(restored, strangers, changed or set_otherwise, look_again, failed_over, whole)
+    return Repair(
+        mended.restored,
+        mended.removed,
+        changed or set_otherwise,
+        look_again,
+        failed_over,
+        whole,
+    )
 
 
 async def _tell_replicas(link: StoreLink) -> None:
@@ -110,7 +130,7 @@ async def _mend(
     damaged: set[str],
     present: frozenset[str],
     is_stranger: Callable[[str], bool],
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+) -> _Mended:
     """Set the damaged users that should still be, drop those present that should not.
 
     Reconciles went on while the nodes were read. So who should be is asked again here, where no
@@ -119,10 +139,13 @@ async def _mend(
     async with link.mending:
         wanted = {user.name: user for user in link.users()}
         restored = sorted(name for name in damaged & wanted.keys() if not _worked_on(link, name))
+        left_out = len(restored) < len(damaged & wanted.keys())
+        failed: frozenset[Address] = frozenset()
         if restored:
             link.repairing = frozenset(node.address for node in link.admin.facts.nodes)
             results = await link.admin.users.set([wanted[name] for name in restored])
             link.unsaved = True
+            failed = frozenset(results.failures)
             _raise_refusal(results.results)
             link.repairing = frozenset()
         # Tenants with nothing to do may have come to be known while the server was written to.
@@ -134,7 +157,7 @@ async def _mend(
         if strangers:
             await link.admin.users.drop(strangers)
             link.unsaved = True
-    return tuple(restored), tuple(strangers)
+    return _Mended(tuple(restored), tuple(strangers), failed, left_out)
 
 
 def _worked_on(link: StoreLink, name: str) -> bool:
@@ -154,21 +177,26 @@ async def _drifted(link: StoreLink, names: list[str]) -> set[str]:
     return {name for by_name in found.results.values() for name in by_name}
 
 
-async def _brought_along(link: StoreLink, names: set[str], nodes: list[Address]) -> set[str]:
-    """Users that are not as they should be on nodes that came."""
+async def _brought_along(
+    link: StoreLink, names: set[str], nodes: frozenset[Address]
+) -> tuple[set[str], frozenset[Address]]:
+    """Users that are not as they should be on nodes that came; those that did not answer."""
     if not nodes:
-        return set()
+        return set(), nodes
     users = [user for user in link.users() if user.name in names]
     found = await link.admin.users.differing_on(nodes, users)
-    return {name for by_name in found.results.values() for name in by_name}
+    differing = {name for by_name in found.results.values() for name in by_name}
+    return differing, frozenset(found.failures)
 
 
-def _new_nodes(before: StoreFacts | None, facts: StoreFacts) -> list[Address]:
+def _new_nodes(before: StoreFacts | None, facts: StoreFacts) -> frozenset[Address]:
     """Where there is another process than before; at first each tenant's reconcile looks itself."""
     if before is None:
-        return []
+        return frozenset()
     known = {(node.address, node.run_id) for node in before.nodes}
-    return [node.address for node in facts.nodes if (node.address, node.run_id) not in known]
+    return frozenset(
+        node.address for node in facts.nodes if (node.address, node.run_id) not in known
+    )
 
 
 def _shape(facts: StoreFacts) -> tuple[object, ...]:

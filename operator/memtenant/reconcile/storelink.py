@@ -79,7 +79,7 @@ async def link_to(world: World, declared: Declared, spec: MemoryStoreSpec) -> St
     if known is not None:
         link.tenants, link.usage, link.measured_at = known.tenants, known.usage, known.measured_at
         link.working, link.mending = known.working, known.mending
-        link.served, link.repaired = known.served, known.repaired
+        link.served, link.repaired, link.behind = known.served, known.repaired, known.behind
         link.told_replicas = known.told_replicas
         link.unsaved = True  # what was to be saved by the former login, or was just being saved
         await known.admin.close()
