@@ -106,9 +106,9 @@ async def requests(api: Api) -> Counter[str]:
     return found
 
 
-def writes(counted: Counter[str]) -> int:
-    """How many of them write."""
-    return sum(n for name, n in counted.items() if name.split()[0] in _WRITES)
+def writes(counted: Counter[str]) -> dict[str, int]:
+    """Those of them that write."""
+    return {name: n for name, n in counted.items() if name.split()[0] in _WRITES and n}
 
 
 @dataclass

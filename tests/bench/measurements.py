@@ -104,13 +104,14 @@ class Convergence:
 
 @dataclass(frozen=True, slots=True)
 class NoOp:
-    """Everything looked at anew with nothing to do: seconds, CPU seconds, writes. ``due``: tenants
+    """Everything looked at anew with nothing to do: seconds, CPU seconds, writes, those to the API
+    server by verb and resource. ``due``: tenants
     whose cut-offs moved meanwhile, as each tenant's do once in a step (`memtenant.rules.expiry`),
     which is a write to the store."""
 
     seconds: float
     cpu: float
-    api_writes: int
+    api_writes: dict[str, int]
     store_writes: int
     due: int
 

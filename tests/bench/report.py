@@ -101,7 +101,7 @@ def _no_ops(results: Results) -> list[Row]:
                 "… writes",
                 "0",
                 f"{_writes(results.restart)}, its term and the proof's own users",
-                results.restart.api_writes == 0,
+                not results.restart.api_writes,
             ),
         ]
     return made
@@ -152,14 +152,16 @@ def _rest(results: Results) -> list[Row]:
 
 
 def _writes(found: NoOp) -> str:
+    named = ", ".join(f"{n} {name}" for name, n in sorted(found.api_writes.items()))
     return (
-        f"{found.api_writes} to the API server, {found.store_writes} to the store: "
+        f"{sum(found.api_writes.values())} to the API server{f' ({named})' if named else ''}, "
+        f"{found.store_writes} to the store: "
         f"{found.due} cut-offs were due"
     )
 
 
 def _wrote_the_due(found: NoOp) -> bool:
-    return found.api_writes == 0 and found.store_writes <= found.due
+    return not found.api_writes and found.store_writes <= found.due
 
 
 def table(lines: list[Row]) -> str:
