@@ -12,7 +12,7 @@ from memtenant.clock import system_clock
 from memtenant.errors import FencedOut, StoreRefused, StoreUnavailable
 from memtenant.functions.versions import function_prefix
 from memtenant.stores import Address, Pace, StateChange, StoreAdmin
-from memtenant.stores.connection import NodeClient
+from memtenant.stores.connection import EpochPlace, NodeClient
 from memtenant.stores.fence import Term, raise_epoch, run_fenced
 from memtenant.stores.owner import claim
 from memtenant.tenancy.keys import STORE_EPOCH, STORE_OWNER, prefix
@@ -324,3 +324,27 @@ async def test_a_term_that_a_former_owner_left_behind_fences_nobody(valkey: Serv
         ) as other:
             await other.lead()
             assert str(await other.stored_term()) == "1 another"
+
+
+async def test_what_changed_meanwhile_is_left_alone_also_where_the_term_stands_elsewhere(
+    start_server: StartServer,
+) -> None:
+    """A node of a Cluster that had no slots when it was looked at last, and has some now."""
+    servers = [start_server(Flavour.VALKEY_9) for _ in range(2)]
+    make_operator(*servers)
+    name, term = f"{prefix(ACME)}k:s", Term(next_term(), INSTALLATION)
+    with servers[1].admin() as admin:
+        admin.hset(name, mapping={"dek": "old", "other": "new"})
+    async with clients_of(servers) as (leads, node):
+        await claim(leads, INSTALLATION, system_clock.now())
+        await raise_epoch(leads, term)
+        node.epoch = EpochPlace(elsewhere=leads)
+        replies = await run_fenced(
+            node,
+            term,
+            [("HSET", name, "dek", "newer"), ("HSET", name, "other", "newer")],
+            unchanged=[(name, "dek", b"old"), (name, "other", b"old")],
+        )
+    assert replies == [0, None]
+    with servers[1].admin() as admin:
+        assert admin.hgetall(name) == {b"dek": b"newer", b"other": b"new"}

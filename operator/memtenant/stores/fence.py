@@ -272,17 +272,21 @@ async def _watched(
 ) -> tuple[Term | None, list[Reply]]:
     """The term that leads the node, and the fields that the commands rely on; all of it is watched
     from here on."""
-    if epoch.elsewhere is not None:
-        return await stored_term(epoch.elsewhere), []
+    # Each by itself: in a Cluster they are in other slots.
+    watched = [("WATCH", name) for name in dict.fromkeys(name for name, _, _ in unchanged)]
+    fields = [("HGET", name, field) for name, field, _ in unchanged]
+    if epoch.elsewhere is not None:  # a node without slots, which may have got some since
+        there = await stored_term(epoch.elsewhere)
+        found = await _all(session, [*watched, *fields]) if fields else []
+        return there, found[len(watched) :]
     replies = await _all(
         session,
         [
             *([("READONLY",)] if epoch.follower else ()),
             ("WATCH", epoch.key),
-            # Each by itself: in a Cluster they are in other slots.
-            *(("WATCH", name) for name in dict.fromkeys(name for name, _, _ in unchanged)),
+            *watched,
             ("GET", epoch.key),
-            *(("HGET", name, field) for name, field, _ in unchanged),
+            *fields,
         ],
     )
     found = replies[len(replies) - len(unchanged) :]
