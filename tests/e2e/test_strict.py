@@ -82,6 +82,14 @@ class Stage:
             **tls,
         )
 
+    def remembers(self) -> bool:
+        """Whether the clinic's agent finds what it stored."""
+        try:
+            with self.agent(CLINIC, "intake") as intake:
+                return bool(intake.get(own_key(CLINIC, "intake")) == "hello")
+        except redis.RedisError:
+            return False
+
     def secret(self, name: str, namespace: str, field: str) -> str:
         return self.cluster.kubectl(
             *("get", "secret", name, "-n", namespace),
@@ -193,17 +201,25 @@ def test_an_agent_works_on_the_instance_and_reaches_only_its_own(stage: Stage) -
 
 def test_an_instance_that_is_killed_is_back_with_data_and_users(stage: Stage) -> None:
     os.kill(stage.kubelet.process(HOME, f"{instance_name(CLINIC)}-0"), signal.SIGKILL)
-
-    def back() -> bool:
-        try:
-            with stage.agent(CLINIC, "intake") as intake:
-                return bool(intake.get(own_key(CLINIC, "intake")) == "hello")
-        except redis.RedisError:
-            return False
-
-    processes.wait_until(back, what="the agent's data back", timeout=PATIENCE)
+    processes.wait_until(stage.remembers, what="the agent's data back", timeout=PATIENCE)
     stage.cluster.kubectl("delete", "pod", f"{instance_name(CLINIC)}-0", "-n", HOME)
-    processes.wait_until(back, what="the agent's data in the next pod", timeout=PATIENCE)
+    processes.wait_until(stage.remembers, what="the agent's data in the next pod", timeout=PATIENCE)
+    processes.wait_until(
+        lambda: stage.generation_is_ready(CLINIC), what="the tenant Ready", timeout=PATIENCE
+    )
+
+
+def test_an_instance_whose_node_is_drained_is_on_another_with_data_and_users(stage: Stage) -> None:
+    pod = f"{instance_name(CLINIC)}-0"
+    node, address = stage.pod(CLINIC)["spec"]["nodeName"], stage.kubelet.address(HOME, pod)
+    only_it = f"--pod-selector=statefulset.kubernetes.io/pod-name={pod}"
+    stage.cluster.kubectl("drain", node, only_it)
+    try:
+        processes.wait_until(stage.remembers, what="the agent's data there", timeout=PATIENCE)
+    finally:
+        stage.cluster.kubectl("uncordon", node)
+    assert stage.pod(CLINIC)["spec"]["nodeName"] != node
+    assert stage.kubelet.address(HOME, pod) != address
     processes.wait_until(
         lambda: stage.generation_is_ready(CLINIC), what="the tenant Ready", timeout=PATIENCE
     )

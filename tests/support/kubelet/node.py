@@ -24,7 +24,9 @@ from tests.support.kubelet import sandbox
 from tests.support.kubelet.api import Api, NotYet, Object
 from tests.support.kubelet.volumes import Volumes
 
-_NODE = "local"
+_NODES = ("local", "other")
+"""Both are this machine, with one network and the same volumes: a pod goes to the first that takes
+pods (`kubectl cordon`, `kubectl drain`)."""
 _TICK, _PROBE_EVERY, _RESTART_AFTER, _REFRESH_EVERY = 0.2, 1.0, 1.0, 2.0  # seconds
 _HELD_PORT = 14_999
 """Of the last address of a kubelet's network, which shows others that it is taken."""
@@ -223,8 +225,9 @@ class Kubelet:
         self._pods: dict[str, Pod] = {}
         self._api = Api(kubeconfig)
         ready = {"conditions": [{"type": "Ready", "status": "True"}]}
-        with contextlib.suppress(NotYet):  # it is there already
-            self._api.call("POST", "nodes", {"metadata": {"name": _NODE}, "status": ready})
+        for name in _NODES:
+            with contextlib.suppress(NotYet):  # it is there already
+                self._api.call("POST", "nodes", {"metadata": {"name": name}, "status": ready})
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kubelet", daemon=True)
         self._thread.start()
@@ -286,10 +289,18 @@ class Kubelet:
                 only_this = {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
                 self._api.call("DELETE", path, only_this)
         elif "nodeName" not in manifest["spec"]:
-            binding = {"metadata": {"name": metadata["name"]}, "target": {"name": _NODE}}
+            binding = {"metadata": {"name": metadata["name"]}, "target": {"name": self._node()}}
             self._api.call("POST", f"{path}/binding", binding)
         elif uid not in self._pods and manifest["status"]["phase"] == "Pending":
             self._pods[uid] = Pod(self._api, manifest, str(next(self._addresses)), self._folder)
+
+    def _node(self) -> str:
+        nodes = self._api.call("GET", "nodes")["items"]
+        closed = {one["metadata"]["name"] for one in nodes if one["spec"].get("unschedulable")}
+        for name in _NODES:
+            if name not in closed:
+                return name
+        raise NotYet("no node takes pods")
 
 
 def _own_network() -> tuple[socket.socket, ipaddress.IPv4Network]:
